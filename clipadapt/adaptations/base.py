@@ -1,0 +1,176 @@
+"""Where the network is touched: what every adaptation may say, and zero-shot, which touches nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.rows import Prompt
+from clipadapt.errors import UserError
+
+Edit = Callable[[Any], Any]
+
+
+class TaskLike(Protocol):
+    """What an adaptation may know of a task."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the C classes."""
+
+    @property
+    def templates(self) -> list[str]:
+        """Sentences with `{}` for the class name."""
+
+
+class Adaptation(nn.Module):
+    """Edits at named points of a frozen CLIP, its prompts, and how features become logits.
+
+    The backbone is no submodule of it: `parameters()` is what trains, `state_dict()` is what was learned.
+
+    Args:
+        clip: the frozen backbone; read, not kept.
+        task: class names and templates.
+    """
+
+    conditional = False
+    """Whether the text depends on the image."""
+    fixed_classes: list[str] | None = None
+    """The class names that the learned tensors belong to, where they belong to classes."""
+
+    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+        super().__init__()
+        self.templates = task.templates
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
+        return [[template.replace("{}", spaced(name)) for template in self.templates] for name in names]
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """Functions of the activation at points of the image tower."""
+        return {}
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Functions of the activation at points of the text tower; of the image features too if conditional."""
+        return {}
+
+    def image_stages(self) -> Mapping[str, Edit]:
+        """What stands in for frozen stages of the image tower."""
+        return {}
+
+    def text_stages(self) -> Mapping[str, Edit]:
+        """What stands in for frozen stages of the text tower."""
+        return {}
+
+    def classes(self, text: Tensor) -> Tensor:
+        """Text features `[..., C, templates, D]` to class weights `[..., C, D]`: unit features' mean, made unit again."""
+        return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Image features `[B, D]` and class weights `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
+        return scale * (image.unsqueeze(-2) @ text.mT).squeeze(-2)
+
+
+class ZeroShot(Adaptation):
+    """CLIP as it is, with hand-written prompts (Radford et al., ICML 2021, arXiv:2103.00020, section 3.1.4).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        templates: sentences with `{}` in place of the task's; more than one make an ensemble.
+        keep_hyphens: whether hyphens in class names stay; spaces if not.
+    """
+
+    def __init__(
+        self, clip: CLIP, task: TaskLike, templates: list[str] | None = None, keep_hyphens: bool = True
+    ) -> None:
+        super().__init__(clip, task)
+        self.templates = templates or task.templates
+        self.keep_hyphens = keep_hyphens
+        if any("{}" not in template for template in self.templates):
+            raise UserError(f"every template needs a {{}} for the class name: {self.templates}")
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """The templates with each class name."""
+        return super().prompts(list(names) if self.keep_hyphens else [name.replace("-", " ") for name in names])
+
+
+class Composed(Adaptation):
+    """Several adaptations as one: edits at the same point compose in the order given.
+
+    Args:
+        parts: adaptations by name; learned tensors are named after them.
+
+    Raises:
+        UserError: two of them want to replace the same stage, or to write the prompts, the class weights or the logits.
+    """
+
+    def __init__(self, parts: Mapping[str, Adaptation]) -> None:
+        nn.Module.__init__(self)
+        self.parts = nn.ModuleDict(parts)
+        self.conditional = any(part.conditional for part in parts.values())
+        self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
+        self.prompts = self._only("prompts").prompts  # type: ignore[method-assign]
+        self.classes = self._only("classes").classes  # type: ignore[method-assign]
+        self.logits = self._only("logits").logits  # type: ignore[method-assign]
+        self.image_stages()
+        self.text_stages()
+
+    def _only(self, method: str) -> Adaptation:
+        """The one part that has its own way of doing this; the first part if none has."""
+        own = {name: part for name, part in self._items() if getattr(type(part), method) is not getattr(Adaptation, method)}
+        if len(own) > 1:
+            raise UserError(f"{' and '.join(own)} can't be combined: each has {method} of its own")
+        return next(iter([*own.values(), *self._parts()]))
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """The parts' edits, composed."""
+        return chain([part.image_edits() for part in self._parts()])
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """The parts' edits, composed."""
+        return chain([part.text_edits(image) for part in self._parts()])
+
+    def image_stages(self) -> Mapping[str, Edit]:
+        """The parts' stage replacements."""
+        return self._union("image_stages")
+
+    def text_stages(self) -> Mapping[str, Edit]:
+        """The parts' stage replacements."""
+        return self._union("text_stages")
+
+    def _union(self, method: str) -> dict[str, Edit]:
+        stages: dict[str, Edit] = {}
+        for name, part in self._items():
+            own = getattr(part, method)()
+            if taken := own.keys() & stages.keys():
+                raise UserError(f"'{name}' would replace stage '{min(taken)}', which another adaptation replaces already")
+            stages |= own
+        return stages
+
+    def _items(self) -> list[tuple[str, Adaptation]]:
+        return list(self.parts.items())  # type: ignore[arg-type]
+
+    def _parts(self) -> list[Adaptation]:
+        return [part for _, part in self._items()]
+
+
+def chain(edits: Sequence[Mapping[str, Edit]]) -> dict[str, Edit]:
+    """Edits of several adaptations as one set; those at the same point run one after another."""
+    chained: dict[str, Edit] = {}
+    for own in edits:
+        for point, edit in own.items():
+            chained[point] = _then(chained[point], edit) if point in chained else edit
+    return chained
+
+
+def _then(first: Edit, second: Edit) -> Edit:
+    return lambda x: second(first(x))
+
+
+def spaced(name: str) -> str:
+    """A class name as words: underscores become spaces."""
+    return name.replace("_", " ")

@@ -1,0 +1,323 @@
+"""The frozen backbone: any CLIP that open_clip knows, as two towers. The only file that knows open_clip's insides."""
+
+import contextlib
+import hashlib
+import logging
+import socket
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Self
+
+import huggingface_hub
+import open_clip
+import torch
+from torch import Tensor, nn
+
+from clipadapt.backbone import tiny, towers
+from clipadapt.backbone.attention import is_plain_block
+from clipadapt.backbone.rows import Layout, Prompt, Rows, Token, pack, whole
+from clipadapt.backbone.tokenizer import Tokenizer
+from clipadapt.errors import UserError, nearest
+
+EMBEDDED = "embedded"
+
+
+class CLIP:
+    """A frozen dual encoder.
+
+    Args:
+        model: an open_clip model; it is frozen and put in evaluation mode.
+        tokenizer: open_clip's tokenizer of the model; or, as a text, why there is none.
+        source: how to load the model again; recorded with every run.
+        known_tokens: ids of the tokens that pretraining saw, None where it may be taken to have seen all.
+
+    Attributes:
+        image, text: the two `Tower`s.
+        scale: the factor on cosine similarities, exp of CLIP's logit scale.
+        image_width, text_width, width: channels of the image tower, of the text tower and of the joint space; None where
+            the architecture isn't known.
+        parameters: number of weights.
+        preprocess: size, mean, std and interpolation of the images it reads.
+        transform: PIL image to pixels `[3, height, width]`, centre crop.
+        fingerprint: hash of all weights and of the preprocessing.
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Any, source: dict[str, Any], known_tokens: frozenset[int] | None = None
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.source = source
+        self.known_tokens = known_tokens
+        self.scale = float(model.logit_scale.detach().exp())
+        self._text = _text_parts(model)
+        self._tokenizer = tokenizer
+        self.image = _image_tower(model)
+        self.text = _text_tower(model, self._text)
+        conv = getattr(model.visual, "conv1", None)
+        self.image_width = conv.out_channels if "patches" in self.image.points else None
+        self.text_width = self._text.positional_embedding.shape[-1] if "words" in self.text.points else None
+        self.width = _joint_width(model, self._text)
+        self.preprocess = open_clip.model.get_model_preprocess_cfg(model)
+        settings = open_clip.transform.PreprocessCfg(**self.preprocess)
+        self.transform = open_clip.transform.image_transform_v2(settings, is_train=False)
+        self.parameters = sum(weight.numel() for weight in model.parameters())
+        self.fingerprint = _fingerprint(model, self.preprocess)
+
+    @classmethod
+    def load(cls, name: str, pretrained: str | None, seed: int = 0) -> Self:
+        """Load a backbone on the CPU in float32.
+
+        Args:
+            name: an open_clip model name, or "tiny", the one that ships with the package.
+            pretrained: a tag of open_clip, a checkpoint file, "embedded" for tiny, or None for random weights.
+            seed: draws the random weights.
+
+        Raises:
+            UserError: unknown name or tag, a missing file, or weights that can't be fetched.
+        """
+        source = {"name": name, "pretrained": pretrained, "seed": seed}
+        with torch.random.fork_rng(devices=[]), _quiet(), _hub() as offline:
+            torch.manual_seed(seed)
+            if name == "tiny":
+                return cls._load_tiny(pretrained, source)
+            _check_name(name, pretrained)
+            return cls(_create(name, pretrained), _find_tokenizer(name, offline), source)
+
+    @classmethod
+    def _load_tiny(cls, pretrained: str | None, source: dict[str, Any]) -> Self:
+        if pretrained not in (EMBEDDED, None) and not Path(pretrained).is_file():
+            raise UserError(f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null")
+        weights = tiny.weights() if pretrained == EMBEDDED else None
+        if pretrained not in (EMBEDDED, None):
+            weights = open_clip.load_state_dict(pretrained)
+        model = build(tiny.config(), weights)
+        known = tiny.known_tokens() if pretrained == EMBEDDED else None
+        return cls(model, open_clip.SimpleTokenizer(), source, known)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
+        """Move the weights; the only way the backbone's device or number format changes."""
+        self.model.to(device=device, dtype=dtype)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.logit_scale.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return self.model.logit_scale.dtype
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Splices prompts into token sequences.
+
+        Raises:
+            UserError: the model's tokenizer could not be had.
+        """
+        if isinstance(self._tokenizer, str):
+            raise UserError(self._tokenizer)
+        return Tokenizer(self._tokenizer, self._text.context_length)
+
+    def tokenize(self, prompts: Sequence[Sequence[Prompt]]) -> Rows:
+        """Prompts of C classes with as many templates each, as the activation that enters the text tower.
+
+        Raises:
+            UserError: a prompt is longer than the text tower reads, or the model's tokenizer could not be had.
+        """
+        tokenizer = self.tokenizer
+        sequences = [tokenizer.sequence(prompt) for templates in prompts for prompt in templates]
+        self._warn_unknown({token for sequence in sequences for token in sequence if isinstance(token, int)})
+        return self.arrange(sequences, (len(prompts), len(prompts[0])), tokenizer.placeholder, tokenizer.pad)
+
+    def arrange(
+        self, sequences: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int = 0, pad: int = 0
+    ) -> Rows:
+        """Lay out token sequences, ending in their end token, the way this text tower wants them.
+
+        Args:
+            sequences: classes * templates token sequences, those of one class after another.
+            shape: (classes, templates).
+            placeholder: token id that stands where a learned vector goes.
+            pad: token id after the end, where the tower reads whole sequences.
+        """
+        layout = (
+            pack(sequences, shape, placeholder)
+            if self._text.packs
+            else _arrange_whole(self._text, sequences, shape, placeholder, pad)
+        ).to(self.device)
+        return Rows(layout.ids, layout)
+
+    def _warn_unknown(self, tokens: set[int]) -> None:
+        unknown = sorted(tokens - self.known_tokens) if self.known_tokens is not None else []
+        if not unknown:
+            return
+        words = ", ".join(f"'{self.tokenizer.decode([token]).strip()}'" for token in unknown)
+        text = f"the backbone {self.source['name']} never saw these words in its pretraining: {words}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+
+
+def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> nn.Module:
+    """An open_clip model from a model config and weights; random ones from torch's generator where None."""
+    model = open_clip.CLIP(**config)
+    if weights is not None:
+        model.load_state_dict(weights)
+    size = model.visual.image_size
+    preprocess = open_clip.transform.PreprocessCfg(size=size)
+    open_clip.model.set_model_preprocess_cfg(model, vars(preprocess))
+    return model
+
+
+def _check_name(name: str, pretrained: str | None) -> None:
+    models = open_clip.list_models()
+    if ":" not in name and name not in models:
+        raise UserError(f"there is no backbone '{name}'; {nearest(name, ['tiny', *models])}")
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if pretrained is None or pretrained in tags or Path(pretrained).is_file():
+        return
+    advice = nearest(pretrained, [*tags, "null"])
+    raise UserError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
+
+
+def _create(name: str, pretrained: str | None) -> nn.Module:
+    try:
+        return open_clip.create_model(
+            name, pretrained=pretrained, pretrained_text=False, require_pretrained=pretrained is not None
+        )
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        raise UserError(
+            f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); connect to the network once, "
+            "name a checkpoint file with backbone.pretrained=FILE, or use backbone=tiny"
+        ) from error
+
+
+def _find_tokenizer(name: str, offline: bool) -> Any:
+    hugging_face = "hf_tokenizer_name" in (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    options = {"local_files_only": True} if offline and hugging_face else {}
+    try:
+        return open_clip.get_tokenizer(name, **options)
+    except (OSError, ImportError) as error:
+        reason = str(error).strip().splitlines()[0].split(". ")[0]
+        return (
+            f"the tokenizer of backbone '{name}' could not be loaded ({reason}); it comes from the Hugging Face hub: "
+            "install transformers and connect to the network once"
+        )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep open_clip's progress messages, which go to the root logger, to itself."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+@contextlib.contextmanager
+def _hub() -> Iterator[bool]:
+    """Without a network, have the Hugging Face hub look in its cache at once instead of trying for half a minute."""
+    before = huggingface_hub.constants.HF_HUB_OFFLINE
+    offline = before or not _reachable(huggingface_hub.constants.ENDPOINT)
+    huggingface_hub.constants.HF_HUB_OFFLINE = offline
+    try:
+        yield offline
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def _reachable(url: str) -> bool:
+    if urllib.request.getproxies():
+        return True
+    try:
+        return bool(socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, 443))
+    except OSError:
+        return False
+
+
+def _image_tower(model: nn.Module) -> towers.Tower:
+    visual = model.visual
+    if towers.is_vision_transformer(visual):
+        return towers.vision_transformer(visual)
+    if towers.is_modified_resnet(visual):
+        return towers.modified_resnet(visual)
+    return towers.opaque_image_tower(lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype)))
+
+
+def _text_parts(model: nn.Module) -> SimpleNamespace:
+    """The text transformer's parts, wherever the model keeps them, and how it reads a sequence."""
+    text = getattr(model, "text", model)
+    cls_emb = getattr(text, "cls_emb", None)
+    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
+    causal = getattr(text, "attn_mask", None) is not None
+    return SimpleNamespace(
+        module=text,
+        token_embedding=getattr(text, "token_embedding", None),
+        positional_embedding=getattr(text, "positional_embedding", None),
+        transformer=getattr(text, "transformer", None),
+        ln_final=getattr(text, "ln_final", None),
+        text_projection=getattr(text, "text_projection", None),
+        cls_emb=cls_emb,
+        context_length=getattr(text, "context_length", 77),
+        pool=pool,
+        packs=causal and cls_emb is None and pool in ("argmax", "eos"),
+    )
+
+
+def _text_tower(model: nn.Module, parts: SimpleNamespace) -> towers.Tower:
+    blocks = getattr(parts.transformer, "resblocks", [])
+    known = parts.token_embedding is not None and parts.ln_final is not None and len(blocks) > 0
+    if known and all(map(is_plain_block, blocks)):
+        return towers.text_transformer(parts)
+    parts.packs, parts.cls_emb = False, None
+    return towers.opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False))
+
+
+def _arrange_whole(
+    text: SimpleNamespace, sequences: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int, pad: int
+) -> Layout:
+    """Pad every prompt to the context length; a class token takes one more row."""
+    length = text.context_length
+    padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
+    ids = torch.tensor([[token if isinstance(token, int) else token.id(placeholder) for token in row] for row in padded])
+    extra = [] if text.cls_emb is None else [pad]
+    reads = {"last": [length - 1] * len(ids), "first": [0] * len(ids)}.get(text.pool, [len(s) - 1 for s in sequences])
+    if extra:
+        reads = [length] * len(ids)
+    return whole([[*row, *extra] for row in padded], shape, placeholder, _whole_mask(text, ids), reads)
+
+
+def _whole_mask(text: SimpleNamespace, ids: Tensor) -> Tensor | None:
+    """Which token sees which in padded ids `[N, length]`, as open_clip builds it."""
+    module = text.module
+    mask = getattr(module, "attn_mask", None)
+    visible = None if mask is None else mask.cpu() == 0
+    if text.cls_emb is None and not getattr(module, "use_pad_mask", False):
+        return visible
+    rows = ids.shape[1] + (text.cls_emb is not None)
+    padding = module._build_additive_mask(ids, rows, torch.float32).unflatten(0, (len(ids), -1))[:, :1] == 0
+    return padding if visible is None else padding & visible
+
+
+def _joint_width(model: nn.Module, text: SimpleNamespace) -> int | None:
+    projection = text.text_projection
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
+    if isinstance(projection, Tensor):
+        return projection.shape[-1]
+    return getattr(model.visual, "output_dim", None)
+
+
+def _fingerprint(model: nn.Module, preprocess: dict[str, Any]) -> str:
+    digest = hashlib.sha256(repr(sorted(preprocess.items())).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]

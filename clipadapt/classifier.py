@@ -1,0 +1,86 @@
+"""A CLIP seen through an adaptation, for fixed class names: images to logits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.clip import CLIP
+from clipadapt.errors import UserError
+from clipadapt.objectives.base import Output
+
+
+class Classifier(nn.Module):
+    """Images to logits over class names.
+
+    The cut of either tower is its earliest edited or replaced point. What lies before can't change: it runs without
+    gradients, and for the text once, here.
+
+    Args:
+        clip: the frozen backbone, on its device.
+        adaptation: where the network is touched, on the same device.
+        class_names: the C classes.
+
+    Attributes:
+        image_cut, text_cut: names of the cuts.
+
+    Raises:
+        UserError: a prompt is too long, a point is missing in a tower, or the adaptation was learned for other classes.
+    """
+
+    def __init__(self, clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> None:
+        super().__init__()
+        fixed = adaptation.fixed_classes
+        if fixed is not None and list(class_names) != fixed:
+            raise UserError(
+                f"what was learned belongs to the classes {', '.join(fixed[:5])}{' …' if len(fixed) > 5 else ''} "
+                "one by one and can't serve others; learn a shared context instead"
+            )
+        self.clip = clip
+        self.adaptation = adaptation
+        self.class_names = list(class_names)
+        self.image_cut = clip.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
+        self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
+        with torch.no_grad():
+            self.text_start = clip.text.run(clip.tokenize(adaptation.prompts(class_names)), stop=self.text_cut)
+
+    def for_classes(self, class_names: Sequence[str]) -> "Classifier":
+        """The same adaptation, the same tensors, for other class names."""
+        return Classifier(self.clip, self.adaptation, class_names)
+
+    def prefix(self, pixels: Tensor) -> Tensor:
+        """Images `[B, 3, height, width]` to the activation at the image cut, without gradients."""
+        with torch.no_grad():
+            return self.clip.image.run(pixels, stop=self.image_cut)
+
+    def image_features(self, x: Tensor) -> Tensor:
+        """From the activation at the image cut to features `[B, D]`."""
+        edits, stages = self.adaptation.image_edits(), self.adaptation.image_stages()
+        return self.clip.image.run(x, edits, stages, start=self.image_cut)
+
+    def class_weights(self, image: Tensor | None = None) -> Tensor:
+        """Class weights `[C, D]`; `[B, C, D]` given image features `[B, D]` that the text depends on."""
+        edits, stages = self.adaptation.text_edits(image), self.adaptation.text_stages()
+        text = self.clip.text.run(self.text_start, edits, stages, start=self.text_cut)
+        return self.adaptation.classes(text)
+
+    def output(self, x: Any, start: str = "pixels", text: Tensor | None = None) -> Output:
+        """Features, class weights and logits.
+
+        Args:
+            x: images `[B, 3, height, width]`, or their activation at the image cut.
+            start: "pixels", or the name of the image cut.
+            text: class weights, where they are known already.
+        """
+        image = self.image_features(self.prefix(x) if start != self.image_cut else x)
+        if text is None:
+            text = self.class_weights(image if self.adaptation.conditional else None)
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+        return Output(logits, image, text)
+
+    def forward(self, x: Any, start: str = "pixels") -> Tensor:
+        """Logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named by `start`."""
+        return self.output(x, start).logits

@@ -1,0 +1,195 @@
+"""The command line: fit, evaluate, predict, methods. Torch is imported once the settings are known to be right."""
+
+import csv
+import glob
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipadapt import config
+from clipadapt.config.words import Words, misfits, split
+from clipadapt.console import first_process, guarded, make_console
+from clipadapt.errors import UserError, nearest
+from clipadapt.help import COMMANDS, help_for
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("table", "csv", "json")
+SHOWN = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0, or 2 for what the user can mend, or 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Find the command among the words, `fit` if there is none, and do it."""
+    command, rest = command_of(arguments)
+    words = split(rest)
+    if "--help" in words.options:
+        say(help_for(command, words.options.get("--config-dir")))
+    elif "--version" in words.options:
+        say(f"clipadapt {installed_version()}")
+    elif command == "fit" or command is None:
+        config.launch(fit, rest)
+    else:
+        commands: dict[str, Callable[[Words], None]] = {"evaluate": evaluate, "predict": predict, "methods": methods}
+        commands[command](words)
+    return 0
+
+
+def command_of(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The command word, None if there is none, and the words without it."""
+    for place, word in enumerate(split(arguments).settings):
+        if word in COMMANDS:
+            at = arguments.index(word)
+            return word, arguments[:at] + arguments[at + 1 :]
+        if place == 0 and word.isidentifier() and arguments[0] == word and not config.options(word):
+            alone = len(arguments) == 1 or "=" in arguments[1] or arguments[1].startswith("-")
+            if alone or "did you mean" in nearest(word, COMMANDS):
+                raise UserError(f"there is no command '{word}': {nearest(word, COMMANDS)}")
+    return None, arguments
+
+
+def say(text: str) -> None:
+    """Write to stdout, from the first process only."""
+    if first_process():
+        sys.stdout.write(f"{text}\n")
+
+
+def installed_version() -> str:
+    """The version of the installed package; an uninstalled checkout has none."""
+    try:
+        return version("clipadapt")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def fit(settings: dict[str, Any]) -> None:
+    """One run: adapt, and show zero-shot against adapted."""
+    directory = config.run_directory(settings)
+    from clipadapt import api  # torch from here on
+
+    try:
+        api.run(settings, directory, make_console())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(str(directory)) from None
+
+
+def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
+    """The words of a command that isn't a run, as a table.
+
+    Raises:
+        UserError: words that aren't key=value, keys it doesn't know, options it has no use for.
+    """
+    good, problems = misfits(words.settings, known)
+    found = dict(word.split("=", 1) for word in good if "=" in word)
+    problems += [f"there is no key {key}: {nearest(key, known)}" for key in found if key not in known]
+    problems += [f"{option} has no meaning here" for option in words.options if option != "--config-dir"]
+    config.raise_all(problems)
+    return found
+
+
+def run_of(found: dict[str, str], command: str) -> Path:
+    """The directory that `run=` names."""
+    if not found.get("run"):
+        raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
+    directory = Path(found["run"]).expanduser()
+    if not directory.is_dir():
+        raise UserError(f"there is no run directory {directory}")
+    return directory
+
+
+def evaluate(words: Words) -> None:
+    """`clipadapt evaluate run=DIR [data=…]`: a finished run on its own test sets, or on another source's."""
+    data = [word for word in words.settings if word.partition("=")[0].lstrip("+").startswith("data.")]
+    rest = Words(words.options, [word for word in words.settings if word not in data])
+    found = plain_settings(rest, ("run", "data"))
+    directory = run_of(found, "evaluate")
+    if data and "data" not in found:
+        raise UserError(f"say which data first: data=folder {' '.join(data)}")
+    folder = words.options.get("--config-dir")
+    chosen = config.compose([f"data={found['data']}", *data], folder)["data"] if "data" in found else None
+    from clipadapt import api
+
+    api.evaluate_run(directory, chosen, make_console(), config_dir=folder)
+
+
+def predict(words: Words) -> None:
+    """`clipadapt predict run=DIR images=PATH [format=table|csv|json]`: class names and probabilities."""
+    found = plain_settings(words, ("run", "images", "format"))
+    directory = run_of(found, "predict")
+    form = found.get("format", "table")
+    if form not in FORMATS:
+        raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")
+    paths = image_paths(found.get("images", ""))
+    from clipadapt import api
+
+    classifier = api.load(directory, config_dir=words.options.get("--config-dir"))
+    show(form, paths, classifier.class_names, classifier.predict_proba(paths).tolist())
+
+
+def image_paths(given: str) -> list[str]:
+    """The image files that a file, a folder (with all below it) or a pattern stands for, sorted.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not given:
+        raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
+    place = Path(given).expanduser()
+    if place.is_file():
+        return [str(place)]
+    inside = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
+    found = sorted(str(path) for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise UserError(
+            f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return found
+
+
+def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: Sequence[Sequence[float]]) -> None:
+    """Write predictions: a table of the likeliest classes, or CSV or JSON with all of them."""
+    if form == "table":
+        make_console().print(prediction_table(paths, names, probabilities))
+        return
+    answers = [names[max(range(len(names)), key=row.__getitem__)] for row in probabilities]
+    rows = list(zip(paths, answers, probabilities, strict=True))
+    if form == "json":
+        keys = ("image", "class", "probabilities")
+        found = [
+            dict(zip(keys, (path, name, dict(zip(names, row, strict=True))), strict=True)) for path, name, row in rows
+        ]
+        say(json.dumps(found, indent=2, ensure_ascii=False))
+    elif first_process():
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerows([["image", "class", *names], *([path, name, *row] for path, name, row in rows)])
+
+
+def prediction_table(paths: Sequence[str], names: Sequence[str], probabilities: Sequence[Sequence[float]]) -> "Table":
+    """A line an image with its likeliest classes."""
+    from rich.table import Table
+
+    table = Table("image", *(["class", "probability"] * min(SHOWN, len(names))))
+    for path, row in zip(paths, probabilities, strict=True):
+        best = sorted(range(len(names)), key=row.__getitem__, reverse=True)[:SHOWN]
+        table.add_row(path, *(cell for index in best for cell in (names[index], f"{row[index]:.1%}")))
+    return table
+
+
+def methods(words: Words) -> None:
+    """`clipadapt methods`: what there is, one line each with its paper."""
+    plain_settings(words, ())
+    found = config.methods(words.options.get("--config-dir"))
+    width = max(len(method["name"]) for method in found)
+    for method in found:
+        paper = method["paper"] or method["title"] or "(no paper given)"
+        say(f"{method['name']:{width}}  {paper}" + (f", arXiv {method['arxiv']}" if method["arxiv"] else ""))

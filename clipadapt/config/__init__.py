@@ -1,0 +1,26 @@
+"""Settings from YAML and the command line: composed by Hydra, checked all at once, plain Python values from here on.
+
+Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
+"""
+
+from clipadapt.config.building import build
+from clipadapt.config.check import check
+from clipadapt.config.composing import compose, methods, raise_all
+from clipadapt.config.directory import identity, run_directory
+from clipadapt.config.launching import launch, recipe
+from clipadapt.config.tree import conf_dir, options, own_modules
+
+__all__ = [
+    "build",
+    "check",
+    "compose",
+    "conf_dir",
+    "identity",
+    "launch",
+    "methods",
+    "options",
+    "own_modules",
+    "raise_all",
+    "recipe",
+    "run_directory",
+]

@@ -1,0 +1,191 @@
+"""Settings of one run, composed by Hydra from YAML and overrides; everything wrong with them is told at once."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from clipadapt.config.check import check, leaves
+from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
+from clipadapt.config.words import misfits, unknown_key
+from clipadapt.errors import UserError, nearest
+
+
+def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
+    """Name, title, paper and arXiv id of every method there is."""
+    found = []
+    for name, path in options("method", config_dir).items():
+        method = read_yaml(path).get("method", {})
+        found.append({"name": name, **{key: method.get(key) for key in ("title", "paper", "arxiv")}})
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as it stands.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        found = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        raise UserError(f"{path} can't be read: {one_line(error)}") from error
+    return found if isinstance(found, dict) else {}  # type: ignore[return-value]
+
+
+def compose(
+    overrides: Sequence[str] = (), config_dir: str | Path | None = None, name: str = "config"
+) -> dict[str, Any]:
+    """The settings of one run, checked against what they are for.
+
+    Args:
+        overrides: in Hydra's grammar, as on the command line: `method=coop`, `engine.epochs=5`.
+        config_dir: a folder of a user's own, with YAML in groups and modules that they may name.
+        name: the file to start from.
+
+    Raises:
+        UserError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
+    """
+    config, problems = gather(overrides, config_dir, name)
+    raise_all([*problems, *check(config)])
+    return config
+
+
+def gather(
+    overrides: Sequence[str], config_dir: str | Path | None = None, name: str = "config"
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings as far as they can be composed, and what is wrong with the overrides that had to be left out."""
+    with composer(config_dir, name) as compose_with:
+        good, problems = misfits(normal(overrides), keys_of(compose_with([])))
+        try:
+            composed = compose_with(good)
+        except Exception:  # Hydra and OmegaConf raise many kinds; which override it was is found one by one
+            composed, more = one_by_one(good, compose_with, config_dir)
+            problems += more
+    return plain(composed, config_dir), problems
+
+
+def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
+    """Composed settings as plain values, with the user's folder and its modules written in."""
+    try:
+        config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise UserError(f"a reference can't be resolved: {one_line(error)}") from error
+    if isinstance(config.get("allowed_targets"), list):
+        config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
+    folder = own_folder(config_dir)
+    return config | {"config_dir": None if folder is None else str(folder)}
+
+
+def raise_all(problems: Iterable[str]) -> None:
+    """Raise one UserError that lists the problems, each once; nothing if there are none."""
+    unique = list(dict.fromkeys(problems))
+    if len(unique) == 1:
+        raise UserError(unique[0])
+    if unique:
+        raise UserError("\n".join([f"{len(unique)} things need mending:", *(f"  - {text}" for text in unique)]))
+
+
+@contextmanager
+def composer(config_dir: str | Path | None, name: str) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """Hydra's compose for our tree and a user's folder; whatever Hydra was doing before is put back."""
+    folder = own_folder(config_dir)
+    search = [] if folder is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(conf_dir()), job_name="clipadapt", version_base="1.3"):
+            yield lambda overrides: hydra.compose(name, [*search, *overrides])
+    finally:
+        GlobalHydra.instance().hydra = outer
+
+
+def quoted(text: str) -> str:
+    """A text as one value of Hydra's grammar."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def normal(overrides: Sequence[str]) -> list[str]:
+    """Overrides with `+` taken from groups that the defaults list chooses anyway: `+experiment=x` is `experiment=x`."""
+    entries = read_yaml(conf_dir() / "config.yaml")["defaults"]
+    chosen = {key for entry in entries if isinstance(entry, dict) for key in entry}
+    return [text[1:] if text[0:1] == "+" and text[1:].partition("=")[0] in chosen else text for text in overrides]
+
+
+def one_by_one(
+    overrides: Sequence[str], compose_with: Callable[[Sequence[str]], DictConfig], config_dir: str | Path | None
+) -> tuple[DictConfig, list[str]]:
+    """The settings with every override that can be had, and what is wrong with each of the others."""
+    kept: list[str] = []
+    problems: list[str] = []
+    lost: list[str] = []  # groups without a choice: what is set below them can't be judged
+    composed = compose_with([])
+    for text in sorted(overrides, key=lambda text: not group_options(text, config_dir)):
+        if any(key_of(text).startswith(f"{group}.") for group in lost):
+            continue
+        try:
+            composed = compose_with([*kept, text])
+            kept.append(text)
+        except Exception as error:
+            known = group_options(text, config_dir)
+            problems.append(explain(text, known, error, composed))
+            lost += [key_of(text).rpartition("@")[2]] if known else []
+    return composed, problems
+
+
+def keys_of(composed: DictConfig) -> list[str]:
+    """Every dotted key that one might mean."""
+    found: dict[str, None] = {}
+    for path, _ in leaves(OmegaConf.to_container(composed)):
+        parts = path.split(".")
+        found |= {".".join(parts[:count]): None for count in range(1, len(parts) + 1)}
+    return [path for path in found if not re.search(r"(^|\.)(_\w+_|\d+)$", path)]
+
+
+def key_of(text: str) -> str:
+    """What an override sets: a key, a group, or group@place."""
+    return text.lstrip("+~").partition("=")[0]
+
+
+def group_options(text: str, config_dir: str | Path | None) -> list[str]:
+    """What the group that an override sets has to offer; empty if it sets a key."""
+    return [*options(key_of(text).partition("@")[0], config_dir)]
+
+
+def explain(text: str, known: Sequence[str], error: Exception, composed: DictConfig) -> str:
+    """What is wrong with an override that Hydra refuses, in our words; `known` are the options of its group, if any."""
+    try:
+        override = parse(text)
+    except OverrideParseException as syntax:
+        reason = one_line(syntax).partition(" See http")[0]
+        return f"{text} can't be read: {reason} (quote text with special characters)"
+    key, value = override.key_or_group, str(override.value())
+    if override.is_sweep_override():
+        return f"{text} has several values: put -m before it to run each, or write a list as {key}=[…]"
+    if known and value not in known:
+        return f"there is no {key} '{value}': {nearest(value, known)}"
+    if override.package is not None and not known:
+        return f"{text}: there is no group {key}"
+    if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
+        return f"there is no key {key}: {unknown_key(key, keys_of(composed))}"
+    return f"{text}: {one_line(error).partition(' To append to your')[0]}"
+
+
+def parse(text: str) -> Override:
+    """An override taken apart by Hydra's own grammar; to be asked while Hydra is set up."""
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_override(text)
+
+
+def one_line(error: Exception) -> str:
+    """An error's message on one line, without Hydra's search path."""
+    return " ".join(str(error).partition("Config search path")[0].split())

@@ -1,0 +1,79 @@
+"""Where a run is kept: a name made of its settings alone, so that processes agree on it and reruns find it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipadapt.config.check import leaves
+from clipadapt.config.composing import gather, read_yaml
+from clipadapt.config.tree import options
+
+WITHOUT_EFFECT = (
+    "output",
+    "rerun",
+    "experiment",
+    "recipe",
+    "allowed_targets",
+    "config_dir",
+    "engine.cpu",
+    "engine.workers",
+)
+"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named; on
+what it is computed, what is kept meanwhile."""
+
+IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that make a run what it is, by dotted key: two runs that agree in them are the same run."""
+    found = {path: value for path, value in leaves(config) if not any(inside(path, key) for key in WITHOUT_EFFECT)}
+    if isinstance(found.get("data.root"), str):
+        found["data.root"] = str(Path(found["data.root"]).expanduser().resolve())
+    return found
+
+
+def inside(path: str, key: str) -> bool:
+    """Whether a dotted path is a key or stands below it."""
+    return path == key or path.startswith(f"{key}.")
+
+
+def run_directory(config: Mapping[str, Any]) -> Path:
+    """`<output>/<data>/<backbone>/<method>/shots16-seed1`, and a short hash of whatever else differs from the defaults.
+
+    The defaults are those of the same data, backbone and method. A hash of eight hexadecimal digits stands for all
+    other settings that differ from them; a folder of images always has one, for its whole path.
+    """
+    usual = reference(config)
+    own, common = identity(config), identity(usual)
+    keys = sorted({*own, *common} - {*IN_THE_NAME})
+    differing = {
+        key: own.get(key, "absent") for key in keys if key not in own or key not in common or own[key] != common[key]
+    }
+    digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:8]
+    also = [name for name in config["method"]["also"] if name not in usual["method"]["also"]]
+    parts = [data_name(config["data"]), config["backbone"]["name"], "+".join([config["method"]["name"], *also])]
+    last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
+    return Path(config["output"], *(re.sub(r"[^\w.+-]+", "-", part).strip(".-") for part in parts), last)
+
+
+def data_name(data: Mapping[str, Any]) -> str:
+    """The source's name, and which of its tasks or folders."""
+    source = data["_target_"].rpartition(".")[2]
+    if "name" in data:
+        return f"{source}-{data['name']}"
+    return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
+
+
+def reference(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of a run's data, backbone and method, as far as they have YAML of their own."""
+    folder = config["config_dir"]
+    sources = {name: read_yaml(path).get("_target_") for name, path in options("data", folder).items()}
+    chosen = [f"data={name}" for name, target in sources.items() if target == config["data"]["_target_"]][:1]
+    for group in ("backbone", "method"):
+        name = config[group]["name"]
+        if name in options(group, folder):
+            chosen.append(f"{group}={name}")
+    return gather(chosen, folder)[0]

@@ -1,0 +1,93 @@
+"""Values held against annotations, and annotations in words."""
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval, Le, Lt
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from clipadapt.errors import nearest
+
+MISSING = "???"
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    dict: "a table",
+    list: "a list",
+    type(None): "null",
+}
+
+
+def check_value(path: str, value: Any, annotation: Any) -> list[str]:
+    """The problem with a value, if any; nodes with a target of their own and missing values are judged elsewhere."""
+    if value == MISSING or (isinstance(value, Mapping) and "_target_" in value):
+        return []
+    if accepts(annotation, value):
+        return []
+    advice = ""
+    options = literals(annotation)
+    if options and isinstance(value, str):
+        advice = f"; {nearest(value, options)}"
+    elif isinstance(value, bool | int | float) and accepts(annotation, str(value)):
+        advice = f"; for text quote it: {path}=\"'{value}'\""
+    return [f"{path}={written(value)} does not fit: it must be {describe(annotation)}{advice}"]
+
+
+def adapter(annotation: Any) -> TypeAdapter[Any]:
+    """The judge of an annotation's values, which may be classes pydantic knows nothing of."""
+    try:
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except PydanticUserError:
+        return TypeAdapter(annotation)
+
+
+def accepts(annotation: Any, value: Any) -> bool:
+    """Whether a value, as YAML writes it, fits an annotation: no text for numbers, a whole number for any number."""
+    try:
+        adapter(annotation).validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+def written(value: Any) -> str:
+    """A value as one would write it on the command line."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def literals(annotation: Any) -> list[str]:
+    """The words that an annotation lists."""
+    if typing.get_origin(annotation) is Literal:
+        return [str(word) for word in typing.get_args(annotation)]
+    return [word for part in typing.get_args(annotation) if part is not annotation for word in literals(part)]
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in words."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits = ", ".join(filter(None, map(bound, parts[1:])))
+        return f"{describe(parts[0])} ({limits})" if limits else describe(parts[0])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, parts))}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(part) for part in parts if describe(part)))
+    if origin in (list, tuple, Sequence):
+        return f"a list of {' and '.join(dict.fromkeys(describe(part) for part in parts if part is not Ellipsis))}"
+    if origin in (dict, Mapping):
+        return f"a table of {describe(parts[0])} to {describe(parts[1])}"
+    return WORDS.get(annotation, "")
+
+
+def bound(limit: Any) -> str:
+    """A limit of a number in words."""
+    if isinstance(limit, Interval):
+        return ", ".join(map(bound, limit))
+    words = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
+    word, field = words.get(type(limit), ("", ""))
+    return f"{word} {getattr(limit, field)}" if word else ""

@@ -1,0 +1,41 @@
+"""What a command says: problems in one piece on stderr, from the first process only."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+from clipadapt.errors import UserError
+
+MENDABLE = 2
+INTERRUPTED = 130
+
+
+def first_process() -> bool:
+    """Whether this process speaks for all of a run's (torchrun numbers them)."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+
+
+def make_console() -> Console:
+    """Where the first process prints; silent in the others."""
+    return Console(quiet=not first_process())
+
+
+def complain(message: str) -> None:
+    """Tell the user on stderr."""
+    if first_process():
+        sys.stderr.write(f"{message.rstrip()}\n")
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Run a command; its exit code, with a user's mistakes told without a traceback."""
+    try:
+        return action()
+    except UserError as error:
+        complain(f"clipadapt: {error}")
+        return MENDABLE
+    except KeyboardInterrupt as stop:
+        where = f"in {stop.args[0]}" if stop.args else "kept"
+        complain(f"\nStopped. What was finished is {where}; the same command goes on from there.")
+        return INTERRUPTED

@@ -1,0 +1,9 @@
+"""Tasks: class names, templates, few-shot samples, splits, and where the images come from.
+
+Importing it is quick: what needs torch (transforms) or draws (drawn) is imported by name.
+"""
+
+from clipadapt.data.images import Pictures, open_image, to_rgb
+from clipadapt.data.tasks import Source, Split, Task, check, make_task
+
+__all__ = ["Pictures", "Source", "Split", "Task", "check", "make_task", "open_image", "to_rgb"]

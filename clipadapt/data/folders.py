@@ -1,0 +1,144 @@
+"""Image folders as people keep them: one folder a class, with or without train, val and test folders around them."""
+
+import os
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipadapt.data.images import Pictures, open_image, verify_image
+from clipadapt.data.tasks import Split
+from clipadapt.errors import UserError, nearest
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
+SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """What an image folder holds; validation and test are None where it has no such folder."""
+
+    class_names: list[str]
+    train: Split
+    validation: Split | None
+    test: Split | None
+
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A key that sorts names as people count: image2 before image10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if part.isdecimal() else part for part in parts], name
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder that aren't hidden, in natural order."""
+    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(found, key=lambda path: natural_order(path.name))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files in a folder and the folders below it, in natural order; hidden and other files are left out."""
+    found = []
+    for place, below, names in os.walk(folder, followlinks=True):
+        below[:] = [name for name in below if not name.startswith(".")]
+        seen = [name for name in names if not name.startswith(".")]
+        found += [Path(place, name) for name in seen if Path(name).suffix.lower() in EXTENSIONS]
+    return sorted(found, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+
+
+def split_folders(root: Path) -> dict[str, Path]:
+    """The train, val and test folders of a root; empty where the root's folders are the classes themselves.
+
+    A folder named so is a class when classes stand beside it and it has no folders of its own.
+
+    Raises:
+        UserError: For val or test folders without a train folder, or two folders for one split.
+    """
+    children = folders_in(root)
+    named = [child for child in children if child.name.lower() in SPLIT_NAMES]
+    others = [child for child in children if child not in named]
+    if not named or (others and not any(folders_in(child) for child in named)):
+        return {}
+    found: dict[str, Path] = {}
+    for child in named:
+        split = SPLIT_NAMES[child.name.lower()]
+        if split in found:
+            raise UserError(f"'{root}' has two folders for one split: {found[split].name} and {child.name}; keep one")
+        found[split] = child
+    if "train" not in found:
+        raise UserError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
+    ignored = [child.name for child in others if images_in(child)]
+    if ignored:
+        warnings.warn(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
+    return found
+
+
+def class_folders(folder: Path) -> dict[str, list[Path]]:
+    """The image files of each class folder, in natural order.
+
+    Raises:
+        UserError: Where there is no class folder, or one has no images (it is named).
+    """
+    classes = {child.name: images_in(child) for child in folders_in(folder)}
+    if not classes:
+        held = "holds images but no class folders" if images_in(folder) else "is empty"
+        raise UserError(f"the image folder '{folder}' {held}: put the images of each class in a folder of its name")
+    bare = [name for name, files in classes.items() if not files]
+    if bare:
+        raise UserError(
+            f"in '{folder}' these class folders have no images: {', '.join(bare)} "
+            f"(read are {', '.join(sorted(extension[1:] for extension in EXTENSIONS))})"
+        )
+    return classes
+
+
+def labelled(files: dict[str, list[Path]], class_names: list[str]) -> Split:
+    """The files of each class as a split, loaded when asked for."""
+    numbers = {name: number for number, name in enumerate(class_names)}
+    pairs = [(path, numbers[name]) for name, paths in files.items() for path in paths]
+    return Split(Pictures([path for path, _ in pairs], open_image, verify_image), [label for _, label in pairs])
+
+
+def further_split(folder: Path | None, class_names: list[str]) -> Split | None:
+    """A validation or test folder as a split; raises UserError when it has classes that the train folder lacks."""
+    if folder is None:
+        return None
+    files = class_folders(folder)
+    unknown = [name for name in files if name not in class_names]
+    if unknown:
+        advice = f": {nearest(unknown[0], class_names)}" if len(unknown) == 1 else ""
+        raise UserError(f"'{folder}' has classes that the train folder lacks: {', '.join(unknown)}{advice}")
+    return labelled(files, class_names)
+
+
+def read_folder(root: Path) -> ImageFolder:
+    """Find the splits, classes and image files under a root, without opening any image.
+
+    Raises:
+        UserError: For a root that is missing, a file, empty, of one class or not to be read, and whatever its parts
+            raise.
+    """
+    if not root.exists():
+        raise UserError(f"there is no image folder '{root}'")
+    if not root.is_dir():
+        raise UserError(f"'{root}' is a file: the root of an image folder holds one folder for each class")
+    try:
+        return read_splits(root)
+    except PermissionError as error:
+        raise UserError(f"'{error.filename}' may not be read by this user") from error
+
+
+def read_splits(root: Path) -> ImageFolder:
+    """read_folder's work on a folder that exists."""
+    splits = split_folders(root)
+    pool = splits["train"] if splits else root
+    files = class_folders(pool)
+    if len(files) < 2:
+        raise UserError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
+    class_names = list(files)
+    return ImageFolder(
+        class_names=class_names,
+        train=labelled(files, class_names),
+        validation=further_split(splits.get("val"), class_names),
+        test=further_split(splits.get("test"), class_names),
+    )

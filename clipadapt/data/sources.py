@@ -1,0 +1,133 @@
+"""Where a task's images come from: real handwritten digits, drawings, folders of image files.
+
+Each function makes a Source; conf/data names one of them, with its arguments. `templates` are sentences with {} where
+the class name goes; None takes the source's own.
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clipadapt.data.folders import read_folder
+from clipadapt.data.images import Pictures
+from clipadapt.data.tasks import Source, Split
+from clipadapt.errors import UserError, nearest
+
+DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGITS_IN_POOL = 1000
+DIGIT_WHITE = 16
+MAIN_STYLE = "flat"
+SMALLEST_DRAWING = 8
+
+
+def digits(templates: list[str] | None = None) -> Source:
+    """The 1797 real handwritten digits of scikit-learn, 8 x 8 pixels (Alpaydin & Kaynak 1998).
+
+    In file order, the first 1000 are the pool and the last 797 the test set.
+    """
+    from sklearn.datasets import load_digits  # takes a second, and only this source needs it
+
+    data = load_digits()
+    grey = np.rint(data.images * (255 / DIGIT_WHITE)).astype(np.uint8)
+    images = [Image.fromarray(values).convert("RGB") for values in grey]
+    labels = [int(label) for label in data.target]
+    return Source(
+        name="digits",
+        class_names=list(DIGIT_NAMES),
+        templates=["a photo of the digit {}."] if templates is None else templates,
+        train=Split(images[:DIGITS_IN_POOL], labels[:DIGITS_IN_POOL]),
+        validation=None,
+        tests={"test": Split(images[DIGITS_IN_POOL:], labels[DIGITS_IN_POOL:])},
+    )
+
+
+def drawing(task: str, split: str, style: str, size: int, index: int) -> Image.Image:
+    """One image of a drawn task (see clipadapt.data.drawn.draw_labelled)."""
+    from clipadapt.data.drawn import draw_labelled
+
+    return Image.fromarray(draw_labelled(task, split, index, style=style, size=size)[0])
+
+
+def drawings(task: str, split: str, style: str, size: int, count: int, classes: int) -> Split:
+    """The first `count` images of a drawn task's split; labels go round the classes."""
+    images = Pictures(range(count), partial(drawing, task, split, style, size))
+    return Split(images, [index % classes for index in range(count)])
+
+
+def drawn(
+    name: str = "shapes",
+    size: int = 32,
+    train_per_class: int = 40,
+    validation_per_class: int = 8,
+    test_images: int = 600,
+    templates: list[str] | None = None,
+) -> Source:
+    """A task of the drawn world, tested in its main style ("test") and in every other one (by the style's name).
+
+    Images are drawn when asked for; the same arguments give the same images.
+
+    Args:
+        name: "shapes", "pairs" (shape and colour) or "glyphs" (digits and letters).
+        size: Side of the images in pixels, at least 8.
+        train_per_class: Images of each class in the pool.
+        validation_per_class: Images of each class in the validation list.
+        test_images: Images in each test set, at least one for each class.
+        templates: Sentences with {} for the class name; None for the task's own.
+
+    Raises:
+        UserError: For an unknown name, or a number that is too small.
+    """
+    from clipadapt.data.drawn import STYLES, TASKS  # takes half a second, and only this source needs it
+
+    if name not in TASKS:
+        raise UserError(f"there is no drawn task '{name}': {nearest(name, TASKS)}")
+    class_names = list(TASKS[name].class_names)
+    least = {"size": SMALLEST_DRAWING, "train_per_class": 1, "validation_per_class": 1, "test_images": len(class_names)}
+    given = {
+        "size": size,
+        "train_per_class": train_per_class,
+        "validation_per_class": validation_per_class,
+        "test_images": test_images,
+    }
+    for key, value in given.items():
+        if value < least[key]:
+            raise UserError(f"{key} of the drawn task '{name}' must be at least {least[key]}, and {value} is not")
+
+    classes = len(class_names)
+    shifted = [style for style in STYLES if style != MAIN_STYLE]
+    return Source(
+        name=f"drawn-{name}",
+        class_names=class_names,
+        templates=list(TASKS[name].templates) if templates is None else templates,
+        train=drawings(name, "train", MAIN_STYLE, size, train_per_class * classes, classes),
+        validation=drawings(name, "val", MAIN_STYLE, size, validation_per_class * classes, classes),
+        tests={"test": drawings(name, "test", MAIN_STYLE, size, test_images, classes)}
+        | {style: drawings(name, "test", style, size, test_images, classes) for style in shifted},
+    )
+
+
+def folder(root: str, templates: list[str] | None = None) -> Source:
+    """A folder of image files with one folder for each class, or train, val and test folders of such.
+
+    Class names are the folders' names. The val and test folders may be missing: validation images are then drawn from
+    the training images, and what support and validation leave is the test set.
+
+    Args:
+        root: The folder.
+        templates: Sentences with {} for the class name; None for "a photo of a {}."
+
+    Raises:
+        UserError: Where there are no images, classes or splits to be found as described.
+    """
+    place = Path(root).expanduser()
+    found = read_folder(place)
+    return Source(
+        name=place.resolve().name,
+        class_names=found.class_names,
+        templates=["a photo of a {}."] if templates is None else templates,
+        train=found.train,
+        validation=found.validation,
+        tests={} if found.test is None else {"test": found.test},
+    )

@@ -1,0 +1,181 @@
+"""What is learned and what it is tested on: splits of labelled images, sources of them, few-shot tasks."""
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from PIL import Image
+
+from clipadapt.data import few_shot
+from clipadapt.data.images import faults, select
+from clipadapt.errors import UserError
+
+SHOWN_FAULTS = 5
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images; `images` are RGB and may be loaded when asked for, `labels` count from 0."""
+
+    images: Sequence[Image.Image]
+    labels: list[int]
+
+    def __post_init__(self) -> None:
+        """Refuse images and labels of different number."""
+        if len(self.images) != len(self.labels):
+            raise ValueError(f"{len(self.images)} images with {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """Load one image, and give its label."""
+        return self.images[index], self.labels[index]
+
+    def select(self, indices: Sequence[int]) -> "Split":
+        """The images at these indices with their labels, in their order; nothing is loaded."""
+        return Split(select(self.images, indices), [self.labels[index] for index in indices])
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set: a pool to draw support sets from (`train`), and what else it comes with.
+
+    `validation` is None and `tests` empty where it has no such splits; the first test set is called "test".
+
+    Raises:
+        UserError: For fewer than two classes, class names given twice, or a template without {}.
+    """
+
+    name: str
+    class_names: list[str]
+    templates: list[str]
+    train: Split
+    validation: Split | None
+    tests: dict[str, Split]
+
+    def __post_init__(self) -> None:
+        """Refuse what can't be a task."""
+        if len(self.class_names) < 2:
+            raise UserError(f"'{self.name}' has {len(self.class_names)} class; a task needs at least two")
+        twice = [name for name, count in Counter(self.class_names).items() if count > 1]
+        if twice:
+            raise UserError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")
+        if isinstance(self.templates, str) or not self.templates:
+            raise UserError(f"templates must be a list of sentences with {{}} in them, and {self.templates!r} is not")
+        for template in self.templates:
+            if "{}" not in template:
+                raise UserError(f"the template '{template}' has no {{}} for the class name to stand in")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A few-shot task: class names, the images to learn from, and test sets.
+
+    The labels of a test set are in `tests` and nowhere else: what learns is given `without_tests()`.
+
+    Attributes:
+        views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
+        support: `shots` images a class, or all of a class that has fewer.
+        validation: Up to min(shots, 4) images a class; may be empty.
+        tests: The test set called "test", then others (say, of shifted styles).
+        support_indices: Which images of the source's pool the support set is.
+        validation_indices: Which of the source's validation list, or of its pool where it has none, validation is.
+        origin: Settings that load the source again, where it was loaded by settings.
+    """
+
+    name: str
+    class_names: list[str]
+    templates: list[str]
+    shots: int
+    seed: int
+    views: int | None
+    support: Split
+    validation: Split
+    tests: dict[str, Split]
+    support_indices: list[int]
+    validation_indices: list[int]
+    origin: dict[str, Any] | None = None
+
+    def without_tests(self) -> "Task":
+        """The task as those see it that may not look at a test label."""
+        return replace(self, tests={})
+
+
+def make_task(source: Source, shots: int, seed: int, views: int | None = 0) -> Task:
+    """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
+
+    A source without a test set is tested on what the support and validation sets leave of its pool. Classes with
+    fewer images than shots, or with none to be tested on, bring one warning that names them.
+
+    Raises:
+        UserError: For shots below 1, views below 0, or where nothing is left to test on.
+    """
+    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
+        raise UserError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
+    listed = source.validation
+    support, validation = few_shot.sample(source.train.labels, listed.labels if listed else None, shots, seed)
+    taken = [*support, *validation] if listed is None else support
+    task = Task(
+        name=source.name,
+        class_names=source.class_names,
+        templates=source.templates,
+        shots=shots,
+        seed=seed,
+        views=views,
+        support=source.train.select(support),
+        validation=(listed or source.train).select(validation),
+        tests=source.tests or {"test": leftover(source, taken, shots)},
+        support_indices=support,
+        validation_indices=validation,
+    )
+    remarks = [*short_classes(task), *untested_classes(task)]
+    if remarks:
+        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+    return task
+
+
+def leftover(source: Source, taken: Iterable[int], shots: int) -> Split:
+    """What is left of the pool to test on; raises UserError when that is nothing."""
+    rest = sorted(set(range(len(source.train))).difference(taken))
+    if not rest:
+        raise UserError(
+            f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
+            f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
+        )
+    return source.train.select(rest)
+
+
+def short_classes(task: Task) -> list[str]:
+    """A remark on the classes with fewer images than shots, if there are any."""
+    counts = Counter(task.support.labels)
+    short = [f"{name} ({counts[label]})" for label, name in enumerate(task.class_names) if counts[label] < task.shots]
+    return [f"fewer than {task.shots} images to learn from, all of them used, in {', '.join(short)}"] if short else []
+
+
+def untested_classes(task: Task) -> list[str]:
+    """A remark on each test set in which classes have no images, if there are any."""
+    remarks = []
+    for name, split in task.tests.items():
+        present = set(split.labels)
+        absent = [class_name for label, class_name in enumerate(task.class_names) if label not in present]
+        if absent:
+            remarks.append(f"no images in '{name}' of {', '.join(absent)}")
+    return remarks
+
+
+def check(task: Task) -> None:
+    """Look at all image files of a task before work begins: decode support and validation, read the tests' headers.
+
+    Raises:
+        UserError: When files can't be read; it names the first few.
+    """
+    bad = faults(task.support.images, decode=True) + faults(task.validation.images, decode=True)
+    for split in task.tests.values():
+        bad += faults(split.images, decode=False)
+    if bad:
+        more = f"; and {len(bad) - SHOWN_FAULTS} more" if len(bad) > SHOWN_FAULTS else ""
+        raise UserError("; ".join(bad[:SHOWN_FAULTS]) + more)

@@ -1,0 +1,5 @@
+"""Runs: fitting, evaluation, checkpoints and run directories, through Accelerate."""
+
+from clipadapt.engine.settings import Settings
+
+__all__ = ["Settings"]

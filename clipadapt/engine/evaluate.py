@@ -1,0 +1,65 @@
+"""Accuracy and calibration on test images: the only place that reads test labels."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is measured on one test set.
+
+    Attributes:
+        accuracy: share of the images whose most probable class is theirs.
+        calibration_error: expected calibration error, 15 bins.
+        per_class: accuracy within each class, NaN for a class without test images; C.
+        confusion: number of images by true (row) and predicted class, C x C.
+        images: their number.
+    """
+
+    accuracy: float
+    calibration_error: float
+    per_class: list[float]
+    confusion: list[list[int]]
+    images: int
+
+
+def evaluate(
+    predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int, device: torch.device
+) -> Evaluation:
+    """Measure on this process's batches; with several processes, their counts are summed.
+
+    Args:
+        predict: activations to logits `[B, C]`.
+        batches: activations and labels `[B]`.
+        classes: number C of classes.
+        device: where the counting is done.
+    """
+    metrics = MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(classes, average="micro"),
+            "calibration_error": MulticlassCalibrationError(classes, n_bins=15),
+            "confusion": MulticlassConfusionMatrix(classes),
+        },
+        compute_groups=False,
+    ).to(device)
+    for x, labels in batches:
+        metrics.update(predict(x).float().softmax(dim=-1), labels)
+    values = metrics.compute()
+    confusion = values["confusion"].long()
+    counts = confusion.sum(dim=1)
+    return Evaluation(
+        accuracy=values["accuracy"].item(),
+        calibration_error=values["calibration_error"].item(),
+        per_class=(confusion.diagonal() / counts).tolist(),
+        confusion=confusion.tolist(),
+        images=int(counts.sum()),
+    )

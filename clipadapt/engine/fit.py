@@ -1,0 +1,157 @@
+"""Fitting by gradient."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from clipadapt.engine.batches import Batches, Part, mix
+from clipadapt.engine.learner import Learner
+from clipadapt.errors import UserError
+
+
+class Feed(Protocol):
+    """Where a fit's images come from."""
+
+    @property
+    def start(self) -> str:
+        """The point of the image tower at which they come."""
+
+    def feed(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations and labels of batches of image indices."""
+
+
+Row = dict[str, float]
+
+
+@dataclass
+class Progress:
+    """How far a fit has come, and all it takes to go on.
+
+    Attributes:
+        epoch: number of epochs done.
+        history: of each, its mean losses, training accuracy and learning rate.
+        seconds: spent so far.
+        state: of the learned tensors, the optimiser and the schedule; empty before the first epoch.
+    """
+
+    epoch: int = 0
+    history: list[Row] = field(default_factory=list)
+    seconds: float = 0.0
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Diverged(UserError):
+    """The loss is no longer a number; the learned tensors are back at the last good epoch's."""
+
+
+@dataclass
+class Fit:
+    """A fit of a learner to a support set.
+
+    Attributes:
+        accelerator: the processes and the number format.
+        learner: what is fitted.
+        optimizer: over the learner's parameters.
+        schedule: its learning rate, stepped every epoch.
+        batches: which images make up which step.
+        source: the images.
+        epochs: how many there shall be.
+        seed: of what is random in the learner.
+    """
+
+    accelerator: Accelerator
+    learner: Learner
+    optimizer: Optimizer
+    schedule: LRScheduler
+    batches: Batches
+    source: Feed
+    epochs: int
+    seed: int
+
+    def run(self, progress: Progress, after_epoch: Callable[[Progress], None]) -> Progress:
+        """Go on from where `progress` stands to the last epoch.
+
+        Raises:
+            Diverged: a loss was not finite.
+        """
+        adaptation = self.learner.classifier.adaptation
+        wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
+        if progress.state:
+            self._restore(progress.state)
+        for epoch in range(progress.epoch, self.epochs):
+            began = time.monotonic()
+            good = {name: value.clone() for name, value in adaptation.state_dict().items()}
+            try:
+                row = self._epoch(wrapped, optimizer, epoch)
+            except Diverged:
+                adaptation.load_state_dict(good)
+                raise
+            self.schedule.step()
+            progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
+            progress.history.append(row)
+            progress.state = self._state()
+            after_epoch(progress)
+        return progress
+
+    def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
+        """One pass over the support set; nothing in it waits for the device."""
+        torch.manual_seed(mix(self.seed, epoch, self.batches.rank))
+        rate = self.schedule.get_last_lr()[0]
+        steps = list(self.batches.epoch(epoch))
+        feed = self.source.feed([part.indices for step in steps for part in step], epoch)
+        measured = [self._step(wrapped, optimizer, step, feed) for step in steps]
+        totals = self.accelerator.reduce(torch.stack(measured), reduction="mean")  # type: ignore[arg-type]
+        self._check(totals, epoch)
+        shares = torch.tensor(self.batches.shares(), device=totals.device)
+        loss, accuracy = (shares @ totals).tolist()
+        return {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "lr": rate}
+
+    def _step(
+        self, wrapped: nn.Module, optimizer: Optimizer, parts: list[Part], feed: Iterator[tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """One optimiser step; this process's share of the batch's mean loss and of its accuracy, `[2]`."""
+        measured = torch.zeros(2, device=self.accelerator.device)
+        for i, part in enumerate(parts):
+            x, labels = next(feed)
+            last = i == len(parts) - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
+                losses, logits = wrapped(x, labels, self.source.start)
+                loss = part.weight * torch.stack(list(losses.values())).sum()
+                self.accelerator.backward(loss)
+            correct = (logits.detach().argmax(dim=-1) == labels).float().mean()
+            measured += torch.stack([loss.detach().float(), part.weight * correct])
+        optimizer.step()
+        optimizer.zero_grad()
+        return measured
+
+    def _check(self, totals: Tensor, epoch: int) -> None:
+        bad = (~totals[:, 0].isfinite()).nonzero()
+        if len(bad):
+            step = epoch * len(self.batches) + int(bad[0]) + 1
+            raise Diverged(
+                f"the loss became {float(totals[bad[0], 0])} at step {step} (epoch {epoch + 1}); what was learned up to epoch "
+                f"{epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
+            )
+
+    def _advice(self) -> str:
+        return "" if self.accelerator.mixed_precision == "no" else ", or engine.precision=fp32"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "adaptation": self.learner.classifier.adaptation.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.learner.classifier.adaptation.load_state_dict(state["adaptation"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])

@@ -1,0 +1,31 @@
+"""The one forward pass that Accelerate wraps."""
+
+from torch import Tensor, nn
+
+from clipadapt.classifier import Classifier
+from clipadapt.objectives.base import Objective
+
+
+class Learner(nn.Module):
+    """A classifier and what is minimised, as one module, so that data parallelism and compilation see one forward.
+
+    Args:
+        classifier: CLIP through the adaptation that is fitted.
+        objective: what is minimised.
+    """
+
+    def __init__(self, classifier: Classifier, objective: Objective) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.objective = objective
+
+    def forward(self, x: Tensor, labels: Tensor, start: str) -> tuple[dict[str, Tensor], Tensor]:
+        """Named losses of a batch, and its logits `[B, C]`.
+
+        Args:
+            x: images `[B, 3, height, width]`, or their activation at the point `start`.
+            labels: class indices, `[B]`.
+            start: "pixels", or the name of the image cut.
+        """
+        output = self.classifier.output(x, start)
+        return self.objective(output, labels), output.logits

@@ -1,0 +1,142 @@
+"""A run's directory: written atomically, found again after a kill, never overwritten by another run."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from clipadapt.engine.fit import Progress
+from clipadapt.errors import UserError
+
+Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
+    "config.yaml",
+    "result.json",
+    "record.json",
+    "adaptation.safetensors",
+    "metrics.jsonl",
+    "checkpoint.pt",
+)
+
+
+def write(path: Path, content: bytes | str) -> None:
+    """Write a file so that at any moment the old one or the new one is there, whole."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(content if isinstance(content, bytes) else content.encode())
+    os.replace(part, path)
+
+
+class RunDirectory:
+    """The files of one run.
+
+    config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
+    adaptation.safetensors (what was learned, alone), checkpoint.pt while the run is unfinished, and pictures.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / RESULT).is_file()
+
+    def open(self, config: Mapping[str, Any], identity: Identity) -> None:
+        """Make the directory, or find the same run in it.
+
+        Args:
+            config: the run's settings.
+            identity: of settings, those that make a run what it is.
+
+        Raises:
+            UserError: the directory holds something else.
+        """
+        if (self.path / CONFIG).is_file():
+            self._check_same(identity(config), identity(self.config()))
+            return
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} is there and holds no run: choose another output folder, or move it away")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        other = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        if other:
+            raise UserError(
+                f"{self.path} holds a run with another {other[0]} ({theirs.get(other[0])}, now {mine.get(other[0])}): "
+                "choose another output folder, or move it away"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """The run's settings."""
+        return yaml.safe_load(self._read(CONFIG))
+
+    def record(self) -> dict[str, Any]:
+        """Task, backbone, plan and versions of the run."""
+        return json.loads(self._read(RECORD))
+
+    def result(self) -> dict[str, Any]:
+        """What was measured."""
+        return json.loads(self._read(RESULT))
+
+    def history(self) -> list[dict[str, float]]:
+        """Loss, accuracy and learning rate of each epoch."""
+        return [json.loads(line) for line in self._read(METRICS).splitlines()]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was learned."""
+        self._read(TENSORS)
+        return load_file(self.path / TENSORS)
+
+    def _read(self, name: str) -> str:
+        path = self.path / name
+        if not self.path.is_dir():
+            raise UserError(f"there is no run directory {self.path}")
+        if not path.is_file():
+            raise UserError(f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it")
+        return "" if path.suffix == ".safetensors" else path.read_text()
+
+    def restart(self) -> "RunDirectory":
+        """A fresh directory beside this one, in which to compute it again."""
+        fresh = RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
+        shutil.rmtree(fresh.path, ignore_errors=True)
+        return fresh
+
+    def replace_by(self, fresh: "RunDirectory") -> None:
+        """Put a run computed again in this one's place."""
+        old = self.path.with_name(f".{self.path.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        self.path.rename(old)
+        fresh.path.rename(self.path)
+        shutil.rmtree(old)
+
+    def save_checkpoint(self, progress: Progress) -> None:
+        """Keep all it takes to go on."""
+        path = self.path / CHECKPOINT
+        part = path.with_suffix(".part")
+        torch.save(vars(progress), part)
+        os.replace(part, path)
+
+    def load_checkpoint(self, device: torch.device) -> Progress:
+        """Where the run stands; at its start when there is no checkpoint."""
+        path = self.path / CHECKPOINT
+        if not path.is_file():
+            return Progress()
+        return Progress(**torch.load(path, map_location=device, weights_only=True))
+
+    def finish(
+        self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], history: list[dict[str, float]], result: Mapping[str, Any]
+    ) -> None:
+        """Write what the run yielded; the result last, so that a directory with one is complete."""
+        write(self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+        write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+        write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+        write(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+        (self.path / CHECKPOINT).unlink(missing_ok=True)

@@ -1,0 +1,17 @@
+"""Mistakes a user can mend, told in one sentence."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and how to mend it; the command line prints it without a traceback."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """Advice after an unknown `name`: the nearest of the known `choices`, and all of them when they are few."""
+    known = sorted(map(str, choices))
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    advice = f"did you mean '{close[0]}'? " if close else ""
+    shown = ", ".join(known) if len(known) <= 20 else f"{', '.join(known[:20])} and {len(known) - 20} more"
+    return f"{advice}(known: {shown})"

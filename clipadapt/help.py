@@ -1,0 +1,102 @@
+"""What `--help` says, for people."""
+
+from clipadapt.config.tree import conf_dir, options
+
+COMMANDS = {
+    "fit": "adapt a frozen CLIP to a task and show what that gained (the default)",
+    "evaluate": "measure a finished run again, or on other data",
+    "predict": "name the classes of images with a finished run",
+    "methods": "list the methods, one line each with its paper",
+}
+
+GROUPS = {
+    "backbone": "the frozen CLIP",
+    "data": "the images and their classes",
+    "method": "what is learned",
+    "adaptation": "parts to add: +adaptation@method.also.pixels=padding",
+    "optimizer": "optimizer@engine.optimizer=adamw",
+    "schedule": "schedule@engine.schedule=constant",
+    "experiment": "whole runs under one name",
+}
+
+FIT = """\
+clipadapt adapts a frozen CLIP to your images from a few of them a class, and shows the gain over zero-shot.
+
+  clipadapt [fit] [key=value …]    {fit}
+  clipadapt evaluate run=DIR       {evaluate}
+  clipadapt predict run=DIR images=PATH
+                                   {predict}
+  clipadapt methods                {methods}
+
+Examples
+  clipadapt                        CoOp on real handwritten digits, 16 images a class, on a laptop without network
+  clipadapt data=folder data.root=my_images backbone=ViT-B-16 method=clip_adapter
+                                   your own images (a folder a class) with CLIP's ViT-B/16
+  clipadapt -m shots=1,2,4,8,16 seed=1,2,3
+                                   every combination, one run each
+
+Choices (write group=name)
+{groups}
+
+Settings (write key=value; `clipadapt --cfg job` prints all of them with their values)
+  shots=16                         images a class to learn from
+  seed=1                           which images those are, and every other draw
+  engine.epochs=20                 how long to train; each method brings its paper's settings
+  engine.precision=bf16            number format; engine.cpu=true stays off the GPU
+  method.adaptation.n_ctx=4        a method's own knobs
+  output=outputs rerun=true        where runs go; compute a finished one again
+
+Options
+  -m                               run every combination of the values listed with commas
+  --cfg job                        show the settings instead of running
+  --config-dir DIR                 your own YAML (DIR/method/mine.yaml) and the modules beside it
+  -sc install=bash                 print tab completion: eval "$(clipadapt -sc install=bash)"
+  --hydra-help, --info             Hydra's own help and inner view
+
+Read more: README.md; every setting is explained in {conf}."""
+
+EVALUATE = """\
+clipadapt evaluate run=DIR [data=NAME data.key=value …]
+
+{evaluate}.
+
+Examples
+  clipadapt evaluate run=outputs/digits/tiny/coop/shots16-seed1
+  clipadapt evaluate run=runs/mine data=folder data.root=more_images
+  clipadapt evaluate run=runs/own --config-dir mine     a run with an adaptation of your own
+
+Choices
+{groups}"""
+
+PREDICT = """\
+clipadapt predict run=DIR images=PATH [format=table|csv|json]
+
+{predict}: class names and probabilities. PATH is a file, a folder or a pattern.
+
+Examples
+  clipadapt predict run=outputs/digits/tiny/coop/shots16-seed1 images=digit.png
+  clipadapt predict run=runs/mine images=photos format=csv > answers.csv
+  clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json"""
+
+METHODS = """\
+clipadapt methods [--config-dir DIR]
+
+{methods}; those of your own in DIR/method/*.yaml too.
+
+Examples
+  clipadapt methods
+  clipadapt methods --config-dir mine
+  clipadapt method=clip_adapter        runs one"""
+
+
+def help_for(command: str | None, config_dir: str | None) -> str:
+    """The help of a command, with the names there are to choose from."""
+    texts = {"evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS}
+    groups = ["data"] if command == "evaluate" else list(GROUPS)
+    lines = [choice(group, config_dir) for group in groups]
+    return texts.get(command or "fit", FIT).format(**COMMANDS, groups="\n".join(lines), conf=conf_dir())
+
+
+def choice(group: str, config_dir: str | None) -> str:
+    """A group, what it chooses, and its names."""
+    return f"  {group:<12} {GROUPS[group]}\n  {'':<12} {', '.join(options(group, config_dir))}"

@@ -1,0 +1,185 @@
+"""Tables for the terminal: the task and the plan before a run, the result after it, a few-shot study over seeds."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from clipadapt.data import Task
+
+NONE = "–"
+
+
+class FewShotRow(TypedDict):
+    """One point of a few-shot curve: a method's accuracy at a number of shots, over seeds."""
+
+    method: str
+    shots: int
+    mean: float
+    interval: float | None
+
+
+def task_table(task: "Task") -> Table:
+    """What is to be learned and what it is tested on."""
+    sampled = f"{_count(len(task.support), 'image')} ({task.shots} shots, seed {task.seed})"
+    tests = [f"{name}: {_count(len(split), 'image')}" for name, split in task.tests.items()]
+    return _facts(
+        f"Task: {task.name}",
+        {
+            "classes": f"{len(task.class_names):,} ({_shortened(task.class_names)})",
+            "templates": _shortened(task.templates, shown=3),
+            "support set": f"{sampled}, {views_text(task.views)}",
+            "validation": _count(len(task.validation), "image"),
+            "test sets": "\n".join(tests) or NONE,
+        },
+    )
+
+
+def views_text(views: int | None) -> str:
+    """In words, which views of an image are learned from: `None` fresh ones, 0 the centre crop, k stored ones."""
+    if views is None:
+        return "fresh random views every epoch"
+    return "centre crop" if views == 0 else f"{_count(views, 'stored random view')} per image"
+
+
+def plan_table(plan: Mapping[str, Any]) -> Table:
+    """What a run will keep, compute at every step and train.
+
+    `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the shapes `trained`
+    of the learned tensors by name, their number `parameters` and its `share` of the backbone's.
+    """
+    trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
+    return _facts(
+        "Plan",
+        {
+            "image tower": cut_text(plan["image_cut"]),
+            "text tower": cut_text(plan["text_cut"]),
+            "kept": plan["kept"],
+            "every step": plan["every_step"],
+            "trained": "\n".join(trained) or "nothing",
+            "learned parameters": parameters_text(plan["parameters"], plan["share"]),
+        },
+    )
+
+
+def cut_text(cut: str) -> str:
+    """In words, how much of a tower is frozen when its cut is at the point `cut`."""
+    return "frozen throughout" if cut == "features" else f"frozen up to {cut}"
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """Zero-shot against adapted, and what the adapting took.
+
+    `result` has `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart; `tests`, further accuracies by
+    test set; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
+    """
+    table = Table("", "zero-shot", "adapted", "change", title="Result", title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    _compare(table, "accuracy", result["zero_shot_accuracy"], result["accuracy"])
+    if len(result["tests"]) > 1:
+        for name, scores in result["tests"].items():
+            _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
+    before, after = result["zero_shot_calibration_error"], result["calibration_error"]
+    _compare(table, "calibration error", before, after, better=-1, end_section=True)
+    table.add_row("learned parameters", "0", f"{result['parameters']:,}", "")
+    table.add_row("share of the backbone", "", share_text(result["share"]), "")
+    table.add_row("time", "", seconds_text(result["seconds"]), "")
+    table.add_row("peak memory", "", f"{result['peak_memory_mb']:,.0f} MB", "")
+    if result["processes"] > 1:
+        table.add_row("processes", "", str(result["processes"]), "")
+    return table
+
+
+def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
+    """Accuracy of each class, zero-shot against adapted; of more than `limit` classes only those that changed most.
+
+    `result` has accuracies by class name in `per_class` and `zero_shot_per_class`; a class without test images has NaN.
+    """
+    before, after = result["zero_shot_per_class"], result["per_class"]
+    changes = {name: after[name] - before[name] for name in after if not math.isnan(after[name] - before[name])}
+    names: Iterable[str] = changes
+    title = "Accuracy per class"
+    if len(changes) > limit:
+        names = sorted(changes, key=lambda name: -abs(changes[name]))[:limit]
+        title = f"Accuracy of the {limit} classes of {len(changes):,} that changed most"
+    table = Table("class", "zero-shot", "adapted", "change", title=title, title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in names:
+        _compare(table, name, before[name], after[name])
+    return table
+
+
+def few_shot_table(rows: Sequence[FewShotRow], zero_shot: float | None) -> Table:
+    """Methods against shots: the mean accuracy over seeds with its 95 % interval, in percent."""
+    shots = sorted({row["shots"] for row in rows})
+    cells = {(row["method"], row["shots"]): interval_text(row["mean"], row["interval"]) for row in rows}
+    table = Table("method", title="Test accuracy (%), mean and 95 % interval over seeds", title_justify="left")
+    for count in shots:
+        table.add_column(_count(count, "shot"), justify="right", no_wrap=True)
+    if zero_shot is not None:
+        table.add_row("zero-shot", *[interval_text(zero_shot, None)] * len(shots))
+    for method in dict.fromkeys(row["method"] for row in rows):
+        table.add_row(Text(method), *[cells[method, count] if (method, count) in cells else NONE for count in shots])
+    return table
+
+
+def interval_text(mean: float, interval: float | None) -> str:
+    """A mean fraction with half its interval, both in percent: `81.2 ± 1.3`."""
+    return f"{100 * mean:.1f}" if interval is None else f"{100 * mean:.1f} ± {100 * interval:.1f}"
+
+
+def percent_text(fraction: float) -> str:
+    """A fraction in percent, a dash when it is not a number."""
+    return NONE if math.isnan(fraction) else f"{100 * fraction:.1f} %"
+
+
+def share_text(share: float) -> str:
+    """A small fraction in percent with two significant digits."""
+    return f"{100 * share:.1f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
+
+
+def parameters_text(parameters: int, share: float) -> str:
+    """How much is learned: a number of parameters and its share of the backbone's."""
+    return f"{parameters:,} ({share_text(share)} of the backbone)"
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration in the two units that matter."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _compare(
+    table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False
+) -> None:
+    change = 100 * (after - before)
+    style = "" if math.isnan(change) or abs(change) < 0.05 else "green" if better * change > 0 else "red"
+    shown = NONE if math.isnan(change) else f"{change:+.1f}"
+    table.add_row(
+        Text(label), percent_text(before), percent_text(after), Text(shown, style), end_section=end_section
+    )
+
+
+def _facts(title: str, facts: Mapping[str, str]) -> Table:
+    table = Table(title=Text(title, "bold"), title_justify="left", show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, fact in facts.items():
+        table.add_row(label, Text(fact))
+    return table
+
+
+def _shortened(names: Sequence[str], shown: int = 6) -> str:
+    rest = f", and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + rest
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,219 @@
+"""Pretrains the embedded backbone, `tiny`, on the drawn world, and writes its weights and card.
+
+    python recipes/pretrain_tiny.py --out clipadapt/backbone/tiny --work pretraining
+
+Every true pair of a batch is a positive: an image is pulled to all captions that are true of it, a caption to all
+images it is true of. Nothing here looks at any data but drawings. It goes on where it was stopped.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from accelerate import Accelerator
+from open_clip.transform import PreprocessCfg
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from clipadapt.backbone import towers
+from clipadapt.backbone.clip import build
+from clipadapt.backbone.rows import Layout, Rows, pack
+from clipadapt.backbone.tokenizer import Tokenizer
+from clipadapt.data import drawn
+
+CONFIG = {
+    "embed_dim": 128,
+    "vision_cfg": {"image_size": 32, "layers": 4, "width": 128, "patch_size": 8, "head_width": 32},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 4},
+}
+PREPROCESS = PreprocessCfg(size=32)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a pretraining run depends on."""
+
+    seed: int = 0
+    steps: int = 4600
+    batch: int = 256
+    learning_rate: float = 1.2e-3
+    weight_decay: float = 0.1
+    warmup: int = 200
+    embedding_seed: int = 0
+    embedding_deviation: float = 0.02
+
+
+class Batches(Dataset):
+    """Batch number `step` of the world: pixels, a layout of the distinct captions, and which are true of which image."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.tokenizer = Tokenizer(open_clip.SimpleTokenizer(), 77)
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Layout, Tensor]:
+        """Bytes `[B, 32, 32, 3]`, the layout of U captions, truth `[B, U]`."""
+        first = step * self.recipe.batch
+        drawings = [drawn.draw(self.recipe.seed, first + i) for i in range(self.recipe.batch)]
+        captions = {drawing.caption.text: drawing.caption for drawing in drawings}
+        layout = pack([self.tokenizer.sequence(text) for text in captions], (len(captions), 1), 0)
+        truth = drawn.truth_matrix([drawn.facts(d.scene) for d in drawings], [c.claims for c in captions.values()])
+        return torch.from_numpy(np.stack([d.image for d in drawings])), layout, torch.from_numpy(truth)
+
+
+class Pair(nn.Module):
+    """The model and its loss as one forward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        model.cls_emb = None
+        self.image, self.text = towers.vision_transformer(model.visual), towers.text_transformer(model)
+
+    def forward(self, images: Tensor, layout: Layout, truth: Tensor) -> Tensor:
+        """Cross entropy against the true pairs, evenly shared, in both directions."""
+        image = functional.normalize(self.image.run(pixels(images)), dim=-1)
+        text = functional.normalize(self.text.run(Rows(layout.ids, layout))[:, 0], dim=-1)
+        logits = self.model.logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
+        return (shared_entropy(logits, truth) + shared_entropy(logits.T, truth.T)) / 2
+
+
+def shared_entropy(logits: Tensor, truth: Tensor) -> Tensor:
+    """Mean over rows of the cross entropy against a target shared evenly by the true columns."""
+    target = truth / truth.sum(dim=1, keepdim=True)
+    return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Bytes `[B, height, width, 3]` to normalised pixels `[B, 3, height, width]`."""
+    mean, std = images.new_tensor(PREPROCESS.mean, dtype=torch.float32), torch.tensor(PREPROCESS.std).to(images.device)
+    return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
+    """Weight decay for matrices of the blocks, none for the rest."""
+    named = list(model.named_parameters())
+    heavy = [w for name, w in named if w.ndim >= 2 and "embedding" not in name]
+    light = [w for name, w in named if w.ndim < 2 or "embedding" in name]
+    return [{"params": heavy, "weight_decay": decay}, {"params": light, "weight_decay": 0.0}]
+
+
+def rate(step: int, recipe: Recipe) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a cosine down to zero."""
+    if step < recipe.warmup:
+        return (step + 1) / recipe.warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / (recipe.steps - recipe.warmup)))
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write a checkpoint so that a kill at any moment leaves a whole one."""
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def zero_shot(pair: Pair, task: str, count: int = 960) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true classes of drawings of a task's validation split."""
+    tokenizer = Tokenizer(open_clip.SimpleTokenizer(), 77)
+    names, templates = drawn.TASKS[task].class_names, drawn.TASKS[task].templates
+    sequences = [tokenizer.sequence(template.replace("{}", name)) for name in names for template in templates]
+    layout = pack(sequences, (len(names), len(templates)), 0).to(pair.model.logit_scale.device)
+    examples = [drawn.draw_labelled(task, "val", i) for i in range(count)]
+    images = torch.from_numpy(np.stack([image for image, _ in examples])).to(layout.ids.device)
+    with torch.no_grad():
+        text = functional.normalize(pair.text.run(Rows(layout.ids, layout)), dim=-1).mean(dim=1)
+        logits = pair.image.run(pixels(images)) @ functional.normalize(text, dim=-1).T
+    return logits.argmax(dim=1).cpu().numpy(), np.array([label for _, label in examples])
+
+
+def report(pair: Pair) -> dict[str, float]:
+    """Zero-shot accuracy on drawings of the world."""
+    figures = {}
+    for task in ("shapes", "glyphs"):
+        predicted, true = zero_shot(pair, task)
+        figures[task] = float((predicted == true).mean())
+    predicted, true = zero_shot(pair, "pairs")
+    new = np.array([drawn.held_out(*pair) for pair in drawn.PAIRS])[true]
+    return figures | {
+        "seen pairs": float((predicted == true)[~new].mean()),
+        "held-out pairs": float((predicted == true)[new].mean()),
+    }
+
+
+def train(recipe: Recipe, work: Path) -> tuple[Pair, list[int]]:
+    """The trained model and the ids of the tokens it has seen."""
+    accelerator = Accelerator()
+    torch.manual_seed(recipe.seed)
+    pair = Pair(build(CONFIG, None))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(pair.model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
+    )
+    wrapped, optimizer = accelerator.prepare(pair, optimizer)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, recipe))
+    path, start, seen = work / "checkpoint.pt", 0, set()
+    if path.exists():
+        state = torch.load(path, map_location=accelerator.device)
+        start, seen = state["step"], set(state["seen"])
+        for part in ("model", "optimizer", "schedule"):
+            {"model": pair, "optimizer": optimizer, "schedule": schedule}[part].load_state_dict(state[part])
+    loader = DataLoader(Batches(recipe), batch_size=None, sampler=range(start, recipe.steps), num_workers=2)
+    began = saved = time.monotonic()
+    for step, (images, layout, truth) in enumerate(loader, start):
+        seen.update(layout.ids.tolist())
+        batch = [x.to(accelerator.device) for x in (images, layout, truth)]
+        loss = wrapped(*batch)
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(pair.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        done = step + 1
+        if done % 50 == 0:
+            seconds = (time.monotonic() - began) / (done - start)
+            accelerator.print(f"step {done} loss {loss.item():.3f}, {seconds:.2f} s a step", flush=True)
+        if done % 400 == 0:
+            accelerator.print(json.dumps(report(pair)), flush=True)
+        if time.monotonic() - saved > 60 or done == recipe.steps:
+            state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+            save_checkpoint(path, state | {"step": done, "seen": sorted(seen)})
+            saved = time.monotonic()
+    return pair, sorted(seen)
+
+
+def export(pair: Pair, seen: list[int], recipe: Recipe, out: Path) -> None:
+    """Write the weights in half precision, token embeddings only of the tokens seen, and the card."""
+    state = {name: w.detach().cpu().half().contiguous() for name, w in pair.model.state_dict().items()}
+    embeddings = state.pop("token_embedding.weight")
+    state["token_embedding.seen"] = embeddings[seen]
+    state["token_embedding.ids"] = torch.tensor(seen, dtype=torch.int32)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(state, out / "model.safetensors")
+    card = {"model": CONFIG, "recipe": asdict(recipe), "data": "clipadapt.data.drawn, seed 0"}
+    (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def main() -> None:
+    """Train, or go on training, and export."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the card")
+    parser.add_argument("--work", type=Path, default=Path("pretraining"), help="folder for the checkpoint")
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    recipe = Recipe(steps=arguments.steps)
+    pair, seen = train(recipe, arguments.work)
+    export(pair, seen, recipe, arguments.out)
+
+
+if __name__ == "__main__":
+    main()

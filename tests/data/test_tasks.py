@@ -1,0 +1,157 @@
+"""Splits, sources and few-shot tasks, on images held in memory."""
+
+import pickle
+import warnings
+
+import pytest
+from PIL import Image
+
+from clipadapt.data.few_shot import sample
+from clipadapt.data.images import Pictures, open_image, verify_image
+from clipadapt.data.tasks import Source, Split, check, make_task
+from clipadapt.errors import UserError
+
+
+def split_of(*counts):
+    labels = [label for label, count in enumerate(counts) for _ in range(count)]
+    return Split([Image.new("RGB", (1, 1), (number, 0, 0)) for number in range(len(labels))], labels)
+
+
+def source_of(train, validation=None, tests=None, **changes):
+    names = ["cat", "dog", "owl"][: max(train.labels) + 1]
+    given = {"name": "pets", "class_names": names, "templates": ["a {}."]} | changes
+    return Source(train=train, validation=validation, tests=tests or {}, **given)
+
+
+def numbers(split):
+    return [image.getpixel((0, 0))[0] for image in split.images]
+
+
+def test_split():
+    split = split_of(2, 1)
+    assert len(split) == 3
+    assert split[2][1] == 1
+    chosen = split.select([2, 0])
+    assert chosen.labels == [1, 0] and numbers(chosen) == [2, 0]
+    with pytest.raises(ValueError, match="2 images with 1 labels"):
+        Split(split.images[:2], [0])
+
+
+def test_a_task_of_three_splits():
+    source = source_of(split_of(9, 9), split_of(5, 5), {"test": split_of(3, 3), "night": split_of(1, 1)})
+    task = make_task(source, shots=5, seed=2, views=None)
+    assert (task.support_indices, task.validation_indices) == sample(
+        source.train.labels, source.validation.labels, 5, 2
+    )
+    assert numbers(task.support) == task.support_indices
+    assert numbers(task.validation) == task.validation_indices
+    assert task.validation.labels == [0] * 4 + [1] * 4
+    assert list(task.tests) == ["test", "night"]
+    assert (task.name, task.class_names, task.templates) == ("pets", ["cat", "dog"], ["a {}."])
+    assert (task.shots, task.seed, task.views) == (5, 2, None)
+
+
+def test_validation_comes_from_the_rest_of_the_pool():
+    task = make_task(source_of(split_of(9, 9), None, {"test": split_of(1, 1)}), shots=4, seed=1)
+    assert len(task.validation) == 8
+    assert not set(task.support_indices) & set(task.validation_indices)
+    assert numbers(task.validation) == task.validation_indices
+    assert len(task.tests["test"]) == 2
+
+
+def test_without_a_test_set_the_rest_of_the_pool_is_it():
+    source = source_of(split_of(9, 10))
+    task = make_task(source, shots=2, seed=1)
+    used = {*task.support_indices, *task.validation_indices}
+    assert numbers(task.tests["test"]) == [number for number in range(19) if number not in used]
+
+
+def test_with_a_validation_list_the_rest_is_what_the_support_leaves():
+    task = make_task(source_of(split_of(5, 5), split_of(5, 5)), shots=4, seed=1)
+    assert sorted([*numbers(task.tests["test"]), *task.support_indices]) == list(range(10))
+
+
+def test_nothing_left_to_test_on():
+    with pytest.raises(UserError, match=r"'pets' has no test images, and 2 shots .* take all its 8 images: .* fewer"):
+        make_task(source_of(split_of(4, 4)), shots=2, seed=1)
+
+
+def test_small_classes_bring_one_warning_that_names_them():
+    source = source_of(split_of(20, 2, 3), None, {"test": split_of(1, 1, 1)})
+    with pytest.warns(UserWarning) as caught:
+        task = make_task(source, shots=4, seed=1)
+    assert [str(warning.message) for warning in caught] == [
+        "pets: fewer than 4 images to learn from, all of them used, in dog (2), owl (3)"
+    ]
+    assert task.support.labels.count(1) == 2 and task.validation.labels == [0] * 4
+
+
+def test_classes_nothing_is_left_to_test_of_are_in_the_same_warning():
+    with pytest.warns(UserWarning, match=r"used, in dog \(2\); no images in 'test' of dog$") as caught:
+        make_task(source_of(split_of(20, 2, 20)), shots=4, seed=1)
+    assert len(caught) == 1
+
+
+def test_a_sound_task_brings_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_task(source_of(split_of(9, 9)), shots=4, seed=1)
+
+
+def test_what_learns_sees_no_test():
+    task = make_task(source_of(split_of(9, 9)), shots=4, seed=1)
+    assert task.without_tests().tests == {}
+    assert task.without_tests().support is task.support
+    assert task.tests
+
+
+def test_tasks_travel_between_processes():
+    task = make_task(source_of(split_of(9, 9)), shots=4, seed=1)
+    assert numbers(pickle.loads(pickle.dumps(task)).support) == numbers(task.support)
+
+
+@pytest.mark.parametrize("shots", [0, -3])
+def test_too_few_shots(shots):
+    with pytest.raises(UserError, match="shots must be a whole number of at least 1"):
+        make_task(source_of(split_of(9, 9)), shots=shots, seed=1)
+
+
+@pytest.mark.parametrize("views", [-1, 1.5, "all", True])
+def test_views_of_no_meaning(views):
+    with pytest.raises(UserError, match="views must be null"):
+        make_task(source_of(split_of(9, 9)), shots=1, seed=1, views=views)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"templates": ["a {}.", "a photo"]}, "the template 'a photo' has no {} for the class name"),
+        ({"templates": []}, "templates must be a list of sentences"),
+        ({"templates": "a photo of a {}."}, "templates must be a list of sentences"),
+        ({"class_names": ["cat"]}, "'pets' has 1 class; a task needs at least two"),
+        ({"class_names": ["cat", "cat"]}, "'pets' has classes of the same name: cat"),
+    ],
+)
+def test_sources_that_are_no_task(changes, message):
+    with pytest.raises(UserError, match=message):
+        source_of(split_of(2, 2), **changes)
+
+
+def test_check_tells_the_files_that_cannot_be_read(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(40)]
+    for path in paths:
+        Image.effect_noise((32, 32), 90).save(path)
+    split = Split(Pictures(paths, open_image, verify_image), [0, 1] * 20)
+    task = make_task(source_of(split), shots=4, seed=1)
+    check(task)
+    bad = paths[task.support_indices[0]], paths[task.validation_indices[0]], task.tests["test"].images.items[0]
+    for path in bad[:2]:
+        path.write_bytes(path.read_bytes()[:400])
+    bad[2].write_text("no image")
+    with pytest.raises(UserError) as caught:
+        check(task)
+    assert all(str(path) in str(caught.value) for path in bad)
+    for path in task.tests["test"].images.items:
+        path.unlink()
+    with pytest.raises(UserError, match=r"; and \d+ more$"):
+        check(task)
