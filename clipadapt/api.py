@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from clipadapt import __version__
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.data.tasks import Task, check, make_task
 from clipadapt.engine.fit import Diverged, Progress
-from clipadapt.engine.run import Plan, Run, measure, peak_memory_mb
+from clipadapt.engine.run import Plan, Run, accelerator_for, measure, peak_memory_mb
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.predictors import Predictor
@@ -75,8 +76,9 @@ def load_task(
 def _task(config: Mapping[str, Any]) -> Task:
     """The task that composed settings describe, its images looked at."""
     node = config["data"]
-    source = configuration.build({key: value for key, value in node.items() if key != "views"})
-    task = make_task(source, config["shots"], config["seed"], node["views"])  # type: ignore[arg-type]
+    plain = {key: value for key, value in node.items() if key != "views"}
+    source = configuration.build(plain, allowed=config["allowed_targets"])
+    task = make_task(source, config["shots"], config["seed"], node["views"])
     check(task)
     return replace(task, origin=dict(node))
 
@@ -177,10 +179,10 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
 
 def _run(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console) -> Result:
     began = time.monotonic()
-    method = config["method"]
-    settings: Any = configuration.build(config["engine"])
-    objective: Any = configuration.build(method["objective"])
-    prepared = Run.prepare(clip, task, adaptation_maker(method), settings)
+    allowed = config["allowed_targets"]
+    settings = configuration.build(config["engine"], allowed=allowed)
+    objective = configuration.build(config["method"]["objective"], allowed=allowed)
+    prepared = Run.prepare(clip, task, adaptation_maker(config), settings)
     console = console if _main() else Console(quiet=True)
     plan = prepared.plan()
     summary.show_plan(console, task, asdict(plan))
@@ -211,12 +213,13 @@ def _run(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | 
     return result
 
 
-def adaptation_maker(method: Mapping[str, Any]) -> Callable[[CLIP, Task], Adaptation]:
-    """What builds a method's adaptation, composed where it has several."""
+def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
+    """What builds the adaptation of composed settings, composed where there are several."""
+    method, allowed = config["method"], config["allowed_targets"]
 
     def make(clip: CLIP, task: Any) -> Adaptation:
         nodes = {"adaptation": method["adaptation"], **method["also"]}
-        parts: dict[str, Any] = {name: configuration.build(node, clip, task) for name, node in nodes.items()}
+        parts = {name: configuration.build(node, clip, task, allowed=allowed) for name, node in nodes.items()}
         return parts["adaptation"] if len(parts) == 1 else Composed(parts)
 
     return make
@@ -257,7 +260,7 @@ def _diverged(error: Diverged, progress: Progress, target: RunDirectory | None) 
 
 def _record(prepared: Run, plan: Plan) -> dict[str, Any]:
     task, clip = prepared.task, prepared.clip
-    packages = ("clipadapt", "torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
+    packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
     return {
         "task": task.name,
         "class_names": task.class_names,
@@ -269,7 +272,11 @@ def _record(prepared: Run, plan: Plan) -> dict[str, Any]:
         "backbone": {**clip.source, "fingerprint": clip.fingerprint},
         "plan": asdict(plan),
         "device": str(prepared.accelerator.device),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        "versions": {
+            "clipadapt": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in packages},
+        },
     }
 
 
@@ -289,17 +296,19 @@ def read_result(directory: str | Path) -> Result:
     return Result(metrics, source.history(), source.config(), source.record(), source.tensors())
 
 
-def load(directory: str | Path, device: str | None = None) -> Predictor:
+def load(directory: str | Path, device: str | None = None, config_dir: str | Path | None = None) -> Predictor:
     """The classifier that a run learned.
 
     Args:
         directory: of a finished run.
         device: where to compute; a GPU where there is one, unless told.
+        config_dir: a folder of your own with the adaptation's module, where it isn't the one the run was made with.
 
     Raises:
         UserError: no run is there, one that isn't finished, or its backbone is not the one it was learned on.
     """
     result = read_result(directory)
+    configuration.own_modules(config_dir or result.config["config_dir"])
     clip = CLIP.load(**result.config["backbone"])
     expected = result.record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
@@ -312,30 +321,38 @@ def load(directory: str | Path, device: str | None = None) -> Predictor:
 
 def _classifier(result: Result, clip: CLIP) -> Classifier:
     task = SimpleNamespace(class_names=result.record["class_names"], templates=result.record["templates"])
-    adaptation = adaptation_maker(result.config["method"])(clip, task)  # type: ignore[arg-type]
+    adaptation = adaptation_maker(result.config)(clip, task)
     adaptation.load_state_dict(result.tensors)
     return Classifier(clip, adaptation.to(clip.device), task.class_names)
 
 
-def evaluate_run(directory: str | Path, data: dict[str, Any] | None = None, console: Console | None = None) -> dict[str, Any]:
+def evaluate_run(
+    directory: str | Path,
+    data: dict[str, Any] | None = None,
+    console: Console | None = None,
+    config_dir: str | Path | None = None,
+) -> dict[str, Any]:
     """Measure a finished run again, on its own test sets or on another task's.
 
     Args:
         directory: of the run.
         data: settings below `data` of another task; its class names take the place of the run's.
         console: where to print.
+        config_dir: a folder of your own with the adaptation's module, where it isn't the one the run was made with.
+
+    Returns:
+        The figures, as in a run's `metrics`.
 
     Raises:
-        UserError: no finished run, or class-specific tensors and other classes.
+        UserError: no finished run, or tensors that belong to the run's classes and a task of others.
     """
-    result = read_result(directory)
-    config = dict(result.config) if data is None else {**result.config, "data": data}
-    predictor = load(directory)
-    task = _task(config)
-    classifier = predictor.classifier
+    config = read_result(directory).config
+    settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    accelerator = accelerator_for(settings)
+    classifier = load(directory, str(accelerator.device), config_dir).classifier
+    task = _task(config if data is None else {**config, "data": data})
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
-    prepared = Run.evaluation(classifier, task, configuration.build(config["engine"]))  # type: ignore[arg-type]
-    metrics = measure(prepared, task.tests)
+    metrics = measure(Run(accelerator, classifier.clip, task, classifier, settings), task.tests)
     summary.show_tests(console or Console(), metrics)
-    return json.loads(json.dumps(metrics))
+    return metrics

@@ -5,11 +5,10 @@ import glob
 import json
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipadapt import config
+from clipadapt import __version__, config
 from clipadapt.config.words import Words, misfits, split
 from clipadapt.console import first_process, guarded, make_console
 from clipadapt.errors import UserError, nearest
@@ -36,7 +35,7 @@ def run(arguments: list[str]) -> int:
     if "--help" in words.options:
         say(help_for(command, words.options.get("--config-dir")))
     elif "--version" in words.options:
-        say(f"clipadapt {installed_version()}")
+        say(f"clipadapt {__version__}")
     elif command == "fit" or command is None:
         config.launch(fit, rest)
     else:
@@ -64,14 +63,6 @@ def say(text: str) -> None:
         sys.stdout.write(f"{text}\n")
 
 
-def installed_version() -> str:
-    """The version of the installed package; an uninstalled checkout has none."""
-    try:
-        return version("clipadapt")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 def fit(settings: dict[str, Any]) -> None:
     """One run: adapt, and show zero-shot against adapted."""
     directory = config.run_directory(settings)
@@ -89,7 +80,7 @@ def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: words that aren't key=value, keys it doesn't know, options it has no use for.
     """
-    good, problems = misfits(words.settings, known)
+    good, problems = misfits(words.settings, lambda: known)
     found = dict(word.split("=", 1) for word in good if "=" in word)
     problems += [f"there is no key {key}: {nearest(key, known)}" for key in found if key not in known]
     problems += [f"{option} has no meaning here" for option in words.options if option != "--config-dir"]

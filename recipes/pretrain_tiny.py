@@ -156,7 +156,7 @@ def train(recipe: Recipe, work: Path) -> tuple[Pair, list[int]]:
     torch.manual_seed(recipe.seed)
     pair = Pair(build(CONFIG, None))
     optimizer = torch.optim.AdamW(
-        parameter_groups(pair.model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98)
+        parameter_groups(pair.model, recipe.weight_decay), lr=recipe.learning_rate, betas=(0.9, 0.98), fused=True
     )
     wrapped, optimizer = accelerator.prepare(pair, optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, recipe))

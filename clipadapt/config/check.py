@@ -113,7 +113,6 @@ def check_call(
         partial: whether parameters may stay open.
     """
     parameters = inspect.signature(target).parameters.values()
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     named = {part.name: part for part in parameters if part.kind not in fixed and part.name not in supplied}
     needed = [name for name, part in named.items() if part.default is part.empty and name not in given]
@@ -122,7 +121,7 @@ def check_call(
     for key, value in given.items():
         if key in named:
             problems += check_value(f"{path}.{key}", value, hints.get(key, by_default(named[key])))
-        elif not open_ended:
+        else:
             known = {*named} - {*(needed if partial else ())}
             problems.append(f"there is no key {path}.{key} for {target.__qualname__}: {nearest(key, known)}")
     missing = () if partial else needed

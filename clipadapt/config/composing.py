@@ -20,6 +20,8 @@ from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
 
+CONFIG = "config"
+
 
 def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
     """Name, title, paper and arXiv id of every method there is."""
@@ -43,30 +45,25 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]
 
 
-def compose(
-    overrides: Sequence[str] = (), config_dir: str | Path | None = None, name: str = "config"
-) -> dict[str, Any]:
+def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
     """The settings of one run, checked against what they are for.
 
     Args:
         overrides: in Hydra's grammar, as on the command line: `method=coop`, `engine.epochs=5`.
         config_dir: a folder of a user's own, with YAML in groups and modules that they may name.
-        name: the file to start from.
 
     Raises:
         UserError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
     """
-    config, problems = gather(overrides, config_dir, name)
+    config, problems = gather(overrides, config_dir)
     raise_all([*problems, *check(config)])
     return config
 
 
-def gather(
-    overrides: Sequence[str], config_dir: str | Path | None = None, name: str = "config"
-) -> tuple[dict[str, Any], list[str]]:
+def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """The settings as far as they can be composed, and what is wrong with the overrides that had to be left out."""
-    with composer(config_dir, name) as compose_with:
-        good, problems = misfits(normal(overrides), keys_of(compose_with([])))
+    with composer(config_dir) as compose_with:
+        good, problems = misfits(normal(overrides), lambda: keys_of(compose_with([])))
         try:
             composed = compose_with(good)
         except Exception:  # Hydra and OmegaConf raise many kinds; which override it was is found one by one
@@ -97,7 +94,7 @@ def raise_all(problems: Iterable[str]) -> None:
 
 
 @contextmanager
-def composer(config_dir: str | Path | None, name: str) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+def composer(config_dir: str | Path | None) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
     """Hydra's compose for our tree and a user's folder; whatever Hydra was doing before is put back."""
     folder = own_folder(config_dir)
     search = [] if folder is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
@@ -105,7 +102,7 @@ def composer(config_dir: str | Path | None, name: str) -> Iterator[Callable[[Seq
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(str(conf_dir()), job_name="clipadapt", version_base="1.3"):
-            yield lambda overrides: hydra.compose(name, [*search, *overrides])
+            yield lambda overrides: hydra.compose(CONFIG, [*search, *overrides])
     finally:
         GlobalHydra.instance().hydra = outer
 
@@ -183,7 +180,7 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
 
 def parse(text: str) -> Override:
     """An override taken apart by Hydra's own grammar; to be asked while Hydra is set up."""
-    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_override(text)
+    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
 
 
 def one_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """The command line's words, before Hydra sees them: options, settings, and advice on what is neither."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipadapt.errors import UserError
@@ -50,9 +50,9 @@ def split(arguments: Sequence[str]) -> Words:
     return words
 
 
-def misfits(settings: Sequence[str], keys: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Settings that are written key=value (or ~key), and advice on the others."""
-    good, advice, keys = [], [], list(keys)
+def misfits(settings: Sequence[str], keys: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
+    """Settings that are written key=value (or ~key), and advice on the others; `keys` yields what they may mean."""
+    good, advice = [], []
     rest = list(settings)
     while rest:
         word = rest.pop(0)
@@ -64,7 +64,7 @@ def misfits(settings: Sequence[str], keys: Iterable[str]) -> tuple[list[str], li
         while not (equals and value) and rest and "=" not in rest[0].strip("=") and not rest[0].startswith(("-", "~")):
             said.append(rest.pop(0))
             equals, value = "=", said[-1].strip("=")
-        close = near_keys(key, keys)
+        close = near_keys(key, keys())
         known = close[0] if close else key
         advice.append(f"'{' '.join(said)}' is no setting: write key=value, as in {known}={value or '…'}")
     return good, advice

@@ -82,11 +82,6 @@ class Run:
         adaptation = make(clip, task.without_tests()).to(accelerator.device)
         return cls(accelerator, clip, task, Classifier(clip, adaptation, task.class_names), settings)
 
-    @classmethod
-    def evaluation(cls, classifier: Classifier, task: Task, settings: Settings) -> "Run":
-        """A classifier that is fitted already, to be measured where its backbone is."""
-        return cls(accelerator_for(settings), classifier.clip, task, classifier, settings)
-
     @property
     def keeps(self) -> bool:
         """Whether the support set's activations at the image cut are computed once and kept."""

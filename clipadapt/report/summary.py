@@ -27,6 +27,11 @@ def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     console.print(tables.result_table(metrics))
 
 
+def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print zero-shot against adapted on each test set."""
+    console.print(tables.tests_table(metrics))
+
+
 def pictures(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], class_names: Sequence[str], folder: Path
 ) -> list[Path]:

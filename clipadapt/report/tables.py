@@ -94,6 +94,16 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def tests_table(result: Mapping[str, Any]) -> Table:
+    """Accuracy on each test set, zero-shot against adapted; `result` as of `result_table`."""
+    table = Table("test set", "zero-shot", "adapted", "change", title="Accuracy", title_justify="left", title_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, scores in result["tests"].items():
+        _compare(table, name, scores["zero_shot_accuracy"], scores["accuracy"])
+    return table
+
+
 def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     """Accuracy of each class, zero-shot against adapted; of more than `limit` classes only those that changed most.
 

@@ -103,7 +103,7 @@ def compute(record: Record, device: str) -> dict[str, Callable[[], Any]]:
 def _compute_one(record: Record, settings: dict[str, Any], templates: list[str], device: str) -> dict[str, Any]:
     clip = tiny(record.meta["tiny_clip_seed"], device)
     task = SimpleNamespace(class_names=record.meta["class_names"], templates=templates)
-    adaptation = adaptation_maker(settings["method"])(clip, task).to(device)
+    adaptation = adaptation_maker(settings)(clip, task).to(device)
     learned = dict(adaptation.named_parameters())
     with torch.no_grad():
         for name, ours in record.inits.items():
@@ -125,8 +125,8 @@ def _tokens(classifier: Classifier, settings: dict[str, Any], task: Any) -> dict
     found = {"token_ids": _padded_ids(classifier)}
     node = settings["method"]["adaptation"]
     if "class_token_position" in node:
-        end = {"adaptation": {**node, "class_token_position": "end"}, "also": {}}
-        adaptation = adaptation_maker(end)(classifier.clip, task).to(classifier.clip.device)
+        end = {**settings["method"], "adaptation": {**node, "class_token_position": "end"}}
+        adaptation = adaptation_maker({**settings, "method": end})(classifier.clip, task).to(classifier.clip.device)
         found["token_ids_in_end_order"] = _padded_ids(Classifier(classifier.clip, adaptation, task.class_names))
     return found
 

@@ -1,0 +1,402 @@
+"""Settings: every YAML against its target, everything wrong told at once, directories from settings alone."""
+
+import inspect
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from clipadapt import config
+from clipadapt.config.check import SUPPLIED, check_node, nodes
+from clipadapt.config.targets import TRUSTED, annotations, locate
+from clipadapt.config.values import check_value
+from clipadapt.errors import UserError
+
+FILES = sorted(
+    path.relative_to(config.conf_dir()).with_suffix("").as_posix() for path in config.conf_dir().rglob("*.yaml")
+)
+TARGETS = [name for name in FILES if "_target_" in OmegaConf.load(config.conf_dir() / f"{name}.yaml")]
+METHODS = ["clip_adapter", "coop", "visual_prompting", "zero_shot"]
+OPTIMIZER = {"_partial_": True, "lr": 0.1}
+
+OWN_MODULE = """
+from clipadapt.errors import UserError
+
+
+class Shift:
+    '''A stub of an adaptation.'''
+
+    def __init__(self, clip, task, amount: float = 1.0, words: str | None = None) -> None:
+        if amount < 0:
+            raise UserError("amount must not be negative")
+        self.given = (clip, task, amount)
+
+
+def make(given: int, factor: int) -> int:
+    '''A stub of a function that waits for an argument.'''
+    return given * factor
+"""
+OWN_METHOD = """
+# @package _global_
+defaults:
+  - /adaptation@method.adaptation: shift
+  - /objective@method.objective: cross_entropy
+  - _self_
+method: {name: shifting}
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A user's folder with a method, an adaptation and the module it names."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name, text in {
+        "own_shift.py": OWN_MODULE,
+        "method/shifting.yaml": OWN_METHOD,
+        "adaptation/shift.yaml": "_target_: own_shift.Shift\namount: 1.0\nwords: null\n",
+    }.items():
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    yield tmp_path / "own"
+    sys.modules.pop("own_shift", None)
+
+
+def complaint(*overrides: str, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        config.compose(overrides, **options)
+    return str(caught.value)
+
+
+def test_the_tree_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (config.conf_dir() / "config.yaml").is_file()
+    assert config.compose()["shots"] == 16
+
+
+def test_all_files_are_tested():
+    assert len(FILES) == 26
+    assert len(TARGETS) == 13
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_keys_are_the_targets_parameters(name):
+    node = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"{name}.yaml"))
+    target = locate(node["_target_"], TRUSTED)
+    keys = {key for key in node if key not in ("_target_", "_partial_", "defaults")}
+    keys -= {"views"} if name.startswith("data/") else set()
+    if name == "engine/default":
+        keys |= {"optimizer", "schedule"}  # through its defaults list
+    parameters = {key: part for key, part in inspect.signature(target).parameters.items() if key not in SUPPLIED}
+    parameters = {
+        key: part for key, part in parameters.items() if part.kind not in (part.VAR_POSITIONAL, part.VAR_KEYWORD)
+    }
+    if name.split("/")[0] in ("optimizer", "schedule"):
+        assert node["_partial_"] is True
+        parameters = {key: part for key, part in parameters.items() if part.default is not part.empty}
+    if name.startswith("optimizer/"):
+        assert keys <= {*parameters}, "torch has switches that nobody needs in a YAML"
+    else:
+        assert keys == {*parameters}
+        assert {*parameters} <= {*annotations(target)}, "values can't be checked without annotations"
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.count("/") == 1])
+def test_every_file_composes(name):
+    group, option = name.split("/")
+    place = {"adaptation": "+adaptation@method.also.more", "objective": "objective@method.objective"}
+    place |= {"recipe": "+recipe", "optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
+    needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
+    composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
+    if group in ("backbone", "method") and option != "open_clip":
+        assert composed[group]["name"] == option
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_methods_name_their_paper(name):
+    found = {method["name"]: method for method in config.methods()}
+    assert sorted(found) == METHODS
+    assert found[name]["title"] and found[name]["paper"] and found[name]["arxiv"]
+
+
+TABLE = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
+
+
+@pytest.mark.parametrize(
+    ("method", "epochs", "batch_size", "lr", "weight_decay"),
+    [
+        ("coop", TABLE, 32, 0.002, 5e-4),
+        ("clip_adapter", TABLE, 32, 0.002, 5e-4),
+        ("visual_prompting", 1000, 256, 40, 0),
+        ("zero_shot", 0, 32, 0.002, 5e-4),
+    ],
+)
+def test_a_methods_paper_sets_the_engine(method, epochs, batch_size, lr, weight_decay):
+    engine = config.compose([f"method={method}"])["engine"]
+    optimizer = engine["optimizer"]
+    assert (engine["epochs"], engine["batch_size"]) == (epochs, batch_size)
+    assert (optimizer["lr"], optimizer["momentum"], optimizer["weight_decay"]) == (lr, 0.9, weight_decay)
+
+
+def test_the_user_has_the_last_word():
+    composed = config.compose(["engine.epochs=5", "method=coop", "method.adaptation.n_ctx=4", "engine.optimizer.lr=1"])
+    assert composed["engine"]["epochs"] == 5
+    assert composed["engine"]["optimizer"]["lr"] == 1
+    assert composed["method"]["adaptation"]["n_ctx"] == 4
+    assert config.compose(["engine.epochs={16: 7}"])["engine"]["epochs"] == TABLE | {16: 7}
+
+
+def test_adaptations_are_added():
+    composed = config.compose(["+adaptation@method.also.pixels=padding", "method.also.pixels.size=8"])
+    assert composed["method"]["also"]["pixels"] == {"_target_": "clipadapt.adaptations.visual.Padding", "size": 8}
+    assert composed["method"]["adaptation"]["n_ctx"] == 16
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_an_experiment_is_the_run_it_describes(plus):
+    composed = config.compose([f"{plus}experiment=coop_digits"])
+    assert {"command", "published", "measured"} == {*composed["experiment"]}
+    assert config.run_directory(composed) == config.run_directory(config.compose())
+    assert config.identity(composed) == config.identity(config.compose())
+
+
+def test_random_weights_of_any_backbone():
+    composed = config.compose(["backbone=ViT-B-16", "backbone.pretrained=null"])
+    assert composed["backbone"] == {"name": "ViT-B-16", "pretrained": None, "seed": 0}
+
+
+def test_another_optimizer_brings_its_own_keys():
+    composed = config.compose(["optimizer@engine.optimizer=adamw", "engine.optimizer.lr=1e-3"])
+    assert composed["engine"]["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert "momentum" not in composed["engine"]["optimizer"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["method=cop"], ["no method 'cop'", "did you mean 'coop'?", "clip_adapter"]),
+        (["data=digit"], ["no data 'digit'", "'digits'"]),
+        (["backbone=ViT-B16"], ["no backbone 'ViT-B16'", "'ViT-B-16'"]),
+        (["experiment=coop_digit"], ["no experiment 'coop_digit'", "'coop_digits'"]),
+        (["+adaptation@method.also.x=paddin"], ["no adaptation 'paddin'", "'padding'"]),
+        (["engine=5"], ["no engine '5'", "known: default"]),
+        (["foo@bar=x"], ["no group foo"]),
+        (["optimizer=adamw"], ["optimizer@engine.optimizer"]),
+        (["engine.epoch=5"], ["no key engine.epoch:", "did you mean 'engine.epochs'?", "batch_size"]),
+        (["n_ctx=4"], ["no key n_ctx:", "did you mean 'method.adaptation.n_ctx'?"]),
+        (["method.adaptation.nctx=4"], ["'method.adaptation.n_ctx'", "class_specific"]),
+        (["shot=4"], ["did you mean 'shots'?"]),
+        (["~shot"], ["no key shot", "'shots'"]),
+        (["~shots"], ["shots is missing"]),
+        (["+engine.epoch=5"], ["no key engine.epoch for Settings", "'epochs'"]),
+        (["+engine.optimizer.nestrov=true"], ["no key engine.optimizer.nestrov for SGD", "'nesterov'"]),
+        (["+shot=5"], ["no key shot", "'shots'"]),
+        (["+method.objective.weight=1"], ["no key method.objective.weight for CrossEntropy"]),
+        (["+method.titel=x"], ["no key method.titel", "'title'"]),
+        (["+backbone.weights=x"], ["no key backbone.weights", "pretrained"]),
+        (["+shots=5"], ["shots=5", "'shots'"]),
+        (["--epochs", "5"], ["'--epochs 5' is no setting", "engine.epochs=5"]),
+        (["--epochs=5"], ["'--epochs=5' is no setting", "engine.epochs=5"]),
+        (["-n_ctx"], ["'-n_ctx' is no setting", "method.adaptation.n_ctx="]),
+        (["method", "coop"], ["'method coop' is no setting", "method=coop"]),
+        (["shots", "=", "4"], ["'shots = 4' is no setting", "shots=4"]),
+        (["data.root=[1"], ["data.root=[1 can't be read"]),
+        (["shots=1,2"], ["several values", "-m"]),
+        (["shots=${engine.foo}"], ["engine.foo"]),
+        (["shots=few"], ["shots=few does not fit", "a whole number (at least 1)"]),
+        (["shots=0"], ["at least 1"]),
+        (["shots=1.5"], ["a whole number"]),
+        (["shots=true"], ["a whole number"]),
+        (["shots=null"], ["a whole number"]),
+        (["seed=-1"], ["seed=-1", "at least 0"]),
+        (["output=5"], ["must be text", "quote it", "output=\"'5'\""]),
+        (["rerun=maybe"], ["true or false"]),
+        (["data.views=-1"], ["data.views=-1", "at least 0) or null"]),
+        (["data.templates=5"], ["a list of text or null"]),
+        (["method.adaptation.n_ctx=four"], ["method.adaptation.n_ctx=four", "a whole number"]),
+        (["method.adaptation.class_token_position=ned"], ["one of end, middle, front", "did you mean 'end'?"]),
+        (["method=clip_adapter", "method.adaptation.ratio=2"], ["at least 0, at most 1"]),
+        (["engine.optimizer.lr=high"], ["engine.optimizer.lr=high", "a number"]),
+        (["engine.epochs={1: x}"], ["engine.epochs", "a table of a whole number"]),
+        (["engine=default", "engine.optimizer=5"], ["engine.optimizer"]),
+        (["method=5"], ["no method '5'"]),
+        (["data=folder"], ["data.root has no value yet", "data.root="]),
+        (["backbone=open_clip"], ["backbone.name has no value yet", "backbone.pretrained has no value yet"]),
+        (["method.adaptation._target_=os.system"], ["os.system is not allowed"]),
+        (["method.adaptation._target_=clipadapt.config.tree.sys.exit"], ["not allowed"]),
+        (["method.adaptation._target_=clipadapt.adaptations.context.Contxt"], ["no Contxt", "'Context'"]),
+        (["method.adaptation._target_=clipadapt.adaptation.Context"], ["clipadapt has no adaptation"]),
+        (["engine.optimizer._target_=torch.optim.Adamw"], ["torch.optim has no Adamw"]),
+    ],
+    ids=lambda value: " ".join(value) if value and "=" in value[0] else None,
+)
+def test_a_mistake_is_told_with_what_is_right(overrides, said):
+    message = complaint(*overrides)
+    for part in said:
+        assert part in message
+    assert "Traceback" not in message and "hydra.cc" not in message and "search path" not in message
+
+
+def test_all_mistakes_are_told_at_once():
+    message = complaint("method=cop", "data=foldr", "engine.epoch=5", "shots=0", "seed=x", "--epochs", "5", "n_ctx=4")
+    lines = message.splitlines()
+    assert lines[0] == "7 things need mending:"
+    assert len(lines) == 8
+
+
+def test_what_is_below_a_mistaken_choice_is_not_judged():
+    message = complaint("method=clip_adaptr", "method.adaptation.ratio=0.5")
+    assert "\n" not in message and "clip_adapter" in message
+
+
+def test_loose_annotations_of_torch_are_checked_as_far_as_they_go():
+    prefixes = ("torch.optim",)
+    assert not check_node("o", {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.99], **OPTIMIZER}, prefixes)
+    assert not check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "lr": 1}, prefixes)
+    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "momentum": "much"}, prefixes)
+    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "nesterov": 3}, prefixes)
+    assert check_node("o", {"_target_": "torch.optim.SGD", "lr": 0.1}, prefixes) == [
+        "o.params is missing: SGD needs it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "fits"),
+    [
+        (1, float, True),
+        (1.0, int, False),
+        ("1", int, False),
+        (True, float, False),
+        (True, int, False),
+        (None, int | None, True),
+        ([1, 2], tuple[int, int], True),
+        ({1: 2}, dict[int, int], True),
+        ("a", list[str], False),
+    ],
+)
+def test_values_are_not_bent_into_shape(value, annotation, fits):
+    assert (check_value("key", value, annotation) == []) is fits
+
+
+@pytest.mark.parametrize(
+    ("overrides", "directory"),
+    [
+        ([], "outputs/digits/tiny/coop/shots16-seed1"),
+        (["shots=4", "seed=2", "rerun=true"], "outputs/digits/tiny/coop/shots4-seed2"),
+        (["output=/runs/a", "method=clip_adapter"], "/runs/a/digits/tiny/clip_adapter/shots16-seed1"),
+        (["data=drawn", "data.name=glyphs"], "outputs/drawn-glyphs/tiny/coop/shots16-seed1"),
+        (["backbone=ViT-B-16"], "outputs/digits/ViT-B-16/coop/shots16-seed1"),
+        (
+            ["backbone=open_clip", "backbone.name=hf-hub:a/b", "backbone.pretrained=null"],
+            "outputs/digits/hf-hub-a-b/coop/",
+        ),
+        (["data=folder", "data.root=some/pets"], "outputs/folder-pets/tiny/coop/shots16-seed1-"),
+        (["+adaptation@method.also.pixels=padding"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
+        (["method=visual_prompting"], "outputs/digits/tiny/visual_prompting/shots16-seed1"),
+        (["engine.cpu=true", "engine.workers=0"], "outputs/digits/tiny/coop/shots16-seed1"),
+    ],
+)
+def test_the_directory_follows_from_the_settings(overrides, directory):
+    found = config.run_directory(config.compose(overrides)).as_posix()
+    assert found.startswith(directory) if directory.endswith(("-", "/")) else found == directory
+
+
+def test_whatever_else_is_overridden_changes_the_directory():
+    sets = [[], ["engine.epochs=5"], ["engine.epochs=6"], ["backbone.pretrained=null"], ["data.views=null"]]
+    sets += [["method.adaptation.n_ctx=4"], ["optimizer@engine.optimizer=adamw"], ["engine.precision=bf16"]]
+    sets += [["data=folder", "data.root=a/pets"], ["data=folder", "data.root=b/pets"]]
+    found = [config.run_directory(config.compose(overrides)) for overrides in sets]
+    assert len({*found}) == len(sets)
+    assert found == [config.run_directory(config.compose(overrides)) for overrides in sets]
+
+
+def test_a_folder_is_the_same_however_it_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = [config.compose(["data=folder", f"data.root={root}"]) for root in ("pets", "./pets", tmp_path / "pets")]
+    assert len({config.run_directory(composed) for composed in written}) == 1
+
+
+def test_a_folder_of_ones_own(own):
+    composed = config.compose(["method=shifting", "method.adaptation.amount=2"], config_dir=own)
+    assert composed["allowed_targets"] == ["own_shift"]
+    assert composed["config_dir"] == str(own)
+    assert config.run_directory(composed).as_posix().startswith("outputs/digits/tiny/shifting/shots16-seed1-")
+    usual = config.compose(["method=shifting"], config_dir=own)
+    assert config.run_directory(usual).as_posix() == "outputs/digits/tiny/shifting/shots16-seed1"
+    assert "shifting" in {method["name"] for method in config.methods(own)}
+
+
+def test_mistakes_in_a_folder_of_ones_own(own, tmp_path):
+    assert "did you mean 'shifting'?" in complaint("method=shifitng", config_dir=own)
+    assert "for Shift: did you mean 'amount'?" in complaint(
+        "+method.adaptation.amuont=1", "method=shifting", config_dir=own
+    )
+    assert "method.adaptation.amount=much" in complaint(
+        "method=shifting", "method.adaptation.amount=much", config_dir=own
+    )
+    assert "no such folder" in complaint(config_dir=tmp_path / "nowhere")
+    (own / "own_broken.py").write_text("import a_package_nobody_has\n")
+    said = complaint("method.adaptation._target_=own_broken.Shift", config_dir=own)
+    assert "own_broken.Shift can't be imported: No module named 'a_package_nobody_has'" in said
+
+
+def test_targets_of_ones_own_must_be_allowed(own):
+    node = config.compose(["method=shifting"], config_dir=own)["method"]["adaptation"]
+    with pytest.raises(UserError, match=r"own_shift\.Shift is not allowed"):
+        config.build(node, "clip", "task")
+    built = config.build(node, "clip", "task", allowed=["own_shift"])
+    assert built.given == ("clip", "task", 1.0)
+
+
+def test_build(own):
+    config.own_modules(own)
+    waiting = config.build({"_target_": "own_shift.make", "_partial_": True, "factor": 3}, allowed=["own_shift"])
+    assert waiting(2) == 6
+    assert config.build({"_target_": "own_shift.make", "factor": 3}, 5, allowed=["own_shift"]) == 15
+    with pytest.raises(UserError, match="amount must not be negative"):
+        config.build({"_target_": "own_shift.Shift", "amount": -1}, 0, 0, allowed=["own_shift"])
+
+
+def test_settings_become_objects():
+    composed = config.compose(["engine.epochs=3"])
+    settings = config.build(composed["engine"])
+    assert settings.epochs == 3 and settings.optimizer.keywords["lr"] == 0.002
+    assert composed["method"]["adaptation"]["_target_"] == dict(nodes(composed))["method.adaptation"]["_target_"]
+
+
+def test_hydra_of_a_caller_is_left_as_it_was(tmp_path):
+    import hydra
+
+    (tmp_path / "theirs.yaml").write_text("a: 1\n")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config.compose(["shots=4"])
+        assert GlobalHydra.instance().is_initialized()
+        assert hydra.compose("theirs").a == 1
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_a_recipe_is_a_program(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("own/recipe").mkdir(parents=True)
+    Path("own/recipe/few.yaml").write_text("counts: [1, 2]\n")
+    seen = []
+
+    @config.recipe("few")
+    def few(settings: dict, counts: list[int]) -> None:
+        """Try several numbers of shots."""
+        seen.append((settings["shots"], counts))
+
+    def run(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["few.py", *arguments, "--config-dir", "own"])
+        with pytest.raises(SystemExit) as stop:
+            few()
+        return stop.value.code
+
+    assert run("shots=4", "recipe.counts=[3]") == 0
+    assert seen == [(4, [3])]
+    assert run("recipe.counts=3") == 2
+    assert "recipe.counts=3 does not fit: it must be a list of a whole number" in capsys.readouterr().err
+    assert run("--help") == 0
+    assert "Try several numbers of shots." in capsys.readouterr().out
