@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,7 @@ from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
+from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check, make_task
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.run import Plan, Run, accelerator_for, measure, peak_memory_mb
@@ -76,6 +78,8 @@ def load_task(
 def _task(config: Mapping[str, Any]) -> Task:
     """The task that composed settings describe, its images looked at."""
     node = config["data"]
+    if "_target_" not in node:
+        raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     plain = {key: value for key, value in node.items() if key != "views"}
     source = configuration.build(plain, allowed=config["allowed_targets"])
     task = make_task(source, config["shots"], config["seed"], node["views"])
@@ -85,7 +89,19 @@ def _task(config: Mapping[str, Any]) -> Task:
 
 def setting(key: str, value: Any) -> str:
     """A Python value as a setting of the command line."""
-    return f"{key}={json.dumps(value, ensure_ascii=False)}"
+    return f"{key}={spelled(value)}"
+
+
+def spelled(value: Any) -> str:
+    """A Python value in the grammar of the command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{spelled(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (found[2] and r'\"'), str(value))
+    return f'"{escaped}"'
 
 
 @dataclass(frozen=True)
@@ -93,8 +109,8 @@ class Result:
     """What a run yielded.
 
     Attributes:
-        metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set; `per_class`, `tests`,
-            learned `parameters` and their `share` of the backbone, `seconds`, `peak_memory_mb`, `processes`.
+        metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set; `per_class`,
+            `tests`, learned `parameters` and their `share` of the backbone, `seconds`, `peak_memory_mb`, `processes`.
         history: loss, training accuracy and learning rate of each epoch.
         config: the settings of the run.
         record: task, backbone, plan and versions.
@@ -115,8 +131,8 @@ class Result:
         """
         target = RunDirectory(directory)
         target.open(self.config, configuration.identity)
-        target.finish(self.tensors, self.record, self.history, self.metrics)
         summary.pictures(self.metrics, self.history, self.record["class_names"], target.path / "pictures")
+        target.finish(self.tensors, self.record, self.history, self.metrics)
         return target.path
 
 
@@ -155,7 +171,7 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
     """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
 
     Raises:
-        UserError: a directory that holds something else, images or weights that can't be used, a loss that is not finite.
+        UserError: a directory with something else in it, unusable images or weights, a loss that isn't finite.
     """
     console = console or Console()
     target = RunDirectory(directory)
@@ -170,11 +186,13 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
     backbone = CLIP.load(**config["backbone"])
     if not target.finished:
         return _run(config, backbone, task, target, console)
-    fresh = target.restart()
-    _run(config, backbone, task, fresh, console)
+    fresh = target.beside()
+    if first_process():
+        fresh.remove()
+    result = _run(config, backbone, task, fresh, console)
     if _main():
         target.replace_by(fresh)
-    return read_result(directory)
+    return result
 
 
 def _run(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console) -> Result:
@@ -251,7 +269,7 @@ def _after_epoch(
 
 def _diverged(error: Diverged, progress: Progress, target: RunDirectory | None) -> UserError:
     """Keep the last good state; say where it is."""
-    if target is None or not progress.state:
+    if target is None or not progress.epoch:
         return error
     if _main():
         target.save_checkpoint(progress)
@@ -302,13 +320,14 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     Args:
         directory: of a finished run.
         device: where to compute; a GPU where there is one, unless told.
-        config_dir: a folder of your own with the adaptation's module, where it isn't the one the run was made with.
+        config_dir: a folder of your own with the adaptation's module. A run can't name modules itself: it may be
+            somebody else's.
 
     Raises:
         UserError: no run is there, one that isn't finished, or its backbone is not the one it was learned on.
     """
     result = read_result(directory)
-    configuration.own_modules(config_dir or result.config["config_dir"])
+    config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
     clip = CLIP.load(**result.config["backbone"])
     expected = result.record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
@@ -316,14 +335,11 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
             f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
             f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
         )
-    return Predictor(_classifier(result, clip.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))))
-
-
-def _classifier(result: Result, clip: CLIP) -> Classifier:
+    clip.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     task = SimpleNamespace(class_names=result.record["class_names"], templates=result.record["templates"])
-    adaptation = adaptation_maker(result.config)(clip, task)
+    adaptation = adaptation_maker(config)(clip, task)
     adaptation.load_state_dict(result.tensors)
-    return Classifier(clip, adaptation.to(clip.device), task.class_names)
+    return Predictor(Classifier(clip, adaptation.to(clip.device), task.class_names))
 
 
 def evaluate_run(
@@ -338,7 +354,7 @@ def evaluate_run(
         directory: of the run.
         data: settings below `data` of another task; its class names take the place of the run's.
         console: where to print.
-        config_dir: a folder of your own with the adaptation's module, where it isn't the one the run was made with.
+        config_dir: a folder of your own with the adaptation's module.
 
     Returns:
         The figures, as in a run's `metrics`.
@@ -346,7 +362,7 @@ def evaluate_run(
     Raises:
         UserError: no finished run, or tensors that belong to the run's classes and a task of others.
     """
-    config = read_result(directory).config
+    config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
     settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
     accelerator = accelerator_for(settings)
     classifier = load(directory, str(accelerator.device), config_dir).classifier

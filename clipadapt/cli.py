@@ -167,12 +167,13 @@ def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: S
 
 def prediction_table(paths: Sequence[str], names: Sequence[str], probabilities: Sequence[Sequence[float]]) -> "Table":
     """A line an image with its likeliest classes."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("image", *(["class", "probability"] * min(SHOWN, len(names))))
+    ranks = ["class", *["then"] * (SHOWN - 1)][: len(names)]
+    table = Table(Column("image", overflow="fold"), *ranks)
     for path, row in zip(paths, probabilities, strict=True):
         best = sorted(range(len(names)), key=row.__getitem__, reverse=True)[:SHOWN]
-        table.add_row(path, *(cell for index in best for cell in (names[index], f"{row[index]:.1%}")))
+        table.add_row(path, *(f"{names[index]} {row[index]:.1%}" for index in best))
     return table
 
 

@@ -53,7 +53,7 @@ class Recipe:
 
 
 class Batches(Dataset):
-    """Batch number `step` of the world: pixels, a layout of the distinct captions, and which are true of which image."""
+    """Batch number `step` of the world: images, the distinct captions, and which are true of which image."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -5,7 +5,9 @@ import torch
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--records", default=None, help="folder of golden records to check instead of tests/golden/records")
+    parser.addoption(
+        "--records", default=None, help="folder of golden records to check instead of tests/golden/records"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -65,7 +65,7 @@ class Adaptation(nn.Module):
         return {}
 
     def classes(self, text: Tensor) -> Tensor:
-        """Text features `[..., C, templates, D]` to class weights `[..., C, D]`: unit features' mean, made unit again."""
+        """Text features `[..., C, templates, D]` to class weights `[..., C, D]`: the unit mean of unit features."""
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
@@ -121,7 +121,9 @@ class Composed(Adaptation):
 
     def _only(self, method: str) -> Adaptation:
         """The one part that has its own way of doing this; the first part if none has."""
-        own = {name: part for name, part in self._items() if getattr(type(part), method) is not getattr(Adaptation, method)}
+        own = {
+            name: part for name, part in self._items() if getattr(type(part), method) is not getattr(Adaptation, method)
+        }
         if len(own) > 1:
             raise UserError(f"{' and '.join(own)} can't be combined: each has {method} of its own")
         return next(iter([*own.values(), *self._parts()]))
@@ -147,7 +149,9 @@ class Composed(Adaptation):
         for name, part in self._items():
             own = getattr(part, method)()
             if taken := own.keys() & stages.keys():
-                raise UserError(f"'{name}' would replace stage '{min(taken)}', which another adaptation replaces already")
+                raise UserError(
+                    f"'{name}' would replace stage '{min(taken)}', which another adaptation replaces already"
+                )
             stages |= own
         return stages
 

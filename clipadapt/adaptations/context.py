@@ -54,7 +54,9 @@ class Context(Adaptation):
             self.context = nn.Parameter(0.02 * torch.randn(*shape, clip.text_width or 0))
             return
         if class_specific:
-            raise UserError("a context that starts from words is shared by all classes: set class_specific=false or words=null")
+            raise UserError(
+                "a context that starts from words is shared by all classes: set class_specific=false or words=null"
+            )
         self._start_from(clip, spaced(words))
 
     def _start_from(self, clip: CLIP, words: str) -> None:
@@ -70,7 +72,7 @@ class Context(Adaptation):
 
     def _prompt(self, name: str) -> Prompt:
         count = self.context.shape[-2]
-        tokens = self.words or [None] * count
+        tokens: Sequence[int | None] = self.words or [None] * count
         slots: list[str | int | Slot] = [Slot(i, not self.class_specific, tokens[i]) for i in range(count)]
         before = {"end": len(slots), "middle": len(slots) // 2, "front": 0}[self.class_token_position]
         if before == len(slots):

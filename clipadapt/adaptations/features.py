@@ -14,8 +14,8 @@ from clipadapt.errors import UserError
 class FeatureAdapter(Adaptation):
     """CLIP-Adapter: a residual two-layer MLP on image features (Gao et al., IJCV 2024, arXiv:2110.04544, equation 7).
 
-    `ratio * adapter(f) + (1 - ratio) * f` of the raw feature f `[..., D]`, with a rectifier after either layer, as in the
-    authors' code.
+    `ratio * adapter(f) + (1 - ratio) * f` of the raw feature f `[..., D]`, with a rectifier after either layer, as the
+    authors' code has it.
 
     Args:
         clip: the frozen backbone.
@@ -37,7 +37,9 @@ class FeatureAdapter(Adaptation):
         super().__init__(clip, task)
         width = clip.width or 0
         if width < reduction:
-            raise UserError(f"reduction {reduction} leaves no channel of the backbone's {width}: choose at most {width}")
+            raise UserError(
+                f"reduction {reduction} leaves no channel of the backbone's {width}: choose at most {width}"
+            )
         self.ratio = ratio
         self.down = nn.Linear(width, width // reduction, bias=False)
         self.up = nn.Linear(width // reduction, width, bias=False)

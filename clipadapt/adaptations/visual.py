@@ -33,7 +33,9 @@ class Padding(Adaptation):
         height, width = (sides, sides) if isinstance(sides, int) else sides
         size = size or max(1, round(min(height, width) * 30 / 224))
         if 2 * size >= min(height, width):
-            raise UserError(f"a frame of {size} pixels covers the whole image of {height} x {width}: choose a smaller size")
+            raise UserError(
+                f"a frame of {size} pixels covers the whole image of {height} x {width}: choose a smaller size"
+            )
         self.top = nn.Parameter(torch.randn(1, 3, size, width))
         self.bottom = nn.Parameter(torch.randn(1, 3, size, width))
         self.left = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))

@@ -1,0 +1,1 @@
+"""The frozen backbone: towers, points, rows."""

@@ -1,6 +1,7 @@
 """Self-attention with the weights of an `nn.MultiheadAttention`, and the transformer block around it."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ def is_plain_block(block: nn.Module) -> bool:
     return parts and isinstance(attention, nn.MultiheadAttention) and not hasattr(block, "ln_1_kv")
 
 
-def run_block(block: nn.Module, x: Tensor, attend: Attend = attend_all) -> Tensor:
+def run_block(block: Any, x: Tensor, attend: Attend = attend_all) -> Tensor:
     """A pre-norm residual attention block on rows `x [..., R, W]`."""
     x = x + block.ls_1(self_attention(block.attn, block.ln_1(x), attend))
     return x + block.ls_2(block.mlp(block.ln_2(x)))

@@ -1,24 +1,19 @@
 """The frozen backbone: any CLIP that open_clip knows, as two towers. The only file that knows open_clip's insides."""
 
-import contextlib
 import hashlib
-import logging
-import socket
-import urllib.parse
-import urllib.request
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
-import huggingface_hub
 import open_clip
 import torch
 from torch import Tensor, nn
 
 from clipadapt.backbone import tiny, towers
 from clipadapt.backbone.attention import is_plain_block
+from clipadapt.backbone.network import hub, quiet
 from clipadapt.backbone.rows import Layout, Prompt, Rows, Token, pack, whole
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.errors import UserError, nearest
@@ -38,8 +33,8 @@ class CLIP:
     Attributes:
         image, text: the two `Tower`s.
         scale: the factor on cosine similarities, exp of CLIP's logit scale.
-        image_width, text_width, width: channels of the image tower, of the text tower and of the joint space; None where
-            the architecture isn't known.
+        image_width, text_width, width: channels of the image tower, of the text tower and of the joint space; None
+            where the architecture isn't known.
         parameters: number of weights.
         preprocess: size, mean, std and interpolation of the images it reads.
         transform: PIL image to pixels `[3, height, width]`, centre crop.
@@ -47,7 +42,7 @@ class CLIP:
     """
 
     def __init__(
-        self, model: nn.Module, tokenizer: Any, source: dict[str, Any], known_tokens: frozenset[int] | None = None
+        self, model: Any, tokenizer: Any, source: dict[str, Any], known_tokens: frozenset[int] | None = None
     ) -> None:
         self.model = model.requires_grad_(False).eval()
         self.source = source
@@ -57,8 +52,7 @@ class CLIP:
         self._tokenizer = tokenizer
         self.image = _image_tower(model)
         self.text = _text_tower(model, self._text)
-        conv = getattr(model.visual, "conv1", None)
-        self.image_width = conv.out_channels if "patches" in self.image.points else None
+        self.image_width = model.visual.conv1.out_channels if "patches" in self.image.points else None
         self.text_width = self._text.positional_embedding.shape[-1] if "words" in self.text.points else None
         self.width = _joint_width(model, self._text)
         self.preprocess = open_clip.model.get_model_preprocess_cfg(model)
@@ -80,7 +74,7 @@ class CLIP:
             UserError: unknown name or tag, a missing file, or weights that can't be fetched.
         """
         source = {"name": name, "pretrained": pretrained, "seed": seed}
-        with torch.random.fork_rng(devices=[]), _quiet(), _hub() as offline:
+        with torch.random.fork_rng(devices=[]), quiet(), hub() as offline:
             torch.manual_seed(seed)
             if name == "tiny":
                 return cls._load_tiny(pretrained, source)
@@ -90,7 +84,9 @@ class CLIP:
     @classmethod
     def _load_tiny(cls, pretrained: str | None, source: dict[str, Any]) -> Self:
         if pretrained not in (EMBEDDED, None) and not Path(pretrained).is_file():
-            raise UserError(f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null")
+            raise UserError(
+                f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null"
+            )
         weights = tiny.weights() if pretrained == EMBEDDED else None
         if pretrained not in (EMBEDDED, None):
             weights = open_clip.load_state_dict(pretrained)
@@ -162,7 +158,7 @@ class CLIP:
         warnings.warn(text, UserWarning, stacklevel=3)
 
 
-def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> nn.Module:
+def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
     """An open_clip model from a model config and weights; random ones from torch's generator where None."""
     model = open_clip.CLIP(**config)
     if weights is not None:
@@ -184,7 +180,7 @@ def _check_name(name: str, pretrained: str | None) -> None:
     raise UserError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
 
 
-def _create(name: str, pretrained: str | None) -> nn.Module:
+def _create(name: str, pretrained: str | None) -> Any:
     try:
         return open_clip.create_model(
             name, pretrained=pretrained, pretrained_text=False, require_pretrained=pretrained is not None
@@ -192,8 +188,8 @@ def _create(name: str, pretrained: str | None) -> nn.Module:
     except (OSError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0].split(". ")[0]
         raise UserError(
-            f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); connect to the network once, "
-            "name a checkpoint file with backbone.pretrained=FILE, or use backbone=tiny"
+            f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); connect to the network "
+            "once, name a checkpoint file with backbone.pretrained=FILE, or use backbone=tiny"
         ) from error
 
 
@@ -210,39 +206,7 @@ def _find_tokenizer(name: str, offline: bool) -> Any:
         )
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep open_clip's progress messages, which go to the root logger, to itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
-@contextlib.contextmanager
-def _hub() -> Iterator[bool]:
-    """Without a network, have the Hugging Face hub look in its cache at once instead of trying for half a minute."""
-    before = huggingface_hub.constants.HF_HUB_OFFLINE
-    offline = before or not _reachable(huggingface_hub.constants.ENDPOINT)
-    huggingface_hub.constants.HF_HUB_OFFLINE = offline
-    try:
-        yield offline
-    finally:
-        huggingface_hub.constants.HF_HUB_OFFLINE = before
-
-
-def _reachable(url: str) -> bool:
-    if urllib.request.getproxies():
-        return True
-    try:
-        return bool(socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, 443))
-    except OSError:
-        return False
-
-
-def _image_tower(model: nn.Module) -> towers.Tower:
+def _image_tower(model: Any) -> towers.Tower:
     visual = model.visual
     if towers.is_vision_transformer(visual):
         return towers.vision_transformer(visual)
@@ -251,7 +215,7 @@ def _image_tower(model: nn.Module) -> towers.Tower:
     return towers.opaque_image_tower(lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype)))
 
 
-def _text_parts(model: nn.Module) -> SimpleNamespace:
+def _text_parts(model: Any) -> SimpleNamespace:
     """The text transformer's parts, wherever the model keeps them, and how it reads a sequence."""
     text = getattr(model, "text", model)
     cls_emb = getattr(text, "cls_emb", None)
@@ -271,7 +235,7 @@ def _text_parts(model: nn.Module) -> SimpleNamespace:
     )
 
 
-def _text_tower(model: nn.Module, parts: SimpleNamespace) -> towers.Tower:
+def _text_tower(model: Any, parts: SimpleNamespace) -> towers.Tower:
     blocks = getattr(parts.transformer, "resblocks", [])
     known = parts.token_embedding is not None and parts.ln_final is not None and len(blocks) > 0
     if known and all(map(is_plain_block, blocks)):
@@ -286,7 +250,9 @@ def _arrange_whole(
     """Pad every prompt to the context length; a class token takes one more row."""
     length = text.context_length
     padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
-    ids = torch.tensor([[token if isinstance(token, int) else token.id(placeholder) for token in row] for row in padded])
+    ids = torch.tensor(
+        [[token if isinstance(token, int) else token.id(placeholder) for token in row] for row in padded]
+    )
     extra = [] if text.cls_emb is None else [pad]
     reads = {"last": [length - 1] * len(ids), "first": [0] * len(ids)}.get(text.pool, [len(s) - 1 for s in sequences])
     if extra:
@@ -306,7 +272,7 @@ def _whole_mask(text: SimpleNamespace, ids: Tensor) -> Tensor | None:
     return padding if visible is None else padding & visible
 
 
-def _joint_width(model: nn.Module, text: SimpleNamespace) -> int | None:
+def _joint_width(model: Any, text: SimpleNamespace) -> int | None:
     projection = text.text_projection
     if isinstance(projection, nn.Linear):
         return projection.out_features
@@ -315,7 +281,7 @@ def _joint_width(model: nn.Module, text: SimpleNamespace) -> int | None:
     return getattr(model.visual, "output_dim", None)
 
 
-def _fingerprint(model: nn.Module, preprocess: dict[str, Any]) -> str:
+def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:
     digest = hashlib.sha256(repr(sorted(preprocess.items())).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())

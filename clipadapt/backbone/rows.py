@@ -1,8 +1,8 @@
 """Text as rows: prompts without padding, what they share at their start written once.
 
 A causal text tower read at its end token gives the same features whatever follows that token, and the same activations
-in every layer for a start that prompts share. So a set of N prompts is one flat tensor of rows `[..., R, W]`: the shared
-prefix first, then each prompt's own tokens, packed. Norms, projections and MLPs work row by row; only attention
+in every layer for a start that prompts share. So a set of N prompts is one flat tensor of rows `[..., R, W]`: the
+shared prefix first, then each prompt's own tokens, packed. Norms, projections and MLPs work row by row; only attention
 looks at the layout. Leading dimensions carry whatever has a prefix of its own (images, sets of prompts).
 
 Towers that are not causal keep whole sequences: the same layout with no prefix, every prompt as long as the context.
@@ -10,6 +10,7 @@ Towers that are not causal keep whole sequences: the same layout with no prefix,
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,16 +73,17 @@ class Layout:
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on a device."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x.to(device) for name, x in tensors.items() if isinstance(x, Tensor)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)}
+        return replace(self, **moved)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention among rows `[..., R, H, d]`: the prefix to itself, each prompt to the prefix and to itself."""
         own = self._attend_own(query, key, value)
         if not self.prefix:
             return own
-        head = [x[..., : self.prefix, :, :].transpose(-3, -2) for x in (query, key, value)]
-        shared = functional.scaled_dot_product_attention(*head, is_causal=True)
+        query, key, value = (x[..., : self.prefix, :, :].transpose(-3, -2) for x in (query, key, value))
+        shared = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         return torch.cat([shared.transpose(-3, -2), own], dim=-3)
 
     def _attend_own(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -143,7 +145,11 @@ def pack(prompts: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder
 
 
 def whole(
-    prompts: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int, mask: Tensor | None, reads: Sequence[int]
+    prompts: Sequence[Sequence[Token]],
+    shape: tuple[int, int],
+    placeholder: int,
+    mask: Tensor | None,
+    reads: Sequence[int],
 ) -> Layout:
     """Lay out prompts of one length as whole sequences, for towers that are not causal.
 
@@ -162,8 +168,9 @@ def shared_start(prompts: Sequence[Sequence[Token]]) -> int:
     """Length of the start that all prompts share; the last token of a prompt is always its own."""
     first, shortest = prompts[0], min(len(prompt) for prompt in prompts)
     for i in range(shortest - 1):
-        own = isinstance(first[i], Slot) and not first[i].shared
-        if own or any(prompt[i] != first[i] for prompt in prompts):
+        token = first[i]
+        own = isinstance(token, Slot) and not token.shared
+        if own or any(prompt[i] != token for prompt in prompts):
             return i
     return shortest - 1
 

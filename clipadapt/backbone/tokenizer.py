@@ -52,6 +52,7 @@ class Tokenizer:
         text = " ".join(piece for piece in pieces if isinstance(piece, str))
         learned = sum(isinstance(piece, Slot) for piece in pieces)
         return (
-            f"the prompt of '{text}' takes {count} tokens ({learned} of them learned), but the text tower reads at most "
-            f"{self.length}: shorten the class name or the template" + (", or use fewer context tokens" if learned else "")
+            f"the prompt of '{text}' takes {count} tokens ({learned} of them learned), but the text tower reads at "
+            f"most {self.length}: shorten the class name or the template"
+            + (", or use fewer context tokens" if learned else "")
         )

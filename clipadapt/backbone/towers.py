@@ -80,7 +80,7 @@ def opaque_image_tower(encode: Callable[[Tensor], Tensor]) -> Tower:
     return Tower("image", {"pixels": over_leading(encode, 3)})
 
 
-def vision_transformer(visual: nn.Module) -> Tower:
+def vision_transformer(visual: Any) -> Tower:
     """CLIP's vision transformer: pixels, patches, block.0 …, tokens, features."""
 
     def embed(pixels: Tensor) -> Tensor:
@@ -101,29 +101,29 @@ def _block_stage(block: nn.Module) -> Stage:
     return lambda x: run_block(block, x)
 
 
-def is_vision_transformer(visual: nn.Module) -> bool:
+def is_vision_transformer(visual: Any) -> bool:
     """Whether `vision_transformer` computes what this visual tower does."""
     parts = ("conv1", "class_embedding", "ln_pre", "transformer", "_pool", "proj")
     return all(hasattr(visual, part) for part in parts) and all(map(is_plain_block, visual.transformer.resblocks))
 
 
-def modified_resnet(visual: nn.Module) -> Tower:
+def modified_resnet(visual: Any) -> Tower:
     """CLIP's ResNet: pixels, layer.1 … layer.4, tokens, features."""
     stages: dict[str, Stage] = {"pixels": over_leading(lambda x: visual.stem(x.to(visual.conv1.weight.dtype)), 3)}
     stages |= {f"layer.{i}": over_leading(getattr(visual, f"layer{i}"), 3) for i in range(1, 5)}
     return Tower("image", stages | {"tokens": over_leading(visual.attnpool, 3)})
 
 
-def is_modified_resnet(visual: nn.Module) -> bool:
+def is_modified_resnet(visual: Any) -> bool:
     """Whether `modified_resnet` computes what this visual tower does."""
     return all(hasattr(visual, part) for part in ("stem", "layer1", "layer4", "attnpool"))
 
 
-def text_transformer(text: nn.Module) -> Tower:
+def text_transformer(text: Any) -> Tower:
     """CLIP's text transformer on rows: ids, words, block.0 …, tokens, features.
 
     Args:
-        text: holds `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection` and `cls_emb`.
+        text: has `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`, `cls_emb`.
     """
 
     def embed(rows: Rows) -> Rows:

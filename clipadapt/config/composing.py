@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules

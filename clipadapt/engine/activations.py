@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clipadapt.classifier import Classifier
+from clipadapt.data.tasks import Split
 from clipadapt.engine.batches import mix
 
 MICRO_BATCH = 64
-"""What is kept is encoded in batches of this size, the last one filled up, so that its values don't depend on anything."""
+"""What is kept is encoded in batches of this size, the last one filled up: its values depend on nothing else."""
 
 Transform = Callable[[Image.Image], Tensor]
-Labelled = Sequence[tuple[Image.Image, int]]
 
 
 class Views(Dataset[tuple[Tensor, int]]):
@@ -27,7 +27,7 @@ class Views(Dataset[tuple[Tensor, int]]):
         seed: of the views.
     """
 
-    def __init__(self, images: Labelled, transform: Transform, seed: int = 0) -> None:
+    def __init__(self, images: Split, transform: Transform, seed: int = 0) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
@@ -42,7 +42,7 @@ class Views(Dataset[tuple[Tensor, int]]):
 
     def load(self, batches: list[list[tuple[int, int]]], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels `[B, 3, height, width]` and labels `[B]` of batches of items, read ahead by worker processes."""
-        return iter(DataLoader(self, batch_sampler=batches, num_workers=min(workers, len(batches))))  # type: ignore[arg-type]
+        return iter(DataLoader(self, batch_sampler=batches, num_workers=min(workers, len(batches))))
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,26 @@ class Kept:
 
 @dataclass(frozen=True)
 class Fresh:
-    """Images read, and where the transform is random augmented, anew every epoch."""
+    """Images read, and where the transform is random augmented, anew every epoch.
+
+    Attributes:
+        views: of the images.
+        device: where they are needed.
+        workers: processes that read them.
+        cycle: number of views that the epochs go round; None for new ones every epoch.
+        start: name of what it yields.
+    """
 
     views: Views
     device: torch.device
     workers: int
+    cycle: int | None = None
     start: str = "pixels"
 
     def feed(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Pixels and labels of batches of images."""
-        items = [[(index, epoch) for index in batch] for batch in batches]
+        view = epoch % self.cycle if self.cycle else epoch
+        items = [[(index, view) for index in batch] for batch in batches]
         for pixels, labels in self.views.load(items, self.workers):
             yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 

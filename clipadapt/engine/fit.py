@@ -1,6 +1,7 @@
 """Fitting by gradient."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -82,22 +83,21 @@ class Fit:
         Raises:
             Diverged: a loss was not finite.
         """
-        adaptation = self.learner.classifier.adaptation
         wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
         if progress.state:
             self._restore(progress.state)
+        good = self._state()
         for epoch in range(progress.epoch, self.epochs):
             began = time.monotonic()
-            good = {name: value.clone() for name, value in adaptation.state_dict().items()}
             try:
                 row = self._epoch(wrapped, optimizer, epoch)
             except Diverged:
-                adaptation.load_state_dict(good)
+                self._restore(good)
                 raise
             self.schedule.step()
             progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
             progress.history.append(row)
-            progress.state = self._state()
+            progress.state = good = self._state()
             after_epoch(progress)
         return progress
 
@@ -108,7 +108,7 @@ class Fit:
         steps = list(self.batches.epoch(epoch))
         feed = self.source.feed([part.indices for step in steps for part in step], epoch)
         measured = [self._step(wrapped, optimizer, step, feed) for step in steps]
-        totals = self.accelerator.reduce(torch.stack(measured), reduction="mean")  # type: ignore[arg-type]
+        totals = self.accelerator.reduce(torch.stack(measured), reduction="mean")
         self._check(totals, epoch)
         shares = torch.tensor(self.batches.shares(), device=totals.device)
         loss, accuracy = (shares @ totals).tolist()
@@ -137,21 +137,26 @@ class Fit:
         if len(bad):
             step = epoch * len(self.batches) + int(bad[0]) + 1
             raise Diverged(
-                f"the loss became {float(totals[bad[0], 0])} at step {step} (epoch {epoch + 1}); what was learned up to epoch "
-                f"{epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
+                f"the loss became {float(totals[bad[0], 0])} at step {step} (epoch {epoch + 1}); what was learned up "
+                f"to epoch {epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
             )
 
     def _advice(self) -> str:
         return "" if self.accelerator.mixed_precision == "no" else ", or engine.precision=fp32"
 
     def _state(self) -> dict[str, Any]:
-        return {
+        state = {
             "adaptation": self.learner.classifier.adaptation.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
+        if self.accelerator.scaler is not None:
+            state["scaler"] = self.accelerator.scaler.state_dict()
+        return copy.deepcopy(state)  # the fit goes on changing these tensors
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learner.classifier.adaptation.load_state_dict(state["adaptation"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])

@@ -22,6 +22,7 @@ from clipadapt.engine.evaluate import Evaluation, evaluate
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.settings import Settings
+from clipadapt.errors import UserError
 from clipadapt.objectives.base import Objective
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,7 +31,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def accelerator_for(settings: Settings) -> Accelerator:
     """The processes, the device and the number format."""
     if not torch.distributed.is_initialized():
-        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier run in this process may have chosen otherwise
+        AcceleratorState._reset_state(
+            reset_partial_state=True
+        )  # an earlier run in this process may have chosen otherwise
     mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
     return Accelerator(cpu=settings.cpu, mixed_precision=mixed)
 
@@ -75,8 +78,13 @@ class Run:
             task: the task.
             make: builds the adaptation; called under the task's seed, with a task that has no test sets.
             settings: how it will be fitted.
+
+        Raises:
+            UserError: the backbone has been rounded to another number format.
         """
         accelerator = accelerator_for(settings)
+        if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
+            raise UserError(f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}")
         clip.to(accelerator.device, DTYPES[settings.precision])
         torch.manual_seed(task.seed)
         adaptation = make(clip, task.without_tests()).to(accelerator.device)
@@ -131,9 +139,9 @@ class Run:
             Diverged: a loss was not finite.
         """
         parameters = list(self.classifier.adaptation.parameters())
-        if not parameters:
-            return progress
         epochs = self.settings.epochs_for(self.task.shots)
+        if not parameters or not epochs:
+            return progress
         optimizer = self.settings.optimizer(parameters)
         fit = Fit(
             accelerator=self.accelerator,
@@ -157,10 +165,10 @@ class Run:
     def _source(self) -> Kept | Fresh:
         transform = training_views(self.clip.preprocess) if self.task.views != 0 else self.clip.transform
         views = Views(self.task.support, transform, self.task.seed)
-        if not self.keeps:
-            return Fresh(views, self.accelerator.device, self.settings.workers)
-        numbers = range(max(1, self.task.views or 0))
-        return encode(self.classifier, views, len(self.task.support), numbers, self.settings.workers)
+        cycle = None if self.task.views is None else max(1, self.task.views)
+        if cycle is None or not self.keeps:
+            return Fresh(views, self.accelerator.device, self.settings.workers, cycle)
+        return encode(self.classifier, views, len(self.task.support), range(cycle), self.settings.workers)
 
     def evaluate(self, classifier: Classifier, split: Split) -> Evaluation:
         """Measure a classifier on a test set, shared out over the processes."""

@@ -61,7 +61,7 @@ class RunDirectory:
         if (self.path / CONFIG).is_file():
             self._check_same(identity(config), identity(self.config()))
             return
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        if self.path.exists() and (not self.path.is_dir() or any(file.suffix != ".part" for file in self.path.iterdir())):
             raise UserError(f"{self.path} is there and holds no run: choose another output folder, or move it away")
         self.path.mkdir(parents=True, exist_ok=True)
         write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
@@ -100,14 +100,18 @@ class RunDirectory:
         if not self.path.is_dir():
             raise UserError(f"there is no run directory {self.path}")
         if not path.is_file():
-            raise UserError(f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it")
+            raise UserError(
+                f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
+            )
         return "" if path.suffix == ".safetensors" else path.read_text()
 
-    def restart(self) -> "RunDirectory":
-        """A fresh directory beside this one, in which to compute it again."""
-        fresh = RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
-        shutil.rmtree(fresh.path, ignore_errors=True)
-        return fresh
+    def beside(self) -> "RunDirectory":
+        """The directory beside this one in which it is computed again."""
+        return RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
+
+    def remove(self) -> None:
+        """Delete the directory, if it is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def replace_by(self, fresh: "RunDirectory") -> None:
         """Put a run computed again in this one's place."""
@@ -132,7 +136,11 @@ class RunDirectory:
         return Progress(**torch.load(path, map_location=device, weights_only=True))
 
     def finish(
-        self, tensors: Mapping[str, Tensor], record: Mapping[str, Any], history: list[dict[str, float]], result: Mapping[str, Any]
+        self,
+        tensors: Mapping[str, Tensor],
+        record: Mapping[str, Any],
+        history: list[dict[str, float]],
+        result: Mapping[str, Any],
     ) -> None:
         """Write what the run yielded; the result last, so that a directory with one is complete."""
         write(self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))

@@ -21,8 +21,8 @@ def cosine(
 ) -> LRScheduler:
     """Cosine decay per epoch after a constant warm-up, as CoOp's code has it (KaiyangZhou/Dassl.pytorch, c61a1b5).
 
-    Epoch e >= w has the rate r / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay starts anew after the
-    warm-up, so the last epoch's rate isn't zero.
+    Epoch e >= w has the rate r / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay starts anew after
+    the warm-up, so the last epoch's rate isn't zero.
 
     Args:
         optimizer: holds the learning rate r.
@@ -34,7 +34,7 @@ def cosine(
 
     def share(epoch: int) -> float:
         if epoch < warmup_epochs:
-            return warmup_lr / base
+            return warmup_lr / base if base else 1.0
         return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / epochs))
 
     return LambdaLR(optimizer, share)

@@ -1,6 +1,6 @@
 """Prediction by one forward pass."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -38,18 +38,18 @@ class Predictor:
         """
         return Predictor(self.classifier.for_classes(class_names))
 
-    def predict_proba(self, images: Picture | Sequence[Picture]) -> Tensor:
+    def predict_proba(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Probabilities `[B, C]`, on the CPU.
 
         Args:
-            images: B paths, PIL images, or tensors `[3, height, width]` of pixels as the backbone's transform makes them; or
-                one of these.
+            images: B paths, PIL images, or tensors `[3, height, width]` of pixels as the backbone's transform makes
+                them; or one of these.
 
         Raises:
-            UserError: a file that is no readable image, or a tensor of another shape.
+            UserError: no images, a file that is no readable image, a tensor of another shape, or something else.
         """
         single = isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3)
-        pictures: Sequence[Picture] = [images] if single else images  # type: ignore[assignment, list-item]
+        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
         batches = [pictures[first : first + BATCH] for first in range(0, len(pictures), BATCH)]
         if not batches:
             raise UserError("there are no images to classify")
@@ -57,7 +57,7 @@ class Predictor:
             text = None if self.classifier.adaptation.conditional else self.classifier.class_weights()
             return torch.cat([self._probabilities(batch, text) for batch in batches])
 
-    def predict(self, images: Picture | Sequence[Picture]) -> list[str]:
+    def predict(self, images: Picture | Iterable[Picture]) -> list[str]:
         """The most probable class name of each image; arguments as of `predict_proba`."""
         return [self.class_names[i] for i in self.predict_proba(images).argmax(dim=1).tolist()]
 
@@ -68,8 +68,12 @@ class Predictor:
 
     def _pixels(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):
-            if picture.ndim != 3 or picture.shape[0] != 3:
-                raise UserError(f"a tensor must be pixels [3, height, width], and one is {list(picture.shape)}")
+            sides = self.classifier.clip.preprocess["size"]
+            shape = [3, sides, sides] if isinstance(sides, int) else [3, *sides]
+            if list(picture.shape) != shape:
+                raise UserError(f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}")
             return picture
+        if not isinstance(picture, str | Path | Image.Image):
+            raise UserError(f"an image must be a path, a PIL image or a tensor, and one is {type(picture).__name__}")
         image = to_rgb(picture) if isinstance(picture, Image.Image) else open_image(Path(picture))
         return self.classifier.clip.transform(image)

@@ -1,6 +1,6 @@
 """Pictures of a run and of a study, written as PNG files.
 
-Figures are made without pyplot, so nothing global changes and no display is needed; matplotlib is imported when the first
+Figures are made without pyplot: nothing global changes and no display is needed; matplotlib is imported when the first
 picture is drawn. Every function writes to a temporary file beside `path`, moves it into place and returns `path`.
 """
 
@@ -45,7 +45,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class (%)")
     shown = np.arange(0, classes, -(-classes // MOST_LABELS))
-    labels = [_label(class_names[index]) for index in shown]
+    labels = [_label(class_names[index]) for index in shown.tolist()]
     upright = 90 if max(map(len, labels)) > 3 or classes > MOST_CELLS_WITH_NUMBERS else 0
     axes.set_xticks(shown, labels, rotation=upright, fontsize=8)
     axes.set_yticks(shown, labels, fontsize=8)
@@ -96,7 +96,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
     """Loss, training accuracy and learning rate over the epochs.
 
     Args:
-        history: one record for each epoch with `epoch`, `loss`, `accuracy` (of the training images, a fraction) and `lr`.
+        history: one record for each epoch with `epoch`, `loss`, `accuracy` (of the training images) and `lr`.
         path: where the PNG goes.
     """
     figure, panels = _figures(3, 10.5, 3.2)
@@ -111,7 +111,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
         axes.plot(epochs, values, color=colour, linewidth=1.5, marker="o" if len(epochs) <= 25 else None, markersize=3)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("epoch")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params(axis="x", integer=True)
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.grid(alpha=0.25)
     panels[2].set_ylim(bottom=0)

@@ -23,7 +23,9 @@ def predictions_table(images: Sequence[str], class_names: Sequence[str], probabi
     for image, row in _rows(images, class_names, probabilities):
         best, *others = np.argsort(-row, kind="stable")
         following = f"{class_names[others[0]]} ({100 * row[others[0]]:.1f} %)" if others else ""
-        table.add_row(Text(image, overflow="fold"), Text(class_names[best]), f"{100 * row[best]:.1f} %", Text(following))
+        table.add_row(
+            Text(image, overflow="fold"), Text(class_names[best]), f"{100 * row[best]:.1f} %", Text(following)
+        )
     return table
 
 

@@ -9,8 +9,8 @@ CONFIDENCE = 0.95
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     """The mean of one value per seed, and half the width of its 95 % confidence interval.
 
-    The interval is Student's t with one degree of freedom less than there are values: the seeds are few and their spread is
-    estimated from them. One value has no spread, so its interval is None.
+    The interval is Student's t with one degree of freedom less than there are values: the seeds are few and their
+    spread is estimated from them. One value has no spread, so its interval is None.
 
     Raises:
         ValueError: there are no values.

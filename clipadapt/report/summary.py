@@ -38,7 +38,8 @@ def pictures(
     """Draw confusion matrix, per-class change and, where anything was fitted, learning curves into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     before, after = (
-        np.array([metrics[key].get(name, math.nan) for name in class_names]) for key in ("zero_shot_per_class", "per_class")
+        np.array([metrics[key].get(name, math.nan) for name in class_names])
+        for key in ("zero_shot_per_class", "per_class")
     )
     drawn = [
         draw.confusion_matrix(np.array(metrics["confusion"]), class_names, folder / "confusion.png"),

@@ -10,7 +10,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from clipadapt.data import Task
 
-NONE = "–"
+NONE = "-"
 
 
 class FewShotRow(TypedDict):
@@ -48,8 +48,8 @@ def views_text(views: int | None) -> str:
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """What a run will keep, compute at every step and train.
 
-    `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the shapes `trained`
-    of the learned tensors by name, their number `parameters` and its `share` of the backbone's.
+    `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the shapes
+    `trained` of the learned tensors by name, their number `parameters` and its `share` of the backbone's.
     """
     trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
     return _facts(
@@ -73,8 +73,8 @@ def cut_text(cut: str) -> str:
 def result_table(result: Mapping[str, Any]) -> Table:
     """Zero-shot against adapted, and what the adapting took.
 
-    `result` has `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart; `tests`, further accuracies by
-    test set; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
+    `result` has `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart; `tests`, further accuracies
+    by test set; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
     """
     table = Table("", "zero-shot", "adapted", "change", title="Result", title_justify="left", title_style="bold")
     for column in table.columns[1:]:
@@ -96,7 +96,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def tests_table(result: Mapping[str, Any]) -> Table:
     """Accuracy on each test set, zero-shot against adapted; `result` as of `result_table`."""
-    table = Table("test set", "zero-shot", "adapted", "change", title="Accuracy", title_justify="left", title_style="bold")
+    table = Table(
+        "test set", "zero-shot", "adapted", "change", title="Accuracy", title_justify="left", title_style="bold"
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     for name, scores in result["tests"].items():
@@ -134,7 +136,7 @@ def few_shot_table(rows: Sequence[FewShotRow], zero_shot: float | None) -> Table
     if zero_shot is not None:
         table.add_row("zero-shot", *[interval_text(zero_shot, None)] * len(shots))
     for method in dict.fromkeys(row["method"] for row in rows):
-        table.add_row(Text(method), *[cells[method, count] if (method, count) in cells else NONE for count in shots])
+        table.add_row(Text(method), *[cells.get((method, count), NONE) for count in shots])
     return table
 
 
@@ -166,15 +168,11 @@ def seconds_text(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _compare(
-    table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False
-) -> None:
+def _compare(table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False) -> None:
     change = 100 * (after - before)
     style = "" if math.isnan(change) or abs(change) < 0.05 else "green" if better * change > 0 else "red"
     shown = NONE if math.isnan(change) else f"{change:+.1f}"
-    table.add_row(
-        Text(label), percent_text(before), percent_text(after), Text(shown, style), end_section=end_section
-    )
+    table.add_row(Text(label), percent_text(before), percent_text(after), Text(shown, style), end_section=end_section)
 
 
 def _facts(title: str, facts: Mapping[str, str]) -> Table:

@@ -20,7 +20,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     assert paths, "there are no records"
     later = pytest.mark.xfail(strict=True, raises=LookupError, reason="its method is yet to come")
     metafunc.parametrize(
-        "path", [pytest.param(path, id=path.stem, marks=[later] if path.stem in TABLE["later"] else []) for path in paths]
+        "path",
+        [pytest.param(path, id=path.stem, marks=[later] if path.stem in TABLE["later"] else []) for path in paths],
     )
 
 

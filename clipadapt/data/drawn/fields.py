@@ -49,5 +49,7 @@ def centred(mask: Image.Image) -> np.ndarray:
     factor = span / max(mask.size)
     width, height = (max(2, round(side * factor)) for side in mask.size)
     canvas = Image.new("L", (RASTER, RASTER))
-    canvas.paste(mask.resize((width, height), Image.Resampling.BILINEAR), ((RASTER - width) // 2, (RASTER - height) // 2))
+    canvas.paste(
+        mask.resize((width, height), Image.Resampling.BILINEAR), ((RASTER - width) // 2, (RASTER - height) // 2)
+    )
     return np.asarray(canvas) > 127

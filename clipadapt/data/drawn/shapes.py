@@ -24,7 +24,7 @@ SHAPES = (
     "crescent",
     "arrow",
 )
-POLYGONS = {
+POLYGONS: dict[str, list[tuple[float, float]]] = {
     "square": [(-1, -1), (1, -1), (1, 1), (-1, 1)],
     "triangle": [(0, -1), (1, 0.8), (-1, 0.8)],
     "cross": [
@@ -53,7 +53,12 @@ def heart() -> list[tuple[float, float]]:
 
 def outline(name: str) -> list[tuple[float, float]]:
     """The corners (x right, y down) of a shape with one outline."""
-    computed = {"pentagon": (5, 1.0), "hexagon": (6, 1.0), "star": (10, 0.42), "circle": (90, 1.0)}
+    computed: dict[str, tuple[int, float]] = {
+        "pentagon": (5, 1.0),
+        "hexagon": (6, 1.0),
+        "star": (10, 0.42),
+        "circle": (90, 1.0),
+    }
     if name in computed:
         return regular(*computed[name])
     return heart() if name == "heart" else POLYGONS[name]

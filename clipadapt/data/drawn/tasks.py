@@ -87,9 +87,7 @@ def choose_ground(style: str, taken: list[str], random: np.random.RandomState) -
     if random.random_sample() < 0.55 or "black" in taken or "white" in taken:
         return neutral
     used = [np.asarray(COLOURS[name]) for name in taken]
-    apart = [
-        name for name in SHAPE_COLOURS if all(np.abs(np.asarray(COLOURS[name]) - rgb).max() > 110 for rgb in used)
-    ]
+    apart = [name for name in SHAPE_COLOURS if all(np.abs(np.asarray(COLOURS[name]) - rgb).max() > 110 for rgb in used)]
     return choose(random, apart) if apart else neutral
 
 
@@ -122,7 +120,8 @@ def chance_thing(style: str, random: np.random.RandomState) -> Thing:
 def chance_scene(random: np.random.RandomState) -> Scene:
     """A scene as pretraining draws them: one thing, or two shapes and how they lie."""
     style = STYLES[random.choice(len(STYLES), p=STYLE_SHARES)]
-    things, relation = (chance_thing(style, random),), None
+    things: tuple[Thing, ...] = (chance_thing(style, random),)
+    relation = None
     if things[0].kind == "shape" and random.random_sample() < 0.25:
         shape, colour = SEEN_PAIRS[random.randint(len(SEEN_PAIRS))]
         things, relation = (*things, Thing("shape", shape, colour)), choose(random, tuple(OPPOSITE))
