@@ -23,7 +23,7 @@ from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check, make_task
 from clipadapt.engine.fit import Diverged, Progress
-from clipadapt.engine.run import Plan, Run, accelerator_for, measure, peak_memory_mb
+from clipadapt.engine.run import DTYPES, Plan, Run, accelerator_for, measure, peak_memory_mb
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.predictors import Predictor
@@ -100,7 +100,7 @@ def spelled(value: Any) -> str:
         return "[" + ",".join(map(spelled, value)) + "]"
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
-    escaped = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + (found[2] and r'\"'), str(value))
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and r"\""), str(value))
     return f'"{escaped}"'
 
 
@@ -211,7 +211,7 @@ def _run(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | 
             prepared.fit(objective, progress, after)
         except Diverged as error:
             raise _diverged(error, progress, target) from None
-    metrics = measure(prepared, task.tests) | {
+    metrics = measure(prepared) | {
         "parameters": plan.parameters,
         "share": plan.share,
         "fit_seconds": progress.seconds,
@@ -326,6 +326,11 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     Raises:
         UserError: no run is there, one that isn't finished, or its backbone is not the one it was learned on.
     """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Predictor(_classifier(Path(directory), device, torch.float32, config_dir))
+
+
+def _classifier(directory: Path, device: str, dtype: torch.dtype, config_dir: str | Path | None) -> Classifier:
     result = read_result(directory)
     config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
     clip = CLIP.load(**result.config["backbone"])
@@ -335,11 +340,11 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
             f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
             f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
         )
-    clip.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    clip.to(device, dtype)
     task = SimpleNamespace(class_names=result.record["class_names"], templates=result.record["templates"])
     adaptation = adaptation_maker(config)(clip, task)
     adaptation.load_state_dict(result.tensors)
-    return Predictor(Classifier(clip, adaptation.to(clip.device), task.class_names))
+    return Classifier(clip, adaptation.to(clip.device), task.class_names)
 
 
 def evaluate_run(
@@ -365,10 +370,10 @@ def evaluate_run(
     config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
     settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
     accelerator = accelerator_for(settings)
-    classifier = load(directory, str(accelerator.device), config_dir).classifier
+    classifier = _classifier(Path(directory), str(accelerator.device), DTYPES[settings.precision], config_dir)
     task = _task(config if data is None else {**config, "data": data})
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
-    metrics = measure(Run(accelerator, classifier.clip, task, classifier, settings), task.tests)
+    metrics = measure(Run(accelerator, classifier.clip, task, classifier, settings))
     summary.show_tests(console or Console(), metrics)
     return metrics

@@ -1,8 +1,6 @@
 """The command line: fit, evaluate, predict, methods. Torch is imported once the settings are known to be right."""
 
-import csv
 import glob
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,11 +13,10 @@ from clipadapt.errors import UserError, nearest
 from clipadapt.help import COMMANDS, help_for
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import numpy as np
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("table", "csv", "json")
-SHOWN = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -124,7 +121,7 @@ def predict(words: Words) -> None:
     from clipadapt import api
 
     classifier = api.load(directory, config_dir=words.options.get("--config-dir"))
-    show(form, paths, classifier.class_names, classifier.predict_proba(paths).tolist())
+    show(form, paths, classifier.class_names, classifier.predict_proba(paths).numpy())
 
 
 def image_paths(given: str) -> list[str]:
@@ -147,34 +144,15 @@ def image_paths(given: str) -> list[str]:
     return found
 
 
-def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: Sequence[Sequence[float]]) -> None:
+def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray") -> None:
     """Write predictions: a table of the likeliest classes, or CSV or JSON with all of them."""
+    from clipadapt.report import predictions
+
     if form == "table":
-        make_console().print(prediction_table(paths, names, probabilities))
+        make_console().print(predictions.predictions_table(paths, names, probabilities))
         return
-    answers = [names[max(range(len(names)), key=row.__getitem__)] for row in probabilities]
-    rows = list(zip(paths, answers, probabilities, strict=True))
-    if form == "json":
-        keys = ("image", "class", "probabilities")
-        found = [
-            dict(zip(keys, (path, name, dict(zip(names, row, strict=True))), strict=True)) for path, name, row in rows
-        ]
-        say(json.dumps(found, indent=2, ensure_ascii=False))
-    elif first_process():
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerows([["image", "class", *names], *([path, name, *row] for path, name, row in rows)])
-
-
-def prediction_table(paths: Sequence[str], names: Sequence[str], probabilities: Sequence[Sequence[float]]) -> "Table":
-    """A line an image with its likeliest classes."""
-    from rich.table import Column, Table
-
-    ranks = ["class", *["then"] * (SHOWN - 1)][: len(names)]
-    table = Table(Column("image", overflow="fold"), *ranks)
-    for path, row in zip(paths, probabilities, strict=True):
-        best = sorted(range(len(names)), key=row.__getitem__, reverse=True)[:SHOWN]
-        table.add_row(path, *(f"{names[index]} {row[index]:.1%}" for index in best))
-    return table
+    write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[form]
+    say(write(paths, names, probabilities).rstrip("\n"))
 
 
 def methods(words: Words) -> None:

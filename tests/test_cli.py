@@ -8,19 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import clipadapt
 from clipadapt.cli import image_paths, main
 from clipadapt.errors import UserError
 
 ROOT = Path(clipadapt.__file__).resolve().parent.parent
-
-
-class Rows(list):
-    """Stands in for a tensor."""
-
-    def tolist(self) -> list:
-        return [*self]
 
 
 class Api(SimpleNamespace):
@@ -38,8 +32,8 @@ class Api(SimpleNamespace):
         self.evaluated.append((directory, data))
 
     def load(self, directory, config_dir=None):
-        rows = Rows([[0.25, 0.75], [0.9, 0.1]])
-        return SimpleNamespace(class_names=["cat", "dog"], predict_proba=lambda paths: Rows(rows[: len(paths)]))
+        rows = torch.tensor([[0.25, 0.75], [0.875, 0.125]])
+        return SimpleNamespace(class_names=["cat", "dog"], predict_proba=lambda paths: rows[: len(paths)])
 
 
 @pytest.fixture(autouse=True)
@@ -259,9 +253,12 @@ def test_predict(api, tmp_path, capsys):
     assert [(Path(row["image"]).name, row["class"]) for row in found] == [("a.png", "dog"), ("b.JPG", "cat")]
     assert found[0]["probabilities"] == {"cat": 0.25, "dog": 0.75}
     assert main(["predict", "run=.", "images=photos/*.png", "format=csv"]) == 0
-    assert capsys.readouterr().out.splitlines() == ["image,class,cat,dog", "photos/a.png,dog,0.25,0.75"]
+    assert capsys.readouterr().out.splitlines() == [
+        "image,class,probability,p(cat),p(dog)",
+        "photos/a.png,dog,0.75,0.25,0.75",
+    ]
     assert main(["predict", "run=.", "images=photos/a.png"]) == 0
-    assert "75.0%" in capsys.readouterr().out
+    assert "75.0 %" in capsys.readouterr().out
 
 
 def test_images_are_a_file_a_folder_or_a_pattern(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import open_clip
 import torch
+from open_clip.factory import load_state_dict
 from torch import Tensor, nn
 
 from clipadapt.backbone import tiny, towers
@@ -88,9 +89,12 @@ class CLIP:
                 f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null"
             )
         weights = tiny.weights() if pretrained == EMBEDDED else None
-        if pretrained not in (EMBEDDED, None):
-            weights = open_clip.load_state_dict(pretrained)
-        model = build(tiny.config(), weights)
+        try:
+            if pretrained not in (EMBEDDED, None):
+                weights = load_state_dict(pretrained)
+            model = build(tiny.config(), weights)
+        except Exception as error:  # a file that is no checkpoint may raise anything
+            raise _unloadable("tiny", pretrained, error) from error
         known = tiny.known_tokens() if pretrained == EMBEDDED else None
         return cls(model, open_clip.SimpleTokenizer(), source, known)
 
@@ -185,12 +189,18 @@ def _create(name: str, pretrained: str | None) -> Any:
         return open_clip.create_model(
             name, pretrained=pretrained, pretrained_text=False, require_pretrained=pretrained is not None
         )
-    except (OSError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].split(". ")[0]
-        raise UserError(
-            f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); connect to the network "
-            "once, name a checkpoint file with backbone.pretrained=FILE, or use backbone=tiny"
-        ) from error
+    except Exception as error:  # a file that is no checkpoint may raise anything
+        raise _unloadable(name, pretrained, error) from error
+
+
+def _unloadable(name: str, pretrained: str | None, error: Exception) -> UserError:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(":")
+    advice = (
+        "that file is no checkpoint of this backbone"
+        if pretrained is not None and Path(pretrained).is_file()
+        else "connect to the network once, name a checkpoint file with backbone.pretrained=FILE, or use backbone=tiny"
+    )
+    return UserError(f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); {advice}")
 
 
 def _find_tokenizer(name: str, offline: bool) -> Any:

@@ -12,6 +12,8 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+NO_LABEL = -1
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -45,12 +47,14 @@ def evaluate(
     """
     metrics = MetricCollection(
         {
-            "accuracy": MulticlassAccuracy(classes, average="micro"),
-            "calibration_error": MulticlassCalibrationError(classes, n_bins=15),
-            "confusion": MulticlassConfusionMatrix(classes),
+            "accuracy": MulticlassAccuracy(classes, average="micro", ignore_index=NO_LABEL),
+            "calibration_error": MulticlassCalibrationError(classes, n_bins=15, ignore_index=NO_LABEL),
+            "confusion": MulticlassConfusionMatrix(classes, ignore_index=NO_LABEL),
         },
         compute_groups=False,
     ).to(device)
+    nothing = torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
+    metrics.update(*nothing)  # a process without images has something to add, too
     for x, labels in batches:
         metrics.update(predict(x).float().softmax(dim=-1), labels)
     values = metrics.compute()

@@ -135,11 +135,16 @@ class Fit:
     def _check(self, totals: Tensor, epoch: int) -> None:
         bad = (~totals[:, 0].isfinite()).nonzero()
         if len(bad):
-            step = epoch * len(self.batches) + int(bad[0]) + 1
-            raise Diverged(
-                f"the loss became {float(totals[bad[0], 0])} at step {step} (epoch {epoch + 1}); what was learned up "
-                f"to epoch {epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
-            )
+            self._stop(f"the loss became {float(totals[bad[0], 0])}", epoch, int(bad[0]))
+        learned = self.learner.classifier.adaptation.parameters()
+        if not all(value.isfinite().all() for value in learned):
+            self._stop("what is learned became infinite", epoch, len(totals) - 1)
+
+    def _stop(self, what: str, epoch: int, step: int) -> None:
+        raise Diverged(
+            f"{what} at step {epoch * len(self.batches) + step + 1} (epoch {epoch + 1}); what was learned up to epoch "
+            f"{epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
+        )
 
     def _advice(self) -> str:
         return "" if self.accelerator.mixed_precision == "no" else ", or engine.precision=fp32"

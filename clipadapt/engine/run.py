@@ -2,7 +2,7 @@
 
 import math
 import resource
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,9 @@ class Run:
         """
         accelerator = accelerator_for(settings)
         if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
-            raise UserError(f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}")
+            raise UserError(
+                f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}"
+            )
         clip.to(accelerator.device, DTYPES[settings.precision])
         torch.manual_seed(task.seed)
         adaptation = make(clip, task.without_tests()).to(accelerator.device)
@@ -170,8 +172,8 @@ class Run:
             return Fresh(views, self.accelerator.device, self.settings.workers, cycle)
         return encode(self.classifier, views, len(self.task.support), range(cycle), self.settings.workers)
 
-    def evaluate(self, classifier: Classifier, split: Split) -> Evaluation:
-        """Measure a classifier on a test set, shared out over the processes."""
+    def evaluate(self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
+        """Measure a classifier on activations at its image cut and labels, shared out over the processes."""
         classifier.eval()
         with torch.no_grad(), self.accelerator.autocast():
             text = None if classifier.adaptation.conditional else classifier.class_weights()
@@ -179,8 +181,15 @@ class Run:
             def predict(x: Tensor) -> Tensor:
                 return classifier.output(x, classifier.image_cut, text).logits
 
-            batches = self._test_batches(classifier, split)
             return evaluate(predict, batches, len(classifier.class_names), self.accelerator.device)
+
+    def compare(self, zero_shot: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
+        """Measure zero-shot and the run's classifier on a test set; features that serve both are computed once."""
+        batches = list(self._test_batches(zero_shot, split))
+        before = self.evaluate(zero_shot, batches)
+        if self.classifier.image_cut == zero_shot.image_cut:
+            return before, self.evaluate(self.classifier, batches)
+        return before, self.evaluate(self.classifier, self._test_batches(self.classifier, split))
 
     def _test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         size, rank, processes = MICRO_BATCH, self.accelerator.process_index, self.accelerator.num_processes
@@ -192,37 +201,33 @@ class Run:
         return Classifier(self.clip, Adaptation(self.clip, self.task.without_tests()), self.task.class_names)
 
 
-def measure(run: Run, splits: dict[str, Split]) -> dict[str, Any]:
-    """Zero-shot against adapted on test sets; the first one's figures stand for the run.
+def measure(run: Run) -> dict[str, Any]:
+    """Zero-shot against adapted on the task's test sets; the first one's figures stand for the run.
 
     Returns:
-        `accuracy`, `calibration_error`, `per_class`, `confusion`, each with its `zero_shot_` counterpart, as fractions;
-        `tests`, by test set; `images`, the number tested.
+        `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
+        the same by test set; accuracies `per_class` and `zero_shot_per_class`; the `confusion` of the first test set.
     """
     zero_shot = run.zero_shot()
-    before = {name: run.evaluate(zero_shot, split) for name, split in splits.items()}
-    after = {name: run.evaluate(run.classifier, split) for name, split in splits.items()}
-    first = next(iter(splits))
-    names = run.task.class_names
+    measured = {name: run.compare(zero_shot, split) for name, split in run.task.tests.items()}
+    tests = {name: figures(before, after) for name, (before, after) in measured.items()}
+    first, (before, after) = next(iter(measured.items()))
+    return tests[first] | {
+        "tests": tests,
+        "per_class": by_class(run.task.class_names, after),
+        "zero_shot_per_class": by_class(run.task.class_names, before),
+        "confusion": after.confusion,
+    }
+
+
+def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
+    """The figures of one test set."""
     return {
-        "accuracy": after[first].accuracy,
-        "zero_shot_accuracy": before[first].accuracy,
-        "calibration_error": after[first].calibration_error,
-        "zero_shot_calibration_error": before[first].calibration_error,
-        "images": after[first].images,
-        "tests": {
-            name: {
-                "accuracy": after[name].accuracy,
-                "zero_shot_accuracy": before[name].accuracy,
-                "calibration_error": after[name].calibration_error,
-                "zero_shot_calibration_error": before[name].calibration_error,
-                "images": after[name].images,
-            }
-            for name in splits
-        },
-        "per_class": by_class(names, after[first]),
-        "zero_shot_per_class": by_class(names, before[first]),
-        "confusion": after[first].confusion,
+        "accuracy": after.accuracy,
+        "zero_shot_accuracy": before.accuracy,
+        "calibration_error": after.calibration_error,
+        "zero_shot_calibration_error": before.calibration_error,
+        "images": after.images,
     }
 
 

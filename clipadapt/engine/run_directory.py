@@ -61,7 +61,9 @@ class RunDirectory:
         if (self.path / CONFIG).is_file():
             self._check_same(identity(config), identity(self.config()))
             return
-        if self.path.exists() and (not self.path.is_dir() or any(file.suffix != ".part" for file in self.path.iterdir())):
+        if self.path.exists() and (
+            not self.path.is_dir() or any(file.suffix != ".part" for file in self.path.iterdir())
+        ):
             raise UserError(f"{self.path} is there and holds no run: choose another output folder, or move it away")
         self.path.mkdir(parents=True, exist_ok=True)
         write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))

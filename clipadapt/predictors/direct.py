@@ -71,7 +71,9 @@ class Predictor:
             sides = self.classifier.clip.preprocess["size"]
             shape = [3, sides, sides] if isinstance(sides, int) else [3, *sides]
             if list(picture.shape) != shape:
-                raise UserError(f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}")
+                raise UserError(
+                    f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}"
+                )
             return picture
         if not isinstance(picture, str | Path | Image.Image):
             raise UserError(f"an image must be a path, a PIL image or a tensor, and one is {type(picture).__name__}")

@@ -1,0 +1,250 @@
+"""What holds for every adaptation, checked for each YAML in conf/adaptation, some variants and two combinations."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from clipadapt import config
+from clipadapt.adaptations import Adaptation, ZeroShot
+from clipadapt.backbone.rows import Rows
+from clipadapt.classifier import Classifier
+from clipadapt.config.targets import TRUSTED, locate
+from clipadapt.engine.learner import Learner
+from clipadapt.errors import UserError
+from clipadapt.objectives import CrossEntropy
+from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
+
+NAMES = [*config.options("adaptation")]
+OF_CONTEXT = "method.adaptation."
+CASES = {name: [name] for name in NAMES} | {
+    "context, class-specific": ["context", f"{OF_CONTEXT}class_specific=true", f"{OF_CONTEXT}n_ctx=4"],
+    "context, middle": ["context", f"{OF_CONTEXT}class_token_position=middle", f"{OF_CONTEXT}n_ctx=5"],
+    "context, front": ["context", f"{OF_CONTEXT}class_token_position=front", f"{OF_CONTEXT}n_ctx=4"],
+    "context, words": ["context", f"{OF_CONTEXT}words=a photo of a"],
+    "zero_shot, one template": [
+        "zero_shot",
+        "method.adaptation.templates=['a {}']",
+        "method.adaptation.keep_hyphens=false",
+    ],
+    "context + padding": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.pixels=padding"],
+    "context + feature_adapter": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.image=feature_adapter"],
+}
+NEUTRAL = {  # settings that promise zero-shot logits
+    "feature_adapter": ["feature_adapter", "method.adaptation.ratio=0"],
+    "context": ["context", f"{OF_CONTEXT}words=a photo of a"],
+}
+LABELS = torch.tensor([0, 3, 1, 4])
+EACH = pytest.mark.parametrize("case", CASES)
+
+
+def classifier_of(case: str, device: str = "cpu") -> Classifier:
+    return Classifier(golden(device), adaptation(*CASES[case], device=device), CLASS_NAMES)
+
+
+def perturb(module: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator).to(parameter)
+
+
+def gradients(classifier: Classifier, pixels: Tensor) -> dict[str, Tensor]:
+    """Of a sum of the logits with fixed weights, which no softmax can saturate."""
+    learned = dict(classifier.adaptation.named_parameters())
+    if not learned:
+        return {}
+    logits = classifier(pixels)
+    weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits).sin()
+    return dict(zip(learned, torch.autograd.grad((logits * weights).sum(), [*learned.values()]), strict=True))
+
+
+def parts(module: Adaptation) -> Iterator[Adaptation]:
+    return (part for part in module.modules() if isinstance(part, Adaptation))
+
+
+def values(x: Tensor | Rows) -> Tensor:
+    return x.values if isinstance(x, Rows) else x
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_keys_are_its_parameters(name):
+    node: Any = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"adaptation/{name}.yaml"))
+    target = locate(node.pop("_target_"), TRUSTED)
+    parameters = [*inspect.signature(target).parameters.values()]
+    assert [parameter.name for parameter in parameters[:2]] == ["clip", "task"]
+    assert {parameter.name: parameter.default for parameter in parameters[2:]} == node
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_its_paper(name):
+    text = inspect.getdoc(type(adaptation(name))) or ""
+    assert re.search(r"\w+ (et al\.|& \w+),?[^)]* (19|20)\d\d", " ".join(text.split()))
+    assert re.search(r"arXiv:\d{4}\.\d{4,5}", text)
+
+
+@EACH
+def test_frozen_weights_stay_as_they_are(case):
+    classifier = classifier_of(case)
+    frozen = {name: weight.clone() for name, weight in classifier.clip.model.state_dict().items()}
+    learner = Learner(classifier, CrossEntropy()).train()
+    learned = [*learner.parameters()]
+    before = [parameter.clone() for parameter in learned]
+    losses, _ = learner(images(4), LABELS, "pixels")
+    if learned:
+        optimizer = torch.optim.AdamW(learned, lr=0.1, weight_decay=0.1)
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert all(not torch.equal(now, then) for now, then in zip(learned, before, strict=True))
+    assert all(torch.equal(weight, frozen[name]) for name, weight in classifier.clip.model.state_dict().items())
+    assert all(weight.grad is None and not weight.requires_grad for weight in classifier.clip.model.parameters())
+    assert not classifier.clip.model.training
+
+
+@EACH
+def test_every_parameter_has_a_gradient(case):
+    classifier = classifier_of(case)
+    perturb(classifier.adaptation)
+    found = gradients(classifier, images(4))
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in found.values())
+    trained = {id(parameter) for parameter in Learner(classifier, CrossEntropy()).parameters()}
+    assert trained == {id(parameter) for parameter in classifier.adaptation.parameters()}
+
+
+@EACH
+def test_the_state_is_what_was_learned(case):
+    classifier = classifier_of(case)
+    perturb(classifier.adaptation)
+    state = classifier.adaptation.state_dict()
+    learned = dict(classifier.adaptation.named_parameters()) | dict(classifier.adaptation.named_buffers())
+    assert state.keys() == learned.keys()
+    weights = {weight.data_ptr() for weight in classifier.clip.model.state_dict().values()}
+    assert not weights & {tensor.data_ptr() for tensor in state.values()}
+    again = classifier_of(case)
+    again.adaptation.load_state_dict(state, strict=True)
+    assert torch.equal(again(images(4)), classifier(images(4)))
+
+
+@EACH
+def test_from_the_cut_as_from_the_pixels(case):
+    classifier = classifier_of(case)
+    perturb(classifier.adaptation)
+    pixels = images(4)
+    start = classifier.prefix(pixels)
+    assert torch.equal(classifier(start, classifier.image_cut), classifier(pixels))
+    assert torch.equal(classifier.output(pixels, text=classifier.class_weights()).logits, classifier(pixels))
+
+
+@EACH
+@torch.no_grad()
+def test_nothing_before_the_cut_depends_on_what_is_learned(case):
+    classifier = classifier_of(case)
+    clip, built = classifier.clip, classifier.adaptation
+
+    def at_the_cuts() -> list[Tensor]:
+        rows = clip.tokenize(built.prompts(CLASS_NAMES))
+        image = clip.image.run(images(2), built.image_edits(), built.image_stages(), stop=classifier.image_cut)
+        text = clip.text.run(rows, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
+        return [image, values(text), classifier(images(2))]
+
+    before = at_the_cuts()
+    perturb(built)
+    after = at_the_cuts()
+    assert torch.equal(before[0], after[0]) and torch.equal(after[0], classifier.prefix(images(2)))
+    assert torch.equal(before[1], after[1]) and torch.equal(after[1], values(classifier.text_start))
+    if [*built.parameters()]:
+        assert not torch.equal(before[2], after[2])
+
+
+@EACH
+@torch.no_grad()
+def test_classes_have_no_order(case):
+    classifier = classifier_of(case)
+    perturb(classifier.adaptation)
+    expected, order = classifier(images(4)), [3, 0, 4, 2, 1]
+    for part in parts(classifier.adaptation):
+        if part.fixed_classes is None:
+            continue
+        part.fixed_classes = [CLASS_NAMES[i] for i in order]
+        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            if len(tensor) == len(CLASS_NAMES):
+                tensor.copy_(tensor[order].clone())
+    close(classifier.for_classes([CLASS_NAMES[i] for i in order])(images(4)), expected[:, order])
+
+
+@EACH
+@torch.no_grad()
+def test_a_batch_is_its_images(case):
+    classifier = classifier_of(case)
+    close(torch.cat([classifier(image[None]) for image in images(4)]), classifier(images(4)))
+
+
+@EACH
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_number_formats(case, dtype):
+    classifier = classifier_of(case)
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        logits = classifier(images(4))
+        found = gradients(classifier, images(4))
+    assert logits.dtype == torch.float32 and logits.isfinite().all()
+    close(logits, classifier(images(4)), 0.1)
+    assert all(gradient.dtype == torch.float32 and gradient.isfinite().all() for gradient in found.values())
+
+
+@EACH
+def test_other_classes_or_the_reason_why_not(case):
+    classifier = classifier_of(case)
+    owned = next((part.fixed_classes for part in parts(classifier.adaptation) if part.fixed_classes is not None), None)
+    if owned is None:
+        assert classifier.for_classes(["dog", "owl"])(images(4)).shape == (4, 2)
+    else:
+        with pytest.raises(UserError, match=r"belongs to the classes cat.*can't serve others"):
+            classifier.for_classes(["dog", "owl"])
+    assert classifier.for_classes(CLASS_NAMES)(images(4)).shape == (4, len(CLASS_NAMES))
+
+
+@EACH
+def test_it_compiles_as_one_graph(case):
+    classifier = classifier_of(case)
+    learner = Learner(classifier, CrossEntropy())
+    torch.compiler.reset()
+    compiled = torch.compile(learner, fullgraph=True, backend="eager")
+    start = classifier.prefix(images(4))
+    losses, logits = compiled(start, LABELS, classifier.image_cut)
+    expected_losses, expected = learner(start, LABELS, classifier.image_cut)
+    assert losses.keys() == expected_losses.keys()
+    close(logits, expected)
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+@torch.no_grad()
+def test_a_neutral_start_is_zero_shot(name):
+    zero_shot = ZeroShot(golden(), TASK, templates=None if name == "feature_adapter" else ["a photo of a {}."])
+    expected = Classifier(golden(), zero_shot, CLASS_NAMES)(images(4))
+    close(Classifier(golden(), adaptation(*NEUTRAL[name]), CLASS_NAMES)(images(4)), expected)
+
+
+@pytest.mark.gpu
+@EACH
+def test_in_bfloat16_on_the_gpu(case):
+    classifier = classifier_of(case, "cuda")
+    frozen = {name: weight.clone() for name, weight in classifier.clip.model.state_dict().items()}
+    perturb(classifier.adaptation)
+    pixels = images(4).cuda()
+    expected = classifier(pixels)
+    with torch.autocast("cuda", torch.bfloat16):
+        logits = classifier(pixels)
+        assert torch.equal(classifier(classifier.prefix(pixels), classifier.image_cut), logits)
+        found = gradients(classifier, pixels)
+    close(logits, expected, 0.1)
+    assert all(gradient.isfinite().all() and gradient.any() for gradient in found.values())
+    if found:
+        for parameter, gradient in zip(classifier.adaptation.parameters(), found.values(), strict=True):
+            parameter.grad = gradient
+        torch.optim.SGD(classifier.adaptation.parameters(), lr=0.1).step()
+    assert all(torch.equal(weight, frozen[name]) for name, weight in classifier.clip.model.state_dict().items())

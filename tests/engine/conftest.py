@@ -1,0 +1,10 @@
+"""The backbone of these tests."""
+
+import pytest
+
+from clipadapt.backbone.clip import CLIP
+
+
+@pytest.fixture(scope="session")
+def clip():
+    return CLIP.load("tiny", "embedded")

@@ -1,0 +1,141 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional
+
+from clipadapt.adaptations.base import ZeroShot
+from clipadapt.adaptations.visual import Padding
+from clipadapt.backbone.clip import CLIP
+from clipadapt.engine.batches import Batches
+from clipadapt.engine.fit import Diverged, Progress
+from clipadapt.engine.schedules import constant
+from clipadapt.errors import UserError
+from clipadapt.objectives import CrossEntropy
+from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, task
+
+MAKERS = {
+    "context": CONTEXT,
+    "features": FEATURES,
+    "pixels": partial(Padding, size=4),
+}
+
+
+class Failing(CrossEntropy):
+    """NaN at one call."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.left = call
+
+    def forward(self, output, labels):
+        self.left -= 1
+        return {
+            name: loss * (math.nan if self.left == 0 else 1) for name, loss in super().forward(output, labels).items()
+        }
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_accumulation_changes_nothing(clip, make):
+    whole = learned(clip, make=make)
+    assert distance(whole, learned(clip, make=make, epochs=0)) > 1e-6
+    for accumulate in (2, 3, 9):
+        assert distance(whole, learned(clip, make=make, accumulate=accumulate)) < 1e-6
+
+
+def test_an_uneven_last_batch_counts_each_image_once(clip):
+    changes = {"epochs": 1, "batch_size": 5, "optimizer": partial(torch.optim.SGD, lr=0.1), "schedule": constant}
+    found, done = fit(prepare(clip, **changes))
+    plain = prepare(clip, **changes)
+    pixels = torch.stack([clip.transform(image) for image in plain.task.support.images])
+    labels = torch.tensor(plain.task.support.labels)
+    optimizer = changes["optimizer"](plain.classifier.adaptation.parameters())
+    steps = [part.indices for (part,) in Batches(7, 5, 1, plain.task.seed).epoch(0)]
+    assert [len(step) for step in steps] == [5, 2]
+    total = 0.0
+    for step in steps:
+        loss = functional.cross_entropy(plain.classifier(pixels[step]), labels[step])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        total += len(step) * loss.item()
+    assert distance(found, plain.classifier.adaptation.state_dict()) < 1e-6
+    assert done.history[0]["loss"] == pytest.approx(total / 7, abs=1e-5)
+
+
+def test_history(clip):
+    _, done = fit(prepare(clip))
+    assert [row["epoch"] for row in done.history] == [1, 2, 3]
+    assert done.history[0]["lr"] == pytest.approx(1e-5)
+    assert done.history[1]["lr"] == 0.002
+    assert all(row["loss"] > 0 and 0 <= row["accuracy"] <= 1 for row in done.history)
+    assert done.epoch == 3
+
+
+def test_the_same_seed_gives_the_same_tensors(clip):
+    assert same(learned(clip, task(views=None)), learned(clip, task(views=None)))
+
+
+def test_the_backbone_stays_as_it_was(clip):
+    before = {name: value.clone() for name, value in clip.model.state_dict().items()}
+    learned(clip, make=MAKERS["pixels"])
+    assert same(before, clip.model.state_dict())
+    assert all(weight.grad is None for weight in clip.model.parameters())
+
+
+@pytest.mark.parametrize("optimizer", [SGD, partial(torch.optim.AdamW, lr=0.01)], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("make", [MAKERS["context"], MAKERS["pixels"]], ids=["context", "pixels"])
+def test_stopped_after_any_epoch_and_gone_on_with(clip, make, optimizer):
+    given = task(views=None)
+    states = []
+    changes = {"optimizer": optimizer}
+    whole, done = fit(
+        prepare(clip, given, make, **changes), after_epoch=lambda progress: states.append(vars(progress).copy())
+    )
+    for epoch in range(3):
+        state = states[epoch] | {"history": done.history[: epoch + 1]}
+        resumed, again = fit(prepare(clip, given, make, **changes), progress=Progress(**state))
+        assert same(whole, resumed)
+        assert again.history == done.history
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
+    clip = CLIP.load("tiny", "embedded")
+    good = learned(clip, make=MAKERS["context"], epochs=2, schedule=constant, precision=precision)
+    run = prepare(clip, epochs=4, schedule=constant, precision=precision)
+    progress = Progress()
+    with pytest.raises(Diverged, match=r"nan at step 6 \(epoch 3\); what was learned up to epoch 2 is kept") as caught:
+        fit(run, Failing(call=6), progress)
+    assert ("fp32" in str(caught.value)) == (precision != "fp32")
+    assert same(good, run.classifier.adaptation.state_dict())
+    assert same(good, progress.state["adaptation"])
+    assert all(value["momentum_buffer"].isfinite().all() for value in progress.state["optimizer"]["state"].values())
+    assert progress.epoch == 2 and len(progress.history) == 2
+
+
+def test_nan_in_the_first_epoch_leaves_the_start(clip):
+    run = prepare(clip, optimizer=partial(torch.optim.SGD, lr=1e38), schedule=constant)
+    start = {name: value.clone() for name, value in run.classifier.adaptation.state_dict().items()}
+    with pytest.raises(Diverged, match=r"at step \d+ \(epoch 1\)"):
+        fit(run)
+    assert same(start, run.classifier.adaptation.state_dict())
+
+
+def test_a_last_step_into_infinity_is_noticed(clip):
+    with pytest.raises(Diverged, match=r"what is learned became infinite at step 1 \(epoch 1\)"):
+        fit(prepare(clip, epochs=1, batch_size=7, optimizer=partial(torch.optim.SGD, lr=math.inf), schedule=constant))
+
+
+def test_nothing_to_learn_and_no_epochs(clip):
+    assert fit(prepare(clip, make=ZeroShot)) == ({}, Progress())
+    assert fit(prepare(clip, epochs=0))[1] == Progress()
+
+
+def test_a_rounded_backbone_is_refused():
+    clip = CLIP.load("tiny", "embedded")
+    prepare(clip, precision="bf16")
+    prepare(clip, precision="bf16")
+    with pytest.raises(UserError, match="load it again for fp32"):
+        prepare(clip)

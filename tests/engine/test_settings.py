@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+
+from clipadapt.engine import Settings
+from clipadapt.engine.schedules import constant, cosine
+
+
+def optimizer(rate=0.002):
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=rate)
+
+
+def rates(schedule, epochs):
+    found = []
+    for _ in range(epochs):
+        found.append(schedule.get_last_lr()[0])
+        schedule.optimizer.step()
+        schedule.step()
+    return found
+
+
+def test_cosine_is_coops():
+    expected = [1e-5] + [0.001 * (1 + math.cos(math.pi * (epoch - 1) / 50)) for epoch in range(1, 50)]
+    found = rates(cosine(optimizer(), 50), 50)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert found[1] == 0.002
+    assert found[-1] > 0
+
+
+def test_cosine_without_warmup_and_without_a_rate():
+    assert rates(cosine(optimizer(), 2, warmup_epochs=0), 2) == pytest.approx([0.002, 0.001])
+    assert rates(cosine(optimizer(0.0), 2), 2) == [0, 0]
+
+
+def test_constant():
+    assert rates(constant(optimizer(), 3), 3) == [0.002] * 3
+
+
+def test_schedule_goes_on_where_it_stood():
+    whole = rates(cosine(optimizer(), 10), 10)
+    first = cosine(optimizer(), 10)
+    begun = rates(first, 4)
+    resumed = cosine(optimizer(), 10)
+    resumed.optimizer.load_state_dict(first.optimizer.state_dict())
+    resumed.load_state_dict(first.state_dict())
+    assert begun + rates(resumed, 6) == whole
+
+
+@pytest.mark.parametrize(("shots", "epochs"), [(1, 50), (2, 100), (3, 100), (4, 100), (7, 100), (8, 200), (99, 200)])
+def test_epochs_by_shots(shots, epochs):
+    table = {1: 50, 2: 100, 4: 100, 8: 200}
+    assert Settings(epochs=table, optimizer=optimizer, schedule=cosine).epochs_for(shots) == epochs
+
+
+def test_epochs_below_the_table_and_without_one():
+    assert Settings(epochs={4: 7, 8: 9}, optimizer=optimizer, schedule=cosine).epochs_for(1) == 7
+    assert Settings(epochs=3, optimizer=optimizer, schedule=cosine).epochs_for(16) == 3

@@ -1,0 +1,93 @@
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from clipadapt.report import predictions, tables
+from clipadapt.report.statistics import mean_interval
+
+RESULT = {
+    "accuracy": 0.9,
+    "zero_shot_accuracy": 0.7,
+    "calibration_error": 0.03,
+    "zero_shot_calibration_error": 0.05,
+    "per_class": {"cat": 1.0, "dog": 0.8},
+    "zero_shot_per_class": {"cat": 0.5, "dog": 0.9},
+    "tests": {
+        "test": {"accuracy": 0.9, "zero_shot_accuracy": 0.7},
+        "sketch": {"accuracy": 0.6, "zero_shot_accuracy": 0.65},
+    },
+    "parameters": 2048,
+    "share": 0.00026,
+    "seconds": 75.0,
+    "peak_memory_mb": 512.0,
+    "processes": 2,
+}
+
+
+def text_of(table) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(table)
+    return console.file.getvalue()
+
+
+def test_the_result_shows_what_was_gained_and_what_it_took():
+    text = text_of(tables.result_table(RESULT))
+    for part in ("70.0 %", "90.0 %", "+20.0", "on sketch", "-5.0", "2,048", "0.026 %", "1 min 15 s", "512 MB"):
+        assert part in text
+
+
+def test_classes_are_listed_with_their_change():
+    text = text_of(tables.per_class_table(RESULT))
+    assert "+50.0" in text and "-10.0" in text
+
+
+def test_of_many_classes_those_that_changed_most_are_listed():
+    before = {f"class {i}": 0.5 for i in range(100)}
+    after = {name: 0.5 + i / 1000 for i, name in enumerate(before)}
+    text = text_of(tables.per_class_table({"per_class": after, "zero_shot_per_class": before}, limit=3))
+    assert "class 99" in text and "class 96" not in text
+
+
+def test_the_plan_names_cuts_and_what_is_kept():
+    plan = {
+        "image_cut": "features",
+        "text_cut": "words",
+        "kept": "features of 160 images, 0.1 MB",
+        "every_step": "text tower from words; logits",
+        "trained": {"context": [16, 128]},
+        "parameters": 2048,
+        "share": 0.00026,
+    }
+    text = text_of(tables.plan_table(plan))
+    assert "frozen throughout" in text and "frozen up to words" in text and "context [16, 128]" in text
+
+
+def test_few_shot_rows_stand_under_their_shots():
+    rows = [
+        {"method": "CoOp", "shots": 1, "mean": 0.5, "interval": 0.1},
+        {"method": "CoOp", "shots": 16, "mean": 0.8, "interval": None},
+    ]
+    text = text_of(tables.few_shot_table(rows, 0.4))
+    assert "50.0 ± 10.0" in text and "80.0" in text and "40.0" in text
+
+
+def test_the_interval_is_students():
+    mean, half = mean_interval([0.1, 0.2, 0.3])
+    assert mean == pytest.approx(0.2)
+    assert half == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    assert mean_interval([0.4]) == (0.4, None)
+
+
+def test_predictions_are_a_table_csv_or_json():
+    probabilities = np.array([[0.25, 0.75], [0.875, 0.125]])
+    paths, names = ["a.png", "b.png"], ["cat", "dog"]
+    assert "75.0 %" in text_of(predictions.predictions_table(paths, names, probabilities))
+    rows = list(csv.DictReader(io.StringIO(predictions.predictions_csv(paths, names, probabilities))))
+    assert rows[0] == {"image": "a.png", "class": "dog", "probability": "0.75", "p(cat)": "0.25", "p(dog)": "0.75"}
+    found = json.loads(predictions.predictions_json(paths, names, probabilities))
+    assert found[1]["class"] == "cat" and found[1]["probabilities"] == {"cat": 0.875, "dog": 0.125}

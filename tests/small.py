@@ -1,0 +1,41 @@
+"""What the tests share: the golden tiny CLIP, a small task, images."""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clipadapt import config
+from clipadapt.adaptations import Adaptation
+from clipadapt.api import adaptation_maker
+from clipadapt.backbone.clip import CLIP
+from tests.golden.quantities import tiny
+
+CLASS_NAMES = ["cat", "golden retriever", "tree_frog", "T-shirt", "aeroplane"]
+TASK = SimpleNamespace(class_names=CLASS_NAMES, templates=["a photo of a {}.", "a drawing of the {}."])
+
+
+@cache
+def golden(device: str = "cpu", dtype: torch.dtype = torch.float32) -> CLIP:
+    """The tiny CLIP of the golden records, one for all tests."""
+    return tiny(0, device).to(device, dtype)
+
+
+def images(count: int, size: int = 32) -> Tensor:
+    """Pixels `[count, 3, size, size]`, always the same."""
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def adaptation(name: str, *overrides: str, device: str = "cpu", task: Any = TASK) -> Adaptation:
+    """An adaptation as composed from conf/adaptation and overrides, on the golden CLIP."""
+    settings = config.compose(["method=zero_shot", f"adaptation@method.adaptation={name}", *overrides])
+    torch.manual_seed(0)
+    return adaptation_maker(settings)(golden(device), task).to(device)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
+    """Equal up to rounding, relative to the largest of the expected values."""
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= tolerance * expected.abs().max()

@@ -1,0 +1,84 @@
+"""Two processes give what one gives."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import clipadapt
+from clipadapt.cli import main
+
+SETTINGS = ["-m", "engine.cpu=true", "engine.workers=0", "engine.epochs=3"]
+CASES = {
+    # 30 images: the last batch of 7 has 2, that of 29 has 1 and leaves one process without
+    "batches": ["shots=3", "method.adaptation.n_ctx=4", "engine.batch_size=7,29", "engine.accumulate=1,2"],
+    # test sets of one batch of features: the other process has nothing to measure
+    "few images, then again": [
+        *(
+            "data=drawn",
+            "data.train_per_class=3",
+            "data.validation_per_class=1",
+            "data.test_images=12",
+            "data.views=null",
+        ),
+        *("shots=1", "method=visual_prompting", "engine.batch_size=5", "engine.optimizer.lr=1", "rerun=false,true"),
+    ],
+}
+
+
+def two_processes(words):
+    """Stdout of a command line run by torchrun."""
+    root = str(Path(clipadapt.__file__).parent.parent)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "clipadapt",
+    ]
+    done = subprocess.run([*torchrun, *words], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def runs(output):
+    return {path.parent.relative_to(output): path.parent for path in output.rglob("result.json")}
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
+def test_two_processes_agree_with_one(tmp_path, words):
+    said = two_processes([*SETTINGS, *words, f"output={tmp_path / 'two'}"])
+    assert main([*SETTINGS, *words, f"output={tmp_path / 'one'}"]) == 0
+    one, two = runs(tmp_path / "one"), runs(tmp_path / "two")
+    assert one.keys() == two.keys() and len(one) in (1, 4)
+    for name in one:
+        assert_agree(one[name], two[name])
+    times = 4 if len(one) == 4 else 2
+    assert said.count("Plan") == said.count("Saved in") == times
+
+
+def assert_agree(one, two):
+    results = [json.loads((directory / "result.json").read_text()) for directory in (one, two)]
+    assert [result["processes"] for result in results] == [1, 2]
+    tensors = [load_file(directory / "adaptation.safetensors") for directory in (one, two)]
+    assert tensors[0].keys() == tensors[1].keys()
+    assert max((tensors[0][name] - tensors[1][name]).abs().max() for name in tensors[0]) < 1e-4
+    for test, figures in results[0]["tests"].items():
+        other = results[1]["tests"][test]
+        assert figures["images"] == other["images"]
+        for key in ("accuracy", "zero_shot_accuracy", "calibration_error"):
+            assert figures[key] == pytest.approx(other[key], abs=0.002)
+    histories = [(directory / "metrics.jsonl").read_text().splitlines() for directory in (one, two)]
+    assert len(histories[0]) == len(histories[1]) == 3
+    for left, right in zip(*histories, strict=True):
+        assert json.loads(left) == pytest.approx(json.loads(right), abs=1e-4)
+    assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
