@@ -11,21 +11,26 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from accelerate import Accelerator
 from open_clip.transform import PreprocessCfg
+from PIL import Image
 from safetensors.torch import save_file
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from clipadapt.backbone import towers
-from clipadapt.backbone.clip import build
+import clipadapt
+from clipadapt.backbone import tiny, towers
+from clipadapt.backbone.clip import CLIP, build
 from clipadapt.backbone.rows import Layout, Rows, pack
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.data import drawn
@@ -198,8 +203,51 @@ def export(pair: Pair, seen: list[int], recipe: Recipe, out: Path) -> None:
     state["token_embedding.ids"] = torch.tensor(seen, dtype=torch.int32)
     out.mkdir(parents=True, exist_ok=True)
     save_file(state, out / "model.safetensors")
-    card = {"model": CONFIG, "recipe": asdict(recipe), "data": "clipadapt.data.drawn, seed 0"}
+    card = {"model": CONFIG, "recipe": asdict(recipe), "data": "clipadapt.data.drawn", "figures": {}}
     (out / "card.json").write_text(json.dumps(card, indent=2) + "\n")
+    os.chmod(out / "model.safetensors", 0o644)
+
+
+def figures() -> dict[str, float]:
+    """What the embedded weights can do, as fractions: zero-shot on drawings and on real digits, and linear probes.
+
+    Drawings are of the test split, which pretraining never draws from. The digits are the last 797 of scikit-learn's; a
+    probe is a logistic regression on 16 images a class, its inputs scaled as one, the mean of 5 samples.
+    """
+    backbone = clipadapt.load_backbone("tiny")
+    found = {name: zero_shot_metrics(backbone, name, 600)["accuracy"] for name in ("shapes", "glyphs")}
+    pairs = zero_shot_metrics(backbone, "pairs", 1200)["per_class"]
+    for kind, group in (("seen pairs", drawn.SEEN_PAIRS), ("held-out pairs", drawn.HELD_OUT_PAIRS)):
+        found[kind] = float(np.mean([pairs[f"{colour} {shape}"] for shape, colour in group]))
+    task = clipadapt.load_task("digits")
+    found["digits"] = clipadapt.finetune(backbone, task, "zero_shot").metrics["accuracy"]
+    return found | probes(backbone)
+
+
+def zero_shot_metrics(backbone: CLIP, name: str, images: int) -> dict[str, Any]:
+    """Zero-shot on a drawn task's main style."""
+    task = clipadapt.load_task("drawn", shots=1, name=name, test_images=images)
+    return clipadapt.finetune(backbone, replace(task, tests={"test": task.tests["test"]}), "zero_shot").metrics
+
+
+def probes(backbone: CLIP) -> dict[str, float]:
+    """16-shot linear probes on the digits: on raw pixels and on the backbone's features, in the same way."""
+    pool, labels = load_digits(return_X_y=True)
+    tasks = [clipadapt.load_task("digits", shots=16, seed=seed) for seed in range(1, 6)]
+    images = [Image.fromarray((x.reshape(8, 8) * 255 / 16).round().astype(np.uint8)).convert("RGB") for x in pool]
+    with torch.no_grad():
+        features = backbone.image.run(torch.stack([backbone.transform(image) for image in images])).numpy()
+    return {
+        f"linear probe on {name}": float(np.mean([probe(values, labels, task.support_indices) for task in tasks]))
+        for name, values in (("pixels", pool), ("features", features))
+    }
+
+
+def probe(values: np.ndarray, labels: np.ndarray, support: list[int]) -> float:
+    """Accuracy on the last 797 of a classifier fitted to the support set."""
+    values = values / values[support].std()
+    classifier = LogisticRegression(max_iter=2000).fit(values[support], labels[support])
+    return float(classifier.score(values[1000:], labels[1000:]))
 
 
 def main() -> None:
@@ -211,8 +259,10 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     recipe = Recipe(steps=arguments.steps)
-    pair, seen = train(recipe, arguments.work)
-    export(pair, seen, recipe, arguments.out)
+    export(*train(recipe, arguments.work), recipe, arguments.out)
+    if arguments.out.resolve() == tiny.HERE:
+        card = json.loads((tiny.HERE / "card.json").read_text()) | {"figures": figures()}
+        (tiny.HERE / "card.json").write_text(json.dumps(card, indent=2) + "\n")
 
 
 if __name__ == "__main__":
