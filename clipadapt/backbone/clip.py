@@ -222,7 +222,9 @@ def _image_tower(model: Any) -> towers.Tower:
         return towers.vision_transformer(visual)
     if towers.is_modified_resnet(visual):
         return towers.modified_resnet(visual)
-    return towers.opaque_image_tower(lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype)))
+    return towers.opaque_image_tower(
+        lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype), normalize=False)
+    )
 
 
 def _text_parts(model: Any) -> SimpleNamespace:
