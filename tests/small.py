@@ -9,8 +9,8 @@ from torch import Tensor
 
 from clipadapt import config
 from clipadapt.adaptations import Adaptation
-from clipadapt.api import adaptation_maker
 from clipadapt.backbone.clip import CLIP
+from clipadapt.runs import adaptation_maker
 from tests.golden.quantities import tiny
 
 CLASS_NAMES = ["cat", "golden retriever", "tree_frog", "T-shirt", "aeroplane"]

@@ -9,6 +9,7 @@ from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import identity, run_directory
 from clipadapt.config.launching import launch, recipe
 from clipadapt.config.tree import conf_dir, options, own_modules
+from clipadapt.config.words import setting
 
 __all__ = [
     "build",
@@ -23,4 +24,5 @@ __all__ = [
     "raise_all",
     "recipe",
     "run_directory",
+    "setting",
 ]

@@ -20,9 +20,9 @@ WITHOUT_EFFECT = (
     "config_dir",
     "engine.cpu",
     "engine.workers",
+    "engine.checkpoint_seconds",
 )
-"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named; on
-what it is computed, what is kept meanwhile."""
+"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 

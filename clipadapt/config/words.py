@@ -1,8 +1,11 @@
 """The command line's words, before Hydra sees them: options, settings, and advice on what is neither."""
 
 import difflib
-from collections.abc import Callable, Iterable, Sequence
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from clipadapt.errors import UserError
 
@@ -92,3 +95,20 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
     dotted = f"{parent}." if parent else ""
     beside = sorted({name[len(dotted) :].partition(".")[0] for name in known if name.startswith(dotted)})
     return f"{advice}(known{f' below {parent}' if parent else ''}: {', '.join(beside)})"
+
+
+def setting(key: str, value: Any) -> str:
+    """A Python value as a setting of the command line."""
+    return f"{key}={spelled(value)}"
+
+
+def spelled(value: Any) -> str:
+    """A Python value in the grammar of the command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{spelled(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(spelled, value)) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and r"\""), str(value))
+    return f'"{escaped}"'

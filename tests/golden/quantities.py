@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt import config
-from clipadapt.api import adaptation_maker, setting
 from clipadapt.backbone.clip import CLIP, build
 from clipadapt.classifier import Classifier
+from clipadapt.config import setting
 from clipadapt.engine.activations import Kept
 from clipadapt.engine.batches import Batches
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
+from clipadapt.runs import adaptation_maker
 from tests.golden import tiny_clip
 
 HERE = Path(__file__).parent
