@@ -10,7 +10,7 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task
+from clipadapt.data.tasks import Task, check
 from clipadapt.engine.run import DTYPES, Run, accelerator_for, measure
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
@@ -59,7 +59,9 @@ def load_task(
     """
     overrides = [f"data={source}", f"shots={shots}", f"seed={seed}"]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
-    return task_of(configuration.compose(overrides, config_dir))
+    task = task_of(configuration.compose(overrides, config_dir))
+    check(task)
+    return task
 
 
 def finetune(
@@ -110,6 +112,7 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
         return result
     task = task_of(config)
     backbone = CLIP.load(**config["backbone"])
+    check(task)  # last, as it looks at every image file
     if not target.finished:
         return carry_out(config, backbone, task, target, console)
     fresh = target.beside()
@@ -162,6 +165,7 @@ def evaluate_run(
     accelerator = accelerator_for(settings)
     classifier = learned_classifier(Path(directory), str(accelerator.device), DTYPES[settings.precision], config_dir)
     task = task_of(config if data is None else {**config, "data": data})
+    check(task)
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
     metrics = measure(Run(accelerator, classifier.clip, task, classifier, settings))

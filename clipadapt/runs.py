@@ -19,7 +19,7 @@ from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task, check, make_task
+from clipadapt.data.tasks import Task, make_task
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.run import Plan, Run, measure, peak_memory_mb
 from clipadapt.engine.run_directory import RunDirectory
@@ -63,15 +63,13 @@ class Result:
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
-    """The task that composed settings describe, its images looked at."""
+    """The task that composed settings describe."""
     node = config["data"]
     if "_target_" not in node:
         raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     plain = {key: value for key, value in node.items() if key != "views"}
     source = configuration.build(plain, allowed=config["allowed_targets"])
-    task = make_task(source, config["shots"], config["seed"], node["views"])
-    check(task)
-    return replace(task, origin=dict(node))
+    return replace(make_task(source, config["shots"], config["seed"], node["views"]), origin=dict(node))
 
 
 def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console) -> Result:
