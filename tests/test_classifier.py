@@ -130,3 +130,11 @@ def test_an_adaptation_of_another_backbone_is_refused():
     opaque = SimpleNamespace(text=golden().image)
     with pytest.raises(UserError, match="no point 'words'"):
         Context(opaque, TASK)
+
+
+def test_a_context_from_words_is_shared_and_needs_words():
+    with pytest.warns(UserWarning, match="class_specific has no effect"):
+        context = Context(golden(), TASK, class_specific=True, words="a photo of a")
+    assert context.context.ndim == 2 and context.fixed_classes is None
+    with pytest.raises(UserError, match="no words"):
+        Context(golden(), TASK, words=" ")

@@ -1,5 +1,6 @@
 """Learned context: vectors in the place of a prompt's words."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
@@ -26,10 +27,11 @@ class Context(Adaptation):
         class_token_position: where the class name stands relative to the context.
         class_specific: one context per class instead of one for all.
         words: words whose embeddings start the context, and whose number replaces `n_ctx`; normal with deviation 0.02
-            where None. Tokens beyond one per word stay as they are (as the authors' code has it).
+            where None. As in the authors' code, tokens beyond one per word stay as they are, and such a context is
+            shared by all classes whatever `class_specific` says; a warning says so.
 
     Raises:
-        UserError: the text tower's words can't be edited, or class-specific contexts are to start from words.
+        UserError: the text tower's words can't be edited, or there are no words in `words`.
     """
 
     def __init__(
@@ -44,22 +46,22 @@ class Context(Adaptation):
         super().__init__(clip, task)
         clip.text.cut(["words"])
         self.class_token_position = class_token_position
-        self.class_specific = class_specific
+        self.class_specific = class_specific and words is None
         self.words: list[int] = []
         self.leftover: list[int] = []
-        if class_specific:
-            self.fixed_classes = list(task.class_names)
-        if words is None:
-            shape = (len(task.class_names), n_ctx) if class_specific else (n_ctx,)
-            self.context = nn.Parameter(0.02 * torch.randn(*shape, clip.text_width or 0))
+        if words is not None:
+            if class_specific:
+                warnings.warn("class_specific has no effect on a context that starts from words", stacklevel=2)
+            self._start_from(clip, spaced(words))
             return
         if class_specific:
-            raise UserError(
-                "a context that starts from words is shared by all classes: set class_specific=false or words=null"
-            )
-        self._start_from(clip, spaced(words))
+            self.fixed_classes = list(task.class_names)
+        shape = (len(task.class_names), n_ctx) if class_specific else (n_ctx,)
+        self.context = nn.Parameter(0.02 * torch.randn(*shape, clip.text_width or 0))
 
     def _start_from(self, clip: CLIP, words: str) -> None:
+        if not words.strip():
+            raise UserError("there are no words to start the context from: give some, or words=null for a random start")
         tokens = clip.tokenizer.encode(words)
         count = len(words.split())
         embedded = clip.text.run(clip.arrange([[*tokens, 0]], (1, 1)), stop="words").values
