@@ -113,11 +113,21 @@ class Composed(Adaptation):
         self.parts = nn.ModuleDict(parts)
         self.conditional = any(part.conditional for part in parts.values())
         self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
-        self.prompts = self._only("prompts").prompts  # type: ignore[method-assign]
-        self.classes = self._only("classes").classes  # type: ignore[method-assign]
-        self.logits = self._only("logits").logits  # type: ignore[method-assign]
+        self.own = {method: self._only(method) for method in ("prompts", "classes", "logits")}
         self.image_stages()
         self.text_stages()
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """The prompts of the one part that writes them."""
+        return self.own["prompts"].prompts(names)
+
+    def classes(self, text: Tensor) -> Tensor:
+        """Class weights as the one part with a way of its own makes them."""
+        return self.own["classes"].classes(text)
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Logits as the one part with a way of its own makes them."""
+        return self.own["logits"].logits(image, text, scale)
 
     def _only(self, method: str) -> Adaptation:
         """The one part that has its own way of doing this; the first part if none has."""

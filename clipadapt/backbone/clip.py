@@ -4,18 +4,17 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 
 import open_clip
 import torch
 from open_clip.factory import load_state_dict
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipadapt.backbone import tiny, towers
-from clipadapt.backbone.attention import is_plain_block
 from clipadapt.backbone.network import hub, quiet
-from clipadapt.backbone.rows import Layout, Prompt, Rows, Token, pack, whole
+from clipadapt.backbone.rows import Prompt, Rows, Token
+from clipadapt.backbone.text import TextParts
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.errors import UserError, nearest
 
@@ -49,13 +48,13 @@ class CLIP:
         self.source = source
         self.known_tokens = known_tokens
         self.scale = float(model.logit_scale.detach().exp())
-        self._text = _text_parts(model)
+        self._text = TextParts(model)
         self._tokenizer = tokenizer
         self.image = _image_tower(model)
-        self.text = _text_tower(model, self._text)
+        self.text = self._text.tower(model)
         self.image_width = model.visual.conv1.out_channels if "patches" in self.image.points else None
-        self.text_width = self._text.positional_embedding.shape[-1] if "words" in self.text.points else None
-        self.width = _joint_width(model, self._text)
+        self.text_width = self._text.text_width
+        self.width = self._text.joint_width or getattr(model.visual, "output_dim", None)
         self.preprocess = open_clip.model.get_model_preprocess_cfg(model)
         settings = open_clip.transform.PreprocessCfg(**self.preprocess)
         self.transform = open_clip.transform.image_transform_v2(settings, is_train=False)
@@ -146,11 +145,7 @@ class CLIP:
             placeholder: token id that stands where a learned vector goes.
             pad: token id after the end, where the tower reads whole sequences.
         """
-        layout = (
-            pack(sequences, shape, placeholder)
-            if self._text.packs
-            else _arrange_whole(self._text, sequences, shape, placeholder, pad)
-        ).to(self.device)
+        layout = self._text.arrange(sequences, shape, placeholder, pad).to(self.device)
         return Rows(layout.ids, layout)
 
     def _warn_unknown(self, tokens: set[int]) -> None:
@@ -225,72 +220,6 @@ def _image_tower(model: Any) -> towers.Tower:
     return towers.opaque_image_tower(
         lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype), normalize=False)
     )
-
-
-def _text_parts(model: Any) -> SimpleNamespace:
-    """The text transformer's parts, wherever the model keeps them, and how it reads a sequence."""
-    text = getattr(model, "text", model)
-    cls_emb = getattr(text, "cls_emb", None)
-    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
-    causal = getattr(text, "attn_mask", None) is not None
-    return SimpleNamespace(
-        module=text,
-        token_embedding=getattr(text, "token_embedding", None),
-        positional_embedding=getattr(text, "positional_embedding", None),
-        transformer=getattr(text, "transformer", None),
-        ln_final=getattr(text, "ln_final", None),
-        text_projection=getattr(text, "text_projection", None),
-        cls_emb=cls_emb,
-        context_length=getattr(text, "context_length", 77),
-        pool=pool,
-        packs=causal and cls_emb is None and pool in ("argmax", "eos"),
-    )
-
-
-def _text_tower(model: Any, parts: SimpleNamespace) -> towers.Tower:
-    blocks = getattr(parts.transformer, "resblocks", [])
-    known = parts.token_embedding is not None and parts.ln_final is not None and len(blocks) > 0
-    if known and all(map(is_plain_block, blocks)):
-        return towers.text_transformer(parts)
-    parts.packs, parts.cls_emb = False, None
-    return towers.opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False))
-
-
-def _arrange_whole(
-    text: SimpleNamespace, sequences: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int, pad: int
-) -> Layout:
-    """Pad every prompt to the context length; a class token takes one more row."""
-    length = text.context_length
-    padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
-    ids = torch.tensor(
-        [[token if isinstance(token, int) else token.id(placeholder) for token in row] for row in padded]
-    )
-    extra = [] if text.cls_emb is None else [pad]
-    reads = {"last": [length - 1] * len(ids), "first": [0] * len(ids)}.get(text.pool, [len(s) - 1 for s in sequences])
-    if extra:
-        reads = [length] * len(ids)
-    return whole([[*row, *extra] for row in padded], shape, placeholder, _whole_mask(text, ids), reads)
-
-
-def _whole_mask(text: SimpleNamespace, ids: Tensor) -> Tensor | None:
-    """Which token sees which in padded ids `[N, length]`, as open_clip builds it."""
-    module = text.module
-    mask = getattr(module, "attn_mask", None)
-    visible = None if mask is None else mask.cpu() == 0
-    if text.cls_emb is None and not getattr(module, "use_pad_mask", False):
-        return visible
-    rows = ids.shape[1] + (text.cls_emb is not None)
-    padding = module._build_additive_mask(ids, rows, torch.float32).unflatten(0, (len(ids), -1))[:, :1] == 0
-    return padding if visible is None else padding & visible
-
-
-def _joint_width(model: Any, text: SimpleNamespace) -> int | None:
-    projection = text.text_projection
-    if isinstance(projection, nn.Linear):
-        return projection.out_features
-    if isinstance(projection, Tensor):
-        return projection.shape[-1]
-    return getattr(model.visual, "output_dim", None)
 
 
 def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:

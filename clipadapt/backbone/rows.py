@@ -190,7 +190,7 @@ def _lay_out(
         tokens += prompt[prefix:]
         positions += range(prefix, len(prompt))
         classes += [n // shape[1]] * own
-    slots = [row for row, token in enumerate(tokens) if isinstance(token, Slot)]
+    slots = [(row, token.index) for row, token in enumerate(tokens) if isinstance(token, Slot)]
     return Layout(
         ids=torch.tensor([token.id(placeholder) if isinstance(token, Slot) else token for token in tokens]),
         positions=torch.tensor(positions),
@@ -198,9 +198,9 @@ def _lay_out(
         grid=grid,
         own=filled.flatten().nonzero().flatten(),
         ends=torch.tensor([grid[n, len(prompt) - prefix - 1] for n, prompt in enumerate(prompts)]),
-        slots=torch.tensor(slots, dtype=torch.long),
-        slot_index=torch.tensor([tokens[row].index for row in slots], dtype=torch.long),  # type: ignore[union-attr]
-        slot_class=torch.tensor([classes[row] for row in slots], dtype=torch.long),
+        slots=torch.tensor([row for row, _ in slots], dtype=torch.long),
+        slot_index=torch.tensor([index for _, index in slots], dtype=torch.long),
+        slot_class=torch.tensor([classes[row] for row, _ in slots], dtype=torch.long),
         mask=mask,
         shape=shape,
     )

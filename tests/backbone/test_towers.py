@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipadapt.backbone import clip as module
+from clipadapt.backbone import text as text_side
 from clipadapt.backbone import towers
 from clipadapt.backbone.clip import CLIP
 from clipadapt.backbone.rows import Rows, Slot
@@ -159,7 +159,7 @@ def test_an_unknown_point_is_told_with_the_known_ones():
 
 
 def test_opaque_towers(monkeypatch):
-    monkeypatch.setattr(module, "is_plain_block", lambda block: False)
+    monkeypatch.setattr(text_side, "is_plain_block", lambda block: False)
     monkeypatch.setattr(towers, "is_plain_block", lambda block: False)
     clip = CLIP(golden().model, open_clip.SimpleTokenizer(), {"name": "golden"})
     assert clip.image.points == ("pixels", "features")
