@@ -49,7 +49,7 @@ class Tokenizer:
         return tokens
 
     def _too_long(self, pieces: Sequence[str | int | Slot], count: int) -> str:
-        text = " ".join(piece for piece in pieces if isinstance(piece, str))
+        text = " ".join(piece for piece in pieces if isinstance(piece, str)).replace(" .", ".")
         learned = sum(isinstance(piece, Slot) for piece in pieces)
         return (
             f"the prompt of '{text}' takes {count} tokens ({learned} of them learned), but the text tower reads at "

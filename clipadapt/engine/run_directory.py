@@ -65,7 +65,12 @@ class RunDirectory:
             not self.path.is_dir() or any(file.suffix != ".part" for file in self.path.iterdir())
         ):
             raise UserError(f"{self.path} is there and holds no run: choose another output folder, or move it away")
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the run directory {self.path} can't be made: {error.strerror}; choose another output"
+            ) from error
         write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
 
     def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:

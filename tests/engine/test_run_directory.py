@@ -112,3 +112,9 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
     directory.replace_by(fresh)
     assert directory.result() == {"accuracy": 0.75}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be made: Not a directory"):
+        RunDirectory(tmp_path / "file" / "run").open({}, dict)
