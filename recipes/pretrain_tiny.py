@@ -41,11 +41,12 @@ CONFIG = {
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 128, "heads": 4, "layers": 4},
 }
 PREPROCESS = PreprocessCfg(size=32)
+BARS = {"seen pairs": 0.85, "held-out pairs": 0.60}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a pretraining run depends on."""
+    """What a pretraining run depends on; it stops early, once drawings of the validation split meet the bars."""
 
     seed: int = 0
     steps: int = 4600
@@ -168,7 +169,7 @@ def train(recipe: Recipe, work: Path) -> tuple[Pair, list[int]]:
     path, start, seen = work / "checkpoint.pt", 0, set()
     if path.exists():
         state = torch.load(path, map_location=accelerator.device)
-        start, seen = state["step"], set(state["seen"])
+        start, seen = recipe.steps if state["finished"] else state["step"], set(state["seen"])
         for part in ("model", "optimizer", "schedule"):
             {"model": pair, "optimizer": optimizer, "schedule": schedule}[part].load_state_dict(state[part])
     loader = DataLoader(Batches(recipe), batch_size=None, sampler=range(start, recipe.steps), num_workers=2)
@@ -186,12 +187,18 @@ def train(recipe: Recipe, work: Path) -> tuple[Pair, list[int]]:
         if done % 50 == 0:
             seconds = (time.monotonic() - began) / (done - start)
             accelerator.print(f"step {done} loss {loss.item():.3f}, {seconds:.2f} s a step", flush=True)
+        enough = False
         if done % 400 == 0:
-            accelerator.print(json.dumps(report(pair)), flush=True)
-        if time.monotonic() - saved > 60 or done == recipe.steps:
+            reached = report(pair)
+            accelerator.print(json.dumps(reached), flush=True)
+            enough = all(reached[name] >= bar for name, bar in BARS.items())
+        if time.monotonic() - saved > 60 or done == recipe.steps or enough:
             state = {"model": pair.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
-            save_checkpoint(path, state | {"step": done, "seen": sorted(seen)})
+            finished = enough or done == recipe.steps
+            save_checkpoint(path, state | {"step": done, "seen": sorted(seen), "finished": finished})
             saved = time.monotonic()
+        if enough:
+            break
     return pair, sorted(seen)
 
 
