@@ -45,7 +45,7 @@ def test_prompts_that_do_not_fit():
     with pytest.raises(UserError, match=r"'a photo of a (very )+.*takes 8\d tokens \(0 of them learned\).*at most 77"):
         clip.tokenize([["a photo of a " + "very " * 75 + "old cat."]])
     context = Context(clip, TASK, n_ctx=80)
-    with pytest.raises(UserError, match=r"'cat \.' takes 84 tokens \(80 of them learned\).*use fewer context tokens"):
+    with pytest.raises(UserError, match=r"'cat\.' takes 84 tokens \(80 of them learned\).*use fewer context tokens"):
         clip.tokenize(context.prompts(["cat"]))
     longest = Context(clip, TASK, n_ctx=73)
     assert len(clip.tokenize(longest.prompts(["cat"])).values) == 77
