@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.prompts import Prompts
 from clipadapt.errors import UserError
 from clipadapt.objectives.base import Output
 
@@ -22,6 +23,8 @@ class Classifier(nn.Module):
         clip: the frozen backbone, on its device.
         adaptation: where the network is touched, on the same device.
         class_names: the C classes.
+        most_rows: rows of the text tower that are computed at once, where there are more of them in chunks whose
+            activations are computed again for their gradients; None for all at once.
 
     Attributes:
         image_cut, text_cut: names of the cuts.
@@ -30,7 +33,9 @@ class Classifier(nn.Module):
         UserError: a prompt is too long, a point is missing in a tower, or the adaptation was learned for other classes.
     """
 
-    def __init__(self, clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> None:
+    def __init__(
+        self, clip: CLIP, adaptation: Adaptation, class_names: Sequence[str], most_rows: int | None = None
+    ) -> None:
         super().__init__()
         fixed = adaptation.fixed_classes
         if fixed is not None and list(class_names) != fixed:
@@ -41,14 +46,16 @@ class Classifier(nn.Module):
         self.clip = clip
         self.adaptation = adaptation
         self.class_names = list(class_names)
+        self.most_rows = most_rows
         self.image_cut = clip.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
         self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), most_rows)
         with torch.no_grad():
-            self.text_start = clip.text.run(clip.tokenize(adaptation.prompts(class_names)), stop=self.text_cut)
+            self.text_start: Prompts | Tensor = prompts.run(clip.text, stop=self.text_cut)
 
     def for_classes(self, class_names: Sequence[str]) -> "Classifier":
         """The same adaptation, the same tensors, for other class names."""
-        return Classifier(self.clip, self.adaptation, class_names)
+        return Classifier(self.clip, self.adaptation, class_names, self.most_rows)
 
     def prefix(self, pixels: Tensor) -> Tensor:
         """Images `[B, 3, height, width]` to the activation at the image cut, without gradients."""
@@ -60,11 +67,20 @@ class Classifier(nn.Module):
         edits, stages = self.adaptation.image_edits(), self.adaptation.image_stages()
         return self.clip.image.run(x, edits, stages, start=self.image_cut)
 
+    def text_features(self, image: Tensor | None = None) -> Tensor:
+        """Text features `[..., C, templates, D]`; the leading dimensions are the adaptation's.
+
+        Args:
+            image: image features `[B, D]`, where the text depends on them; B is then the first dimension.
+        """
+        edits, stages = self.adaptation.text_edits(image), self.adaptation.text_stages()
+        if isinstance(self.text_start, Prompts):
+            return self.text_start.run(self.clip.text, edits, stages, start=self.text_cut)
+        return self.clip.text.run(self.text_start, edits, stages, start=self.text_cut)
+
     def class_weights(self, image: Tensor | None = None) -> Tensor:
         """Class weights `[C, D]`; `[B, C, D]` given image features `[B, D]` that the text depends on."""
-        edits, stages = self.adaptation.text_edits(image), self.adaptation.text_stages()
-        text = self.clip.text.run(self.text_start, edits, stages, start=self.text_cut)
-        return self.adaptation.classes(text)
+        return self.adaptation.classes(self.text_features(image))
 
     def output(self, x: Any, start: str = "pixels", text: Tensor | None = None) -> Output:
         """Features, class weights and logits.

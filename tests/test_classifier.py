@@ -75,7 +75,7 @@ def test_cuts(make, image_cut, text_cut):
 
 def test_what_lies_before_the_cut_has_no_gradients():
     built = classifier(Context(golden(), TASK, n_ctx=2))
-    assert not built.text_start.values.requires_grad
+    assert not built.text_start.chunks[0][0].values.requires_grad
     assert not built.prefix(images(1)).requires_grad
     assert built(images(1)).requires_grad
 

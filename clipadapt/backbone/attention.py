@@ -17,9 +17,18 @@ def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(query, key, value).transpose(-3, -2)
 
 
-def self_attention(attention: nn.MultiheadAttention, x: Tensor, attend: Attend) -> Tensor:
-    """Self-attention of rows `x [..., R, W]`; which row sees which is up to `attend`."""
-    query, key, value = functional.linear(x, attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+def self_attention(attention: nn.MultiheadAttention, x: Tensor, attend: Attend, reads: Tensor | None = None) -> Tensor:
+    """Self-attention of rows `x [..., R, W]`; which row sees which is up to `attend`.
+
+    Only the rows `reads [N]` ask, where they are given: the result is `[..., N, W]`.
+    """
+    weight, bias = attention.in_proj_weight, attention.in_proj_bias
+    if reads is None:
+        query, key, value = functional.linear(x, weight, bias).chunk(3, dim=-1)
+    else:
+        width = x.shape[-1]
+        query = functional.linear(x.index_select(-2, reads), weight[:width], bias[:width])
+        key, value = functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
     heads = (attention.num_heads, -1)
     attended = attend(query.unflatten(-1, heads), key.unflatten(-1, heads), value.unflatten(-1, heads))
     return attention.out_proj(attended.flatten(-2))
@@ -32,9 +41,13 @@ def is_plain_block(block: nn.Module) -> bool:
     return parts and isinstance(attention, nn.MultiheadAttention) and not hasattr(block, "ln_1_kv")
 
 
-def run_block(block: Any, x: Tensor, attend: Attend = attend_all) -> Tensor:
-    """A pre-norm residual attention block on rows `x [..., R, W]`."""
-    x = x + block.ls_1(self_attention(block.attn, block.ln_1(x), attend))
+def run_block(block: Any, x: Tensor, attend: Attend = attend_all, reads: Tensor | None = None) -> Tensor:
+    """A pre-norm residual attention block on rows `x [..., R, W]`.
+
+    Where `reads [N]` is given, only these rows come out, `[..., N, W]`: what reads no others needs no others.
+    """
+    attended = self_attention(block.attn, block.ln_1(x), attend, reads)
+    x = (x if reads is None else x.index_select(-2, reads)) + block.ls_1(attended)
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipadapt.backbone import tiny, towers
 from clipadapt.backbone.network import hub, quiet
+from clipadapt.backbone.prompts import Prompts, in_chunks
 from clipadapt.backbone.rows import Prompt, Rows, Token
 from clipadapt.backbone.text import TextParts
 from clipadapt.backbone.tokenizer import Tokenizer
@@ -130,12 +131,36 @@ class CLIP:
             UserError: a prompt is longer than the text tower reads, or the model's tokenizer could not be had.
         """
         tokenizer = self.tokenizer
+        shape = len(prompts), len(prompts[0])
+        return self.arrange(self._sequences(prompts), shape, tokenizer.placeholder, tokenizer.pad)
+
+    def tokenize_in_chunks(self, prompts: Sequence[Sequence[Prompt]], most_rows: int | None = None) -> Prompts:
+        """The same in chunks of at most so many rows, for sets of prompts of any size; raises what `tokenize` does.
+
+        Templates that start differently are laid out apart, since each has a start that all classes share.
+        """
+        tokenizer = self.tokenizer
+
+        def arrange(sequences: Sequence[Sequence[Token]], shape: tuple[int, int], first_class: int) -> Rows:
+            return self.arrange(sequences, shape, tokenizer.placeholder, tokenizer.pad, first_class)
+
+        shape = len(prompts), len(prompts[0])
+        return in_chunks(self._sequences(prompts), shape, most_rows, arrange, self._text.count_rows)
+
+    def _sequences(self, prompts: Sequence[Sequence[Prompt]]) -> list[list[Token]]:
+        """Token sequences of prompts, those of one class after another."""
+        tokenizer = self.tokenizer
         sequences = [tokenizer.sequence(prompt) for templates in prompts for prompt in templates]
         self._warn_unknown({token for sequence in sequences for token in sequence if isinstance(token, int)})
-        return self.arrange(sequences, (len(prompts), len(prompts[0])), tokenizer.placeholder, tokenizer.pad)
+        return sequences
 
     def arrange(
-        self, sequences: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int = 0, pad: int = 0
+        self,
+        sequences: Sequence[Sequence[Token]],
+        shape: tuple[int, int],
+        placeholder: int = 0,
+        pad: int = 0,
+        first_class: int = 0,
     ) -> Rows:
         """Lay out token sequences, ending in their end token, the way this text tower wants them.
 
@@ -144,8 +169,9 @@ class CLIP:
             shape: (classes, templates).
             placeholder: token id that stands where a learned vector goes.
             pad: token id after the end, where the tower reads whole sequences.
+            first_class: number of the first of these classes among all that the adaptation knows.
         """
-        layout = self._text.arrange(sequences, shape, placeholder, pad).to(self.device)
+        layout = self._text.arrange(sequences, shape, placeholder, pad, first_class).to(self.device)
         return Rows(layout.ids, layout)
 
     def _warn_unknown(self, tokens: set[int]) -> None:
@@ -154,7 +180,7 @@ class CLIP:
             return
         words = ", ".join(f"'{self.tokenizer.decode([token]).strip()}'" for token in unknown)
         text = f"the backbone {self.source['name']} never saw these words in its pretraining: {words}"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:

@@ -2,8 +2,9 @@
 
 A causal text tower read at its end token gives the same features whatever follows that token, and the same activations
 in every layer for a start that prompts share. So a set of N prompts is one flat tensor of rows `[..., R, W]`: the
-shared prefix first, then each prompt's own tokens, packed. Norms, projections and MLPs work row by row; only attention
-looks at the layout. Leading dimensions carry whatever has a prefix of its own (images, sets of prompts).
+shared prefix first, then each prompt's own tokens, packed, the longest prompts first. Norms, projections and MLPs work
+row by row; only attention looks at the layout. Leading dimensions carry whatever has a prefix of its own (images, sets
+of prompts).
 
 Towers that are not causal keep whole sequences: the same layout with no prefix, every prompt as long as the context.
 """
@@ -15,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-
-from clipadapt.backbone.attention import causal_mask
 
 
 @dataclass(frozen=True)
@@ -44,64 +43,110 @@ Prompt = str | Sequence[str | int | Slot]
 
 
 @dataclass(frozen=True)
+class Stack:
+    """Prompts whose own tokens take the same number of rows, one after another: attention sees them as a batch.
+
+    Attributes:
+        count: number n of prompts.
+        length: rows S of each; those behind a prompt's end token fill it up.
+        mask: True where a token sees a token, `[S, prefix + S]` or `[n, 1, S, prefix + S]`; None where all see all.
+        end_mask: the same for the tokens at which prompts are read, `[n, 1, 1, prefix + S]`.
+    """
+
+    count: int
+    length: int
+    mask: Tensor | None
+    end_mask: Tensor | None
+
+    def to(self, device: torch.device | str) -> "Stack":
+        """The same on a device."""
+        return _moved(self, device)
+
+    def apart(self, rows: Tensor) -> Tensor:
+        """The stack's rows `[..., n * S, H, d]` prompt by prompt, `[..., n, H, S, d]`."""
+        return rows.unflatten(-3, (self.count, self.length)).transpose(-3, -2)
+
+    def after(self, prefix: Tensor, rows: Tensor) -> Tensor:
+        """The same with the prefix `[..., P, H, d]` before each prompt, `[..., n, H, P + S, d]`."""
+        own = self.apart(rows)
+        if not prefix.shape[-3]:
+            return own
+        shared = prefix.transpose(-3, -2).unsqueeze(-4)
+        return torch.cat([shared.expand(*own.shape[:-2], *shared.shape[-2:]), own], dim=-2)
+
+
+@dataclass(frozen=True)
 class Layout:
     """Which rows make up which prompt.
 
     Attributes:
         ids: token id of each row, `[R]`; a slot holds a placeholder's.
         positions: position in its prompt of each row, `[R]`.
-        prefix: number of rows at the start that all prompts share.
-        grid: rows of each prompt's own tokens, `[N, S]`, the shorter ones filled up with row 0.
-        own: flat indices into the grid of the entries that are rows, in row order, `[R - prefix]`.
-        ends: row at which each prompt is read, `[N]`.
+        prefix: number P of rows at the start that all prompts share.
+        stacks: the prompts' own rows.
+        reads: rows at which prompts are read, `[N]`, in the order of the rows.
+        order: place of each prompt in that order, `[N]`.
         slots: rows that are slots, `[K]`; with `slot_index [K]` the vector and `slot_class [K]` the class of each.
-        mask: True where a query sees a key, `[S, prefix + S]` or `[N, 1, S, S]`; None where every row sees all.
         shape: (classes, templates), with N = classes * templates.
     """
 
     ids: Tensor
     positions: Tensor
     prefix: int
-    grid: Tensor
-    own: Tensor
-    ends: Tensor
+    stacks: tuple[Stack, ...]
+    reads: Tensor
+    order: Tensor
     slots: Tensor
     slot_index: Tensor
     slot_class: Tensor
-    mask: Tensor | None
     shape: tuple[int, int]
 
     def to(self, device: torch.device | str) -> "Layout":
         """The same layout on a device."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        moved: dict[str, Any] = {name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)}
-        return replace(self, **moved)
+        return _moved(replace(self, stacks=tuple(stack.to(device) for stack in self.stacks)), device)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention among rows `[..., R, H, d]`: the prefix to itself, each prompt to the prefix and to itself."""
-        own = self._attend_own(query, key, value)
-        if not self.prefix:
-            return own
-        query, key, value = (x[..., : self.prefix, :, :].transpose(-3, -2) for x in (query, key, value))
-        shared = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-        return torch.cat([shared.transpose(-3, -2), own], dim=-3)
+        (first, *queries), keys, values = (self._split(x) for x in (query, key, value))
+        parts = [_causal(first, keys[0], values[0])] if self.prefix else []
+        for i, stack in enumerate(self.stacks, start=1):
+            own = stack.after(keys[0], keys[i]), stack.after(values[0], values[i])
+            attended = _attend(stack.apart(queries[i - 1]), *own, stack.mask)
+            parts.append(attended.transpose(-3, -2).flatten(-4, -3))
+        return torch.cat(parts, dim=-3)
 
-    def _attend_own(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of the prompts' own rows, `[..., R - prefix, H, d]`."""
-        query = self._on_grid(query).transpose(-3, -2)
-        key, value = (self._after_prefix(x).transpose(-3, -2) for x in (key, value))
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=self.mask)
-        return attended.transpose(-3, -2).flatten(-4, -3).index_select(-3, self.own)
+    def attend_at_ends(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention of the rows at which prompts are read, `[..., N, H, d]` in the order of `reads`, to all rows."""
+        queries, keys, values = query.split([stack.count for stack in self.stacks], -3), *map(self._split, (key, value))
+        parts = []
+        for i, stack in enumerate(self.stacks, start=1):
+            own = stack.after(keys[0], keys[i]), stack.after(values[0], values[i])
+            parts.append(_attend(queries[i - 1].unsqueeze(-2), *own, stack.end_mask).squeeze(-2))
+        return torch.cat(parts, dim=-3)
 
-    def _on_grid(self, x: Tensor) -> Tensor:
-        """Rows `[..., R, H, d]` as padded sequences of the prompts' own tokens, `[..., N, S, H, d]`."""
-        return x.index_select(-3, self.grid.flatten()).unflatten(-3, tuple(self.grid.shape))
+    def _split(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Rows `[..., R, H, d]` of the prefix and of each stack."""
+        return x.split([self.prefix, *(stack.count * stack.length for stack in self.stacks)], dim=-3)
 
-    def _after_prefix(self, x: Tensor) -> Tensor:
-        """Padded sequences with the prefix before each, `[..., N, prefix + S, H, d]`."""
-        own = self._on_grid(x)
-        shared = x[..., : self.prefix, :, :].unsqueeze(-4)
-        return torch.cat([shared.expand(*own.shape[:-3], *shared.shape[-3:]), own], dim=-3)
+    @property
+    def ends(self) -> Tensor:
+        """Row at which each prompt is read, `[N]`."""
+        return self.reads[self.order]
+
+    def at_ends(self) -> "Layout":
+        """The layout of the rows at which prompts are read, alone."""
+        none = self.slots[:0]
+        return replace(
+            self,
+            ids=self.ids[self.reads],
+            positions=self.positions[self.reads],
+            prefix=0,
+            stacks=(),
+            reads=torch.arange(len(self.reads), device=self.reads.device),
+            slots=none,
+            slot_index=none,
+            slot_class=none,
+        )
 
 
 @dataclass(frozen=True)
@@ -130,77 +175,22 @@ class Rows:
         return replace(self, values=values.index_copy(-2, self.layout.slots, vectors))
 
 
-def pack(prompts: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int) -> Layout:
-    """Lay out prompts for a causal tower that is read at each prompt's last token.
-
-    Args:
-        prompts: N token sequences, those of one class after another, without padding.
-        shape: (classes, templates).
-        placeholder: token id that stands in a slot.
-    """
-    prefix = shared_start(prompts)
-    longest = max(len(prompt) for prompt in prompts) - prefix
-    mask = causal_mask(longest, prefix, torch.device("cpu"))
-    return _lay_out(prompts, prefix, shape, placeholder, mask)
+def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention of rows `[..., P, H, d]` to those before them and themselves."""
+    query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(-3, -2)
 
 
-def whole(
-    prompts: Sequence[Sequence[Token]],
-    shape: tuple[int, int],
-    placeholder: int,
-    mask: Tensor | None,
-    reads: Sequence[int],
-) -> Layout:
-    """Lay out prompts of one length as whole sequences, for towers that are not causal.
-
-    Args:
-        prompts: N token sequences, padded.
-        shape: (classes, templates).
-        placeholder: token id that stands in a slot.
-        mask: True where a token sees a token, `[S, S]` or `[N, 1, S, S]`; None where all see all.
-        reads: position at which each prompt is read, N.
-    """
-    layout = _lay_out(prompts, 0, shape, placeholder, mask)
-    return replace(layout, ends=layout.grid.gather(1, torch.tensor(reads)[:, None]).flatten())
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of queries `[..., n, H, S, d]`; the fused kernels want one leading dimension."""
+    leading = query.shape[:-3]
+    if mask is not None and mask.ndim == 4:  # one for each of n prompts
+        mask = mask.expand(*leading, *mask.shape[-3:]).flatten(0, -4)
+    query, key, value = (x.flatten(0, -4) for x in (query, key, value))
+    return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, leading)
 
 
-def shared_start(prompts: Sequence[Sequence[Token]]) -> int:
-    """Length of the start that all prompts share; the last token of a prompt is always its own."""
-    first, shortest = prompts[0], min(len(prompt) for prompt in prompts)
-    for i in range(shortest - 1):
-        token = first[i]
-        own = isinstance(token, Slot) and not token.shared
-        if own or any(prompt[i] != token for prompt in prompts):
-            return i
-    return shortest - 1
-
-
-def _lay_out(
-    prompts: Sequence[Sequence[Token]], prefix: int, shape: tuple[int, int], placeholder: int, mask: Tensor | None
-) -> Layout:
-    tokens: list[Token] = list(prompts[0][:prefix])
-    positions, classes = list(range(prefix)), [0] * prefix
-    longest = max(len(prompt) for prompt in prompts) - prefix
-    grid = torch.zeros(len(prompts), longest, dtype=torch.long)
-    filled = torch.zeros_like(grid, dtype=torch.bool)
-    for n, prompt in enumerate(prompts):
-        own = len(prompt) - prefix
-        grid[n, :own] = torch.arange(len(tokens), len(tokens) + own)
-        filled[n, :own] = True
-        tokens += prompt[prefix:]
-        positions += range(prefix, len(prompt))
-        classes += [n // shape[1]] * own
-    slots = [(row, token.index) for row, token in enumerate(tokens) if isinstance(token, Slot)]
-    return Layout(
-        ids=torch.tensor([token.id(placeholder) if isinstance(token, Slot) else token for token in tokens]),
-        positions=torch.tensor(positions),
-        prefix=prefix,
-        grid=grid,
-        own=filled.flatten().nonzero().flatten(),
-        ends=torch.tensor([grid[n, len(prompt) - prefix - 1] for n, prompt in enumerate(prompts)]),
-        slots=torch.tensor([row for row, _ in slots], dtype=torch.long),
-        slot_index=torch.tensor([index for _, index in slots], dtype=torch.long),
-        slot_class=torch.tensor([classes[row] for row, _ in slots], dtype=torch.long),
-        mask=mask,
-        shape=shape,
-    )
+def _moved(parts: Any, device: torch.device | str) -> Any:
+    """A dataclass with its tensors on a device."""
+    values = {field.name: getattr(parts, field.name) for field in fields(parts)}
+    return replace(parts, **{name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)})

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from clipadapt.backbone import towers
 from clipadapt.backbone.attention import is_plain_block
-from clipadapt.backbone.rows import Layout, Token, pack, whole
+from clipadapt.backbone.packing import pack, shared_start, whole
+from clipadapt.backbone.rows import Layout, Token
 
 
 class TextParts:
@@ -58,18 +59,31 @@ class TextParts:
             return self.text_projection.out_features
         return self.text_projection.shape[-1] if isinstance(self.text_projection, Tensor) else None
 
+    def count_rows(self, sequences: Sequence[Sequence[Token]]) -> int:
+        """How many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
+        if not self.packs:
+            return len(sequences) * self.context_length
+        prefix = shared_start(sequences)
+        return prefix + sum(len(sequence) - prefix for sequence in sequences)
+
     def arrange(
-        self, sequences: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int, pad: int
+        self,
+        sequences: Sequence[Sequence[Token]],
+        shape: tuple[int, int],
+        placeholder: int,
+        pad: int,
+        first_class: int = 0,
     ) -> Layout:
         """Lay out token sequences the way this tower wants them; arguments as of `CLIP.arrange`."""
         if self.packs:
-            return pack(sequences, shape, placeholder)
+            return pack(sequences, shape, placeholder, first_class)
         length = self.context_length
         padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
         ids = torch.tensor([[_id(token, placeholder) for token in row] for row in padded])
         extra = [] if self.cls_emb is None else [pad]  # the row that the class token takes
         rows = [[*row, *extra] for row in padded]
-        return whole(rows, shape, placeholder, self._mask(ids), [self._read_at(sequence) for sequence in sequences])
+        reads = [self._read_at(sequence) for sequence in sequences]
+        return whole(rows, shape, placeholder, self._mask(ids), reads, first_class)
 
     def _read_at(self, sequence: Sequence[Token]) -> int:
         """Position at which a whole sequence is read."""

@@ -122,6 +122,8 @@ def is_modified_resnet(visual: Any) -> bool:
 def text_transformer(text: Any) -> Tower:
     """CLIP's text transformer on rows: ids, words, block.0 …, tokens, features.
 
+    Out of the last block, at `tokens`, come only the rows at which prompts are read.
+
     Args:
         text: has `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`, `cls_emb`.
     """
@@ -142,12 +144,23 @@ def text_transformer(text: Any) -> Tower:
         return project(text.text_projection, ends).unflatten(-2, rows.layout.shape)
 
     stages: dict[str, Stage] = {"ids": embed, "words": locate}
-    stages |= {f"block.{i}": _row_stage(block) for i, block in enumerate(text.transformer.resblocks)}
-    return Tower("text", stages | {"tokens": read})
+    *blocks, last = text.transformer.resblocks
+    stages |= {f"block.{i}": _row_stage(block) for i, block in enumerate(blocks)}
+    return Tower("text", stages | {f"block.{len(blocks)}": _end_stage(last), "tokens": read})
 
 
 def _row_stage(block: nn.Module) -> Stage:
     return lambda rows: Rows(run_block(block, rows.values, rows.layout.attend), rows.layout)
+
+
+def _end_stage(block: nn.Module) -> Stage:
+    """The last block: what follows reads each prompt at one row, so the others only serve as keys and values."""
+
+    def run(rows: Rows) -> Rows:
+        layout = rows.layout
+        return Rows(run_block(block, rows.values, layout.attend_at_ends, layout.reads), layout.at_ends())
+
+    return run
 
 
 def opaque_text_tower(encode: Callable[[Tensor], Tensor]) -> Tower:
@@ -158,7 +171,7 @@ def opaque_text_tower(encode: Callable[[Tensor], Tensor]) -> Tower:
     """
 
     def run(rows: Rows) -> Tensor:
-        return encode(rows.values[rows.layout.grid]).unflatten(0, rows.layout.shape)
+        return encode(rows.values.unflatten(0, (len(rows.layout.reads), -1))).unflatten(0, rows.layout.shape)
 
     return Tower("text", {"ids": run})
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clipadapt import config
 from clipadapt.adaptations import Adaptation, ZeroShot
-from clipadapt.backbone.rows import Rows
+from clipadapt.backbone.prompts import Prompts
 from clipadapt.classifier import Classifier
 from clipadapt.config.targets import TRUSTED, locate
 from clipadapt.engine.learner import Learner
@@ -68,8 +68,10 @@ def parts(module: Adaptation) -> Iterator[Adaptation]:
     return (part for part in module.modules() if isinstance(part, Adaptation))
 
 
-def values(x: Tensor | Rows) -> Tensor:
-    return x.values if isinstance(x, Rows) else x
+def values(x: Tensor | Prompts) -> Tensor:
+    if isinstance(x, Tensor):
+        return x
+    return torch.cat([rows.values for part in x.chunks for rows in part])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -147,9 +149,9 @@ def test_nothing_before_the_cut_depends_on_what_is_learned(case):
     clip, built = classifier.clip, classifier.adaptation
 
     def at_the_cuts() -> list[Tensor]:
-        rows = clip.tokenize(built.prompts(CLASS_NAMES))
+        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES))
         image = clip.image.run(images(2), built.image_edits(), built.image_stages(), stop=classifier.image_cut)
-        text = clip.text.run(rows, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
+        text = prompts.run(clip.text, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
         return [image, values(text), classifier(images(2))]
 
     before = at_the_cuts()

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clipadapt.backbone.rows import Prompt, Slot, pack, shared_start
+from clipadapt.backbone.packing import pack, shared_start, stack_sizes
+from clipadapt.backbone.rows import Prompt, Slot
+from tests.layouts import rows_of_prompts
 from tests.small import close, golden
 
 TOKENIZER = open_clip.SimpleTokenizer()
@@ -31,38 +33,46 @@ def prompt_sets(draw: st.DrawFn) -> tuple[list[list[Prompt]], int, bool]:
 
 
 def plain(model: Any, prompts: list[list[Prompt]], vectors: Tensor, per_class: bool) -> Tensor:
-    """Text features `[C, templates, D]` of whole sequences of 77 tokens."""
+    """Text features `[C, templates, D]` of whole sequences of 77 tokens.
+
+    `vectors [depth, n, W]`, or `[depth, C, n, W]` of classes, are written before each of the first blocks.
+    """
     flat = [(c, pieces) for c, templates in enumerate(prompts) for pieces in templates]
     ids = torch.zeros(len(flat), 77, dtype=torch.long)
-    places, learned = [], []
+    places: list[tuple[int, ...]] = []
     for n, (c, pieces) in enumerate(flat):
         sequence = [START]
         for piece in pieces:
             if isinstance(piece, Slot):
-                places.append((n, len(sequence)))
-                learned.append(vectors[c, piece.index] if per_class else vectors[piece.index])
+                places.append((n, len(sequence), c, piece.index))
             sequence += [TOKENIZER.encode("X")[0]] if isinstance(piece, Slot) else TOKENIZER.encode(piece)
         ids[n, : len(sequence) + 1] = torch.tensor([*sequence, END])
-    x = model.token_embedding(ids)
-    if places:
-        x = x.index_put(tuple(torch.tensor(places).T), torch.stack(learned))
-    x = model.transformer(x + model.positional_embedding, attn_mask=model.attn_mask)
+    prompt, position, owner, index = torch.tensor(places, dtype=torch.long).reshape(-1, 4).T
+
+    def written(x: Tensor, own: Tensor) -> Tensor:
+        return x.index_put((prompt, position), own[owner, index] if per_class else own[index])
+
+    x = written(model.token_embedding(ids), vectors[0]) + model.positional_embedding
+    for depth, block in enumerate(model.transformer.resblocks):
+        x = block(written(x, vectors[depth]) if 0 < depth < len(vectors) else x, attn_mask=model.attn_mask)
     read = model.ln_final(x)[torch.arange(len(ids)), ids.argmax(dim=1)] @ model.text_projection
     return read.unflatten(0, (len(prompts), -1))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(drawn=prompt_sets())
-def test_rows_are_the_plain_path(dtype, tolerance, drawn):
+@given(drawn=prompt_sets(), most_rows=st.sampled_from([None, 1, 20, 60]), deep=st.integers(0, 2))
+def test_rows_are_the_plain_path(dtype, tolerance, drawn, most_rows, deep):
     prompts, count, per_class = drawn
     clip = golden("cpu", dtype)
     generator = torch.Generator().manual_seed(0)
-    shape = (len(prompts), count, 128) if per_class else (count, 128)
+    shape = (1 + deep, *([len(prompts)] if per_class else []), count, 128)
     vectors = (0.5 * torch.randn(shape, generator=generator, dtype=dtype)).requires_grad_()
-    edit = (lambda rows: rows.place_per_class(vectors)) if per_class else (lambda rows: rows.place(vectors))
+    points = ["words", *(f"block.{i}" for i in range(1, 1 + deep))]
+    place = "place_per_class" if per_class else "place"
+    edits = {point: lambda rows, own=own: getattr(rows, place)(own) for point, own in zip(points, vectors, strict=True)}
     expected = plain(clip.model, prompts, vectors, per_class)
-    found = clip.text.run(clip.tokenize(prompts), {"words": edit})
+    found = clip.tokenize_in_chunks(prompts, most_rows).run(clip.text, edits)
     close(found, expected, tolerance)
     if count:
         weights = torch.randn(expected.shape, generator=generator, dtype=dtype)
@@ -71,18 +81,45 @@ def test_rows_are_the_plain_path(dtype, tolerance, drawn):
         )
 
 
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(drawn=prompt_sets(), leading=st.sampled_from([(2,), (3, 2)]), most_rows=st.sampled_from([None, 20]))
+def test_a_context_for_each_image_or_prompt(drawn, leading, most_rows):
+    prompts, count, _ = drawn
+    prompts = [
+        [
+            [Slot(i, token=None) if isinstance(piece, Slot) else piece for i, piece in enumerate(own)]
+            for own in templates
+        ]
+        for templates in prompts
+    ]
+    count = max(
+        [piece.index + 1 for templates in prompts for own in templates for piece in own if isinstance(piece, Slot)],
+        default=0,
+    )
+    clip = golden()
+    vectors = torch.randn(*leading, count, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    rows = clip.tokenize_in_chunks(prompts, most_rows)
+    found = rows.run(clip.text, {"words": lambda rows: rows.place(vectors)})
+    flat = vectors.flatten(0, -3)
+    expected = torch.stack([plain(clip.model, prompts, one[None], False) for one in flat]).unflatten(0, leading)
+    close(found, expected, 1e-4)
+    if count:
+        weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
+        close(*(torch.autograd.grad((features * weights).sum(), vectors)[0] for features in (found, expected)), 1e-4)
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(drawn=prompt_sets())
 def test_a_layout_holds_every_token_once(drawn):
     prompts, count, per_class = drawn
     sequences = [golden().tokenizer.sequence(pieces) for templates in prompts for pieces in templates]
     layout = pack(sequences, (len(prompts), len(prompts[0])), placeholder=7)
-    assert len(layout.ids) == layout.prefix + sum(len(sequence) - layout.prefix for sequence in sequences)
-    for n, sequence in enumerate(sequences):
-        rows = [*range(layout.prefix), *layout.grid[n, : len(sequence) - layout.prefix].tolist()]
+    tokens = layout.prefix + sum(len(sequence) - layout.prefix for sequence in sequences)
+    assert tokens <= len(layout.ids) <= 1.02 * tokens
+    for sequence, rows, end in zip(sequences, rows_of_prompts(layout), layout.ends, strict=True):
         assert layout.ids[rows].tolist() == [7 if isinstance(token, Slot) else token for token in sequence]
         assert layout.positions[rows].tolist() == [*range(len(sequence))]
-        assert layout.ends[n] == rows[-1]
+        assert end == rows[-1]
     if per_class:
         assert all(layout.slots >= layout.prefix)
         assert len(layout.slots) == count * len(sequences)
@@ -103,21 +140,45 @@ def test_the_shared_start():
 
 def test_packing_by_hand():
     slot = Slot(1, token=5)
-    layout = pack([[1, slot, 3, 9], [1, slot, 4, Slot(0, shared=False), 9]], (2, 1), placeholder=7)
+    layout = pack([[1, slot, 3, 9], [1, slot, 4, Slot(0, shared=False), 9]], (2, 1), placeholder=7, first_class=10)
     assert layout.prefix == 2
-    assert layout.ids.tolist() == [1, 5, 3, 9, 4, 7, 9]
-    assert layout.positions.tolist() == [0, 1, 2, 3, 2, 3, 4]
-    assert layout.grid.tolist() == [[2, 3, 0], [4, 5, 6]]
-    assert layout.own.tolist() == [0, 1, 3, 4, 5]
-    assert layout.ends.tolist() == [3, 6]
-    assert (layout.slots.tolist(), layout.slot_index.tolist(), layout.slot_class.tolist()) == ([1, 5], [1, 0], [0, 1])
-    assert layout.mask.int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert layout.ids.tolist() == [1, 5, 4, 7, 9, 3, 9], "the longest first"
+    assert layout.positions.tolist() == [0, 1, 2, 3, 4, 2, 3]
+    assert [(stack.count, stack.length) for stack in layout.stacks] == [(1, 3), (1, 2)]
+    assert layout.reads.tolist() == [4, 6]
+    assert layout.ends.tolist() == [6, 4]
+    assert layout.slots.tolist() == [1, 3]
+    assert (layout.slot_index.tolist(), layout.slot_class.tolist()) == ([1, 0], [10, 11])
+    assert layout.stacks[0].mask.int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert all(stack.end_mask is None for stack in layout.stacks), "all see all there is"
+    ends = layout.at_ends()
+    assert (ends.ids.tolist(), ends.positions.tolist(), ends.ends.tolist()) == ([9, 9], [4, 3], [1, 0])
+
+
+def test_stacks():
+    assert [*stack_sizes([3, 3, 2])] == [(3, 2), (2, 1)]
+    assert [*stack_sizes([30, 30, 29])] == [(30, 3)], "one row in ninety fills up"
+    assert [*stack_sizes([9, 8, *[4] * 99])] == [(9, 2), (4, 99)]
+    assert [*stack_sizes([5])] == [(5, 1)]
+
+
+def test_what_fills_up_a_stack_is_not_seen():
+    clip = golden()
+    short, long = [[1, *range(2, 40), 9], [1, *range(50, 89), 9]]
+    layout = pack([short, long], (2, 1), placeholder=7)
+    assert [(stack.count, stack.length) for stack in layout.stacks] == [(2, 40)]
+    assert layout.stacks[0].end_mask.flatten(1).sum(1).tolist() == [41, 40], "the prefix, and its own"
+    with torch.no_grad():
+        close(
+            clip.text.run(clip.arrange([short, long], (2, 1))),
+            torch.cat([clip.text.run(clip.arrange([one], (1, 1))) for one in (short, long)]),
+        )
 
 
 def test_templates_of_one_class_share_its_vectors():
     own = Slot(0, shared=False)
     layout = pack([[1, own, 9], [1, 2, own, 9], [1, own, 9], [1, 2, own, 9]], (2, 2), placeholder=7)
-    assert layout.slot_class.tolist() == [0, 0, 1, 1]
+    assert layout.slot_class.tolist() == [0, 1, 0, 1], "the longer prompt of each class, then the shorter"
     assert layout.shape == (2, 2)
 
 
@@ -129,7 +190,8 @@ def test_one_class_and_classes_of_one_name(names, per_class):
     with torch.no_grad():
         vectors = vectors if per_class else vectors[0]
         edit = (lambda rows: rows.place_per_class(vectors)) if per_class else (lambda rows: rows.place(vectors))
-        close(clip.text.run(clip.tokenize(prompts), {"words": edit}), plain(clip.model, prompts, vectors, per_class))
+        expected = plain(clip.model, prompts, vectors[None], per_class)
+        close(clip.text.run(clip.tokenize(prompts), {"words": edit}), expected)
 
 
 def test_a_context_for_each_image():

@@ -26,6 +26,7 @@ from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
 from clipadapt.runs import adaptation_maker
 from tests.golden import tiny_clip
+from tests.layouts import rows_of_prompts
 
 HERE = Path(__file__).parent
 TABLE = yaml.safe_load((HERE / "names.yaml").read_text())
@@ -134,12 +135,11 @@ def _tokens(classifier: Classifier, settings: dict[str, Any], task: Any) -> dict
 
 def _padded_ids(classifier: Classifier) -> Tensor:
     """Token ids `[C, 77]`, or `[templates, C, 77]` of an ensemble."""
-    layout = classifier.clip.tokenize(classifier.adaptation.prompts(classifier.class_names)).layout
-    lengths = torch.bincount(layout.own // layout.grid.shape[1])
-    ids = torch.zeros(len(layout.grid), 77, dtype=torch.long)
-    for n, length in enumerate(lengths.tolist()):
-        rows = torch.cat([torch.arange(layout.prefix), layout.grid[n, :length].cpu()])
-        ids[n, : len(rows)] = layout.ids.cpu()[rows]
+    layout = classifier.clip.tokenize(classifier.adaptation.prompts(classifier.class_names)).layout.to("cpu")
+    found = rows_of_prompts(layout)
+    ids = torch.zeros(len(found), 77, dtype=torch.long)
+    for n, rows in enumerate(found):
+        ids[n, : len(rows)] = layout.ids[rows]
     return ids.unflatten(0, layout.shape).transpose(0, 1).squeeze(0)
 
 
@@ -147,8 +147,7 @@ def _forward(classifier: Classifier, images: Tensor) -> dict[str, Tensor]:
     with torch.no_grad():
         output = classifier.output(images)
         raw = classifier.clip.image.run(images)
-        edits = classifier.adaptation.text_edits()
-        text = classifier.clip.text.run(classifier.text_start, edits, start=classifier.text_cut)
+        text = classifier.text_features()
     return {
         "logits": output.logits,
         "image_features_raw": raw,
