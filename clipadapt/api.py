@@ -1,6 +1,7 @@
 """What a notebook calls; the command line calls the same functions."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check
-from clipadapt.engine.run import DTYPES, Run, accelerator_for, measure
+from clipadapt.engine.measure import measure
+from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.predictors import Predictor
+from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs import Result, carry_out, learned_classifier, read_result, task_of
 
@@ -161,13 +164,15 @@ def evaluate_run(
         UserError: no finished run, or tensors that belong to the run's classes and a task of others.
     """
     config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
-    settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
+    settings = configuration.build({**config["engine"], **here}, allowed=config["allowed_targets"])
     accelerator = accelerator_for(settings)
     classifier = learned_classifier(Path(directory), str(accelerator.device), DTYPES[settings.precision], config_dir)
     task = task_of(config if data is None else {**config, "data": data})
     check(task)
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
-    metrics = measure(Run(accelerator, classifier.clip, task, classifier, settings))
-    summary.show_tests(console or Console(), metrics)
+    console = console or Console()
+    metrics = measure(Run.of(classifier, task, accelerator, settings, partial(bars.images, console)))
+    summary.show_tests(console, metrics)
     return metrics

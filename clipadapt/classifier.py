@@ -25,6 +25,7 @@ class Classifier(nn.Module):
         class_names: the C classes.
         most_rows: rows of the text tower that are computed at once, where there are more of them in chunks whose
             activations are computed again for their gradients; None for all at once.
+        recompute: whether the image tower's activations are computed again for their gradients, stage by stage.
 
     Attributes:
         image_cut, text_cut: names of the cuts.
@@ -34,7 +35,12 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, clip: CLIP, adaptation: Adaptation, class_names: Sequence[str], most_rows: int | None = None
+        self,
+        clip: CLIP,
+        adaptation: Adaptation,
+        class_names: Sequence[str],
+        most_rows: int | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         fixed = adaptation.fixed_classes
@@ -47,15 +53,22 @@ class Classifier(nn.Module):
         self.adaptation = adaptation
         self.class_names = list(class_names)
         self.most_rows = most_rows
+        self.recompute = recompute
         self.image_cut = clip.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
         self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
         prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), most_rows)
         with torch.no_grad():
             self.text_start: Prompts | Tensor = prompts.run(clip.text, stop=self.text_cut)
 
+    @property
+    def text_chunks(self) -> int:
+        """Number of chunks whose activations are computed again for their gradients; 1 where they are kept."""
+        prompts = self.text_start
+        return sum(map(len, prompts.chunks)) if isinstance(prompts, Prompts) and prompts.recompute else 1
+
     def for_classes(self, class_names: Sequence[str]) -> "Classifier":
         """The same adaptation, the same tensors, for other class names."""
-        return Classifier(self.clip, self.adaptation, class_names, self.most_rows)
+        return Classifier(self.clip, self.adaptation, class_names, self.most_rows, self.recompute)
 
     def prefix(self, pixels: Tensor) -> Tensor:
         """Images `[B, 3, height, width]` to the activation at the image cut, without gradients."""
@@ -65,7 +78,8 @@ class Classifier(nn.Module):
     def image_features(self, x: Tensor) -> Tensor:
         """From the activation at the image cut to features `[B, D]`."""
         edits, stages = self.adaptation.image_edits(), self.adaptation.image_stages()
-        return self.clip.image.run(x, edits, stages, start=self.image_cut)
+        recompute = self.recompute and torch.is_grad_enabled()
+        return self.clip.image.run(x, edits, stages, start=self.image_cut, recompute=recompute)
 
     def text_features(self, image: Tensor | None = None) -> Tensor:
         """Text features `[..., C, templates, D]`; the leading dimensions are the adaptation's.

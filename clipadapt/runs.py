@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,9 @@ from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, make_task
 from clipadapt.engine.fit import Diverged, Progress
-from clipadapt.engine.run import Plan, Run, measure, peak_memory_mb
+from clipadapt.engine.measure import measure
+from clipadapt.engine.memory import peak_memory_mb
+from clipadapt.engine.run import Plan, Run
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.report import progress as bars
@@ -82,15 +85,16 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     allowed = config["allowed_targets"]
     settings = configuration.build(config["engine"], allowed=allowed)
     objective = configuration.build(config["method"]["objective"], allowed=allowed)
-    prepared = Run.prepare(clip, task, adaptation_maker(config), settings)
     console = console if first_process() else Console(quiet=True)
+    prepared = Run.prepare(clip, task, adaptation_maker(config), settings, partial(bars.images, console))
     plan = prepared.plan()
     summary.show_plan(console, task, asdict(plan))
     progress = _begin(prepared, config, target)
-    with bars.epochs(console, progress.epoch, settings.epochs_for(task.shots) if plan.parameters else 0) as advance:
+    source = prepared.support()
+    with bars.epochs(console, progress.epoch, prepared.epochs) as advance:
         after = _after_epoch(target, settings.checkpoint_seconds, advance)
         try:
-            prepared.fit(objective, progress, after)
+            prepared.fit(objective, source, progress, after)
         except Diverged as error:
             raise _diverged(error, progress, target) from None
     metrics = measure(prepared) | {

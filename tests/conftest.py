@@ -1,5 +1,7 @@
 """Options and fixtures of all tests."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -8,6 +10,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--records", default=None, help="folder of golden records to check instead of tests/golden/records"
     )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What runs keep goes to a folder of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

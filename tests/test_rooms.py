@@ -58,7 +58,10 @@ def test_peft_is_known_to_one_file_at_most():
 
 @pytest.mark.parametrize("file", ["towers", "attention", "rows", "packing", "prompts", "tokenizer", "text"])
 def test_towers_know_nothing_of_ours(file):
-    allowed = ("clipadapt.errors", *(f"clipadapt.backbone.{name}" for name in ("attention", "rows", "packing", "towers")))
+    allowed = (
+        "clipadapt.errors",
+        *(f"clipadapt.backbone.{name}" for name in ("attention", "rows", "packing", "towers")),
+    )
     assert all(name.startswith(allowed) for name in ours(f"backbone/{file}.py") - {"clipadapt.backbone"})
 
 

@@ -1,7 +1,7 @@
 """Prompts of many classes on their way through a text tower: in chunks, so that memory has a bound."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +29,11 @@ class Prompts:
 
     chunks: tuple[tuple[Rows, ...], ...]
     recompute: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of all chunks."""
+        return sum(len(chunk.layout.ids) for part in self.chunks for chunk in part)
 
     def run(
         self,
@@ -85,8 +90,8 @@ def in_chunks(
     for part in apart if parted else [sequences]:
         bounds = _bounds(classes, count_rows(part), most_rows)
         chunks.append(tuple(arrange(part[a * each : b * each], (b - a, each), a) for a, b in bounds))
-    rows = sum(len(chunk.layout.ids) for part in chunks for chunk in part)
-    return Prompts(tuple(chunks), recompute=most_rows is not None and rows > most_rows)
+    prompts = Prompts(tuple(chunks))
+    return replace(prompts, recompute=most_rows is not None and prompts.rows > most_rows)
 
 
 def _bounds(classes: int, rows: int, most_rows: int | None) -> list[tuple[int, int]]:

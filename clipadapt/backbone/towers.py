@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from clipadapt.backbone.attention import is_plain_block, run_block
 from clipadapt.backbone.rows import Rows
@@ -38,19 +39,23 @@ class Tower:
         stages: Mapping[str, Stage] | None = None,
         start: str | None = None,
         stop: str | None = None,
+        recompute: bool = False,
     ) -> Any:
         """Carry an activation from the point `start` (the first unless told) to the point `stop`, or out of the tower.
 
         Edits at `start` and between are applied, one at `stop` is not: running to a point and on from it is the same
         as running through. Images are `[..., 3, height, width]` at `pixels` and `[..., D]` at `features`; texts are
         `Rows`, and `[..., C, templates, D]` at `features`.
+
+        With `recompute`, what a stage computes is computed again for its gradients instead of being kept.
         """
         edits, stages = edits or {}, {**self.stages, **(stages or {})}
         first = self.points.index(start or self.points[0])
         last = len(self.points) if stop is None else self.points.index(stop)
         for point in self.points[first:last]:
             x = edits[point](x) if point in edits else x
-            x = stages[point](x) if point in stages else x
+            if point in stages:
+                x = checkpoint(stages[point], x, use_reentrant=False) if recompute else stages[point](x)
         return x
 
     def cut(self, points: Iterable[str]) -> str:

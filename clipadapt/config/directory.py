@@ -20,6 +20,12 @@ WITHOUT_EFFECT = (
     "config_dir",
     "engine.cpu",
     "engine.workers",
+    "engine.memory",
+    "engine.keep_mb",
+    "engine.cache",
+    "engine.cache_gb",
+    "engine.recompute",
+    "engine.compile",
     "engine.checkpoint_seconds",
 )
 """Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""

@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipadapt.data.images import Pictures, open_image, verify_image
+from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import Split
 from clipadapt.errors import UserError, nearest
 
@@ -96,7 +96,8 @@ def labelled(files: dict[str, list[Path]], class_names: list[str]) -> Split:
     """The files of each class as a split, loaded when asked for."""
     numbers = {name: number for number, name in enumerate(class_names)}
     pairs = [(path, numbers[name]) for name, paths in files.items() for path in paths]
-    return Split(Pictures([path for path, _ in pairs], open_image, verify_image), [label for _, label in pairs])
+    images = Pictures([path for path, _ in pairs], open_image, verify_image, file_bytes)
+    return Split(images, [label for _, label in pairs])
 
 
 def further_split(folder: Path | None, class_names: list[str]) -> Split | None:

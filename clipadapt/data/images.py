@@ -1,8 +1,9 @@
 """Images as upright RGB, whatever their files hold, and sequences of them that are loaded when asked for."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar, overload
 
@@ -87,14 +88,17 @@ def verify_image(path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class Pictures(Sequence[Image.Image], Generic[Item]):
-    """Images made from `items` by `load`, each time they are asked for; `verify` checks an item without loading it.
+    """Images made from `items` by `load`, each time they are asked for.
 
-    It holds items, not pixels, so it is cheap to hand to another process where `load` and `items` are.
+    `verify` checks an item without loading it; `content` gives bytes that stand for an item's image, so that whoever
+    keeps what was computed of it needn't load it. It holds items, not pixels, so it is cheap to hand to another
+    process where `load` and `items` are.
     """
 
     items: Sequence[Item]
     load: Callable[[Item], Image.Image]
     verify: Callable[[Item], None] | None = None
+    content: Callable[[Item], bytes] | None = None
 
     def __len__(self) -> int:
         """How many there are."""
@@ -109,7 +113,7 @@ class Pictures(Sequence[Image.Image], Generic[Item]):
     def __getitem__(self, index: int | slice) -> "Image.Image | Pictures[Item]":
         """Load one image, or take a slice without loading any."""
         if isinstance(index, slice):
-            return Pictures(self.items[index], self.load, self.verify)
+            return replace(self, items=self.items[index])
         return self.load(self.items[index])
 
     def __iter__(self) -> Iterator[Image.Image]:
@@ -118,7 +122,7 @@ class Pictures(Sequence[Image.Image], Generic[Item]):
 
     def select(self, indices: Sequence[int]) -> "Pictures[Item]":
         """The pictures at these indices, in their order."""
-        return Pictures([self.items[index] for index in indices], self.load, self.verify)
+        return replace(self, items=[self.items[index] for index in indices])
 
 
 def select(images: Sequence[Image.Image], indices: Sequence[int]) -> Sequence[Image.Image]:
@@ -148,3 +152,37 @@ def faults(images: Sequence[Image.Image], decode: bool) -> list[str]:
 
     with ThreadPoolExecutor() as threads:
         return [message for message in threads.map(fault, images.items) if message]
+
+
+def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
+    """16 bytes for each image that tell images of different content apart; several are looked at at once.
+
+    Raises:
+        UserError: For an image file that is missing or can't be read.
+    """
+    with ThreadPoolExecutor() as threads:
+        if isinstance(images, Pictures) and images.content is not None:
+            return [digest(content) for content in threads.map(images.content, images.items)]
+        return list(threads.map(lambda index: digest(pixel_bytes(images[index])), range(len(images))))
+
+
+def digest(content: bytes) -> bytes:
+    """16 bytes for any content."""
+    return hashlib.blake2b(content, digest_size=16).digest()
+
+
+def pixel_bytes(image: Image.Image) -> bytes:
+    """An image's size and pixels."""
+    return repr((image.mode, image.size)).encode() + image.tobytes()
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """An image file as it is.
+
+    Raises:
+        UserError: For a file that is missing or can't be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(explain(Path(path), error)) from error

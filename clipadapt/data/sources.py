@@ -4,7 +4,9 @@ Each function makes a Source; conf/data names one of them, with its arguments. `
 the class name goes; None takes the source's own.
 """
 
-from functools import partial
+import hashlib
+from functools import cache, partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +52,24 @@ def drawing(task: str, split: str, style: str, size: int, index: int) -> Image.I
     return Image.fromarray(draw_labelled(task, split, index, style=style, size=size)[0])
 
 
+def described(task: str, split: str, style: str, size: int, index: int) -> bytes:
+    """What stands for a drawing: what it shows, and the code that draws it."""
+    return repr((drawing_code(), task, split, style, size, index)).encode()
+
+
+@cache
+def drawing_code() -> str:
+    """A hash of the code that draws, and of the libraries it calls."""
+    libraries = [version(name) for name in ("matplotlib", "numpy", "pillow", "scipy")]
+    code = [path.read_bytes() for path in sorted(Path(__file__).with_name("drawn").glob("*.py"))]
+    return hashlib.sha256(b"".join([repr(libraries).encode(), *code])).hexdigest()
+
+
 def drawings(task: str, split: str, style: str, size: int, count: int, classes: int) -> Split:
     """The first `count` images of a drawn task's split; labels go round the classes."""
-    images = Pictures(range(count), partial(drawing, task, split, style, size))
+    images = Pictures(
+        range(count), partial(drawing, task, split, style, size), content=partial(described, task, split, style, size)
+    )
     return Split(images, [index % classes for index in range(count)])
 
 

@@ -1,125 +1,179 @@
-"""Images on their way to the cut: computed once and kept where they can't change, anew every epoch where they do."""
+"""Images on their way to the cut: what can't change is computed once, in batches of fixed size, and found again."""
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clipadapt.classifier import Classifier
+from clipadapt.data.images import digest, fingerprints
 from clipadapt.data.tasks import Split
+from clipadapt.data.transforms import Viewing
 from clipadapt.engine.batches import mix
+from clipadapt.engine.store import Found, Shelf
 
 MICRO_BATCH = 64
 """What is kept is encoded in batches of this size, the last one filled up: its values depend on nothing else."""
+WRITTEN_MB, WRITTEN_SECONDS = 64, 10.0
+"""What was computed is written to disk when it is so much or took so long: no more is lost when a run is stopped."""
 
-Transform = Callable[[Image.Image], Tensor]
+Item = tuple[int, int]
+"""Numbers of an image and of one of its views."""
 
 
-class Views(Dataset[tuple[Tensor, int]]):
+class Views(Dataset[Tensor]):
     """Views of labelled images; item (i, v) is view v of image i, the same whoever asks for it.
 
     Args:
         images: labelled images.
-        transform: image to pixels; may draw from torch's random numbers.
-        seed: of the views.
+        viewing: how they are seen.
+        seed: of the views; None where they shall depend on nothing but the image's content and their number, so that
+            whoever meets the image elsewhere finds the same views.
     """
 
-    def __init__(self, images: Split, transform: Transform, seed: int = 0) -> None:
+    def __init__(self, images: Split, viewing: Viewing, seed: int | None = None) -> None:
         self.images = images
-        self.transform = transform
+        self.viewing = viewing
         self.seed = seed
+        self._contents: list[bytes] = []
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, int]:
-        """Pixels `[3, height, width]` and label."""
-        index, view = item
-        image, label = self.images[index]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(mix(self.seed, index, view))
-            return self.transform(image), label
+    def __getitem__(self, index: int) -> Tensor:
+        """What the views of an image are made from."""
+        return self.viewing.read(self.images.images[index])
 
-    def load(self, batches: list[list[tuple[int, int]]], workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels `[B, 3, height, width]` and labels `[B]` of batches of items, read ahead by worker processes."""
-        return iter(DataLoader(self, batch_sampler=batches, num_workers=min(workers, len(batches))))
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    @property
+    def contents(self) -> list[bytes]:
+        """16 bytes for the content of each image."""
+        if not self._contents:
+            self._contents = fingerprints(self.images.images)
+        return self._contents
+
+    def read(self, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Tensor]]:
+        """What the views of batches of images are made from, read ahead by worker processes."""
+        loader = DataLoader(
+            self,
+            batch_sampler=batches,  # type: ignore[arg-type]
+            num_workers=min(workers, len(batches)),
+            collate_fn=list,
+            generator=torch.Generator(),  # the loader draws from it; the run's random numbers stay as they are
+        )
+        return iter(loader)
+
+    def pixels(self, read: Sequence[Tensor], items: Sequence[Item], device: torch.device) -> Tensor:
+        """Pixels `[B, 3, height, width]` of these views, given what was read of their images."""
+        return self.viewing.pixels(read, [self._seed(*item) for item in items], device)
+
+    def _seed(self, index: int, view: int) -> int:
+        if self.seed is not None:
+            return mix(self.seed, index, view)
+        return mix(int.from_bytes(self.contents[index][:7], "little"), view)
+
+    def keys(self, items: Sequence[Item]) -> list[bytes]:
+        """A key for each view, the same for images of the same content."""
+        return [digest(self.contents[index] + view.to_bytes(8, "little")) for index, view in items]
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Activations that can't change.
+class Encoder:
+    """Computes activations at a classifier's image cut, or finds those that were kept.
 
     Attributes:
-        values: activation at the cut of every view of every image, `[views, N, ...]`.
-        labels: class indices, `[N]`.
-        start: name of the cut.
+        classifier: whose frozen part computes them.
+        workers: processes that read images.
+        autocast: the context of the run's forward passes.
+        rank, processes: which share of what several processes need this one computes.
+        wait: returns when all processes have called it.
+        advance: told how many images were encoded.
     """
 
-    values: Tensor
-    labels: Tensor
-    start: str
-
-    def feed(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations and labels of batches of images; every epoch has the next of the kept views."""
-        views = self.values[epoch % len(self.values)]
-        for batch in batches:
-            indices = torch.tensor(batch, device=views.device)
-            yield views[indices], self.labels[indices]
-
-
-@dataclass(frozen=True)
-class Fresh:
-    """Images read, and where the transform is random augmented, anew every epoch.
-
-    Attributes:
-        views: of the images.
-        device: where they are needed.
-        workers: processes that read them.
-        cycle: number of views that the epochs go round; None for new ones every epoch.
-        start: name of what it yields.
-    """
-
-    views: Views
-    device: torch.device
+    classifier: Classifier
     workers: int
-    cycle: int | None = None
-    start: str = "pixels"
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    rank: int = 0
+    processes: int = 1
+    wait: Callable[[], object] = lambda: None
+    advance: Callable[[int], object] = lambda count: None
 
-    def feed(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Pixels and labels of batches of images."""
-        view = epoch % self.cycle if self.cycle else epoch
-        items = [[(index, view) for index in batch] for batch in batches]
-        for pixels, labels in self.views.load(items, self.workers):
-            yield pixels.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+    def facts(self, views: Views) -> Mapping[str, Any]:
+        """What activations depend on beside the images."""
+        clip = self.classifier.clip
+        return {
+            "backbone": clip.fingerprint,
+            "point": self.classifier.image_cut,
+            "views": views.viewing.recipe,
+            "numbers": str(clip.dtype),
+            "device": clip.device.type,
+            "batch": MICRO_BATCH,
+            "torch": torch.__version__,
+        }
+
+    def compute(self, views: Views, items: Sequence[Item]) -> Iterator[Tensor]:
+        """Activations of these views, in micro-batches of fixed size."""
+        clip = self.classifier.clip
+        batches = in_batches(items)
+        for batch, read in zip(
+            batches, views.read([[i for i, _ in batch] for batch in batches], self.workers), strict=True
+        ):
+            pixels = views.pixels(read, batch, clip.device).to(clip.dtype)
+            filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
+            with self.autocast():
+                yield self.classifier.prefix(filled)[: len(batch)]
+            self.advance(len(batch))
+
+    def find(self, views: Views, items: Sequence[Item], shelf: Shelf, shared: bool) -> Found:
+        """Activations of these views from a shelf, those that aren't there computed and put there before.
+
+        Args:
+            views: of the images.
+            items: the views.
+            shelf: where they are kept.
+            shared: whether all processes ask for the same, so that each computes a part.
+        """
+        keys = views.keys(items)
+        found = shelf.find(keys)
+        mine = [p for p in found.missing if not shared or p // MICRO_BATCH % self.processes == self.rank]
+        self._put(views, items, keys, mine, shelf)
+        if shared:
+            self.wait()
+        found = shelf.find(keys) if found.missing else found
+        if found.missing:  # another process failed, writes elsewhere, or made room for something else
+            self._put(views, items, keys, found.missing, shelf)
+            found = shelf.find(keys)
+        return found
+
+    def _put(
+        self, views: Views, items: Sequence[Item], keys: Sequence[bytes], places: Sequence[int], shelf: Shelf
+    ) -> None:
+        """Compute the views at these places and write them, now and then."""
+        done, pending, since = 0, [], time.monotonic()
+        for values in self.compute(views, [items[place] for place in places]):
+            pending.append(values)
+            megabytes = sum(x.numel() * x.element_size() for x in pending) / 1e6
+            count = sum(map(len, pending))
+            if done + count < len(places) and megabytes < WRITTEN_MB and time.monotonic() - since < WRITTEN_SECONDS:
+                continue
+            shelf.write([keys[place] for place in places[done : done + count]], torch.cat(pending).cpu())
+            done, pending, since = done + count, [], time.monotonic()
 
 
-def size_mb(classifier: Classifier, count: int, views: int) -> float:
-    """Megabytes that the activations at the classifier's image cut take, of so many images with so many views."""
-    shape = activation_shape(classifier)
-    return views * count * torch.Size(shape).numel() * classifier.clip.dtype.itemsize / 1e6
+def in_batches(items: Sequence[Item]) -> list[list[Item]]:
+    """Items in micro-batches."""
+    return [list(items[first : first + MICRO_BATCH]) for first in range(0, len(items), MICRO_BATCH)]
 
 
-def activation_shape(classifier: Classifier) -> tuple[int, ...]:
-    """Shape of one image's activation at the image cut."""
-    sides = classifier.clip.preprocess["size"]
+def image_mb(classifier: Classifier) -> float:
+    """Megabytes that one image's activation at the classifier's image cut takes."""
+    clip = classifier.clip
+    sides = clip.preprocess["size"]
     height, width = (sides, sides) if isinstance(sides, int) else sides
-    blank = torch.zeros(1, 3, height, width, device=classifier.clip.device)
-    return tuple(classifier.prefix(blank).shape[1:])
-
-
-def encode(classifier: Classifier, views: Views, count: int, numbers: Sequence[int], workers: int) -> Kept:
-    """Compute the activations at the image cut of the views with these numbers, of `count` images."""
-    kept = [list(prefixes(classifier, views, [(i, number) for i in range(count)], workers)) for number in numbers]
-    values = torch.stack([torch.cat([values for values, _ in view]) for view in kept])
-    return Kept(values, torch.cat([labels for _, labels in kept[0]]), classifier.image_cut)
-
-
-def prefixes(
-    classifier: Classifier, views: Views, items: list[tuple[int, int]], workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Activations at the image cut and labels of these views, in micro-batches of fixed size."""
-    batches = [items[first : first + MICRO_BATCH] for first in range(0, len(items), MICRO_BATCH)]
-    for pixels, labels in views.load(batches, workers):
-        filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
-        values = classifier.prefix(filled.to(classifier.clip.device, classifier.clip.dtype))[: len(pixels)]
-        yield values, labels.to(classifier.clip.device)
+    blank = torch.zeros(1, 3, height, width, device=clip.device, dtype=clip.dtype)
+    return classifier.prefix(blank).numel() * clip.dtype.itemsize / 1e6

@@ -5,7 +5,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -14,20 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from clipadapt.engine.batches import Batches, Part, mix
+from clipadapt.engine.feeds import Feed
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
-
-
-class Feed(Protocol):
-    """Where a fit's images come from."""
-
-    @property
-    def start(self) -> str:
-        """The point of the image tower at which they come."""
-
-    def feed(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations and labels of batches of image indices."""
-
 
 Row = dict[str, float]
 

@@ -1,7 +1,9 @@
 """How a method is fitted: the knobs under `engine`."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
@@ -23,8 +25,16 @@ class Settings:
         accumulate: parts a batch is computed in, one after another; the gradient is that of the whole batch.
         precision: number format of the frozen backbone and of the forward pass; what is learned stays float32.
         cpu: stay on the CPU where there is a GPU.
-        workers: processes that read and augment images.
-        keep_mb: activations that can't change are computed once and kept, if they take at most so many megabytes.
+        workers: processes that read images.
+        memory: gigabytes of the device that the text side's activations may take; more classes are computed in
+            chunks, whose activations are computed again for their gradients. None: half of what is free.
+        keep_mb: megabytes of memory that activations which can't change, or images read, may take between steps; what
+            is more stays on disk, or is read again. None: half of what is free.
+        cache: folder in which activations that can't change are kept for other runs; None: nowhere.
+        cache_gb: gigabytes that all of them may take there; the longest unused give way.
+        recompute: compute the image tower's activations again for their gradients, block by block, instead of keeping
+            them: about a third slower, in a fraction of the memory.
+        compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
         checkpoint_seconds: at least so many seconds pass between checkpoints.
     """
 
@@ -36,7 +46,12 @@ class Settings:
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     cpu: bool = False
     workers: Annotated[int, Ge(0)] = 2
-    keep_mb: Annotated[float, Gt(0)] = 2048
+    memory: Annotated[float, Gt(0)] | None = None
+    keep_mb: Annotated[float, Gt(0)] | None = None
+    cache: str | None = None
+    cache_gb: Annotated[float, Gt(0)] = 20.0
+    recompute: bool = False
+    compile: bool = False
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
 
     def epochs_for(self, shots: int) -> int:
@@ -45,3 +60,17 @@ class Settings:
             return self.epochs
         known = [most for most in self.epochs if most <= shots]
         return self.epochs[max(known) if known else min(self.epochs)]
+
+
+def fused(optimizer: Callable[..., Optimizer], parameters: list[Parameter]) -> Optimizer:
+    """The optimiser of these parameters, as one kernel for all of a step where torch has one.
+
+    Args:
+        optimizer: a class of torch.optim, with arguments or not, or anything else that makes an optimiser.
+        parameters: what it steps.
+    """
+    target = optimizer.func if isinstance(optimizer, partial) else optimizer
+    known = inspect.signature(target).parameters
+    given = optimizer.keywords if isinstance(optimizer, partial) else {}
+    free = "fused" in known and not {"fused", "foreach"} & given.keys()
+    return optimizer(parameters, fused=True) if free else optimizer(parameters)

@@ -1,10 +1,11 @@
-"""A live progress bar over the epochs."""
+"""Live progress bars: over the epochs, and over images that are encoded."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 @contextmanager
@@ -25,3 +26,24 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
             progress.update(bar, advance=1, loss=text)
 
         yield advance
+
+
+@contextmanager
+def images(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar over images that are encoded, with their number per second; it appears with the first of them."""
+    columns = (TextColumn("encoding images"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        bar = progress.add_task("", total=total, visible=False)
+
+        def advance(count: int) -> None:
+            progress.update(bar, advance=count, visible=True)
+
+        yield advance
+
+
+class Speed(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        """The speed, once it is known."""
+        return Text("" if task.speed is None else f"{task.speed:,.0f} images/s")

@@ -1,28 +1,55 @@
-from functools import partial
-
+import numpy as np
+import pytest
 import torch
+from PIL import Image
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.adaptations.visual import Padding
 from clipadapt.classifier import Classifier
-from clipadapt.data.transforms import training_views
-from clipadapt.engine.activations import MICRO_BATCH, Fresh, Views, encode, prefixes, size_mb
-from tests.engine.tasks import distance, learned, prepare, split, task
+from clipadapt.data.images import Pictures
+from clipadapt.data.tasks import Split
+from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.engine.activations import MICRO_BATCH, Encoder, Views
+from clipadapt.engine.store import Store
+from tests.engine.tasks import split, task
 
 ITEMS = [(index, view) for index in range(5) for view in range(2)]
+CPU = torch.device("cpu")
 
 
-def classifier(clip):
+class FromBlock(Adaptation):
+    """Changes what enters a block, so that the cut is there."""
+
+    def image_edits(self):
+        return {"block.2": lambda x: x + 1}
+
+
+def classifier(clip, kind=Adaptation):
     given = task()
-    return Classifier(clip, Adaptation(clip, given), given.class_names)
+    return Classifier(clip, kind(clip, given), given.class_names)
 
 
 def views(clip, count=5, seed=3):
-    return Views(split([index % 3 for index in range(count)]), training_views(clip.preprocess), seed)
+    return Views(split([index % 3 for index in range(count)]), RandomCrops(clip.preprocess), seed)
 
 
 def pixels(views, items, workers=0):
-    return torch.cat([pixels for pixels, _ in views.load([items[:4], items[4:]], workers)])
+    batches = [batch for batch in (items[:4], items[4:]) if batch]
+    read = views.read([[index for index, _ in batch] for batch in batches], workers)
+    return torch.cat([views.pixels(one, batch, CPU) for one, batch in zip(read, batches, strict=True)])
+
+
+def encoder(clip, kind=Adaptation, **changes):
+    return Encoder(classifier(clip, kind), workers=0, **changes)
+
+
+class Counted:
+    """How many images were encoded."""
+
+    def __init__(self):
+        self.images = 0
+
+    def __call__(self, count):
+        self.images += count
 
 
 def test_a_view_is_the_same_whoever_asks(clip):
@@ -31,7 +58,7 @@ def test_a_view_is_the_same_whoever_asks(clip):
     assert torch.equal(pixels(views(clip), ITEMS[::-1]), random.flip(0))
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    assert torch.equal(views(clip)[4, 1][0], random[-1])
+    pixels(views(clip), ITEMS)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -40,54 +67,97 @@ def test_views_differ_by_image_view_and_seed(clip):
     assert all(not torch.equal(one, other) for place, one in enumerate(found) for other in found[:place])
 
 
-def test_kept_equals_fresh_bit_for_bit(clip):
-    labelled, model = views(clip, 70), classifier(clip)
-    kept = encode(model, labelled, 70, [0, 1], workers=0)
-    for view in range(2):
-        fresh = list(prefixes(model, labelled, [(index, view) for index in range(70)], workers=1))
-        assert [len(values) for values, _ in fresh] == [MICRO_BATCH, 6]
-        assert torch.equal(kept.values[view], torch.cat([values for values, _ in fresh]))
-    assert kept.labels.tolist() == labelled.images.labels
-    assert kept.start == "features"
+def test_views_without_a_seed_follow_the_image_wherever_it_stands(clip):
+    here = views(clip, seed=None)
+    there = Views(here.images.select([3, 1]), here.viewing)
+    assert torch.equal(pixels(here, [(1, 0), (3, 1)]), pixels(there, [(1, 0), (0, 1)]))
+    assert here.keys([(1, 0), (3, 1)]) == there.keys([(1, 0), (0, 1)])
+    assert len({*here.keys(ITEMS)}) == len(ITEMS)
+
+
+@pytest.mark.parametrize("kind", [Adaptation, FromBlock])
+def test_found_equals_computed_bit_for_bit(clip, kind, tmp_path):
+    model, labelled = encoder(clip, kind), views(clip, 70)
+    items = [(index, view) for view in range(2) for index in range(70)]
+    computed = list(model.compute(labelled, items))
+    assert [len(values) for values in computed] == [MICRO_BATCH, MICRO_BATCH, 12]
+    shelf = Store(tmp_path, 10**9).shelf(model.facts(labelled))
+    for _ in range(2):
+        assert torch.equal(model.find(labelled, items, shelf, shared=True).gather(range(140)), torch.cat(computed))
 
 
 def test_a_value_does_not_depend_on_its_neighbours(clip):
-    model = classifier(clip)
-    many = encode(model, views(clip, 70), 70, [0], workers=0).values
-    few = encode(model, views(clip, 3), 3, [0], workers=0).values
-    assert torch.equal(many[:, :3], few)
+    model = encoder(clip)
+    many = torch.cat([*model.compute(views(clip, 70), [(index, 0) for index in range(70)])])
+    few = next(model.compute(views(clip, 3), [(index, 0) for index in range(3)]))
+    assert torch.equal(many[:3], few)
 
 
-def test_kept_views_go_round(clip):
-    kept = encode(classifier(clip), views(clip), 5, [0, 1, 2], workers=0)
-    fed = [next(kept.feed([[4, 1]], epoch))[0] for epoch in range(6)]
-    assert all(torch.equal(fed[epoch], kept.values[epoch % 3, [4, 1]]) for epoch in range(6))
-    assert not torch.equal(fed[0], fed[1])
+def test_only_what_is_missing_is_computed(clip, tmp_path):
+    counted, labelled = Counted(), Views(split(range(10)), CentreCrop(clip.transform))
+    model = encoder(clip, advance=counted)
+    shelf = Store(tmp_path, 10**9).shelf(model.facts(labelled))
+    first = model.find(labelled, [(i, 0) for i in (2, 5, 7)], shelf, shared=True).gather([0, 1, 2])
+    assert counted.images == 3
+    elsewhere = Views(labelled.images.select([7, 9, 2]), labelled.viewing)
+    found = model.find(elsewhere, [(0, 0), (1, 0), (2, 0)], shelf, shared=True).gather([0, 2])
+    assert counted.images == 4
+    assert torch.equal(found, first[[2, 0]])
 
 
-def test_fresh_views_are_new_every_epoch_or_go_round(clip):
-    device = torch.device("cpu")
-    fed = [next(Fresh(views(clip), device, 0).feed([[4, 1]], epoch))[0] for epoch in range(3)]
-    assert not torch.equal(fed[0], fed[1]) and not torch.equal(fed[0], fed[2])
-    round_ = [next(Fresh(views(clip), device, 0, cycle=2).feed([[4, 1]], epoch))[0] for epoch in range(3)]
-    assert torch.equal(round_[0], fed[0]) and torch.equal(round_[1], fed[1]) and torch.equal(round_[2], fed[0])
+def test_encoding_goes_on_where_it_was_stopped(clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("clipadapt.engine.activations.WRITTEN_SECONDS", 0.0)
+    labelled = Views(split(range(150)), CentreCrop(clip.transform))
+    items = [(i, 0) for i in range(150)]
+
+    def stop(count):
+        counted(count)
+        if counted.images >= MICRO_BATCH:
+            raise KeyboardInterrupt
+
+    counted = Counted()
+    stopped = encoder(clip, advance=stop)
+    shelf = Store(tmp_path, 10**9).shelf(stopped.facts(labelled))
+    with pytest.raises(KeyboardInterrupt):
+        stopped.find(labelled, items, shelf, shared=True)
+    counted = Counted()
+    found = encoder(clip, advance=counted).find(labelled, items, shelf, shared=True)
+    assert counted.images == 150 - MICRO_BATCH
+    assert torch.equal(found.gather(range(150)), torch.cat([*encoder(clip).compute(labelled, items)]))
 
 
-def test_what_is_too_large_is_computed_anew_with_the_same_result(clip):
-    given = task(views=2)
-    assert not prepare(clip, given, keep_mb=1e-6).keeps
-    assert prepare(clip, given).keeps
-    assert distance(learned(clip, given), learned(clip, given, keep_mb=1e-6)) < 1e-6
+def test_several_processes_compute_a_part_each(clip, tmp_path):
+    labelled = Views(split(range(150)), CentreCrop(clip.transform))
+    items = [(i, 0) for i in range(150)]
+    counted = Counted()
+
+    def other():  # what the second process does until the first has to wait for it
+        if not counted.images:
+            return
+        encoder(clip, rank=1, processes=2).find(labelled, items, shelf, shared=True)
+
+    one = encoder(clip, rank=0, processes=2, advance=counted, wait=other)
+    shelf = Store(tmp_path, 10**9).shelf(one.facts(labelled))
+    found = one.find(labelled, items, shelf, shared=True)
+    assert counted.images == 64 + 22
+    assert not found.missing
 
 
-def test_size_is_that_of_what_is_kept(clip):
-    given = task()
-    padded = Classifier(clip, Padding(clip, given), given.class_names)
-    assert size_mb(padded, 5, 2) == 2 * 5 * 3 * 32 * 32 * 4 / 1e6
-    kept = encode(classifier(clip), views(clip), 5, [0, 1], workers=0).values
-    assert size_mb(classifier(clip), 5, 2) == kept.numel() * 4 / 1e6
+def test_what_values_depend_on_is_told_apart(clip):
+    random, centre = views(clip), Views(split([0]), CentreCrop(clip.transform))
+    facts = [encoder(clip).facts(random), encoder(clip).facts(centre), encoder(clip, FromBlock).facts(centre)]
+    assert all(one != other for place, one in enumerate(facts) for other in facts[:place])
 
 
-def test_worker_processes_change_nothing(clip):
-    found = [learned(clip, task(views=None), partial(Padding, size=4), workers=workers) for workers in (0, 2)]
-    assert distance(*found) == 0
+def test_content_stands_for_files_by_their_bytes_and_for_others_by_their_pixels(clip, tmp_path):
+    picture = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    files = [tmp_path / name for name in ("a.png", "b.png")]
+    for file in files:
+        picture.save(file)
+    loaded = []
+    by_bytes = Pictures(files, loaded.append, content=lambda path: path.read_bytes())
+    assert len({*Views(Split(by_bytes, [0, 1]), CentreCrop(clip.transform)).contents}) == 1
+    assert not loaded
+    turned = picture.transpose(Image.Transpose.ROTATE_90)
+    contents = Views(Split([picture, picture.copy(), turned], [0, 0, 0]), CentreCrop(clip.transform)).contents
+    assert contents[0] == contents[1] != contents[2]

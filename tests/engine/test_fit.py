@@ -60,7 +60,7 @@ def test_an_uneven_last_batch_counts_each_image_once(clip):
         loss.backward()
         optimizer.step()
         total += len(step) * loss.item()
-    assert distance(found, plain.classifier.adaptation.state_dict()) < 1e-6
+    assert distance(found, plain.classifier.adaptation.state_dict()) < 1e-5
     assert done.history[0]["loss"] == pytest.approx(total / 7, abs=1e-5)
 
 

@@ -19,8 +19,8 @@ from clipadapt import config
 from clipadapt.backbone.clip import CLIP, build
 from clipadapt.classifier import Classifier
 from clipadapt.config import setting
-from clipadapt.engine.activations import Kept
 from clipadapt.engine.batches import Batches
+from clipadapt.engine.feeds import Kept
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant

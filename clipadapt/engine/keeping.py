@@ -1,0 +1,153 @@
+"""Which images' activations are computed once, and where they are kept: in memory, on disk, or not at all."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from clipadapt.classifier import Classifier
+from clipadapt.data.tasks import Split, Task
+from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.engine.activations import MICRO_BATCH, Encoder, Item, Views, image_mb, in_batches
+from clipadapt.engine.feeds import Feed, Fresh, Kept, Mapped
+from clipadapt.engine.memory import SHARE, free_bytes
+from clipadapt.engine.settings import Settings
+from clipadapt.engine.store import Shelf, Store
+
+BESIDE_A_ROW = 64
+"""Bytes on disk for each activation beside its values, at the most: its key, checksum, share of a file's header."""
+
+Advance = Callable[[int], object]
+Watch = Callable[[int], AbstractContextManager[Advance]]
+"""Shows how many of so many images have been encoded: a context whose value is told of every few."""
+
+
+def unwatched(count: int) -> AbstractContextManager[Advance]:
+    """Shows nothing."""
+    return nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where activations are kept, and how much they take.
+
+    Attributes:
+        in_memory: on the device.
+        on_disk: for other runs, and where they don't fit in memory.
+        megabytes: that they take.
+    """
+
+    in_memory: bool
+    on_disk: bool
+    megabytes: float = 0.0
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether they are kept at all."""
+        return self.in_memory or self.on_disk
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """What a classifier's images need computed once, for a run.
+
+    Attributes:
+        accelerator: the run's processes, device and number format.
+        settings: where what is kept, and how much of it.
+        watch: shows how the encoding comes on.
+    """
+
+    accelerator: Accelerator
+    settings: Settings
+    watch: Watch = unwatched
+
+    def place(self, classifier: Classifier, task: Task) -> Place:
+        """Where the activations of the support set's views are kept, as far as settings and free memory permit."""
+        if task.views is None:
+            return Place(in_memory=False, on_disk=False)
+        count = len(task.support) * max(1, task.views)
+        megabytes = image_mb(classifier) * count
+        return Place(megabytes <= self._limit_mb(self.accelerator.device), self._on_disk(classifier, count), megabytes)
+
+    def _on_disk(self, classifier: Classifier, count: int) -> bool:
+        """Whether so many activations go to disk; pixels, of which nothing was computed, don't."""
+        computed = classifier.image_cut != classifier.clip.image.points[0]
+        size = count * (1e6 * image_mb(classifier) + BESIDE_A_ROW)
+        return computed and self.settings.cache is not None and size <= 1e9 * self.settings.cache_gb
+
+    def _limit_mb(self, device: torch.device) -> float:
+        return SHARE * free_bytes(device) / 1e6 if self.settings.keep_mb is None else self.settings.keep_mb
+
+    def describe(self, classifier: Classifier, task: Task, place: Place) -> str:
+        """In words, what is kept of the support set."""
+        if task.views is None:
+            return "nothing: fresh views every epoch; images are read once, as far as memory permits"
+        if not place.anywhere:
+            return "nothing: above engine.keep_mb and engine.cache_gb"
+        places = ["in memory"] * place.in_memory + [f"in {self.settings.cache}"] * place.on_disk
+        what = f"{classifier.image_cut} of {len(task.support)} images"
+        return f"{what}, {place.megabytes:.1f} MB, {' and '.join(places)}"
+
+    def support(self, classifier: Classifier, task: Task, place: Place) -> Feed:
+        """The support set, as a fit takes it."""
+        viewing = RandomCrops(classifier.clip.preprocess) if task.views != 0 else CentreCrop(classifier.clip.transform)
+        views = Views(task.support, viewing, task.seed if task.views is None else None)
+        cycle = None if task.views is None else max(1, task.views)
+        if cycle is None or not place.anywhere:
+            limit = 1e6 * self._limit_mb(torch.device("cpu"))
+            return Fresh(views, self.accelerator.device, self.settings.workers, limit, cycle)
+        return self._kept(classifier, views, cycle, place)
+
+    def _kept(self, classifier: Classifier, views: Views, cycle: int, place: Place) -> Feed:
+        """Activations of so many views of each image, computed or found."""
+        items = [(index, view) for view in range(cycle) for index in range(len(views))]
+        labels = torch.tensor(views.images.labels, device=self.accelerator.device)
+        with self.watch(len(items)) as advance:
+            encoder = self._encoder(classifier, advance)
+            if not place.on_disk:
+                values = torch.cat(list(encoder.compute(views, items)))
+                return Kept(values.unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+            found = encoder.find(views, items, self._shelf(encoder, views), shared=True)
+        if not place.in_memory:
+            return Mapped(found, labels, cycle, classifier.image_cut)
+        values = found.gather(range(len(items))).to(self.accelerator.device)
+        return Kept(values.unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+
+    def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations and labels of this process's share of a test set, in micro-batches."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        items = [(i, 0) for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
+        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        views = Views(split, CentreCrop(classifier.clip.transform))
+        with self.watch(len(items)) as advance:
+            values = self._test_values(self._encoder(classifier, advance), views, items)
+            for batch, activations in zip(in_batches(items), values, strict=True):
+                yield activations, labels[[index for index, _ in batch]]
+
+    def _test_values(self, encoder: Encoder, views: Views, items: Sequence[Item]) -> Iterator[Tensor]:
+        if not self._on_disk(encoder.classifier, len(items)):
+            yield from encoder.compute(views, items)
+            return
+        found = encoder.find(views, items, self._shelf(encoder, views), shared=False)
+        for first in range(0, len(items), MICRO_BATCH):
+            values = found.gather(range(first, min(first + MICRO_BATCH, len(items))))
+            yield values.to(self.accelerator.device, non_blocking=True)
+
+    def _encoder(self, classifier: Classifier, advance: Advance) -> Encoder:
+        return Encoder(
+            classifier,
+            workers=self.settings.workers,
+            autocast=self.accelerator.autocast,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            wait=self.accelerator.wait_for_everyone,
+            advance=advance,
+        )
+
+    def _shelf(self, encoder: Encoder, views: Views) -> Shelf:
+        folder = Path(self.settings.cache or "").expanduser()
+        return Store(folder, int(1e9 * self.settings.cache_gb)).shelf(encoder.facts(views))

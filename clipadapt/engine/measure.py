@@ -1,0 +1,44 @@
+"""The figures of a run: zero-shot against adapted, on its test sets."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from clipadapt.engine.evaluate import Evaluation
+from clipadapt.engine.run import Run
+
+
+def measure(run: Run) -> dict[str, Any]:
+    """Zero-shot against adapted on the task's test sets; the first one's figures stand for the run.
+
+    Returns:
+        `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
+        the same by test set; accuracies `per_class` and `zero_shot_per_class`; the `confusion` of the first test set.
+    """
+    zero_shot = run.zero_shot()
+    measured = {name: run.compare(zero_shot, split) for name, split in run.task.tests.items()}
+    tests = {name: figures(before, after) for name, (before, after) in measured.items()}
+    first, (before, after) = next(iter(measured.items()))
+    return tests[first] | {
+        "tests": tests,
+        "per_class": by_class(run.task.class_names, after),
+        "zero_shot_per_class": by_class(run.task.class_names, before),
+        "confusion": after.confusion,
+    }
+
+
+def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
+    """The figures of one test set."""
+    return {
+        "accuracy": after.accuracy,
+        "zero_shot_accuracy": before.accuracy,
+        "calibration_error": after.calibration_error,
+        "zero_shot_calibration_error": before.calibration_error,
+        "images": after.images,
+    }
+
+
+def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
+    """Accuracy of each class that has test images."""
+    pairs = zip(names, evaluation.per_class, strict=True)
+    return {name: accuracy for name, accuracy in pairs if not math.isnan(accuracy)}

@@ -1,0 +1,111 @@
+"""How much memory a run may take, and how many rows of the text tower fit in it."""
+
+import resource
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+
+import psutil
+import torch
+from torch import Tensor
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.clip import CLIP
+
+SHARE = 0.5
+"""Share of the free memory that is taken where the user names no limit."""
+MARGIN = 1.25
+"""What a backward pass holds beside the saved activations: gradients of the block it is in."""
+WIDTHS = 14
+"""Channels per row, in widths of the tower, that a block holds at once without gradients: its input, queries, keys,
+values, what was attended, and the MLP's hidden layer before and after its activation."""
+PROBED = (8, 24)
+"""Numbers of classes at which activations are measured."""
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that tensors on this device could still take."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    free, _ = torch.cuda.mem_get_info(device)
+    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+def budget(memory: float | None, device: torch.device, processes: int) -> float:
+    """Bytes that the activations of a step may take.
+
+    Args:
+        memory: gigabytes, or None for half of what is free now.
+        device: where they are.
+        processes: that share the device, if it is a CPU.
+    """
+    if memory is not None:
+        return memory * 1e9
+    return SHARE * free_bytes(device) / (1 if device.type == "cuda" else processes)
+
+
+def most_rows(
+    clip: CLIP, adaptation: Adaptation, class_names: Sequence[str], memory: float, images: int, tested: int
+) -> int | None:
+    """How many rows of the text tower can be computed at once; None where nothing is known of them.
+
+    Args:
+        clip: the backbone.
+        adaptation: whose gradients a step follows.
+        class_names: the classes.
+        memory: bytes.
+        images: images of a step, each with texts of its own where the adaptation is conditional.
+        tested: the same without gradients.
+    """
+    if clip.text_width is None:
+        return None
+    plain = WIDTHS * clip.text_width * clip.dtype.itemsize
+    followed = MARGIN * _saved_bytes_per_row(clip, adaptation, class_names)
+    if adaptation.conditional:
+        plain, followed = plain * tested, followed * images
+    return max(1, int(memory / max(plain, followed)))
+
+
+def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> float:
+    """What autograd keeps for each further row, measured on a few classes."""
+    if (
+        len(class_names) < PROBED[1]
+        or clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()]) == "features"
+    ):
+        return 0.0
+    rows, saved = zip(*(_probe(clip, adaptation, class_names[:count]) for count in PROBED), strict=True)
+    return (saved[1] - saved[0]) / (rows[1] - rows[0])
+
+
+def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
+    """Rows of these classes, and bytes that autograd keeps of them."""
+    with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names))
+    image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.conditional else None
+    edits, stages = adaptation.text_edits(image), adaptation.text_stages()
+    with torch.enable_grad():
+        saved = saved_bytes(lambda: prompts.run(clip.text, edits, stages))
+    return prompts.rows, saved
+
+
+def saved_bytes(compute: Callable[[], object]) -> int:
+    """Bytes that autograd keeps of a computation until its gradients are asked for, weights included."""
+    sizes: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        kept = compute()
+    del kept  # it had to live until here: what it holds shares no address with anything later
+    return sum(sizes.values())
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory taken so far in megabytes: on a GPU by tensors, on a CPU by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
