@@ -1,97 +1,142 @@
-"""One training step of the text side: packed rows against 77 tokens a class, side by side.
+"""One training step of the text side, against 77 tokens a class through the whole tower.
 
-    python benchmarks/prompts.py --classes 50 --n-ctx 16
+    python -m benchmarks.prompts --classes 50 --n-ctx 16 --forms shared
 
-CoOp's learned context on a text tower with random weights, ImageNet's class names, float32. The plain side is the
-published procedure: every class's 77 tokens through the whole tower at every step. Both sides are checked against each
-other, then timed in turn; what is printed and written as JSON is the median of the repeats and their ratio.
+A step is the class weights of CoOp's prompts with ImageNet's class names, the cross entropy of a batch of random image
+features, and the gradient of what is learned. Forms of context: one shared by all classes; one for each class; one for
+each image, moved by a linear map of its feature.
 """
 
 import argparse
-import json
-import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import product
 
 import torch
-from open_clip import IMAGENET_CLASSNAMES
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from benchmarks import command, measure, operations, plain
+from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import Context
+from clipadapt.adaptations.base import Edit, TaskLike
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 
-LENGTH = 77
+FORMS = ("shared", "class-specific", "per-image")
+BATCH = 32
 
 
-def plain_class_weights(clip: CLIP, context: Tensor, names: list[str]) -> Tensor:
-    """Class weights `[C, D]` of prompts "<context> name.", every class with all its 77 tokens."""
-    model, tokenizer = clip.model, clip.tokenizer
-    placeholder = [tokenizer.placeholder] * len(context)
-    rows = [
-        tokenizer.start + placeholder + tokenizer.encode(name) + tokenizer.encode(".") + tokenizer.end for name in names
-    ]
-    ids = torch.tensor([row + [0] * (LENGTH - len(row)) for row in rows])
-    words = model.token_embedding(ids)
-    shared = context.expand(len(names), -1, -1)
-    x = torch.cat([words[:, :1], shared, words[:, 1 + len(context) :]], dim=1) + model.positional_embedding
-    x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
-    return functional.normalize(x[torch.arange(len(names)), ids.argmax(dim=1)] @ model.text_projection, dim=-1)
+class ImageContext(Context):
+    """A context for each image: shared vectors, all moved by a linear map of the image feature."""
+
+    conditional = True
+
+    def __init__(self, clip: CLIP, task: TaskLike, n_ctx: int) -> None:
+        super().__init__(clip, task, n_ctx)
+        self.shift = nn.Linear(clip.width, clip.text_width)
+
+    def contexts(self, image: Tensor) -> Tensor:
+        """Vectors `[B, n, W]` of image features `[B, D]`."""
+        return self.context + self.shift(image).unsqueeze(-2)
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Writes each image's context into its places among the words."""
+        return {"words": lambda rows: rows.place(self.contexts(image))}
 
 
-def step(class_weights: Callable[[], Tensor], context: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """Gradient of the cross entropy of one batch with respect to the context."""
-    logits = 100 * images @ class_weights().T
-    return torch.autograd.grad(functional.cross_entropy(logits, labels), context)[0]
-
-
-def main() -> None:
-    """Check, time, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="ViT-B-16")
-    parser.add_argument("--classes", type=int, default=50)
-    parser.add_argument("--n-ctx", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    chosen = parser.parse_args()
+def adaptation(clip: CLIP, form: str, names: Sequence[str], n_ctx: int) -> Context:
+    """The context of a form, the same each time it is asked for."""
     torch.manual_seed(0)
-    clip = CLIP.load(chosen.backbone, None)
-    names = IMAGENET_CLASSNAMES[: chosen.classes]
-    context = Context(clip, SimpleNamespace(class_names=names, templates=["{}"]), n_ctx=chosen.n_ctx)
-    classifier = Classifier(clip, context, names)
-    images = functional.normalize(torch.randn(32, clip.width), dim=-1)
-    labels = torch.randint(len(names), (32,))
-    sides = {
-        "plain": lambda: step(
-            lambda: plain_class_weights(clip, context.context, names), context.context, images, labels
-        ),
-        "rows": lambda: step(classifier.class_weights, context.context, images, labels),
+    task = command.task(names)
+    if form == "per-image":
+        return ImageContext(clip, task, n_ctx).to(clip.device)
+    return Context(clip, task, n_ctx, class_specific=form == "class-specific").to(clip.device)
+
+
+def step(
+    clip: CLIP, made: Context, class_weights: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+) -> Tensor:
+    """The gradient of one batch's cross entropy with respect to all that is learned, `[parameters]`."""
+    with command.autocast(clip):
+        weights = class_weights(images)
+    loss = functional.cross_entropy(plain.logits(clip, images, weights), labels)
+    return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(made.parameters()))])
+
+
+def our_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int) -> Callable[[], Tensor]:
+    """The library's step."""
+    made = adaptation(clip, form, names, n_ctx)
+    classifier = Classifier(clip, made, names)
+
+    def class_weights(features: Tensor) -> Tensor:
+        return classifier.class_weights(features if made.conditional else None)
+
+    return partial(step, clip, made, class_weights, *batch(clip, images, len(names)))
+
+
+def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int) -> Callable[[], Tensor]:
+    """The published step, with the same start."""
+    made = adaptation(clip, form, names, n_ctx)
+    ids = plain.context_ids(clip, names, n_ctx)
+
+    def class_weights(features: Tensor) -> Tensor:
+        if isinstance(made, ImageContext):
+            return plain.class_weights_per_image(clip, ids, made.contexts(features))
+        return plain.class_weights(clip, ids, made.context)
+
+    return partial(step, clip, made, class_weights, *batch(clip, images, len(names)))
+
+
+def batch(clip: CLIP, count: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Random unit features `[B, D]` and labels `[B]`, the same each time they are asked for."""
+    random = torch.Generator().manual_seed(0)
+    features = functional.normalize(torch.randn(count, clip.width, generator=random), dim=-1)
+    labels = torch.randint(classes, (count,), generator=random)
+    return features.to(clip.device), labels.to(clip.device)
+
+
+def measure_one(clip: CLIP, form: str, classes: int, n_ctx: int, chosen: argparse.Namespace) -> Row:
+    """Both sides at one size; the plain one smaller where it wouldn't fit."""
+    per_image = form == "per-image"
+    images = chosen.images if per_image else BATCH
+    most = chosen.plain_classes // images if per_image else chosen.plain_classes
+    measured = min(classes, max(1, most))
+    names = command.class_names(classes)
+    ours = our_step(clip, form, names, n_ctx, images)
+    theirs = plain_step(clip, form, names[:measured], n_ctx, images)
+    work = operations.text(clip, adaptation(clip, form, names, n_ctx), names, True, images if per_image else 1)
+    difference = relative_difference(ours(), theirs()) if measured == classes else None
+    compared = measure.compare({"ours": ours, "plain": theirs}, [work], clip, chosen.repeats, classes / measured)
+    size = {"form": form, "classes": classes, "n_ctx": n_ctx, "images": images}
+    return {**size, **compared, "scaled": command.scaled(measured, classes), "difference": difference}
+
+
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference, relative to the largest value."""
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure all combinations, print and write."""
+    parser = command.parser(__doc__)
+    command.add_repeats(parser)
+    command.add_classes(parser, [50, 200, 1000], plain=200)
+    parser.add_argument("--n-ctx", type=int, nargs="+", default=[4, 16])
+    parser.add_argument("--forms", choices=FORMS, nargs="+", default=list(FORMS))
+    parser.add_argument("--images", type=int, default=8, help="of the form per-image, which shares --plain-classes")
+    chosen = parser.parse_args(argv)
+    clip = command.load(chosen)
+    columns = {
+        "context": lambda row: row["form"],
+        "classes": lambda row: f"{row['classes']:,}",
+        "vectors": lambda row: str(row["n_ctx"]),
+        **COMPARISON,
+        "difference of gradients": difference_text,
     }
-    gradients = {name: side() for name, side in sides.items()}
-    difference = (gradients["plain"] - gradients["rows"]).abs().max() / gradients["plain"].abs().max()
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(chosen.repeats):
-        for name, side in sides.items():
-            began = time.perf_counter()
-            side()
-            seconds[name].append(time.perf_counter() - began)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    found = {
-        "backbone": chosen.backbone,
-        "classes": len(names),
-        "n_ctx": chosen.n_ctx,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "relative difference of gradients": float(difference),
-        "seconds": medians,
-        "times faster": medians["plain"] / medians["rows"],
-    }
-    print(json.dumps(found, indent=2))
-    if chosen.out:
-        chosen.out.write_text(json.dumps(found, indent=2) + "\n")
+    sizes = product(chosen.forms, chosen.n_ctx, chosen.classes)
+    rows = (measure_one(clip, form, classes, n_ctx, chosen) for form, n_ctx, classes in sizes)
+    report("One training step of the text side", chosen, columns, rows)
 
 
 if __name__ == "__main__":

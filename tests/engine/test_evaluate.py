@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipadapt.engine.evaluate import evaluate
-from clipadapt.engine.run import measure
+from clipadapt.engine.measure import measure
 from tests.engine.tasks import prepare, split, task
 
 LABELS = torch.tensor([0, 0, 0, 1])

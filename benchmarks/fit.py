@@ -1,0 +1,123 @@
+"""Whole trainings through the public API, against both towers at every step.
+
+    python -m benchmarks.fit --methods coop --shots 16 --classes 20 --epochs 50
+
+CoOp and CLIP-Adapter without augmentation, on drawn images that are in memory. Evaluation is in neither side. Ours is a
+call of `finetune` less the same call with no epochs, which only prepares and evaluates: what is left is transforming
+and encoding the images, and all steps. The plain side is one whole step on a batch that is transformed already, times
+the number of steps.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+import clipadapt
+from benchmarks import command, measure, operations, pictures, plain
+from benchmarks.operations import Work
+from benchmarks.report import COMPARISON, Row, report
+from clipadapt.adaptations import Context, ZeroShot
+from clipadapt.backbone.clip import CLIP
+from clipadapt.data import Source, Split, Task, make_task
+from clipadapt.engine.activations import MICRO_BATCH
+from clipadapt.runs import Result
+
+METHODS = ("coop", "clip_adapter")
+ADAPTER_EPOCHS = 200
+"""CLIP-Adapter's default at 16 shots (conf/method/clip_adapter.yaml)."""
+TEMPLATE = "a photo of a {}."
+N_CTX = 16
+BATCH = 32
+
+
+def draw_task(classes: int, shots: int) -> Task:
+    """Drawn images, `shots` a class to learn from and one a class to be tested on; they mean nothing."""
+    labels = [label for label in range(classes) for _ in range(shots)]
+    train = Split([pictures.draw(seed) for seed in range(len(labels))], labels)
+    test = train.select(range(0, len(labels), shots))
+    names = command.class_names(classes)
+    return make_task(Source("drawn", names, [TEMPLATE], train, Split([], []), {"test": test}), shots, seed=1)
+
+
+def finetune(clip: CLIP, task: Task, method: str, epochs: int) -> Result:
+    """Our side; what an earlier call encoded is not found again."""
+    precision = next(name for name, dtype in command.DTYPES.items() if dtype == clip.dtype)
+    cpu = clip.device.type == "cpu"
+    return clipadapt.finetune(clip, task, method, epochs=epochs, precision=precision, cpu=cpu, cache=None)
+
+
+def plain_step(clip: CLIP, task: Task, method: str) -> Callable[[], Tensor]:
+    """One whole step of the published procedure on a batch in memory."""
+    if method == "coop":
+        model = plain.CoOp(clip, task.class_names, N_CTX)
+    else:
+        model = plain.Adapter(clip, task.class_names, TEMPLATE)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.002, momentum=0.9, weight_decay=0.0005)
+    images = [task.support[index] for index in range(min(BATCH, len(task.support)))]
+    pixels = torch.stack([clip.transform(image) for image, _ in images]).to(clip.device, clip.dtype)
+    labels = torch.tensor([label for _, label in images], device=clip.device)
+
+    def step() -> Tensor:
+        with command.autocast(clip):
+            return plain.training_step(model, optimizer, pixels, labels)
+
+    return step
+
+
+def needed(clip: CLIP, task: Task, method: str, steps: float) -> list[Work]:
+    """Every image once through its tower; the class weights at every step if they are learned, or else once."""
+    count, names = len(task.support), task.class_names
+    images = operations.image(clip, count, at_once=MICRO_BATCH)
+    given = command.task(names, TEMPLATE)
+    if method == "coop":
+        return [images, operations.text(clip, Context(clip, given, N_CTX), names, gradient=True).times(steps)]
+    return [images, operations.text(clip, ZeroShot(clip, given), names, gradient=False)]
+
+
+def fitting_seconds(seconds: Mapping[str, list[float]]) -> list[float]:
+    """All that a run takes but for preparation and evaluation."""
+    return [whole - rest for whole, rest in zip(seconds["whole"], seconds["rest"], strict=True)]
+
+
+def measure_one(clip: CLIP, task: Task, method: str, chosen: argparse.Namespace) -> Row:
+    """Both sides of one method."""
+    epochs = chosen.epochs if method == "coop" else ADAPTER_EPOCHS
+    fit_seconds = []
+    sides = {
+        "whole": lambda: fit_seconds.append(finetune(clip, task, method, epochs).metrics["fit_seconds"]),
+        "rest": lambda: finetune(clip, task, method, 0),
+        "plain": plain_step(clip, task, method),
+    }
+    count = len(task.support)
+    steps = epochs * count / min(BATCH, count)  # an epoch's last batch counts by its share
+    compared = measure.compare(
+        sides, needed(clip, task, method, steps), clip, chosen.repeats, factor=steps, ours=fitting_seconds
+    )
+    size = {"method": method, "images": count, "epochs": epochs, "steps": steps}
+    return {**size, **compared, "fit_seconds": fit_seconds[1:], "scaled": "one step"}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure the methods, print and write."""
+    parser = command.parser(__doc__)
+    command.add_repeats(parser)
+    parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--shots", type=int, default=16)
+    parser.add_argument("--epochs", type=int, default=50, help=f"of CoOp; CLIP-Adapter has {ADAPTER_EPOCHS}")
+    chosen = parser.parse_args(argv)
+    clip, task = command.load(chosen), draw_task(chosen.classes, chosen.shots)
+    columns = {
+        "method": lambda row: row["method"],
+        "images": lambda row: f"{row['images']:,}",
+        "steps": lambda row: f"{row['steps']:,.0f}",
+        **COMPARISON,
+    }
+    rows = (measure_one(clip, task, method, chosen) for method in chosen.methods)
+    report("Whole trainings, evaluation excluded", chosen, columns, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Peak memory of one training step of the text side, beyond what was held before it, against the number of classes.
+
+    python -m benchmarks.memory --classes 50 200 1000
+
+The step is that of benchmarks.prompts with a shared context. Memory is what torch allocates.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from benchmarks import command, measure
+from benchmarks.prompts import BATCH, our_step, plain_step
+from benchmarks.report import Row, plain_text, report
+from clipadapt.backbone.clip import CLIP
+
+
+def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
+    """Both sides with so many classes; the plain one with fewer where it wouldn't fit."""
+    measured = min(classes, chosen.plain_classes)
+    names = command.class_names(classes)
+    ours, theirs = (
+        measure.peak_bytes(make(clip, "shared", some, chosen.n_ctx, BATCH), clip.device)
+        for make, some in ((our_step, names), (plain_step, names[:measured]))
+    )
+    return {
+        "classes": classes,
+        "ours_bytes": ours,
+        "plain_bytes": theirs * classes / measured,
+        "plain_measured_bytes": theirs,
+        "ratio": theirs * classes / measured / ours,
+        "scaled": command.scaled(measured, classes),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure all numbers of classes, print and write."""
+    parser = command.parser(__doc__)
+    command.add_classes(parser, [50, 100, 200, 1000], plain=200)
+    parser.add_argument("--n-ctx", type=int, default=16)
+    chosen = parser.parse_args(argv)
+    clip = command.load(chosen)
+    columns = {
+        "classes": lambda row: f"{row['classes']:,}",
+        "ours": lambda row: f"{row['ours_bytes'] / 1e6:,.0f} MB",
+        "plain": lambda row: plain_text(f"{row['plain_bytes'] / 1e6:,.0f} MB", row),
+        "plain / ours": lambda row: f"{row['ratio']:.3g}",
+    }
+    rows = (measure_one(clip, classes, chosen) for classes in chosen.classes)
+    report("Peak memory of one training step of the text side", chosen, columns, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The benchmarks run at a tiny size, and what they measure with is right; nothing here looks at a time."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+from benchmarks import command, encode, fit, measure, memory, operations, plain, prompts, zero_shot
+from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
+from clipadapt.backbone.clip import CLIP
+from clipadapt.classifier import Classifier
+
+MB = 2**20
+CPU = torch.device("cpu")
+NAMES = ["goldfish", "tiger shark", "hen"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small steps are slow where threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def clip() -> CLIP:
+    return CLIP.load("tiny", None)
+
+
+def rows(benchmark, tmp_path, *options):
+    """The rows of a benchmark's JSON, whose figures are numbers."""
+    file = tmp_path / "found.json"
+    benchmark.main(["--backbone", "tiny", "--device", "cpu", "--out", str(file), *options])
+    found = json.loads(file.read_text())
+    assert found["settings"]["backbone"] == "tiny" and found["machine"]["torch"] == torch.__version__
+    assert all(math.isfinite(row["ratio"]) for row in found["rows"])
+    return found["rows"]
+
+
+@pytest.mark.parametrize("precision, tolerance", [("fp32", 1e-4), ("bf16", 0.1)])
+def test_prompts(tmp_path, precision, tolerance):
+    sizes = ["--classes", "3", "--n-ctx", "2", "--images", "2", "--plain-classes", "6", "--repeats", "1"]
+    found = rows(prompts, tmp_path, *sizes, "--precision", precision)
+    assert [row["form"] for row in found] == list(prompts.FORMS)
+    assert all(row["difference"] < tolerance and row["scaled"] is None for row in found)
+    assert all(0 < row["floor_seconds"] < math.inf for row in found)
+
+
+def test_a_plain_side_that_is_too_large_is_scaled(tmp_path):
+    sizes = ["--classes", "6", "--n-ctx", "2", "--images", "2", "--plain-classes", "4", "--repeats", "1"]
+    shared, per_image = rows(prompts, tmp_path, *sizes, "--forms", "shared", "per-image")
+    assert shared["scaled"] == "4 classes" and per_image["scaled"] == "2 classes"
+    assert per_image["plain_seconds"] == pytest.approx(3 * per_image["median_seconds"]["plain"])
+    assert shared["difference"] is per_image["difference"] is None
+
+
+def test_memory(tmp_path):
+    measured, scaled = rows(memory, tmp_path, "--classes", "3", "6", "--plain-classes", "3", "--n-ctx", "2")
+    assert measured["plain_bytes"] > measured["ours_bytes"] > 0 and measured["scaled"] is None
+    assert scaled["plain_bytes"] == 2 * scaled["plain_measured_bytes"] and scaled["scaled"] == "3 classes"
+
+
+def test_zero_shot(tmp_path):
+    (row,) = rows(zero_shot, tmp_path, "--classes", "3", "--repeats", "1")
+    assert row["templates"] == 80 and row["difference"] < 1e-5
+
+
+def test_fit(tmp_path):
+    coop, adapter = rows(fit, tmp_path, "--classes", "3", "--shots", "1", "--epochs", "30", "--repeats", "1")
+    assert (coop["steps"], adapter["steps"]) == (30, 200)
+    assert coop["plain_seconds"] == pytest.approx(30 * coop["median_seconds"]["plain"])
+
+
+def test_encode(tmp_path):
+    (row,) = rows(encode, tmp_path, "--images", "5", "--workers", "0", "--repeats", "1")
+    assert row["difference"] < 1e-5 and row["decoding_per_second"] > 0
+
+
+def pixels(count):
+    return torch.randn(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def our_loss(clip, adaptation, images, labels):
+    return functional.cross_entropy(Classifier(clip, adaptation, NAMES)(images), labels)
+
+
+def test_the_plain_steps_are_the_methods(clip):
+    images, labels = pixels(4), torch.tensor([0, 1, 2, 0])
+    task = SimpleNamespace(class_names=NAMES, templates=[fit.TEMPLATE])
+    coop, context = plain.CoOp(clip, NAMES, 4), Context(clip, task, 4)
+    adapter, mixed = plain.Adapter(clip, NAMES, fit.TEMPLATE), FeatureAdapter(clip, task)
+    for model, adaptation in ((coop, context), (adapter, mixed)):
+        adaptation.load_state_dict(model.state_dict())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        expected = our_loss(clip, adaptation, images, labels)
+        gradients = torch.autograd.grad(expected, list(adaptation.parameters()))
+        before = [value.detach().clone() for value in model.parameters()]
+        assert plain.training_step(model, optimizer, images, labels).item() == pytest.approx(expected.item(), rel=1e-5)
+        for value, start, gradient in zip(model.parameters(), before, gradients, strict=True):
+            assert (start - value - 0.1 * gradient).abs().max() <= 1e-4 * 0.1 * gradient.abs().max() + 1e-7
+
+
+def test_the_peak_of_memory_is_what_is_held_at_once():
+    def step():
+        first = torch.empty(8 * MB, dtype=torch.uint8)
+        second = torch.empty(16 * MB, dtype=torch.uint8)
+        del first
+        third = torch.empty(4 * MB, dtype=torch.uint8)
+        del second, third
+        return torch.empty(10 * MB, dtype=torch.uint8)
+
+    assert measure.peak_bytes(step, CPU) == 24 * MB
+
+
+def test_the_peak_of_memory_has_what_is_kept_for_the_gradient():
+    x = torch.zeros(MB, requires_grad=True)
+
+    def step():
+        total = x.exp().sum()  # the exponential is its own derivative, and is kept
+        torch.empty(16 * MB, dtype=torch.uint8)
+        torch.autograd.grad(total, x)
+
+    assert 20 * MB <= measure.peak_bytes(step, CPU) <= 20 * MB + 1000
+
+
+def test_a_first_round_is_not_counted():
+    calls = []
+    seconds = measure.interleaved({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, CPU)
+    assert "".join(calls) == "ababab" and [len(values) for values in seconds.values()] == [2, 2]
+
+
+def test_a_shared_start_is_counted_once(clip):
+    found = operations.packed(clip, ["a hen", "a goldfish"])
+    tokens = [len(clip.tokenizer.sequence(prompt)) for prompt in ("a hen", "a goldfish")]
+    start = 2  # the start token and the word a
+    assert found.rows == sum(tokens) - start and found.reads == 2
+    assert found.pairs == sum(n * (n + 1) // 2 for n in tokens) - start * (start + 1) // 2
+    assert found.read_pairs == sum(tokens)
+
+
+def test_templates_add_up(clip):
+    both = ZeroShot(clip, command.task(NAMES), ["a {}", "one {} here"])
+    apart = [ZeroShot(clip, command.task(NAMES), [template]) for template in both.templates]
+    total = sum(operations.text(clip, one, NAMES, gradient=False).multiply_adds for one in apart)
+    assert operations.text(clip, both, NAMES, gradient=False).multiply_adds == total
