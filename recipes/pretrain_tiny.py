@@ -31,7 +31,8 @@ from torch.utils.data import DataLoader, Dataset
 import clipadapt
 from clipadapt.backbone import tiny, towers
 from clipadapt.backbone.clip import CLIP, build
-from clipadapt.backbone.rows import Layout, Rows, pack
+from clipadapt.backbone.packing import pack
+from clipadapt.backbone.rows import Layout, Rows
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.data import drawn
 
