@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,31 @@ class Stack:
         shared = prefix.transpose(-3, -2).unsqueeze(-4)
         return torch.cat([shared.expand(*own.shape[:-2], *shared.shape[-2:]), own], dim=-2)
 
+    def attend(
+        self, query: Tensor, first_key: Tensor, key: Tensor, first_value: Tensor, value: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        """Attention of queries `[..., n, H, S or 1, d]` to the prefix and their own prompts.
+
+        The prefix stands before every prompt only while it is attended to, and is put there again for the gradients:
+        keys and values of all prompts with the prefix before each would be half of what a block keeps.
+
+        Args:
+            query: of each prompt.
+            first_key: keys of the prefix, `[..., P, H, d]`.
+            key: keys of the stack, `[..., n * S, H, d]`.
+            first_value: values of the prefix.
+            value: values of the stack.
+            mask: the stack's, or its ends'.
+        """
+
+        def go(query: Tensor, first_key: Tensor, key: Tensor, first_value: Tensor, value: Tensor) -> Tensor:
+            return _attend(query, self.after(first_key, key), self.after(first_value, value), mask)
+
+        given = query, first_key, key, first_value, value
+        if torch.is_grad_enabled() and first_key.shape[-3]:
+            return checkpoint(go, *given, use_reentrant=False, preserve_rng_state=False)
+        return go(*given)
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -110,8 +136,8 @@ class Layout:
         (first, *queries), keys, values = (self._split(x) for x in (query, key, value))
         parts = [_causal(first, keys[0], values[0])] if self.prefix else []
         for i, stack in enumerate(self.stacks, start=1):
-            own = stack.after(keys[0], keys[i]), stack.after(values[0], values[i])
-            attended = _attend(stack.apart(queries[i - 1]), *own, stack.mask)
+            query = stack.apart(queries[i - 1])
+            attended = stack.attend(query, keys[0], keys[i], values[0], values[i], stack.mask)
             parts.append(attended.transpose(-3, -2).flatten(-4, -3))
         return torch.cat(parts, dim=-3)
 
@@ -120,8 +146,9 @@ class Layout:
         queries, keys, values = query.split([stack.count for stack in self.stacks], -3), *map(self._split, (key, value))
         parts = []
         for i, stack in enumerate(self.stacks, start=1):
-            own = stack.after(keys[0], keys[i]), stack.after(values[0], values[i])
-            parts.append(_attend(queries[i - 1].unsqueeze(-2), *own, stack.end_mask).squeeze(-2))
+            query = queries[i - 1].unsqueeze(-2)
+            attended = stack.attend(query, keys[0], keys[i], values[0], values[i], stack.end_mask)
+            parts.append(attended.squeeze(-2))
         return torch.cat(parts, dim=-3)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:

@@ -19,6 +19,9 @@ MARGIN = 1.25
 WIDTHS = 14
 """Channels per row, in widths of the tower, that a block holds at once without gradients: its input, queries, keys,
 values, what was attended, and the MLP's hidden layer before and after its activation."""
+ATTENDED_AGAIN = 3
+"""Channels per row and block, in widths of the tower, that attention is computed again from for its gradients: queries,
+keys and values, of which autograd's hooks aren't told."""
 PROBED = (8, 24)
 """Numbers of classes at which activations are measured."""
 
@@ -74,7 +77,9 @@ def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequen
     ):
         return 0.0
     rows, saved = zip(*(_probe(clip, adaptation, class_names[:count]) for count in PROBED), strict=True)
-    return (saved[1] - saved[0]) / (rows[1] - rows[0])
+    blocks = sum(point.startswith("block.") for point in clip.text.points)
+    unseen = ATTENDED_AGAIN * (clip.text_width or 0) * clip.dtype.itemsize * blocks
+    return (saved[1] - saved[0]) / (rows[1] - rows[0]) + unseen
 
 
 def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
