@@ -50,8 +50,9 @@ def task(names: Sequence[str], template: str = "{}") -> SimpleNamespace:
 
 
 def class_names(count: int) -> list[str]:
-    """The first of ImageNet's class names."""
-    return list(IMAGENET_CLASSNAMES[:count])
+    """The first of ImageNet's class names; beyond their thousand, the same names numbered."""
+    known = len(IMAGENET_CLASSNAMES)
+    return [IMAGENET_CLASSNAMES[i % known] + (f" {i // known}" if i >= known else "") for i in range(count)]
 
 
 def scaled(measured: int, count: int) -> str | None:

@@ -2,7 +2,10 @@
 
     python -m benchmarks.memory --classes 50 200 1000
 
-The step is that of benchmarks.prompts with a shared context. Memory is what torch allocates.
+    python -m benchmarks.memory --classes 20000 --gigabytes 8
+
+The step is that of benchmarks.prompts with a shared context. Memory is what torch allocates. With --gigabytes ours goes
+through the tower in chunks that are meant to take so much at the most.
 """
 
 import argparse
@@ -18,10 +21,9 @@ def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
     """Both sides with so many classes; the plain one with fewer where it wouldn't fit."""
     measured = min(classes, chosen.plain_classes)
     names = command.class_names(classes)
-    ours, theirs = (
-        measure.peak_bytes(make(clip, "shared", some, chosen.n_ctx, BATCH), clip.device)
-        for make, some in ((our_step, names), (plain_step, names[:measured]))
-    )
+    step = our_step(clip, "shared", names, chosen.n_ctx, BATCH, chosen.gigabytes)
+    ours = measure.peak_bytes(step, clip.device)
+    theirs = measure.peak_bytes(plain_step(clip, "shared", names[:measured], chosen.n_ctx, BATCH), clip.device)
     return {
         "classes": classes,
         "ours_bytes": ours,
@@ -37,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = command.parser(__doc__)
     command.add_classes(parser, [50, 100, 200, 1000], plain=200)
     parser.add_argument("--n-ctx", type=int, default=16)
+    parser.add_argument(
+        "--gigabytes", type=float, help="our side in chunks that take at most so much; else all at once"
+    )
     chosen = parser.parse_args(argv)
     clip = command.load(chosen)
     columns = {

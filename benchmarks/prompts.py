@@ -22,6 +22,7 @@ from clipadapt.adaptations import Context
 from clipadapt.adaptations.base import Edit, TaskLike
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
+from clipadapt.engine.memory import most_rows
 
 FORMS = ("shared", "class-specific", "per-image")
 BATCH = 32
@@ -64,10 +65,13 @@ def step(
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(made.parameters()))])
 
 
-def our_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int) -> Callable[[], Tensor]:
-    """The library's step."""
+def our_step(
+    clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int, gigabytes: float | None = None
+) -> Callable[[], Tensor]:
+    """The library's step; in chunks, where its activations would take more than so many gigabytes."""
     made = adaptation(clip, form, names, n_ctx)
-    classifier = Classifier(clip, made, names)
+    rows = None if gigabytes is None else most_rows(clip, made, names, 1e9 * gigabytes, images, images)
+    classifier = Classifier(clip, made, names, rows)
 
     def class_weights(features: Tensor) -> Tensor:
         return classifier.class_weights(features if made.conditional else None)

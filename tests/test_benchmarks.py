@@ -148,3 +148,19 @@ def test_templates_add_up(clip):
     apart = [ZeroShot(clip, command.task(NAMES), [template]) for template in both.templates]
     total = sum(operations.text(clip, one, NAMES, gradient=False).multiply_adds for one in apart)
     assert operations.text(clip, both, NAMES, gradient=False).multiply_adds == total
+
+
+def test_a_memory_budget_holds(clip):
+    names, budget = command.class_names(300), 10e6
+    whole, chunked = (
+        measure.peak_bytes(prompts.our_step(clip, "shared", names, 16, 32, gigabytes), CPU)
+        for gigabytes in (None, budget / 1e9)
+    )
+    assert 0.5 * budget < chunked <= budget
+    assert whole > 2 * budget
+
+
+def test_class_names_beyond_imagenets_are_numbered():
+    names = command.class_names(2500)
+    assert names[:1000] == command.class_names(1000) and len(names) == 2500
+    assert names[1000] == f"{names[0]} 1" and names[2499] == f"{names[499]} 2"

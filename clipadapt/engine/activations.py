@@ -120,13 +120,13 @@ class Encoder:
         """Activations of these views, in micro-batches of fixed size."""
         clip = self.classifier.clip
         batches = in_batches(items)
-        for batch, read in zip(
-            batches, views.read([[i for i, _ in batch] for batch in batches], self.workers), strict=True
-        ):
+        arriving = views.read([[index for index, _ in batch] for batch in batches], self.workers)
+        for batch, read in zip(batches, arriving, strict=True):
             pixels = views.pixels(read, batch, clip.device).to(clip.dtype)
             filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
             with self.autocast():
-                yield self.classifier.prefix(filled)[: len(batch)]
+                values = self.classifier.prefix(filled)
+            yield values[: len(batch)]
             self.advance(len(batch))
 
     def find(self, views: Views, items: Sequence[Item], shelf: Shelf, shared: bool) -> Found:

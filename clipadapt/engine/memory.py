@@ -22,8 +22,8 @@ values, what was attended, and the MLP's hidden layer before and after its activ
 ATTENDED_AGAIN = 3
 """Channels per row and block, in widths of the tower, that attention is computed again from for its gradients: queries,
 keys and values, of which autograd's hooks aren't told."""
-PROBED = (8, 24)
-"""Numbers of classes at which activations are measured."""
+PROBED = 24
+"""Number of classes at which activations are measured, and at a third of them: the difference leaves weights out."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -70,13 +70,12 @@ def most_rows(
 
 
 def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> float:
-    """What autograd keeps for each further row, measured on a few classes."""
-    if (
-        len(class_names) < PROBED[1]
-        or clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()]) == "features"
-    ):
+    """What autograd keeps for each further row, measured on a few classes; 0 where there are fewer than three."""
+    cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
+    some = min(PROBED, len(class_names))
+    if cut == "features" or some < 3:
         return 0.0
-    rows, saved = zip(*(_probe(clip, adaptation, class_names[:count]) for count in PROBED), strict=True)
+    rows, saved = zip(*(_probe(clip, adaptation, class_names[:count]) for count in (some // 3, some)), strict=True)
     blocks = sum(point.startswith("block.") for point in clip.text.points)
     unseen = ATTENDED_AGAIN * (clip.text_width or 0) * clip.dtype.itemsize * blocks
     return (saved[1] - saved[0]) / (rows[1] - rows[0]) + unseen

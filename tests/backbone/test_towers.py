@@ -10,6 +10,7 @@ from torch import Tensor
 from clipadapt.backbone import text as text_side
 from clipadapt.backbone import towers
 from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.prompts import in_chunks
 from clipadapt.backbone.rows import Rows, Slot
 from clipadapt.errors import UserError
 from tests.small import close, golden, images
@@ -91,6 +92,17 @@ def test_text_tower(clip):
     found = clip.text.run(rows)
     close(found, clip.model.encode_text(ids, normalize=False)[:, None])
     assert torch.equal(step_by_step(clip.text, rows), found)
+
+
+def test_chunks_of_any_text_tower(clip):
+    def arrange(sequences, shape, first_class):
+        return clip.arrange(sequences, shape, first_class=first_class)
+
+    siglip = clip.source["name"] == "ViT-B-16-SigLIP"  # its tokenizer is on the network
+    sequences = text_for(clip)[1].tolist() if siglip else [clip.tokenizer.sequence(text) for text in TEXTS]
+    chunks = in_chunks(sequences, (3, 1), 1, arrange, clip._text.count_rows)
+    assert [len(part) for part in chunks.chunks] == [3] and chunks.recompute
+    close(chunks.run(clip.text), clip.text.run(arrange(sequences, (3, 1), 0)))
 
 
 def test_points(clip):

@@ -64,6 +64,13 @@ def test_an_uneven_last_batch_counts_each_image_once(clip):
     assert done.history[0]["loss"] == pytest.approx(total / 7, abs=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [MAKERS["context"], MAKERS["pixels"]], ids=["context", "pixels"])
+def test_compiled_it_learns_the_same(clip, make):
+    torch.compiler.reset()
+    assert distance(learned(clip, make=make, compile=True), learned(clip, make=make)) < 1e-5
+
+
 def test_history(clip):
     _, done = fit(prepare(clip))
     assert [row["epoch"] for row in done.history] == [1, 2, 3]

@@ -33,7 +33,7 @@ def test_rows_follow_the_budget(clip):
     weights = sum(weight.nbytes for weight in clip.model.transformer.parameters())
     estimate = prompts.rows * 1e8 / (many * memory.MARGIN)
     assert abs(estimate / (saved - weights) - 1) < 0.35
-    assert memory.most_rows(clip, context, NAMES[:5], 1e8, 4, 64) > many, "too few to be measured"
+    assert memory.most_rows(clip, context, NAMES[:2], 1e8, 4, 64) > many, "too few to be measured"
 
 
 def test_half_of_what_is_free_or_what_was_asked_for(monkeypatch):
