@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+KEPT_COPIES = 2**20
+"""Bytes of copies of the prefix's keys that are kept for gradients; making them again costs time, not much memory."""
+
 
 @dataclass(frozen=True)
 class Slot:
@@ -81,7 +84,8 @@ class Stack:
         """Attention of queries `[..., n, H, S or 1, d]` to the prefix and their own prompts.
 
         The prefix stands before every prompt only while it is attended to, and is put there again for the gradients:
-        keys and values of all prompts with the prefix before each would be half of what a block keeps.
+        keys and values of all prompts with the prefix before each would be half of what a block keeps. Of few prompts
+        they are kept.
 
         Args:
             query: of each prompt.
@@ -96,7 +100,8 @@ class Stack:
             return _attend(query, self.after(first_key, key), self.after(first_value, value), mask)
 
         given = query, first_key, key, first_value, value
-        if torch.is_grad_enabled() and first_key.shape[-3]:
+        copied = first_key.numel() * self.count * first_key.element_size()
+        if torch.is_grad_enabled() and copied > KEPT_COPIES:
             return checkpoint(go, *given, use_reentrant=False, preserve_rng_state=False)
         return go(*given)
 

@@ -86,7 +86,10 @@ def opaque_image_tower(encode: Callable[[Tensor], Tensor]) -> Tower:
 
 
 def vision_transformer(visual: Any) -> Tower:
-    """CLIP's vision transformer: pixels, patches, block.0 …, tokens, features."""
+    """CLIP's vision transformer: pixels, patches, block.0 …, tokens, features.
+
+    Where the features are read at the class token, it alone comes out of the last block, at `tokens`.
+    """
 
     def embed(pixels: Tensor) -> Tensor:
         x = visual.conv1(pixels.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
@@ -98,12 +101,20 @@ def vision_transformer(visual: Any) -> Tower:
         return pooled if visual.proj is None else pooled @ visual.proj
 
     stages: dict[str, Stage] = {"pixels": over_leading(embed, 3), "patches": lambda x: visual.ln_pre(x)}
-    stages |= {f"block.{i}": _block_stage(block) for i, block in enumerate(visual.transformer.resblocks)}
+    *blocks, last = visual.transformer.resblocks
+    stages |= {f"block.{i}": _block_stage(block) for i, block in enumerate(blocks)}
+    at_class_token = visual.pool_type == "tok" and visual.attn_pool is None
+    stages[f"block.{len(blocks)}"] = _class_token_stage(last) if at_class_token else _block_stage(last)
     return Tower("image", stages | {"tokens": over_leading(read, 2)})
 
 
 def _block_stage(block: nn.Module) -> Stage:
     return lambda x: run_block(block, x)
+
+
+def _class_token_stage(block: nn.Module) -> Stage:
+    """The last block: the other tokens only serve as keys and values."""
+    return lambda x: run_block(block, x, reads=torch.zeros(1, dtype=torch.long, device=x.device))
 
 
 def is_vision_transformer(visual: Any) -> bool:
