@@ -122,3 +122,26 @@ def training_step(model: nn.Module, optimizer: Optimizer, pixels: Tensor, labels
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def tune_to_image(model: CoOp, start: Tensor, views: Tensor, selection: float, lr: float) -> Tensor:
+    """Logits `[C]` of an image's first view, after a step on its views (Shu et al., NeurIPS 2022, arXiv:2209.07511).
+
+    Args:
+        model: prompts and towers.
+        start: context `[n, W]` that every image starts from.
+        views: `[V, 3, height, width]`.
+        selection: share of the views that count, those of lowest entropy.
+        lr: learning rate of AdamW.
+    """
+    with torch.no_grad():
+        model.context.copy_(start)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    logs = model(views).log_softmax(dim=-1)
+    entropies = -(logs.exp() * logs).sum(dim=-1)
+    mean = logs[entropies.argsort()[: int(len(views) * selection)]].exp().mean(dim=0)
+    optimizer.zero_grad()
+    (-(mean * mean.log()).sum()).backward()
+    optimizer.step()
+    with torch.no_grad():
+        return model(views[:1])[0]

@@ -8,18 +8,17 @@ each image, moved by a linear map of its feature.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks import command, measure, operations, plain
 from benchmarks.report import COMPARISON, Row, difference_text, report
-from clipadapt.adaptations import Context
-from clipadapt.adaptations.base import Edit, TaskLike
+from clipadapt.adaptations import ConditionalContext, Context
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.engine.memory import most_rows
@@ -28,30 +27,12 @@ FORMS = ("shared", "class-specific", "per-image")
 BATCH = 32
 
 
-class ImageContext(Context):
-    """A context for each image: shared vectors, all moved by a linear map of the image feature."""
-
-    conditional = True
-
-    def __init__(self, clip: CLIP, task: TaskLike, n_ctx: int) -> None:
-        super().__init__(clip, task, n_ctx)
-        self.shift = nn.Linear(clip.width, clip.text_width)
-
-    def contexts(self, image: Tensor) -> Tensor:
-        """Vectors `[B, n, W]` of image features `[B, D]`."""
-        return self.context + self.shift(image).unsqueeze(-2)
-
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Writes each image's context into its places among the words."""
-        return {"words": lambda rows: rows.place(self.contexts(image))}
-
-
 def adaptation(clip: CLIP, form: str, names: Sequence[str], n_ctx: int) -> Context:
     """The context of a form, the same each time it is asked for."""
     torch.manual_seed(0)
     task = command.task(names)
     if form == "per-image":
-        return ImageContext(clip, task, n_ctx).to(clip.device)
+        return ConditionalContext(clip, task, n_ctx, words=None).to(clip.device)
     return Context(clip, task, n_ctx, class_specific=form == "class-specific").to(clip.device)
 
 
@@ -85,8 +66,9 @@ def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: 
     ids = plain.context_ids(clip, names, n_ctx)
 
     def class_weights(features: Tensor) -> Tensor:
-        if isinstance(made, ImageContext):
-            return plain.class_weights_per_image(clip, ids, made.contexts(features))
+        if isinstance(made, ConditionalContext):
+            contexts = made.context + made.shift(features).unsqueeze(-2)
+            return plain.class_weights_per_image(clip, ids, contexts)
         return plain.class_weights(clip, ids, made.context)
 
     return partial(step, clip, made, class_weights, *batch(clip, images, len(names)))

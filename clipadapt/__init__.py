@@ -4,15 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipadapt.api import finetune, load, load_backbone, load_task
+    from clipadapt.grid import compare
 
 __version__ = "0.1.0"
-__all__ = ["finetune", "load", "load_backbone", "load_task"]
+__all__ = ["compare", "finetune", "load", "load_backbone", "load_task"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the functions when they are asked for: help and tab completion don't wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clipadapt' has no attribute '{name}'")
-    from clipadapt import api
+    from clipadapt import api, grid
 
-    return getattr(api, name)
+    return getattr(grid if name == "compare" else api, name)

@@ -1,6 +1,6 @@
 """What a notebook calls; the command line calls the same functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from clipadapt.errors import UserError
 from clipadapt.predictors import Predictor
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, read_result, task_of
+from clipadapt.runs import Result, carry_out, learned_classifier, read_result, task_of, test_time_of
 
 GIVEN = ("backbone", "data", "shots", "seed")
 """Settings that a task and a backbone bring with them."""
@@ -51,7 +51,7 @@ def load_task(
     """A few-shot task.
 
     Args:
-        source: "digits", "drawn", "folder", or one of `config_dir`.
+        source: "digits", "drawn", "folder", "unlabelled", or one of `config_dir`.
         shots: images a class to learn from.
         seed: draws them.
         config_dir: a folder of settings of your own.
@@ -98,8 +98,31 @@ def finetune(
     return carry_out(config, backbone, task, None, Console(quiet=True))
 
 
-def run(config: dict[str, Any], directory: Path, console: Console | None = None) -> Result:
+def ingredients(config: dict[str, Any]) -> tuple[CLIP, Task]:
+    """The backbone and the task of composed settings.
+
+    Raises:
+        UserError: unusable weights or images.
+    """
+    task = task_of(config)
+    backbone = CLIP.load(**config["backbone"])
+    check(task)  # last, as it looks at every image file
+    return backbone, task
+
+
+def run(
+    config: dict[str, Any],
+    directory: Path,
+    console: Console | None = None,
+    load: Callable[[dict[str, Any]], tuple[CLIP, Task]] = ingredients,
+) -> Result:
     """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
+
+    Args:
+        config: the settings.
+        directory: of the run.
+        console: where to print.
+        load: yields backbone and task, if there is anything to compute.
 
     Raises:
         UserError: a directory with something else in it, unusable images or weights, a loss that isn't finite.
@@ -113,9 +136,7 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
         result = read_result(directory)
         summary.show_result(console, result.metrics)
         return result
-    task = task_of(config)
-    backbone = CLIP.load(**config["backbone"])
-    check(task)  # last, as it looks at every image file
+    backbone, task = load(config)
     if not target.finished:
         return carry_out(config, backbone, task, target, console)
     fresh = target.beside()
@@ -128,7 +149,7 @@ def run(config: dict[str, Any], directory: Path, console: Console | None = None)
 
 
 def load(directory: str | Path, device: str | None = None, config_dir: str | Path | None = None) -> Predictor:
-    """The classifier that a run learned.
+    """The classifier that a run learned; it adapts to what it sees where the run's method does at test time.
 
     Args:
         directory: of a finished run.
@@ -140,7 +161,7 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
         UserError: no run is there, one that isn't finished, or its backbone is not the one it was learned on.
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(learned_classifier(Path(directory), device, torch.float32, config_dir))
+    return Predictor(*learned_classifier(Path(directory), device, torch.float32, config_dir))
 
 
 def evaluate_run(
@@ -161,18 +182,32 @@ def evaluate_run(
         The figures, as in a run's `metrics`.
 
     Raises:
-        UserError: no finished run, or tensors that belong to the run's classes and a task of others.
+        UserError: no finished run, tensors that belong to the run's classes and a task of others, nothing to test on,
+            or a method that adapts along a stream, in several processes.
     """
     config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
     here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
     settings = configuration.build({**config["engine"], **here}, allowed=config["allowed_targets"])
-    accelerator = accelerator_for(settings)
-    classifier = learned_classifier(Path(directory), str(accelerator.device), DTYPES[settings.precision], config_dir)
+    accelerator = accelerator_for(settings, test_time_of(config))
+    classifier, test_time = learned_classifier(
+        Path(directory),
+        str(accelerator.device),
+        DTYPES[settings.precision],
+        config_dir,
+        settings.memory,
+        accelerator.num_processes,
+    )
     task = task_of(config if data is None else {**config, "data": data})
+    if not task.tests:
+        raise UserError(
+            f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into it, "
+            "or name other data with data=…"
+        )
     check(task)
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
     console = console or Console()
-    metrics = measure(Run.of(classifier, task, accelerator, settings, partial(bars.images, console)))
+    metrics = measure(Run.of(classifier, task, accelerator, settings, partial(bars.images, console), test_time))
+    metrics["remark"] = settings.remark
     summary.show_tests(console, metrics)
     return metrics

@@ -28,6 +28,7 @@ class Classifier(nn.Module):
         recompute: whether the image tower's activations are computed again for their gradients, stage by stage.
 
     Attributes:
+        image: the image tower that the adaptation reads.
         image_cut, text_cut: names of the cuts.
 
     Raises:
@@ -54,9 +55,10 @@ class Classifier(nn.Module):
         self.class_names = list(class_names)
         self.most_rows = most_rows
         self.recompute = recompute
-        self.image_cut = clip.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
+        self.image = clip.image_of_all_tokens if adaptation.all_tokens else clip.image
+        self.image_cut = self.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
         self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), most_rows)
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), most_rows, adaptation.own_prefix)
         with torch.no_grad():
             self.text_start: Prompts | Tensor = prompts.run(clip.text, stop=self.text_cut)
 
@@ -73,13 +75,13 @@ class Classifier(nn.Module):
     def prefix(self, pixels: Tensor) -> Tensor:
         """Images `[B, 3, height, width]` to the activation at the image cut, without gradients."""
         with torch.no_grad():
-            return self.clip.image.run(pixels, stop=self.image_cut)
+            return self.image.run(pixels, stop=self.image_cut)
 
     def image_features(self, x: Tensor) -> Tensor:
         """From the activation at the image cut to features `[B, D]`."""
         edits, stages = self.adaptation.image_edits(), self.adaptation.image_stages()
         recompute = self.recompute and torch.is_grad_enabled()
-        return self.clip.image.run(x, edits, stages, start=self.image_cut, recompute=recompute)
+        return self.image.run(x, edits, stages, start=self.image_cut, recompute=recompute)
 
     def text_features(self, image: Tensor | None = None) -> Tensor:
         """Text features `[..., C, templates, D]`; the leading dimensions are the adaptation's.
@@ -104,12 +106,31 @@ class Classifier(nn.Module):
             start: "pixels", or the name of the image cut.
             text: class weights, where they are known already.
         """
-        image = self.image_features(self.prefix(x) if start != self.image_cut else x)
+        at_cut = self.prefix(x) if start != self.image_cut else x
+        image = self.image_features(at_cut)
         if text is None:
             text = self.class_weights(image if self.adaptation.conditional else None)
+        weights = text
+        return Output(
+            self.logits(image, text),
+            image,
+            text,
+            frozen=lambda: self.frozen_features(at_cut),
+            classify=lambda features: self.logits(self._edited(features), weights),
+        )
+
+    def logits(self, image: Tensor, text: Tensor) -> Tensor:
+        """Logits of image features and class weights, in float32."""
         with torch.autocast(image.device.type, enabled=False):
-            logits = self.adaptation.logits(image.float(), text.float(), self.clip.scale)
-        return Output(logits, image, text)
+            return self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+
+    def frozen_features(self, at_cut: Tensor) -> Tensor:
+        """From the activation at the image cut to the features of the tower as it is, without gradients."""
+        with torch.no_grad():
+            return self.image.run(at_cut, start=self.image_cut)
+
+    def _edited(self, features: Tensor) -> Tensor:
+        return self.image.run(features, self.adaptation.image_edits(), start="features")
 
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
         """Logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named by `start`."""

@@ -1,4 +1,4 @@
-"""The command line: fit, evaluate, predict, methods. Torch is imported once the settings are known to be right."""
+"""The command line: fit, compare, evaluate, predict, methods. Torch is imported once settings are known to be right."""
 
 import glob
 import sys
@@ -36,7 +36,12 @@ def run(arguments: list[str]) -> int:
     elif command == "fit" or command is None:
         config.launch(fit, rest)
     else:
-        commands: dict[str, Callable[[Words], None]] = {"evaluate": evaluate, "predict": predict, "methods": methods}
+        commands: dict[str, Callable[[Words], None]] = {
+            "compare": compare,
+            "evaluate": evaluate,
+            "predict": predict,
+            "methods": methods,
+        }
         commands[command](words)
     return 0
 
@@ -69,6 +74,19 @@ def fit(settings: dict[str, Any]) -> None:
         api.run(settings, directory, make_console())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(directory)) from None
+
+
+def compare(words: Words) -> None:
+    """`clipadapt compare methods=[…] data=[…] shots=[…] seed=[…] [key=value …]`: every combination, in one table."""
+    config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
+    folder = words.options.get("--config-dir")
+    axes, overrides = config.axes_of(words.settings, folder)
+    cells = config.grid(axes, overrides, folder)
+    from clipadapt import grid
+
+    rows = grid.run(cells, make_console())
+    if not any(row["scores"] for row in rows):
+        raise UserError(f"none of the {len(cells)} runs has a result: the reasons stand below the table")
 
 
 def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:

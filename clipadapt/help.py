@@ -4,6 +4,7 @@ from clipadapt.config.tree import conf_dir, options
 
 COMMANDS = {
     "fit": "adapt a frozen CLIP to a task and show what that gained (the default)",
+    "compare": "run methods against each other and show them in one table",
     "evaluate": "measure a finished run again, or on other data",
     "predict": "name the classes of images with a finished run",
     "methods": "list the methods, one line each with its paper",
@@ -14,8 +15,9 @@ GROUPS = {
     "data": "the images and their classes",
     "method": "what is learned",
     "adaptation": "parts to add: +adaptation@method.also.pixels=padding",
+    "test_time": "what adapts to each test image: +test_time@method.test_time=mta",
     "optimizer": "optimizer@engine.optimizer=adamw",
-    "schedule": "schedule@engine.schedule=constant",
+    "schedule": "schedule@engine.schedule=constant; +schedule=quick: any method in at most 150 steps",
     "experiment": "whole runs under one name",
 }
 
@@ -23,6 +25,7 @@ FIT = """\
 clipadapt adapts a frozen CLIP to your images from a few of them a class, and shows the gain over zero-shot.
 
   clipadapt [fit] [key=value …]    {fit}
+  clipadapt compare methods=[A,B]  {compare}
   clipadapt evaluate run=DIR       {evaluate}
   clipadapt predict run=DIR images=PATH
                                    {predict}
@@ -54,6 +57,28 @@ Options
   --hydra-help, --info             Hydra's own help and inner view
 
 Read more: README.md; every setting is explained in {conf}."""
+
+COMPARE = """\
+clipadapt compare methods=[A,B] [data=[…]] [shots=[…]] [seed=[…]] [key=value …]
+
+{compare}.
+
+Every combination is one run, the same and in the same directory as without `compare`. What is finished is read, so that
+a stopped comparison goes on, and a larger one computes what is missing. Tables (Markdown, CSV, JSON) and curves go to
+outputs/compare/. A run that fails is shown with the reason, and the others go on; the exit code is 0 if any succeeds.
+
+Examples
+  clipadapt compare methods=[coop,clip_adapter] shots=[1,4,16] seed=[1,2,3]
+                                   curves with their intervals on handwritten digits
+  clipadapt compare methods=all data=drawn +schedule=quick
+                                   a look at every method, at most 150 steps each, marked as such
+  clipadapt compare methods=all data=[digits,drawn] engine.precision=bf16
+                                   further settings hold for all runs
+
+Where the shell wants brackets quoted, commas alone will do: methods=coop,clip_adapter.
+
+Choices
+{groups}"""
 
 EVALUATE = """\
 clipadapt evaluate run=DIR [data=NAME data.key=value …]
@@ -91,8 +116,8 @@ Examples
 
 def help_for(command: str | None, config_dir: str | None) -> str:
     """The help of a command, with the names there are to choose from."""
-    texts = {"evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS}
-    groups = ["data"] if command == "evaluate" else list(GROUPS)
+    texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS}
+    groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"]}.get(command or "fit", list(GROUPS))
     lines = [choice(group, config_dir) for group in groups]
     return texts.get(command or "fit", FIT).format(**COMMANDS, groups="\n".join(lines), conf=conf_dir())
 

@@ -3,7 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -21,16 +21,17 @@ from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, make_task
+from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.measure import measure
-from clipadapt.engine.memory import peak_memory_mb
-from clipadapt.engine.run import Plan, Run
+from clipadapt.engine.memory import budget, most_rows, peak_memory_mb
+from clipadapt.engine.run import Plan, Run, texts_at_once
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.known import Samples
+from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-
-SELECTION = "none: the last epoch"
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Result:
     """What a run yielded.
 
     Attributes:
-        metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set; `per_class`,
-            `tests`, learned `parameters` and their `share` of the backbone, `seconds`, `peak_memory_mb`, `processes`.
+        metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set, and `per_class`,
+            where there is one; `tests`, learned `parameters` and their `share` of the backbone, `seconds`,
+            `peak_memory_mb`, `processes`; a `remark` that belongs beside them, or None.
         history: loss, training accuracy and learning rate of each epoch.
         config: the settings of the run.
-        record: task, backbone, plan and versions.
+        record: task with the labels it was given in place of its own, if any, backbone, plan and versions.
         tensors: what was learned, by name.
+        files: what was learned as other tools read it, by path in the run directory.
     """
 
     metrics: dict[str, Any]
@@ -51,6 +54,7 @@ class Result:
     config: dict[str, Any]
     record: dict[str, Any]
     tensors: dict[str, Tensor]
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> Path:
         """Write the run directory, for `clipadapt.load` and the command line.
@@ -61,7 +65,7 @@ class Result:
         target = RunDirectory(directory)
         target.open(self.config, configuration.identity)
         summary.pictures(self.metrics, self.history, self.record["class_names"], target.path / "pictures")
-        target.finish(self.tensors, self.record, self.history, self.metrics)
+        target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
         return target.path
 
 
@@ -84,19 +88,28 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     began = time.monotonic()
     allowed = config["allowed_targets"]
     settings = configuration.build(config["engine"], allowed=allowed)
-    objective = configuration.build(config["method"]["objective"], allowed=allowed)
     console = console if first_process() else Console(quiet=True)
-    prepared = Run.prepare(clip, task, adaptation_maker(config), settings, partial(bars.images, console))
-    plan = prepared.plan()
-    summary.show_plan(console, task, asdict(plan))
+    watch = partial(bars.images, console)
+    pseudo_labels = config["method"]["pseudo_labels"]
+    prepared = Run.prepare(clip, task, adaptation_maker(config), settings, watch, test_time_of(config), pseudo_labels)
+    objective = configuration.build(config["method"]["objective"], prepared.clip, prepared.known, allowed=allowed)
+    plan = prepared.plan(objective.teachers)
+    guessed = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
+    summary.show_plan(console, prepared.task, asdict(plan), guessed)
+    adaptation, ratio = prepared.classifier.adaptation, config["method"]["interpolation"]
+    if ratio is not None:
+        adaptation.interpolate(1.0)  # what has no start to go back to says so before the fit
     progress = _begin(prepared, config, target)
-    source = prepared.support()
+    source = prepared.support(objective.teachers)
     with bars.epochs(console, progress.epoch, prepared.epochs) as advance:
         after = _after_epoch(target, settings.checkpoint_seconds, advance)
         try:
-            prepared.fit(objective, source, progress, after)
+            prepared.fit(objective, source, progress, after, *beside_the_optimiser(config))
         except Diverged as error:
             raise _diverged(error, progress, target) from None
+    if ratio is not None:
+        adaptation.interpolate(ratio)
+    prepared.solve()
     metrics = measure(prepared) | {
         "parameters": plan.parameters,
         "share": plan.share,
@@ -104,10 +117,11 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         "seconds": time.monotonic() - began,
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
         "processes": prepared.accelerator.num_processes,
-        "selection": SELECTION,
+        "selection": prepared.selection,
+        "remark": settings.remark,
     }
-    tensors = {name: value.detach().cpu() for name, value in prepared.classifier.adaptation.state_dict().items()}
-    result = Result(metrics, progress.history, config, _record(prepared, plan), tensors)
+    tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
+    result = Result(metrics, progress.history, config, _record(prepared, plan, objective), tensors, adaptation.export())
     if target is not None and first_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
@@ -127,6 +141,18 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
         return parts["adaptation"] if len(parts) == 1 else Composed(parts)
 
     return make
+
+
+def test_time_of(config: Mapping[str, Any]) -> Any:
+    """What adapts at test time; None where nothing does."""
+    node = config["method"]["test_time"]
+    return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
+
+
+def beside_the_optimiser(config: Mapping[str, Any]) -> list[Any]:
+    """The method's rule on gradients and its average of weights; None for either that it lacks."""
+    nodes = [config["method"][key] for key in ("gradient_rule", "average")]
+    return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
 
 
 def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> Progress:
@@ -162,7 +188,7 @@ def _diverged(error: Diverged, progress: Progress, target: RunDirectory | None) 
     return UserError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
 
 
-def _record(prepared: Run, plan: Plan) -> dict[str, Any]:
+def _record(prepared: Run, plan: Plan, objective: Objective) -> dict[str, Any]:
     task, clip = prepared.task, prepared.clip
     packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
     return {
@@ -173,7 +199,10 @@ def _record(prepared: Run, plan: Plan) -> dict[str, Any]:
         "seed": task.seed,
         "support_indices": task.support_indices,
         "validation_indices": task.validation_indices,
+        "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
+        "support_shape": prepared.known.support_shape,
         "backbone": {**clip.source, "fingerprint": clip.fingerprint},
+        "teachers": [{**teacher.source, "fingerprint": teacher.fingerprint} for teacher in objective.teachers],
         "plan": asdict(plan),
         "device": str(prepared.accelerator.device),
         "versions": {
@@ -195,8 +224,23 @@ def read_result(directory: str | Path) -> Result:
     return Result(metrics, source.history(), source.config(), source.record(), source.tensors())
 
 
-def learned_classifier(directory: Path, device: str, dtype: torch.dtype, config_dir: str | Path | None) -> Classifier:
-    """What a finished run learned, on the backbone it was learned on.
+def learned_classifier(
+    directory: Path,
+    device: str,
+    dtype: torch.dtype,
+    config_dir: str | Path | None,
+    memory: float | None = None,
+    processes: int = 1,
+) -> tuple[Classifier, Any]:
+    """What a finished run learned, on the backbone it was learned on; and what adapts at test time, None if nothing.
+
+    Args:
+        directory: of the run.
+        device: where to compute.
+        dtype: number format of the backbone.
+        config_dir: a folder of the user's own with modules that the run may name.
+        memory: gigabytes that the text side may take where something adapts; None for half of what is free.
+        processes: that share the device, if it is a CPU.
 
     Raises:
         UserError: no finished run, another backbone, or a target that isn't allowed.
@@ -211,7 +255,16 @@ def learned_classifier(directory: Path, device: str, dtype: torch.dtype, config_
             f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
         )
     clip.to(device, dtype)
-    task = SimpleNamespace(class_names=result.record["class_names"], templates=result.record["templates"])
+    shape = result.record["support_shape"]
+    nothing = Samples(torch.zeros(shape, device=clip.device), torch.zeros(shape[1], dtype=torch.long))
+    task = SimpleNamespace(
+        class_names=result.record["class_names"], templates=result.record["templates"], support=nothing
+    )
     adaptation = adaptation_maker(config)(clip, task)
     adaptation.load_state_dict(result.tensors)
-    return Classifier(clip, adaptation.to(clip.device), task.class_names)
+    adaptation, test_time, rows = adaptation.to(clip.device), test_time_of(config), None
+    if test_time is not None:
+        free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
+        with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
+            rows = most_rows(clip, adaptation, task.class_names, free, MICRO_BATCH, MICRO_BATCH)
+    return Classifier(clip, adaptation, task.class_names, rows), test_time

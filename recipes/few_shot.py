@@ -8,6 +8,7 @@ from annotated_types import Ge
 from rich.console import Console
 
 from clipadapt.config import recipe, run_directory
+from clipadapt.errors import UserError
 
 Counts = list[Annotated[int, Ge(1)]]
 Seeds = list[Annotated[int, Ge(0)]]
@@ -25,7 +26,8 @@ def main(config: dict[str, Any], shots: Counts, seeds: Seeds) -> None:
     what is missing. The table and the curves are written beside the runs, as few_shot.json and few_shot.png.
     """
     from clipadapt import api
-    from clipadapt.report import pictures, tables
+    from clipadapt.report import tables
+    from clipadapt.report.curves import few_shot_curves
     from clipadapt.report.statistics import mean_interval
 
     console = Console()
@@ -34,19 +36,24 @@ def main(config: dict[str, Any], shots: Counts, seeds: Seeds) -> None:
         for seed in seeds:
             settings = {**config, "shots": count, "seed": seed}
             metrics = api.run(settings, run_directory(settings), Console(quiet=True)).metrics
+            if not metrics["tests"]:
+                raise UserError("the few-shot protocol compares accuracies, and these data have no test set")
             console.print(f"{count} shots, seed {seed}: {100 * metrics['accuracy']:.1f} %")
             results[count].append(metrics)
     method = config["method"]["title"] or config["method"]["name"]
+    place = study_path(config)
+    data = place.parents[2].name
     rows: list[tables.FewShotRow] = []
     for count, runs in results.items():
         mean, interval = mean_interval([run["accuracy"] for run in runs])
-        rows.append({"method": method, "shots": count, "mean": mean, "interval": interval})
+        rows.append({"data": data, "method": method, "shots": count, "mean": mean, "interval": interval})
     zero_shot, _ = mean_interval([run["zero_shot_accuracy"] for runs in results.values() for run in runs])
-    console.print(tables.few_shot_table(rows, zero_shot))
-    place = study_path(config)
-    table = {"seeds": seeds, "zero_shot_accuracy": zero_shot, "rows": rows}
+    remark = results[shots[0]][0].get("remark")
+    console.print(tables.few_shot_table(rows, zero_shot, remark))
+    table = {"seeds": seeds, "zero_shot_accuracy": zero_shot, "remark": remark, "rows": rows}
     place.with_suffix(".json").write_text(json.dumps(table, indent=2) + "\n")
-    console.print(f"Curves: {pictures.few_shot_curves(rows, zero_shot, place.with_suffix('.png'))}")
+    unlearned = {data: dict.fromkeys(shots, zero_shot)}
+    console.print(f"Curves: {few_shot_curves(rows, unlearned, place.with_suffix('.png'), remark)}")
 
 
 def study_path(config: dict[str, Any]) -> Path:

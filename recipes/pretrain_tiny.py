@@ -33,6 +33,7 @@ from clipadapt.backbone import tiny, towers
 from clipadapt.backbone.clip import CLIP, build
 from clipadapt.backbone.packing import pack
 from clipadapt.backbone.rows import Layout, Rows
+from clipadapt.backbone.text_tower import text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.data import drawn
 
@@ -86,7 +87,7 @@ class Pair(nn.Module):
         super().__init__()
         self.model = model
         model.cls_emb = None
-        self.image, self.text = towers.vision_transformer(model.visual), towers.text_transformer(model)
+        self.image, self.text = towers.vision_transformer(model.visual), text_transformer(model)
 
     def forward(self, images: Tensor, layout: Layout, truth: Tensor) -> Tensor:
         """Cross entropy against the true pairs, evenly shared, in both directions."""

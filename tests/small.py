@@ -10,11 +10,22 @@ from torch import Tensor
 from clipadapt import config
 from clipadapt.adaptations import Adaptation
 from clipadapt.backbone.clip import CLIP
+from clipadapt.known import Samples
 from clipadapt.runs import adaptation_maker
 from tests.golden.quantities import tiny
 
 CLASS_NAMES = ["cat", "golden retriever", "tree_frog", "T-shirt", "aeroplane"]
-TASK = SimpleNamespace(class_names=CLASS_NAMES, templates=["a photo of a {}.", "a drawing of the {}."])
+TEMPLATES = ["a photo of a {}.", "a drawing of the {}."]
+
+
+def task_on(device: str = "cpu") -> Any:
+    """Five classes, with features of two views of two images each."""
+    image = torch.randn(2, 10, 64, generator=torch.Generator().manual_seed(2)).to(device)
+    support = Samples(image, torch.arange(10, device=device) % len(CLASS_NAMES))
+    return SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, support=support)
+
+
+TASK = task_on()
 
 
 @cache
@@ -28,11 +39,11 @@ def images(count: int, size: int = 32) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def adaptation(name: str, *overrides: str, device: str = "cpu", task: Any = TASK) -> Adaptation:
+def adaptation(name: str, *overrides: str, device: str = "cpu", task: Any = None) -> Adaptation:
     """An adaptation as composed from conf/adaptation and overrides, on the golden CLIP."""
     settings = config.compose(["method=zero_shot", f"adaptation@method.adaptation={name}", *overrides])
     torch.manual_seed(0)
-    return adaptation_maker(settings)(golden(device), task).to(device)
+    return adaptation_maker(settings)(golden(device), task or task_on(device)).to(device)
 
 
 def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import command, encode, fit, measure, memory, operations, plain, prompts, zero_shot
+from benchmarks import command, encode, fit, measure, memory, operations, plain, prompts, test_time, zero_shot
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
@@ -79,6 +79,17 @@ def test_fit(tmp_path):
 def test_encode(tmp_path):
     (row,) = rows(encode, tmp_path, "--images", "5", "--workers", "0", "--repeats", "1")
     assert row["difference"] < 1e-5 and row["decoding_per_second"] > 0
+
+
+def test_test_time(tmp_path):
+    sizes = ["--classes", "4", "--views", "20", "--images", "2", "--repeats", "1"]
+    (row,) = rows(test_time, tmp_path, *sizes)
+    assert row["difference"] < 1e-3 and row["scaled"] == "1 image"
+    assert row["plain_seconds"] == pytest.approx(2 * row["median_seconds"]["plain"])
+    (row,) = rows(test_time, tmp_path, *sizes, "--plain-classes", "2")
+    fixed, whole = row["median_seconds"]["tower"], row["median_seconds"]["plain"]
+    assert row["plain_seconds"] == pytest.approx(2 * (fixed + 2 * (whole - fixed)))
+    assert row["difference"] is None and row["scaled"] == "2 classes"
 
 
 def pixels(count):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import clipadapt
+from clipadapt import config
 from clipadapt.cli import image_paths, main
 from clipadapt.errors import UserError
 
@@ -62,6 +63,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess:
     [
         ["--help"],
         ["fit", "--help"],
+        ["compare", "--help"],
         ["evaluate", "-h"],
         ["predict", "--help"],
         ["methods"],
@@ -86,7 +88,7 @@ def test_tab_completion_does_not_wait_for_torch():
 from clipadapt.cli import main
 main(["-sc", "query=bash"])
 assert "torch" not in sys.modules"""
-    done = in_a_process(code, COMP_LINE="clipadapt method=co")
+    done = in_a_process(code, COMP_LINE="clipadapt method=coo")
     assert done.stdout.split() == ["method=coop"], done.stderr
 
 
@@ -119,7 +121,7 @@ def test_help_lists_a_folder_of_ones_own(tmp_path, capsys):
     assert "mine" in capsys.readouterr().out
     assert main(["methods", "-cd", "own"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 and any(line.split() == ["mine", "Mine"] for line in lines)
+    assert len(lines) == 1 + len(config.options("method")) and any(line.split() == ["mine", "Mine"] for line in lines)
     assert any("CLIP-Adapter" in line and "arXiv 2110.04544" in line for line in lines)
 
 
@@ -205,6 +207,10 @@ def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
         (["--config-dir"], "--config-dir needs a value"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["methods", "shots=4"], "no key shots"),
+        (["compare"], "say which methods: methods=[…], or methods=all"),
+        (["compare", "methods=[cop]"], "did you mean 'coop'?"),
+        (["compare", "methods=coop", "shots=few"], "shots=few does not fit"),
+        (["compare", "methods=coop", "--cfg", "job"], "--cfg has no meaning here"),
         (["evaluate"], "say which run: clipadapt evaluate run="),
         (["evaluate", "run=nowhere"], "no run directory nowhere"),
         (["evaluate", "rnu=."], "did you mean 'run'?"),

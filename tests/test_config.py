@@ -18,7 +18,7 @@ FILES = sorted(
     path.relative_to(config.conf_dir()).with_suffix("").as_posix() for path in config.conf_dir().rglob("*.yaml")
 )
 TARGETS = [name for name in FILES if "_target_" in OmegaConf.load(config.conf_dir() / f"{name}.yaml")]
-METHODS = ["clip_adapter", "coop", "visual_prompting", "zero_shot"]
+METHODS = [name.removeprefix("method/") for name in FILES if name.startswith("method/")]
 OPTIMIZER = {"_partial_": True, "lr": 0.1}
 
 OWN_MODULE = """
@@ -77,8 +77,8 @@ def test_the_tree_is_found_from_anywhere(tmp_path, monkeypatch):
 
 
 def test_all_files_are_tested():
-    assert len(FILES) == 26
-    assert len(TARGETS) == 13
+    assert len(FILES) > 80
+    assert len(TARGETS) > 40
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -107,8 +107,11 @@ def test_keys_are_the_targets_parameters(name):
 def test_every_file_composes(name):
     group, option = name.split("/")
     place = {"adaptation": "+adaptation@method.also.more", "objective": "objective@method.objective"}
+    place |= {beside: f"+{beside}@method.{beside}" for beside in ("test_time", "gradient_rule", "average")}
     place |= {"recipe": "+recipe", "optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
+    needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
+    place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":
         assert composed[group]["name"] == option
@@ -359,6 +362,13 @@ def test_build(own):
         config.build({"_target_": "own_shift.Shift", "amount": -1}, 0, 0, allowed=["own_shift"])
 
 
+def test_a_target_in_a_list_must_be_allowed_too(capsys):
+    harmful = {"_target_": "builtins.print", "_args_": ["done"]}
+    with pytest.raises(UserError, match=r"builtins\.print is not allowed"):
+        config.build({"_target_": "clipadapt.data.sources.digits", "templates": ["a {}", [harmful]]})
+    assert "done" not in capsys.readouterr().out
+
+
 def test_settings_become_objects():
     composed = config.compose(["engine.epochs=3"])
     settings = config.build(composed["engine"])
@@ -400,3 +410,86 @@ def test_a_recipe_is_a_program(tmp_path, monkeypatch, capsys):
     assert "recipe.counts=3 does not fit: it must be a list of a whole number" in capsys.readouterr().err
     assert run("--help") == 0
     assert "Try several numbers of shots." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["methods=[coop,zero_shot]", "seed=[1,2,3]"], ["methods=coop,'zero_shot'", "seed=range(1,4)"]]
+)
+def test_a_grid_is_every_combination(words):
+    axes, overrides = config.axes_of([*words, "shots=[4,1]", "data=[drawn,digits]", "engine.epochs=3"])
+    assert overrides == ["engine.epochs=3"]
+    cells = config.grid(axes, overrides)
+    assert len(cells) == len({cell.directory for cell in cells}) == 24
+    assert [(cell.data, cell.shots, cell.seed, cell.method) for cell in cells[:3]] == [
+        ("drawn", 4, 1, "coop"),
+        ("drawn", 4, 1, "zero_shot"),
+        ("drawn", 4, 2, "coop"),
+    ]
+    for cell in (cells[1], cells[-1]):
+        chosen = [f"{key}={getattr(cell, key)}" for key in ("data", "shots", "seed", "method")]
+        assert cell.config == config.compose([*chosen, "engine.epochs=3"])
+        assert cell.directory == config.run_directory(cell.config)
+
+
+def test_a_grid_follows_references_to_its_axes():
+    _, cell = config.grid({"methods": ["coop"], "seed": [1, 7]}, ["backbone.seed=${seed}"])
+    assert cell.config["backbone"]["seed"] == 7
+
+
+def test_a_grid_has_one_runs_values_where_none_are_given():
+    (cell,) = config.grid({"methods": ["coop"]})
+    assert (cell.data, cell.shots, cell.seed) == ("digits", 16, 1)
+    assert cell.config == config.compose()
+
+
+def test_all_methods_are_those_of_ones_own_too(own):
+    cells = config.grid({"methods": ["all"]}, config_dir=own)
+    assert [cell.method for cell in cells] == [*config.options("method", own)] and "shifting" in {
+        cell.method for cell in cells
+    }
+    assert cells[0].config["allowed_targets"] == ["own_shift"]
+
+
+def test_a_grids_directory_is_made_of_its_settings():
+    axes = {"methods": ["coop", "zero_shot"], "shots": [1, 4]}
+    found = config.grid_directory(config.grid(axes)).as_posix()
+    assert found.startswith("outputs/compare/digits-tiny-coop+zero_shot-shots1+4-seeds1-")
+    assert config.grid_directory(config.grid(axes, ["engine.cpu=true"])).as_posix() == found
+    assert config.grid_directory(config.grid(axes, ["engine.epochs=3"])).as_posix() != found
+    many = config.grid({"methods": ["coop"], "seed": range(30)})
+    assert "-30seeds-" in config.grid_directory(many).name
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], ["say which methods: methods=[…], or methods=all"]),
+        (["methods=[cop,zero_shot]", "data=digts"], ["2 things", "did you mean 'coop'?", "did you mean 'digits'?"]),
+        (["methods={coop: 1}"], ["there is no method"]),
+        (["methods=coop", "shots=[1,0]", "seed=[x]"], ["shots=0 does not fit", "seed=x does not fit"]),
+        (["methods=coop", "shots=[]"], ["say which shots"]),
+        (["methods=[coop,coop]"], ["has a value twice"]),
+        (["methods=[coop"], ["methods=[coop can't be read"]),
+        (["methods=coop", "method=coop", "+seed=1"], ["a grid has methods, written methods=[…]", "+seed=1"]),
+        (["methods=coop", "engine.epoch=5"], ["did you mean 'engine.epochs'?"]),
+        (["methods=coop", "data=[digits,drawn]", "data.name=glyphs"], ["with data=digits: there is no key data.name"]),
+    ],
+    ids=lambda value: " ".join(value) if value and "=" in value[0] else None,
+)
+def test_mistakes_in_a_grid_are_told_together(words, said):
+    with pytest.raises(UserError) as caught:
+        config.grid(*config.axes_of(words))
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_the_quick_schedule_is_an_option_of_its_group_that_sets_the_engine():
+    composed = config.compose(["+schedule=quick", "method=clip_adapter"])
+    usual = config.compose(["method=clip_adapter"])
+    assert composed["engine"] == usual["engine"] | {"max_steps": 150}
+    assert composed.keys() == usual.keys()
+    assert config.compose(["+schedule=quick", "engine.max_steps=9"])["engine"]["max_steps"] == 9
+    assert config.run_directory(composed) != config.run_directory(usual)
+    assert complaint("schedule=quick") == "schedule=quick: write +schedule=quick"
+    assert "must be a table with a _target_" in complaint("schedule@engine.schedule=quick")
+    assert "schedule@engine.schedule" in complaint("schedule=constant")

@@ -1,7 +1,7 @@
 """Where the network is touched: what every adaptation may say, and zero-shot, which touches nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -9,20 +9,9 @@ from torch.nn import functional
 from clipadapt.backbone.clip import CLIP
 from clipadapt.backbone.rows import Prompt
 from clipadapt.errors import UserError
+from clipadapt.known import Learned, TaskLike, fill, spaced
 
 Edit = Callable[[Any], Any]
-
-
-class TaskLike(Protocol):
-    """What an adaptation may know of a task."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the C classes."""
-
-    @property
-    def templates(self) -> list[str]:
-        """Sentences with `{}` for the class name."""
 
 
 class Adaptation(nn.Module):
@@ -32,11 +21,20 @@ class Adaptation(nn.Module):
 
     Args:
         clip: the frozen backbone; read, not kept.
-        task: class names and templates.
+        task: class names, templates, and features of the support set for what starts from them.
     """
 
     conditional = False
     """Whether the text depends on the image."""
+    all_tokens = False
+    """Whether image features are those of all tokens, `[B, 1 + P, D]`: the pooled one, then those of P patches."""
+    needs_validation = False
+    """Whether `solve` uses the validation split."""
+    own_prefix = False
+    """Whether each prompt keeps rows of its own of the start that prompts share, as dropout in text blocks needs it."""
+    per_image = False
+    """Whether learned tensors may have one more dimension in front, an entry for each of several images, which class
+    weights then have, too; only the text side may read them."""
     fixed_classes: list[str] | None = None
     """The class names that the learned tensors belong to, where they belong to classes."""
 
@@ -46,7 +44,7 @@ class Adaptation(nn.Module):
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
-        return [[template.replace("{}", spaced(name)) for template in self.templates] for name in names]
+        return [[*fill(self.templates, spaced(name))] for name in names]
 
     def image_edits(self) -> Mapping[str, Edit]:
         """Functions of the activation at points of the image tower."""
@@ -57,16 +55,32 @@ class Adaptation(nn.Module):
         return {}
 
     def image_stages(self) -> Mapping[str, Edit]:
-        """What stands in for frozen stages of the image tower."""
+        """What stands in for frozen stages of the image tower; a transformer block runs as the frozen one does."""
         return {}
 
     def text_stages(self) -> Mapping[str, Edit]:
-        """What stands in for frozen stages of the text tower."""
+        """What stands in for frozen stages of the text tower; a transformer block runs as the frozen one does."""
         return {}
 
     def classes(self, text: Tensor) -> Tensor:
         """Text features `[..., C, templates, D]` to class weights `[..., C, D]`: the unit mean of unit features."""
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
+
+    def solve(self, learned: Learned) -> None:
+        """Find what is found without gradients, once gradients have been followed; nothing unless overridden."""
+
+    def export(self) -> dict[str, bytes]:
+        """What was learned as other tools read it: files of a run's directory; none unless overridden."""
+        return {}
+
+    def interpolate(self, ratio: float) -> None:
+        """Move what was learned towards its start, as WiSE-FT does: ratio 1 keeps it, 0 undoes it.
+
+        Raises:
+            UserError: there is no start to go back to.
+        """
+        if self.state_dict():
+            raise UserError(f"{type(self).__name__} has no start to go back to: keep what it learned, with ratio 1")
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Image features `[B, D]` and class weights `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
@@ -83,6 +97,8 @@ class ZeroShot(Adaptation):
         templates: sentences with `{}` in place of the task's; more than one make an ensemble.
         keep_hyphens: whether hyphens in class names stay; spaces if not.
     """
+
+    per_image = True
 
     def __init__(
         self, clip: CLIP, task: TaskLike, templates: list[str] | None = None, keep_hyphens: bool = True
@@ -112,10 +128,18 @@ class Composed(Adaptation):
         nn.Module.__init__(self)
         self.parts = nn.ModuleDict(parts)
         self.conditional = any(part.conditional for part in parts.values())
+        self.all_tokens = any(part.all_tokens for part in parts.values())
+        self.needs_validation = any(part.needs_validation for part in parts.values())
+        self.per_image = all(part.per_image for part in parts.values())
         self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
+        self.own_prefix = any(part.own_prefix for part in parts.values())
         self.own = {method: self._only(method) for method in ("prompts", "classes", "logits")}
-        self.image_stages()
         self.text_stages()
+        if self.all_tokens and "tokens" in self.image_stages():
+            raise UserError(
+                "these adaptations can't be combined: one needs the features of all image tokens, and another replaces "
+                "what reads them"
+            )
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """The prompts of the one part that writes them."""
@@ -128,6 +152,21 @@ class Composed(Adaptation):
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Logits as the one part with a way of its own makes them."""
         return self.own["logits"].logits(image, text, scale)
+
+    def solve(self, learned: Learned) -> None:
+        """Have every part solve its own, in their order."""
+        for part in self._parts():
+            part.solve(learned)
+
+    def interpolate(self, ratio: float) -> None:
+        """Move what every part learned towards its start."""
+        for part in self._parts():
+            if part.state_dict():
+                part.interpolate(ratio)
+
+    def export(self) -> dict[str, bytes]:
+        """The parts' files, each in a folder of its part's name."""
+        return {f"{name}/{path}": content for name, part in self._items() for path, content in part.export().items()}
 
     def _only(self, method: str) -> Adaptation:
         """The one part that has its own way of doing this; the first part if none has."""
@@ -183,8 +222,3 @@ def chain(edits: Sequence[Mapping[str, Edit]]) -> dict[str, Edit]:
 
 def _then(first: Edit, second: Edit) -> Edit:
     return lambda x: second(first(x))
-
-
-def spaced(name: str) -> str:
-    """A class name as words: underscores become spaces."""
-    return name.replace("_", " ")

@@ -2,16 +2,24 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
 from torch import Tensor, nn
+from torch.nn import functional
 
-from clipadapt.adaptations.base import Adaptation, Edit, TaskLike, spaced
+from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.backbone.clip import CLIP
-from clipadapt.backbone.rows import Prompt, Slot
+from clipadapt.backbone.rows import Prompt, Rows, Slot
 from clipadapt.errors import UserError
+from clipadapt.known import TaskLike, spaced
+
+Depth = Annotated[int, Ge(1)] | Literal["all"] | None
+"""Number of blocks; all of a tower's; or three quarters of them, 9 of 12."""
+INSIDE = 16
+"""The meta-net is so many times narrower inside than the joint space."""
 
 
 class Context(Adaptation):
@@ -33,6 +41,8 @@ class Context(Adaptation):
     Raises:
         UserError: the text tower's words can't be edited, or there are no words in `words`.
     """
+
+    per_image = True
 
     def __init__(
         self,
@@ -64,8 +74,7 @@ class Context(Adaptation):
             raise UserError("there are no words to start the context from: give some, or words=null for a random start")
         tokens = clip.tokenizer.encode(words)
         count = len(words.split())
-        embedded = clip.text.run(clip.arrange([[*tokens, 0]], (1, 1)), stop="words").values
-        self.context = nn.Parameter(embedded[:count].detach().to("cpu", torch.float32).clone())
+        self.context = nn.Parameter(embed(clip, tokens)[:count].clone())
         self.words, self.leftover = tokens[:count], tokens[count:]
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
@@ -86,3 +95,111 @@ class Context(Adaptation):
         if self.class_specific:
             return {"words": lambda rows: rows.place_per_class(self.context)}
         return {"words": lambda rows: rows.place(self.context)}
+
+
+class ConditionalContext(Context):
+    """CoCoOp: a context shifted by what the image shows (Zhou et al., CVPR 2022, arXiv:2203.05557, section 3.2).
+
+    A two-layer network, D // 16 channels wide inside, makes of each unit image feature one shift of all vectors.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        n_ctx: number of context vectors.
+        words: words whose embeddings start the context, and whose number replaces `n_ctx`; None for a random start.
+
+    Raises:
+        UserError: as of `Context`; or the joint space has fewer than 16 channels.
+    """
+
+    conditional = True
+    per_image = False
+
+    def __init__(
+        self, clip: CLIP, task: TaskLike, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
+    ) -> None:
+        super().__init__(clip, task, n_ctx, words=words)
+        width = clip.width or 0
+        if width < INSIDE:
+            raise UserError(f"the joint space of {width} channels leaves none of a {INSIDE}th: use a wider backbone")
+        self.meta_net = nn.Sequential(
+            nn.Linear(width, width // INSIDE), nn.ReLU(), nn.Linear(width // INSIDE, clip.text_width or 0)
+        )
+
+    def shift(self, image: Tensor) -> Tensor:
+        """Image features `[B, D]` to what is added to each context vector, `[B, W]`."""
+        with torch.autocast(image.device.type, enabled=False):
+            shift: Tensor = self.meta_net(functional.normalize(image.float(), dim=-1))
+        return shift
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Writes each image's context into its places among the words."""
+
+        def write(rows: Rows) -> Rows:
+            assert image is not None
+            return rows.place(self.context + self.shift(image).unsqueeze(-2))
+
+        return {"words": write}
+
+
+class DeepContext(Adaptation):
+    """Prompt tokens of the first text blocks (MaPLe: Khattak et al., CVPR 2023, arXiv:2210.03117, section 3.2).
+
+    The first block's vectors take the place of word embeddings, with their positions; in deeper blocks, vectors of
+    their own overwrite what came out of the block before at these places.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        n_ctx: number of vectors in each block.
+        depth: number of blocks, "all", or None for three quarters: 9 of 12.
+        words: words that stand before the class name; the embeddings of their first tokens start the first block's
+            vectors, and tokens beyond `n_ctx` stay. Where None, all vectors start normal with deviation 0.02.
+
+    Attributes:
+        context: the vectors, `[depth, n_ctx, W]`.
+
+    Raises:
+        UserError: more blocks than the text tower has, words that can't be edited, or fewer tokens in `words` than
+            vectors.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        n_ctx: Annotated[int, Ge(1)] = 4,
+        depth: Depth = None,
+        words: str | None = "a photo of a",
+    ) -> None:
+        super().__init__(clip, task)
+        clip.text.cut(["words"])
+        self.points = ["words", *clip.text.first_blocks(depth)[1:]]
+        self.context = nn.Parameter(0.02 * torch.randn(len(self.points), n_ctx, clip.text_width or 0))
+        self.tokens = [] if words is None else clip.tokenizer.encode(spaced(words))
+        if words is None:
+            return
+        if len(self.tokens) < n_ctx:
+            raise UserError(f"'{words}' has {len(self.tokens)} tokens for {n_ctx} vectors: give more, or words=null")
+        with torch.no_grad():
+            self.context[0] = embed(clip, self.tokens)[:n_ctx]
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """One prompt a class: the vectors' places, words left over, name and full stop."""
+        count = self.context.shape[1]
+        slots = [Slot(i, token=token) for i, token in enumerate([*self.tokens, *[None] * count][:count])]
+        return [[[*slots, *self.tokens[count:], spaced(name), "."]] for name in names]
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Writes each block's vectors into their places."""
+        return {point: partial(_place, vectors=self.context[i]) for i, point in enumerate(self.points)}
+
+
+def _place(rows: Rows, vectors: Tensor) -> Rows:
+    return rows.place(vectors)
+
+
+def embed(clip: CLIP, tokens: Sequence[int]) -> Tensor:
+    """Word embeddings `[n, W]` of tokens, in float32 on the CPU."""
+    rows: Rows = clip.text.run(clip.arrange([[*tokens, 0]], (1, 1)), stop="words")
+    return rows.values[: len(tokens)].detach().to("cpu", torch.float32)

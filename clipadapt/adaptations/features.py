@@ -6,9 +6,10 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
-from clipadapt.adaptations.base import Adaptation, Edit, TaskLike
+from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.backbone.clip import CLIP
 from clipadapt.errors import UserError
+from clipadapt.known import TaskLike
 
 
 class FeatureAdapter(Adaptation):
@@ -35,19 +36,27 @@ class FeatureAdapter(Adaptation):
         reduction: Annotated[int, Ge(1)] = 4,
     ) -> None:
         super().__init__(clip, task)
-        width = clip.width or 0
-        if width < reduction:
-            raise UserError(
-                f"reduction {reduction} leaves no channel of the backbone's {width}: choose at most {width}"
-            )
         self.ratio = ratio
-        self.down = nn.Linear(width, width // reduction, bias=False)
-        self.up = nn.Linear(width // reduction, width, bias=False)
+        self.down, self.up = bottleneck(clip.width or 0, reduction)
 
     def image_edits(self) -> Mapping[str, Edit]:
         """Mixes the adapted feature into the feature."""
-        return {"features": self._adapt}
+        return {"features": lambda image: mix(self.down, self.up, image, self.ratio)}
 
-    def _adapt(self, image: Tensor) -> Tensor:
-        adapted = self.up(self.down(image.to(self.down.weight.dtype)).relu()).relu()
-        return self.ratio * adapted + (1 - self.ratio) * image
+
+def bottleneck(width: int, reduction: int) -> tuple[nn.Linear, nn.Linear]:
+    """The two layers of an adapter of features `[..., width]`.
+
+    Raises:
+        UserError: the reduction leaves no hidden channel.
+    """
+    if width < reduction:
+        raise UserError(f"reduction {reduction} leaves no channel of the backbone's {width}: choose at most {width}")
+    hidden = width // reduction
+    return nn.Linear(width, hidden, bias=False), nn.Linear(hidden, width, bias=False)
+
+
+def mix(down: nn.Linear, up: nn.Linear, x: Tensor, ratio: float) -> Tensor:
+    """Features `[..., D]` and what an adapter makes of them, a rectifier after either layer."""
+    adapted = up(down(x.to(down.weight.dtype)).relu()).relu()
+    return ratio * adapted + (1 - ratio) * x

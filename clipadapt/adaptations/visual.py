@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Len
 from torch import Tensor, nn
 
-from clipadapt.adaptations.base import Adaptation, Edit, TaskLike
+from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.backbone.clip import CLIP
 from clipadapt.errors import UserError
+from clipadapt.known import TaskLike
 
 
 class Padding(Adaptation):
@@ -29,9 +30,8 @@ class Padding(Adaptation):
 
     def __init__(self, clip: CLIP, task: TaskLike, size: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__(clip, task)
-        sides = clip.preprocess["size"]
-        height, width = (sides, sides) if isinstance(sides, int) else sides
-        size = size or max(1, round(min(height, width) * 30 / 224))
+        height, width = image_sides(clip)
+        size = size or share_of(height, width)
         if 2 * size >= min(height, width):
             raise UserError(
                 f"a frame of {size} pixels covers the whole image of {height} x {width}: choose a smaller size"
@@ -50,3 +50,66 @@ class Padding(Adaptation):
         inside = self.left.new_zeros(*self.left.shape[:3], self.top.shape[3] - 2 * self.top.shape[2])
         middle = torch.cat([self.left, inside, self.right], dim=3)
         return torch.cat([self.top, middle, self.bottom], dim=2)
+
+
+class Patch(Adaptation):
+    """Visual prompting: a square of learned pixels added to the normalised image (Bahng et al. 2022, arXiv:2203.17274).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        size: side of the square in pixels; where None, the authors' share of the image: 30 of 224.
+        offset: row and column of its corner; where None, drawn at every forward pass for a whole batch, at evaluation
+            too. As in the authors' code the last possible row and column are never drawn.
+
+    Attributes:
+        patch: the square, `[1, 3, size, size]`, standard normal at the start.
+
+    Raises:
+        UserError: the square doesn't lie within the image.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        size: Annotated[int, Ge(1)] | None = None,
+        offset: Annotated[list[Annotated[int, Ge(0)]], Len(2, 2)] | None = None,
+    ) -> None:
+        super().__init__(clip, task)
+        self.sides = image_sides(clip)
+        size = size or share_of(*self.sides)
+        if any(size + start > side for start, side in zip(offset or (1, 1), self.sides, strict=True)):
+            raise UserError(
+                f"a square of {size} pixels{f' at {offset}' if offset else ''} is more than fits in an image of "
+                f"{self.sides[0]} x {self.sides[1]}: choose a smaller size or offset"
+            )
+        self.offset = offset
+        self.patch = nn.Parameter(torch.randn(1, 3, size, size))
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """Adds the square to the pixels."""
+        return {"pixels": lambda pixels: pixels + self.canvas()[0]}
+
+    def canvas(self) -> Tensor:
+        """The square on an image of zeros, `[1, 3, height, width]`."""
+        rows, columns = (self._places(axis) for axis in (0, 1))
+        return rows @ self.patch @ columns.mT
+
+    def _places(self, axis: int) -> Tensor:
+        """Ones where the square's rows (or columns) go among the image's, `[side, size]`."""
+        size, side, device = self.patch.shape[-1], self.sides[axis], self.patch.device
+        start = torch.randint(side - size, (), device=device) if self.offset is None else self.offset[axis]
+        places = start + torch.arange(size, device=device)
+        return (torch.arange(side, device=device)[:, None] == places).to(self.patch.dtype)
+
+
+def image_sides(clip: CLIP) -> tuple[int, int]:
+    """Height and width in pixels of the images that a backbone reads."""
+    sides = clip.preprocess["size"]
+    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+
+def share_of(height: int, width: int) -> int:
+    """The authors' prompt size, 30 pixels of 224, for images of another size."""
+    return max(1, round(min(height, width) * 30 / 224))

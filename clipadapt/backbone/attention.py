@@ -1,5 +1,6 @@
 """Self-attention with the weights of an `nn.MultiheadAttention`, and the transformer block around it."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -17,28 +18,72 @@ def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(query, key, value).transpose(-3, -2)
 
 
-def self_attention(attention: nn.MultiheadAttention, x: Tensor, attend: Attend, reads: Tensor | None = None) -> Tensor:
+class SplitAttention(nn.Module):
+    """Four linear layers over the storage of an `nn.MultiheadAttention`, so that each projection is a module.
+
+    Args:
+        attention: whose weights they share.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads = attention.num_heads
+        weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+        self.q_proj, self.k_proj, self.v_proj = map(_linear_over, weights, biases)
+        self.out_proj = _linear_over(attention.out_proj.weight, attention.out_proj.bias)
+
+
+def _linear_over(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A frozen linear layer over the storage of these tensors."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
+    layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    return layer
+
+
+def split_block(block: Any) -> Any:
+    """A copy of a plain block with split attention, over the same storage: parameters of its own, frozen."""
+    own = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in block.parameters()}
+    split = copy.deepcopy(block, dict(own))
+    split.attn = SplitAttention(split.attn)
+    return split
+
+
+def self_attention(
+    attention: nn.MultiheadAttention | SplitAttention, x: Tensor, attend: Attend, reads: Tensor | None = None
+) -> Tensor:
     """Self-attention of rows `x [..., R, W]`; which row sees which is up to `attend`.
 
     Only the rows `reads [N]` ask, where they are given: the result is `[..., N, W]`.
     """
-    weight, bias = attention.in_proj_weight, attention.in_proj_bias
-    if reads is None:
-        query, key, value = functional.linear(x, weight, bias).chunk(3, dim=-1)
-    else:
-        width = x.shape[-1]
-        query = functional.linear(x.index_select(-2, reads), weight[:width], bias[:width])
-        key, value = functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+    query, key, value = _project(attention, x, reads)
     heads = (attention.num_heads, -1)
     attended = attend(query.unflatten(-1, heads), key.unflatten(-1, heads), value.unflatten(-1, heads))
     return attention.out_proj(attended.flatten(-2))
 
 
-def is_plain_block(block: nn.Module) -> bool:
+def _project(
+    attention: nn.MultiheadAttention | SplitAttention, x: Tensor, reads: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries of the rows `reads`, or of all, and keys and values of all."""
+    asking = x if reads is None else x.index_select(-2, reads)
+    if isinstance(attention, SplitAttention):
+        return attention.q_proj(asking), attention.k_proj(x), attention.v_proj(x)
+    weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, x.shape[-1]
+    if reads is None:
+        query, key, value = functional.linear(x, weight, bias).chunk(3, dim=-1)
+    else:
+        query = functional.linear(asking, weight[:width], bias[:width])
+        key, value = functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+    return query, key, value
+
+
+def is_plain_block(block: Any) -> bool:
     """Whether `run_block` computes what this pre-norm residual block does."""
     attention = getattr(block, "attn", None)
     parts = all(hasattr(block, part) for part in ("ln_1", "ls_1", "ln_2", "ls_2", "mlp"))
-    return parts and isinstance(attention, nn.MultiheadAttention) and not hasattr(block, "ln_1_kv")
+    known = isinstance(attention, nn.MultiheadAttention | SplitAttention)
+    return parts and known and not hasattr(block, "ln_1_kv")
 
 
 def run_block(block: Any, x: Tensor, attend: Attend = attend_all, reads: Tensor | None = None) -> Tensor:

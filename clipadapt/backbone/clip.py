@@ -1,15 +1,17 @@
 """The frozen backbone: any CLIP that open_clip knows, as two towers. The only file that knows open_clip's insides."""
 
+import copy
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import open_clip
 import torch
 from open_clip.factory import load_state_dict
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipadapt.backbone import tiny, towers
 from clipadapt.backbone.network import hub, quiet
@@ -20,6 +22,8 @@ from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.errors import UserError, nearest
 
 EMBEDDED = "embedded"
+ROWS_AT_ONCE = 2**16
+"""Rows of hand-written prompts that are encoded at once: about 2 GB for ViT-B/16's text tower."""
 
 
 class CLIP:
@@ -103,6 +107,41 @@ class CLIP:
         self.model.to(device=device, dtype=dtype)
         return self
 
+    @cached_property
+    def image_of_all_tokens(self) -> towers.Tower:
+        """The image tower with features `[..., 1 + P, D]`: the pooled one, then those of P patches.
+
+        Raises:
+            UserError: the tower doesn't pool at a class token, or its architecture isn't known.
+        """
+        visual = self.model.visual
+        if towers.is_modified_resnet(visual):
+            return towers.modified_resnet(visual, all_tokens=True)
+        if towers.is_vision_transformer(visual) and towers.reads_class_token(visual):
+            return towers.vision_transformer(visual, all_tokens=True)
+        raise UserError(
+            f"the image tower of backbone '{self.source['name']}' has no features of its patches: use a vision "
+            "transformer with a class token, such as ViT-B-16, or a ResNet of CLIP"
+        )
+
+    def tower(self, name: str) -> towers.Tower:
+        """The tower of a name, "image" or "text"."""
+        return self.image if name == "image" else self.text
+
+    def weights(self, tower: str) -> dict[str, dict[str, nn.Parameter]]:
+        """The weights that each stage of a tower reads, by its point, and by their names in the model."""
+        names = {id(weight): name for name, weight in self.model.named_parameters()}
+        own = self.tower(tower)
+        read = {point: own.parameters(point) for point in own.stages}
+        return {point: {names[id(weight)]: weight for weight in weights} for point, weights in read.items()}
+
+    def towers_with(self, weights: Mapping[str, nn.Parameter]) -> dict[str, towers.Tower]:
+        """Both towers, by name, with other weights in the places of those of their names; the rest is shared."""
+        placed = {id(weight): weights.get(name, weight) for name, weight in self.model.named_parameters()}
+        shared = {id(buffer): buffer for buffer in self.model.buffers()}
+        model = copy.deepcopy(self.model, {**placed, **shared})
+        return {"image": _image_tower(model), "text": TextParts(model).tower(model)}
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -134,18 +173,30 @@ class CLIP:
         shape = len(prompts), len(prompts[0])
         return self.arrange(self._sequences(prompts), shape, tokenizer.placeholder, tokenizer.pad)
 
-    def tokenize_in_chunks(self, prompts: Sequence[Sequence[Prompt]], most_rows: int | None = None) -> Prompts:
+    def tokenize_in_chunks(
+        self, prompts: Sequence[Sequence[Prompt]], most_rows: int | None = None, own_prefix: bool = False
+    ) -> Prompts:
         """The same in chunks of at most so many rows, for sets of prompts of any size; raises what `tokenize` does.
 
-        Templates that start differently are laid out apart, since each has a start that all classes share.
+        Templates that start differently are laid out apart, since each has a start that all classes share. With
+        `own_prefix`, no prompt shares rows with another.
         """
         tokenizer = self.tokenizer
 
         def arrange(sequences: Sequence[Sequence[Token]], shape: tuple[int, int], first_class: int) -> Rows:
-            return self.arrange(sequences, shape, tokenizer.placeholder, tokenizer.pad, first_class)
+            return self.arrange(sequences, shape, tokenizer.placeholder, tokenizer.pad, first_class, own_prefix)
+
+        def count_rows(sequences: Sequence[Sequence[Token]]) -> int:
+            return self._text.count_rows(sequences, own_prefix)
 
         shape = len(prompts), len(prompts[0])
-        return in_chunks(self._sequences(prompts), shape, most_rows, arrange, self._text.count_rows)
+        return in_chunks(self._sequences(prompts), shape, most_rows, arrange, count_rows)
+
+    def text_features(self, prompts: Sequence[Sequence[Prompt]]) -> Tensor:
+        """Frozen features `[C, templates, D]` of hand-written prompts of C classes; raises what `tokenize` does."""
+        with torch.no_grad():
+            features: Tensor = self.tokenize_in_chunks(prompts, ROWS_AT_ONCE).run(self.text)
+        return features
 
     def _sequences(self, prompts: Sequence[Sequence[Prompt]]) -> list[list[Token]]:
         """Token sequences of prompts, those of one class after another."""
@@ -161,6 +212,7 @@ class CLIP:
         placeholder: int = 0,
         pad: int = 0,
         first_class: int = 0,
+        own_prefix: bool = False,
     ) -> Rows:
         """Lay out token sequences, ending in their end token, the way this text tower wants them.
 
@@ -170,8 +222,9 @@ class CLIP:
             placeholder: token id that stands where a learned vector goes.
             pad: token id after the end, where the tower reads whole sequences.
             first_class: number of the first of these classes among all that the adaptation knows.
+            own_prefix: whether each sequence has rows of its own of what all share at their start.
         """
-        layout = self._text.arrange(sequences, shape, placeholder, pad, first_class).to(self.device)
+        layout = self._text.arrange(sequences, shape, placeholder, pad, first_class, own_prefix).to(self.device)
         return Rows(layout.ids, layout)
 
     def _warn_unknown(self, tokens: set[int]) -> None:
@@ -244,7 +297,7 @@ def _image_tower(model: Any) -> towers.Tower:
     if towers.is_modified_resnet(visual):
         return towers.modified_resnet(visual)
     return towers.opaque_image_tower(
-        lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype), normalize=False)
+        lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype), normalize=False), visual
     )
 
 

@@ -13,7 +13,13 @@ FILLING = 0.02
 """Share of the rows that may be filled up so that prompts of nearby lengths make one stack."""
 
 
-def pack(prompts: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder: int, first_class: int = 0) -> Layout:
+def pack(
+    prompts: Sequence[Sequence[Token]],
+    shape: tuple[int, int],
+    placeholder: int,
+    first_class: int = 0,
+    own_prefix: bool = False,
+) -> Layout:
     """Lay out prompts for a causal tower that is read at each prompt's last token.
 
     Args:
@@ -21,8 +27,9 @@ def pack(prompts: Sequence[Sequence[Token]], shape: tuple[int, int], placeholder
         shape: (classes, templates).
         placeholder: token id that stands in a slot.
         first_class: number of the first of these classes among all.
+        own_prefix: whether each prompt has rows of its own of what all share at their start.
     """
-    prefix = shared_start(prompts)
+    prefix = 0 if own_prefix else shared_start(prompts)
     lengths = [len(prompt) - prefix for prompt in prompts]
     taken = sorted(range(len(prompts)), key=lambda n: -lengths[n])
     stacks, done = [], 0

@@ -197,8 +197,8 @@ class Rows:
         return self._write(vectors.index_select(-2, self.layout.slot_index))
 
     def place_per_class(self, vectors: Tensor) -> "Rows":
-        """Write each class's own learned vectors, `[C, n, W]`, into its slots."""
-        return self._write(vectors[self.layout.slot_class, self.layout.slot_index])
+        """Write each class's own learned vectors, `[..., C, n, W]`, into its slots."""
+        return self._write(vectors[..., self.layout.slot_class, self.layout.slot_index, :])
 
     def _write(self, vectors: Tensor) -> "Rows":
         leading = torch.broadcast_shapes(self.values.shape[:-2], vectors.shape[:-2])

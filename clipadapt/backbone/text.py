@@ -6,14 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clipadapt.backbone import towers
 from clipadapt.backbone.attention import is_plain_block
 from clipadapt.backbone.packing import pack, shared_start, whole
 from clipadapt.backbone.rows import Layout, Token
+from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
+from clipadapt.backbone.towers import Tower
 
 
 class TextParts:
-    """What `towers.text_transformer` needs of a model, and how prompts are laid out for it.
+    """What `text_transformer` needs of a model, and how prompts are laid out for it.
 
     Args:
         model: an open_clip model; its text tower may be the model itself, or its `text`.
@@ -41,11 +42,12 @@ class TextParts:
         causal = getattr(text, "attn_mask", None) is not None
         self.packs = self.known and causal and self.cls_emb is None and self.pool in ("argmax", "eos")
 
-    def tower(self, model: Any) -> towers.Tower:
+    def tower(self, model: Any) -> Tower:
         """The model's text tower, point by point where its architecture is known."""
         if self.known:
-            return towers.text_transformer(self)
-        return towers.opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False))
+            return text_transformer(self)
+        own = self.module if self.module is not model else None
+        return opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False), own)
 
     @property
     def text_width(self) -> int | None:
@@ -59,11 +61,11 @@ class TextParts:
             return self.text_projection.out_features
         return self.text_projection.shape[-1] if isinstance(self.text_projection, Tensor) else None
 
-    def count_rows(self, sequences: Sequence[Sequence[Token]]) -> int:
+    def count_rows(self, sequences: Sequence[Sequence[Token]], own_prefix: bool = False) -> int:
         """How many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
         if not self.packs:
             return len(sequences) * self.context_length
-        prefix = shared_start(sequences)
+        prefix = 0 if own_prefix else shared_start(sequences)
         return prefix + sum(len(sequence) - prefix for sequence in sequences)
 
     def arrange(
@@ -73,10 +75,11 @@ class TextParts:
         placeholder: int,
         pad: int,
         first_class: int = 0,
+        own_prefix: bool = False,
     ) -> Layout:
         """Lay out token sequences the way this tower wants them; arguments as of `CLIP.arrange`."""
         if self.packs:
-            return pack(sequences, shape, placeholder, first_class)
+            return pack(sequences, shape, placeholder, first_class, own_prefix)
         length = self.context_length
         padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
         ids = torch.tensor([[_id(token, placeholder) for token in row] for row in padded])

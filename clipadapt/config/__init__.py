@@ -7,15 +7,20 @@ from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import identity, run_directory
+from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
 from clipadapt.config.launching import launch, recipe
 from clipadapt.config.tree import conf_dir, options, own_modules
 from clipadapt.config.words import setting
 
 __all__ = [
+    "Cell",
+    "axes_of",
     "build",
     "check",
     "compose",
     "conf_dir",
+    "grid",
+    "grid_directory",
     "identity",
     "launch",
     "methods",

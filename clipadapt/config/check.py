@@ -2,9 +2,9 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from clipadapt.config.targets import annotations, by_default, locate, trusted
 from clipadapt.config.values import MISSING, check_value
@@ -34,6 +34,11 @@ METHOD = {
     "adaptation": dict,
     "also": dict,
     "objective": dict,
+    "gradient_rule": dict | None,
+    "average": dict | None,
+    "test_time": dict | None,
+    "pseudo_labels": Literal["confident", "all"] | None,
+    "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
 VIEWS = Annotated[int, Ge(0)] | None
 
@@ -67,7 +72,9 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted paths of the nodes with a `_target_`."""
+    """Dotted paths of the nodes with a `_target_`, wherever they are: Hydra finds those in lists, too."""
+    if isinstance(value, list | tuple):
+        value = dict(enumerate(value))
     if not isinstance(value, Mapping):
         return
     if "_target_" in value:
@@ -129,5 +136,5 @@ def check_call(
 
 
 def adapts(path: str) -> bool:
-    """Whether the node at a path is an adaptation, which is built with a CLIP and a task of ours."""
-    return path == "method.adaptation" or path.startswith("method.also.")
+    """Whether the node at a path is an adaptation or an objective, which are built with a CLIP and a task of ours."""
+    return path in ("method.adaptation", "method.objective") or path.startswith("method.also.")

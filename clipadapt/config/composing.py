@@ -62,6 +62,12 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """The settings as far as they can be composed, and what is wrong with the overrides that had to be left out."""
+    composed, problems = partly_composed(overrides, config_dir)
+    return plain(composed, config_dir), problems
+
+
+def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[DictConfig, list[str]]:
+    """What `gather` makes plain values of."""
     with composer(config_dir) as compose_with:
         good, problems = misfits(normal(overrides), lambda: keys_of(compose_with([])))
         try:
@@ -69,7 +75,7 @@ def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tu
         except Exception:  # Hydra and OmegaConf raise many kinds; which override it was is found one by one
             composed, more = one_by_one(good, compose_with, config_dir)
             problems += more
-    return plain(composed, config_dir), problems
+    return composed, problems
 
 
 def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
@@ -164,8 +170,7 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     try:
         override = parse(text)
     except OverrideParseException as syntax:
-        reason = one_line(syntax).partition(" See http")[0]
-        return f"{text} can't be read: {reason} (quote text with special characters)"
+        return unreadable(text, syntax)
     key, value = override.key_or_group, str(override.value())
     if override.is_sweep_override():
         return f"{text} has several values: put -m before it to run each, or write a list as {key}=[…]"
@@ -175,7 +180,21 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
         return f"{text}: there is no group {key}"
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
         return f"there is no key {key}: {unknown_key(key, keys_of(composed))}"
-    return f"{text}: {one_line(error).partition(' To append to your')[0]}"
+    said, _, appended = one_line(error).partition(" To append to your")
+    if appended and is_global(conf_dir() / key / f"{value}.yaml"):
+        return f"{text}: write +{text}"
+    return f"{text}: {said}"
+
+
+def is_global(path: Path) -> bool:
+    """Whether a file of a group is there and sets more than its group's own place."""
+    return path.is_file() and path.read_text().startswith("# @package _global_")
+
+
+def unreadable(text: str, syntax: OverrideParseException) -> str:
+    """What is wrong with an override that breaks the grammar."""
+    reason = one_line(syntax).partition(" See http")[0]
+    return f"{text} can't be read: {reason} (quote text with special characters)"
 
 
 def parse(text: str) -> Override:

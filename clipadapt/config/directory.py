@@ -27,6 +27,7 @@ WITHOUT_EFFECT = (
     "engine.recompute",
     "engine.compile",
     "engine.checkpoint_seconds",
+    "method.test_time.images",
 )
 """Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""
 
@@ -46,13 +47,17 @@ def inside(path: str, key: str) -> bool:
     return path == key or path.startswith(f"{key}.")
 
 
-def run_directory(config: Mapping[str, Any]) -> Path:
+def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Path:
     """`<output>/<data>/<backbone>/<method>/shots16-seed1`, and a short hash of whatever else differs from the defaults.
 
     The defaults are those of the same data, backbone and method. A hash of eight hexadecimal digits stands for all
     other settings that differ from them; a folder of images always has one, for its whole path.
+
+    Args:
+        config: the run's settings.
+        usual: the defaults, where they are known, from `reference`.
     """
-    usual = reference(config)
+    usual = reference(config) if usual is None else usual
     own, common = identity(config), identity(usual)
     keys = sorted({*own, *common} - {*IN_THE_NAME})
     differing = {
@@ -62,7 +67,12 @@ def run_directory(config: Mapping[str, Any]) -> Path:
     also = [name for name in config["method"]["also"] if name not in usual["method"]["also"]]
     parts = [data_name(config["data"]), config["backbone"]["name"], "+".join([config["method"]["name"], *also])]
     last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
-    return Path(config["output"], *(re.sub(r"[^\w.+-]+", "-", part).strip(".-") for part in parts), last)
+    return Path(config["output"], *map(file_name, parts), last)
+
+
+def file_name(text: str) -> str:
+    """A text as the name of a file."""
+    return re.sub(r"[^\w.+-]+", "-", text).strip(".-")
 
 
 def data_name(data: Mapping[str, Any]) -> str:

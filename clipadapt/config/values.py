@@ -3,7 +3,7 @@
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, Le, Lt
@@ -81,7 +81,9 @@ def describe(annotation: Any) -> str:
         return f"a list of {' and '.join(dict.fromkeys(describe(part) for part in parts if part is not Ellipsis))}"
     if origin in (dict, Mapping):
         return f"a table of {describe(parts[0])} to {describe(parts[1])}"
-    return WORDS.get(annotation, "")
+    if origin is Callable:
+        return "a table with a _target_"
+    return WORDS.get(annotation, "a table with a _target_" if isinstance(annotation, type) else "")
 
 
 def bound(limit: Any) -> str:

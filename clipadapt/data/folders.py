@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
-from clipadapt.data.tasks import Split
+from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import UserError, nearest
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
@@ -22,6 +22,11 @@ class ImageFolder:
     train: Split
     validation: Split | None
     test: Split | None
+
+
+def extensions() -> list[str]:
+    """Extensions of the files that are read."""
+    return sorted(extension[1:] for extension in EXTENSIONS)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -86,34 +91,41 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     bare = [name for name, files in classes.items() if not files]
     if bare:
         raise UserError(
-            f"in '{folder}' these class folders have no images: {', '.join(bare)} "
-            f"(read are {', '.join(sorted(extension[1:] for extension in EXTENSIONS))})"
+            f"in '{folder}' these class folders have no images: {', '.join(bare)} (read are {', '.join(extensions())})"
         )
     return classes
 
 
+def pictures(files: list[Path]) -> Pictures[Path]:
+    """Image files, loaded when asked for."""
+    return Pictures(files, open_image, verify_image, file_bytes)
+
+
 def labelled(files: dict[str, list[Path]], class_names: list[str]) -> Split:
-    """The files of each class as a split, loaded when asked for."""
+    """The files of each class as a split."""
     numbers = {name: number for number, name in enumerate(class_names)}
     pairs = [(path, numbers[name]) for name, paths in files.items() for path in paths]
-    images = Pictures([path for path, _ in pairs], open_image, verify_image, file_bytes)
-    return Split(images, [label for _, label in pairs])
+    return Split(pictures([path for path, _ in pairs]), [label for _, label in pairs])
 
 
-def further_split(folder: Path | None, class_names: list[str]) -> Split | None:
-    """A validation or test folder as a split; raises UserError when it has classes that the train folder lacks."""
+def further_split(folder: Path | None, class_names: list[str], first: str = "the train folder") -> Split | None:
+    """A validation or test folder as a split; raises UserError when it has classes that the `first` lacks."""
     if folder is None:
         return None
     files = class_folders(folder)
     unknown = [name for name in files if name not in class_names]
     if unknown:
         advice = f": {nearest(unknown[0], class_names)}" if len(unknown) == 1 else ""
-        raise UserError(f"'{folder}' has classes that the train folder lacks: {', '.join(unknown)}{advice}")
+        raise UserError(f"'{folder}' has classes that {first} lacks: {', '.join(unknown)}{advice}")
     return labelled(files, class_names)
 
 
-def read_folder(root: Path) -> ImageFolder:
+def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder:
     """Find the splits, classes and image files under a root, without opening any image.
+
+    Args:
+        root: The folder.
+        class_names: Of images without labels, in folders that mean nothing; None where each folder is a class.
 
     Raises:
         UserError: For a root that is missing, a file, empty, of one class or not to be read, and whatever its parts
@@ -122,9 +134,9 @@ def read_folder(root: Path) -> ImageFolder:
     if not root.exists():
         raise UserError(f"there is no image folder '{root}'")
     if not root.is_dir():
-        raise UserError(f"'{root}' is a file: the root of an image folder holds one folder for each class")
+        raise UserError(f"'{root}' is a file: name the folder that the images are in")
     try:
-        return read_splits(root)
+        return read_splits(root) if class_names is None else read_unlabelled(root, class_names)
     except PermissionError as error:
         raise UserError(f"'{error.filename}' may not be read by this user") from error
 
@@ -142,4 +154,18 @@ def read_splits(root: Path) -> ImageFolder:
         train=labelled(files, class_names),
         validation=further_split(splits.get("val"), class_names),
         test=further_split(splits.get("test"), class_names),
+    )
+
+
+def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
+    """read_folder's work on a folder of images without labels, which may have a test folder with one folder a class."""
+    test = next((child for child in folders_in(root) if SPLIT_NAMES.get(child.name.lower()) == "test"), None)
+    files = [path for path in images_in(root) if test is None or test not in path.parents]
+    if not files:
+        raise UserError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
+    return ImageFolder(
+        class_names=class_names,
+        train=Split(pictures(files), [UNLABELLED] * len(files)),
+        validation=None,
+        test=further_split(test, class_names, "data.class_names"),
     )

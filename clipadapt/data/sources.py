@@ -138,8 +138,29 @@ def folder(root: str, templates: list[str] | None = None) -> Source:
     Raises:
         UserError: Where there are no images, classes or splits to be found as described.
     """
+    return from_folder(root, None, templates)
+
+
+def unlabelled(root: str, class_names: list[str], templates: list[str] | None = None) -> Source:
+    """A folder of image files, flat or with folders in it, of known classes, without word on which image is of which.
+
+    A folder named test in it is the test set, with one folder for each class; without one there is none.
+
+    Args:
+        root: The folder.
+        class_names: Names of the classes.
+        templates: Sentences with {} for the class name; None for "a photo of a {}."
+
+    Raises:
+        UserError: Where there are no images, fewer than two classes, or other classes in the test folder.
+    """
+    return from_folder(root, class_names, templates)
+
+
+def from_folder(root: str, class_names: list[str] | None, templates: list[str] | None) -> Source:
+    """What a folder of image files holds; class names where its folders aren't the classes."""
     place = Path(root).expanduser()
-    found = read_folder(place)
+    found = read_folder(place, class_names)
     return Source(
         name=place.resolve().name,
         class_names=found.class_names,

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
@@ -13,11 +13,13 @@ from clipadapt.data.images import faults, select
 from clipadapt.errors import UserError
 
 SHOWN_FAULTS = 5
+UNLABELLED = -1
+"""The label of an image whose class isn't known."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images; `images` are RGB and may be loaded when asked for, `labels` count from 0."""
+    """Labelled images; `images` are RGB and may be loaded when asked for, `labels` count from 0 or are UNLABELLED."""
 
     images: Sequence[Image.Image]
     labels: list[int]
@@ -35,6 +37,11 @@ class Split:
         """Load one image, and give its label."""
         return self.images[index], self.labels[index]
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the class of every image is known."""
+        return UNLABELLED not in self.labels
+
     def select(self, indices: Sequence[int]) -> "Split":
         """The images at these indices with their labels, in their order; nothing is loaded."""
         return Split(select(self.images, indices), [self.labels[index] for index in indices])
@@ -44,7 +51,8 @@ class Split:
 class Source:
     """A data set: a pool to draw support sets from (`train`), and what else it comes with.
 
-    `validation` is None and `tests` empty where it has no such splits; the first test set is called "test".
+    `validation` is None and `tests` empty where it has no such splits; the first test set is called "test". The pool
+    may be unlabelled, as a whole.
 
     Raises:
         UserError: For fewer than two classes, class names given twice, or a template without {}.
@@ -79,12 +87,16 @@ class Task:
 
     Attributes:
         views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
-        support: `shots` images a class, or all of a class that has fewer.
+        support: `shots` images a class, or all of a class that has fewer; empty where the pool is unlabelled.
         validation: Up to min(shots, 4) images a class; may be empty.
-        tests: The test set called "test", then others (say, of shifted styles).
+        tests: The test set called "test", then others (say, of shifted styles); none where an unlabelled pool came
+            without.
         support_indices: Which images of the source's pool the support set is.
         validation_indices: Which of the source's validation list, or of its pool where it has none, validation is.
         origin: Settings that load the source again, where it was loaded by settings.
+        pool: All images that may be learned from: the source's pool but for what is tested on. None in a task made by
+            hand: the support set.
+        pool_indices: Which of the source's pool they are.
     """
 
     name: str
@@ -99,6 +111,13 @@ class Task:
     support_indices: list[int]
     validation_indices: list[int]
     origin: dict[str, Any] | None = None
+    pool: Split | None = None
+    pool_indices: list[int] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the images that may be learned from are known."""
+        return self.pool is None or self.pool.labelled
 
     def without_tests(self) -> "Task":
         """The task as those see it that may not look at a test label."""
@@ -108,8 +127,9 @@ class Task:
 def make_task(source: Source, shots: int, seed: int, views: int | None = 0) -> Task:
     """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
 
-    A source without a test set is tested on what the support and validation sets leave of its pool. Classes with
-    fewer images than shots, or with none to be tested on, bring one warning that names them.
+    A source without a test set is tested on what the support and validation sets leave of its pool; one whose pool is
+    unlabelled, on nothing. Classes with fewer images than shots, or with none to be tested on, bring one warning that
+    names them.
 
     Raises:
         UserError: For shots below 1, views below 0, or where nothing is left to test on.
@@ -117,8 +137,14 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0) -> T
     if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
         raise UserError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
     listed = source.validation
-    support, validation = few_shot.sample(source.train.labels, listed.labels if listed else None, shots, seed)
+    labelled = source.train.labelled
+    support: list[int] = []
+    validation: list[int] = []
+    if labelled:
+        support, validation = few_shot.sample(source.train.labels, listed.labels if listed else None, shots, seed)
     taken = [*support, *validation] if listed is None else support
+    rest = leftover(source, taken, shots) if labelled and not source.tests else []
+    pool = sorted({*range(len(source.train))}.difference(rest))
     task = Task(
         name=source.name,
         class_names=source.class_names,
@@ -128,25 +154,27 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0) -> T
         views=views,
         support=source.train.select(support),
         validation=(listed or source.train).select(validation),
-        tests=source.tests or {"test": leftover(source, taken, shots)},
+        tests=source.tests or ({"test": source.train.select(rest)} if rest else {}),
         support_indices=support,
         validation_indices=validation,
+        pool=source.train.select(pool),
+        pool_indices=pool,
     )
-    remarks = [*short_classes(task), *untested_classes(task)]
+    remarks = [*(short_classes(task) if labelled else []), *untested_classes(task)]
     if remarks:
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task
 
 
-def leftover(source: Source, taken: Iterable[int], shots: int) -> Split:
-    """What is left of the pool to test on; raises UserError when that is nothing."""
+def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
+    """Which images are left of the pool to test on; raises UserError when that is none."""
     rest = sorted(set(range(len(source.train))).difference(taken))
     if not rest:
         raise UserError(
             f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
             f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
         )
-    return source.train.select(rest)
+    return rest
 
 
 def short_classes(task: Task) -> list[str]:
@@ -168,13 +196,13 @@ def untested_classes(task: Task) -> list[str]:
 
 
 def check(task: Task) -> None:
-    """Look at all image files of a task before work begins: decode support and validation, read the tests' headers.
+    """Look at a task's image files before work begins: decode support and validation, read the headers of the others.
 
     Raises:
         UserError: When files can't be read; it names the first few.
     """
     bad = faults(task.support.images, decode=True) + faults(task.validation.images, decode=True)
-    for split in task.tests.values():
+    for split in [*task.tests.values(), *([task.pool] if task.pool and not task.labelled else [])]:
         bad += faults(split.images, decode=False)
     if bad:
         more = f"; and {len(bad) - SHOWN_FAULTS} more" if len(bad) > SHOWN_FAULTS else ""

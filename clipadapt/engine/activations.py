@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clipadapt.classifier import Classifier
+from clipadapt.data import seeds
 from clipadapt.data.images import digest, fingerprints
 from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import Viewing
-from clipadapt.engine.batches import mix
 from clipadapt.engine.store import Found, Shelf
 
 MICRO_BATCH = 64
@@ -74,8 +74,8 @@ class Views(Dataset[Tensor]):
 
     def _seed(self, index: int, view: int) -> int:
         if self.seed is not None:
-            return mix(self.seed, index, view)
-        return mix(int.from_bytes(self.contents[index][:7], "little"), view)
+            return seeds.mix(self.seed, index, view)
+        return seeds.of_view(self.contents[index], view)
 
     def keys(self, items: Sequence[Item]) -> list[bytes]:
         """A key for each view, the same for images of the same content."""
@@ -108,6 +108,7 @@ class Encoder:
         clip = self.classifier.clip
         return {
             "backbone": clip.fingerprint,
+            "tower": self.classifier.image.name,
             "point": self.classifier.image_cut,
             "views": views.viewing.recipe,
             "numbers": str(clip.dtype),
@@ -120,9 +121,10 @@ class Encoder:
         """Activations of these views, in micro-batches of fixed size."""
         clip = self.classifier.clip
         batches = in_batches(items)
-        arriving = views.read([[index for index, _ in batch] for batch in batches], self.workers)
-        for batch, read in zip(batches, arriving, strict=True):
-            pixels = views.pixels(read, batch, clip.device).to(clip.dtype)
+        once = [list(dict.fromkeys(index for index, _ in batch)) for batch in batches]
+        for batch, indices, read in zip(batches, once, views.read(once, self.workers), strict=True):
+            images = dict(zip(indices, read, strict=True))
+            pixels = views.pixels([images[index] for index, _ in batch], batch, clip.device).to(clip.dtype)
             filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
             with self.autocast():
                 values = self.classifier.prefix(filled)

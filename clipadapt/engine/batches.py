@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from clipadapt.data.seeds import mix
+
 
 @dataclass(frozen=True)
 class Part:
@@ -30,6 +32,7 @@ class Batches:
         seed: of the order.
         rank: of this process.
         processes: their number.
+        most: steps of an epoch at the most, which then leaves images out; None: no limit.
     """
 
     count: int
@@ -38,33 +41,29 @@ class Batches:
     seed: int
     rank: int = 0
     processes: int = 1
+    most: int | None = None
 
     def __len__(self) -> int:
         """Steps of an epoch."""
-        return -(-self.count // self.batch_size)
+        return len(self._starts())
 
     def shares(self) -> list[float]:
-        """Share of the support set that each step of an epoch sees."""
-        sizes = [min(self.batch_size, self.count - first) for first in range(0, self.count, self.batch_size)]
-        return [size / self.count for size in sizes]
+        """Share of an epoch's images that each of its steps sees."""
+        sizes = [min(self.batch_size, self.count - first) for first in self._starts()]
+        return [size / sum(sizes) for size in sizes]
+
+    def _starts(self) -> range:
+        """Where in an epoch's order its steps begin."""
+        return range(0, self.count, self.batch_size)[: self.most]
 
     def epoch(self, epoch: int) -> Iterator[list[Part]]:
         """The steps of an epoch, each as its parts."""
         generator = torch.Generator().manual_seed(mix(self.seed, epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
-        for first in range(0, self.count, self.batch_size):
+        for first in self._starts():
             batch = order[first : first + self.batch_size]
             yield [self._part(batch[part :: self.accumulate], len(batch)) for part in range(self.accumulate)]
 
     def _part(self, images: list[int], batch: int) -> Part:
         own = images[self.rank :: self.processes]
         return Part(own or [0], len(own) * self.processes / batch)
-
-
-def mix(*numbers: int) -> int:
-    """One seed from several numbers; neighbours give unrelated ones."""
-    mixed = 0
-    for number in numbers:
-        mixed = ((mixed ^ number) * 6364136223846793005 + 1442695040888963407) % 2**63
-        mixed ^= mixed >> 29
-    return mixed

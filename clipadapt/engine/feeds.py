@@ -1,17 +1,18 @@
 """Where a fit's images come from: activations that were kept, in memory or on disk, or images seen anew every epoch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from clipadapt.engine.activations import Views
+from clipadapt.engine.activations import Item, Views
 from clipadapt.engine.store import Found
 
 Batches = Sequence[Sequence[int]]
-Fed = Iterator[tuple[Tensor, Tensor]]
+Fed = Iterator[tuple[Tensor, Tensor, *tuple[Tensor, ...]]]
+"""Activations, labels, and where an objective has teachers, the features of each."""
 
 
 class Feed(Protocol):
@@ -86,6 +87,7 @@ class Fresh:
         workers: processes that read them.
         keep_bytes: most bytes of what was read that are kept.
         cycle: number of views that the epochs go round; None for new ones every epoch.
+        onlookers: what else is made of views, given what was read of their images.
         start: name of what it yields.
     """
 
@@ -94,6 +96,7 @@ class Fresh:
     workers: int
     keep_bytes: float
     cycle: int | None = None
+    onlookers: Sequence[Callable[[Sequence[Tensor], Sequence[Item]], Tensor]] = ()
     start: str = "pixels"
     _read: dict[int, Tensor] = field(default_factory=dict)
     _held: int = 0
@@ -108,7 +111,9 @@ class Fresh:
             new = dict(zip(some, next(arriving), strict=True)) if some else {}
             read = [new[index] if index in new else self._read[index] for index in batch]
             self._keep(new)
-            yield self.views.pixels(read, [(index, view) for index in batch], self.device), labels[indices]
+            items = [(index, view) for index in batch]
+            more = (look(read, items) for look in self.onlookers)
+            yield self.views.pixels(read, items, self.device), labels[indices], *more
 
     def _keep(self, new: dict[int, Tensor]) -> None:
         for index, read in new.items():

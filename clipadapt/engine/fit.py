@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from clipadapt.engine.batches import Batches, Part, mix
-from clipadapt.engine.feeds import Feed
+from clipadapt.data.seeds import mix
+from clipadapt.engine.batches import Batches, Part
+from clipadapt.engine.feeds import Fed, Feed
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
+from clipadapt.objectives.base import GradientRule, WeightAverage
 
 Row = dict[str, float]
 
@@ -38,6 +40,33 @@ class Progress:
     state: dict[str, Any] = field(default_factory=dict)
 
 
+class BentGradients:
+    """The gradients of each of several losses over a batch's parts, and what a rule makes of them.
+
+    Args:
+        rule: what becomes of the gradients.
+        parameters: what is learned.
+    """
+
+    def __init__(self, rule: GradientRule, parameters: list[nn.Parameter]) -> None:
+        self.rule = rule
+        self.parameters = parameters
+        self.gradients: dict[str, list[Tensor]] = {}
+
+    def add(self, losses: dict[str, Tensor]) -> None:
+        """Add the gradients of a part's losses."""
+        for name, loss in losses.items():
+            found = torch.autograd.grad(loss, self.parameters, retain_graph=True, materialize_grads=True)
+            before = self.gradients.get(name)
+            self.gradients[name] = [*found] if before is None else [a + b for a, b in zip(before, found, strict=True)]
+
+    def apply(self, accelerator: Accelerator) -> None:
+        """Give the optimiser what the rule makes of the gradients' averages over processes."""
+        averaged = {name: accelerator.reduce(found, reduction="mean") for name, found in self.gradients.items()}
+        for parameter, gradient in zip(self.parameters, self.rule(averaged), strict=True):
+            parameter.grad = gradient
+
+
 class Diverged(UserError):
     """The loss is no longer a number; the learned tensors are back at the last good epoch's."""
 
@@ -55,6 +84,8 @@ class Fit:
         source: the images.
         epochs: how many there shall be.
         seed: of what is random in the learner.
+        rule: what becomes of the gradients of several losses; their sum's where None.
+        average: of what was learned after each epoch, which is what is learned in the end; the last one's where None.
     """
 
     accelerator: Accelerator
@@ -65,6 +96,8 @@ class Fit:
     source: Feed
     epochs: int
     seed: int
+    rule: GradientRule | None = None
+    average: WeightAverage | None = None
 
     def run(self, progress: Progress, after_epoch: Callable[[Progress], None]) -> Progress:
         """Go on from where `progress` stands to the last epoch.
@@ -73,9 +106,10 @@ class Fit:
             Diverged: a loss was not finite.
         """
         wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
+        self.learner.train()
         if progress.state:
             self._restore(progress.state)
-        good = self._state()
+        good, average = self._state(), progress.state.get("average", {})
         for epoch in range(progress.epoch, self.epochs):
             began = time.monotonic()
             try:
@@ -86,9 +120,20 @@ class Fit:
             self.schedule.step()
             progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
             progress.history.append(row)
-            progress.state = good = self._state()
+            average = self._averaged(average, epoch)
+            progress.state = good = {**self._state(), "average": average}
             after_epoch(progress)
+        if average:
+            self.learner.classifier.adaptation.load_state_dict(average)
         return progress
+
+    def _averaged(self, average: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
+        """The weighted sum of what was learned after each epoch so far, this one included."""
+        if self.average is None:
+            return {}
+        weight = self.average.weights(self.epochs)[epoch]
+        learned = self.learner.classifier.adaptation.state_dict()
+        return {name: average.get(name, 0) + weight * value for name, value in learned.items()}
 
     def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
         """One pass over the support set; nothing in it waits for the device."""
@@ -103,30 +148,37 @@ class Fit:
         loss, accuracy = (shares @ totals).tolist()
         return {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "lr": rate}
 
-    def _step(
-        self, wrapped: nn.Module, optimizer: Optimizer, parts: list[Part], feed: Iterator[tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def _step(self, wrapped: nn.Module, optimizer: Optimizer, parts: list[Part], feed: Fed) -> Tensor:
         """One optimiser step; this process's share of the batch's mean loss and of its accuracy, `[2]`."""
         measured = torch.zeros(2, device=self.accelerator.device)
+        bent = BentGradients(self.rule, self._parameters()) if self.rule is not None else None
         for i, part in enumerate(parts):
-            x, labels = next(feed)
+            x, labels, *taught = next(feed)
             last = i == len(parts) - 1
-            with contextlib.nullcontext() if last else self.accelerator.no_sync(wrapped):
-                losses, logits = wrapped(x, labels, self.source.start)
-                loss = part.weight * torch.stack(list(losses.values())).sum()
-                self.accelerator.backward(loss)
+            with contextlib.nullcontext() if last and bent is None else self.accelerator.no_sync(wrapped):
+                losses, logits = wrapped(x, labels, self.source.start, taught)
+                losses = {name: part.weight * value for name, value in losses.items()}
+                loss = torch.stack(list(losses.values())).sum() if bent is None else losses[bent.rule.reported]
+                if bent is None:
+                    self.accelerator.backward(loss)
+                else:
+                    bent.add(losses)
             correct = (logits.detach().argmax(dim=-1) == labels).float().mean()
             measured += torch.stack([loss.detach().float(), part.weight * correct])
+        if bent is not None:
+            bent.apply(self.accelerator)
         optimizer.step()
         optimizer.zero_grad()
         return measured
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return list(self.learner.classifier.adaptation.parameters())
 
     def _check(self, totals: Tensor, epoch: int) -> None:
         bad = (~totals[:, 0].isfinite()).nonzero()
         if len(bad):
             self._stop(f"the loss became {float(totals[bad[0], 0])}", epoch, int(bad[0]))
-        learned = self.learner.classifier.adaptation.parameters()
-        if not all(value.isfinite().all() for value in learned):
+        if not all(value.isfinite().all() for value in self._parameters()):
             self._stop("what is learned became infinite", epoch, len(totals) - 1)
 
     def _stop(self, what: str, epoch: int, step: int) -> None:

@@ -16,7 +16,7 @@ from clipadapt.engine.activations import MICRO_BATCH, Encoder, Item, Views, imag
 from clipadapt.engine.feeds import Feed, Fresh, Kept, Mapped
 from clipadapt.engine.memory import SHARE, free_bytes
 from clipadapt.engine.settings import Settings
-from clipadapt.engine.store import Shelf, Store
+from clipadapt.engine.store import Found, Shelf, Store
 
 BESIDE_A_ROW = 64
 """Bytes on disk for each activation beside its values, at the most: its key, checksum, share of a file's header."""
@@ -94,39 +94,70 @@ class Keeping:
 
     def support(self, classifier: Classifier, task: Task, place: Place) -> Feed:
         """The support set, as a fit takes it."""
-        viewing = RandomCrops(classifier.clip.preprocess) if task.views != 0 else CentreCrop(classifier.clip.transform)
-        views = Views(task.support, viewing, task.seed if task.views is None else None)
         cycle = None if task.views is None else max(1, task.views)
+        views = _views(classifier, task.support, task.views != 0, task.seed if cycle is None else None)
         if cycle is None or not place.anywhere:
             limit = 1e6 * self._limit_mb(torch.device("cpu"))
             return Fresh(views, self.accelerator.device, self.settings.workers, limit, cycle)
-        return self._kept(classifier, views, cycle, place)
-
-    def _kept(self, classifier: Classifier, views: Views, cycle: int, place: Place) -> Feed:
-        """Activations of so many views of each image, computed or found."""
-        items = [(index, view) for view in range(cycle) for index in range(len(views))]
         labels = torch.tensor(views.images.labels, device=self.accelerator.device)
+        values = self._values(classifier, views, cycle, place.on_disk)
+        if isinstance(values, Found) and not place.in_memory:
+            return Mapped(values, labels, cycle, classifier.image_cut)
+        return Kept(self._in_memory(values).unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+
+    def values(self, classifier: Classifier, split: Split, views: int, random: bool) -> Tensor:
+        """Activations at the cut of views of a split's images, `[views, N, ...]`: random views, or the centre crop."""
+        seen = _views(classifier, split, random)
+        values = self._values(classifier, seen, views, self._on_disk(classifier, views * len(split)))
+        return self._in_memory(values).unflatten(0, (views, -1))
+
+    def _values(self, classifier: Classifier, views: Views, cycle: int, on_disk: bool) -> Tensor | Found:
+        """Activations of so many views of each image, computed, or on disk."""
+        items = [(index, view) for view in range(cycle) for index in range(len(views))]
         with self.watch(len(items)) as advance:
             encoder = self._encoder(classifier, advance)
-            if not place.on_disk:
-                values = torch.cat(list(encoder.compute(views, items)))
-                return Kept(values.unflatten(0, (cycle, -1)), labels, classifier.image_cut)
-            found = encoder.find(views, items, self._shelf(encoder, views), shared=True)
-        if not place.in_memory:
-            return Mapped(found, labels, cycle, classifier.image_cut)
-        values = found.gather(range(len(items))).to(self.accelerator.device)
-        return Kept(values.unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+            if not on_disk:
+                return torch.cat(list(encoder.compute(views, items)))
+            return encoder.find(views, items, self._shelf(encoder, views), shared=True)
+
+    def _in_memory(self, values: Tensor | Found) -> Tensor:
+        found = values.gather(range(len(values.rows))) if isinstance(values, Found) else values
+        return found.to(self.accelerator.device)
+
+    def test_views(
+        self, classifier: Classifier, split: Split, views: int, images: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations `[B, V, ...]` of V views and labels of this process's share of a test set, B images at a time.
+
+        The first view is the centre crop, the others are random.
+        """
+        own = self._share(split)
+        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        plain, random = _views(classifier, split, False), _views(classifier, split, True)
+        with self.watch(views * len(own)) as advance:
+            encoder = self._encoder(classifier, advance)
+            first = Flow(self._test_values(encoder, plain, [(i, 0) for i in own]))
+            others = Flow(self._test_values(encoder, random, [(i, view) for i in own for view in range(1, views)]))
+            for some in (own[n : n + images] for n in range(0, len(own), images)):
+                seen = [first.take(len(some)).unsqueeze(1)]
+                if views > 1:
+                    seen.append(others.take(len(some) * (views - 1)).unflatten(0, (len(some), -1)))
+                yield torch.cat(seen, dim=1), labels[some]
 
     def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations and labels of this process's share of a test set, in micro-batches."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
-        items = [(i, 0) for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
+        items = [(i, 0) for i in self._share(split)]
         labels = torch.tensor(split.labels, device=self.accelerator.device)
-        views = Views(split, CentreCrop(classifier.clip.transform))
+        views = _views(classifier, split, random=False)
         with self.watch(len(items)) as advance:
             values = self._test_values(self._encoder(classifier, advance), views, items)
             for batch, activations in zip(in_batches(items), values, strict=True):
                 yield activations, labels[[index for index, _ in batch]]
+
+    def _share(self, split: Split) -> list[int]:
+        """Images of a test set that this process looks at."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
 
     def _test_values(self, encoder: Encoder, views: Views, items: Sequence[Item]) -> Iterator[Tensor]:
         if not self._on_disk(encoder.classifier, len(items)):
@@ -151,3 +182,30 @@ class Keeping:
     def _shelf(self, encoder: Encoder, views: Views) -> Shelf:
         folder = Path(self.settings.cache or "").expanduser()
         return Store(folder, int(1e9 * self.settings.cache_gb)).shelf(encoder.facts(views))
+
+
+def _views(classifier: Classifier, split: Split, random: bool, seed: int | None = None) -> Views:
+    """Random crops of a split's images, or the centre crop."""
+    viewing = RandomCrops(classifier.clip.preprocess) if random else CentreCrop(classifier.clip.transform)
+    return Views(split, viewing, seed)
+
+
+class Flow:
+    """Rows of a stream of tensors, taken any number at a time.
+
+    Args:
+        parts: the stream.
+    """
+
+    def __init__(self, parts: Iterator[Tensor]) -> None:
+        self._parts = parts
+        self._left: Tensor | None = None
+
+    def take(self, count: int) -> Tensor:
+        """The next so many rows."""
+        have = [] if self._left is None else [self._left]
+        while sum(map(len, have)) < count:
+            have.append(next(self._parts))
+        rows = torch.cat(have)
+        self._left = rows[count:]
+        return rows[:count]

@@ -1,5 +1,8 @@
 """The one forward pass that Accelerate wraps."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import Tensor, nn
 
 from clipadapt.classifier import Classifier
@@ -19,13 +22,16 @@ class Learner(nn.Module):
         self.classifier = classifier
         self.objective = objective
 
-    def forward(self, x: Tensor, labels: Tensor, start: str) -> tuple[dict[str, Tensor], Tensor]:
+    def forward(
+        self, x: Tensor, labels: Tensor, start: str, taught: Sequence[Tensor] = ()
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """Named losses of a batch, and its logits `[B, C]`.
 
         Args:
             x: images `[B, 3, height, width]`, or their activation at the point `start`.
             labels: class indices, `[B]`.
             start: "pixels", or the name of the image cut.
+            taught: features `[B, D]` that each of the objective's teachers has of the same views.
         """
-        output = self.classifier.output(x, start)
+        output = replace(self.classifier.output(x, start), taught=taught)
         return self.objective(output, labels), output.logits

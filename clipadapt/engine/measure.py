@@ -14,7 +14,10 @@ def measure(run: Run) -> dict[str, Any]:
     Returns:
         `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
         the same by test set; accuracies `per_class` and `zero_shot_per_class`; the `confusion` of the first test set.
+        Without a test set, `tests` alone, which is empty.
     """
+    if not run.task.tests:
+        return {"tests": {}}
     zero_shot = run.zero_shot()
     measured = {name: run.compare(zero_shot, split) for name, split in run.task.tests.items()}
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}

@@ -1,9 +1,11 @@
 """How much memory a run may take, and how many rows of the text tower fit in it."""
 
+import contextlib
 import resource
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import psutil
 import torch
@@ -22,6 +24,8 @@ values, what was attended, and the MLP's hidden layer before and after its activ
 ATTENDED_AGAIN = 3
 """Channels per row and block, in widths of the tower, that attention is computed again from for its gradients: queries,
 keys and values, of which autograd's hooks aren't told."""
+RESET_PEAK = Path("/proc/self/clear_refs")
+"""Where Linux takes a 5 for: forget the most memory that this process has had."""
 PROBED = 24
 """Number of classes at which activations are measured, and at a third of them: the difference leaves weights out."""
 
@@ -84,7 +88,7 @@ def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequen
 def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
     """Rows of these classes, and bytes that autograd keeps of them."""
     with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names))
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), own_prefix=adaptation.own_prefix)
     image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.conditional else None
     edits, stages = adaptation.text_edits(image), adaptation.text_stages()
     with torch.enable_grad():
@@ -107,8 +111,17 @@ def saved_bytes(compute: Callable[[], object]) -> int:
     return sum(sizes.values())
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Forget the peak so far, so that a run's is its own; a process's own peak can't be reset on systems but Linux."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif RESET_PEAK.exists():
+        with contextlib.suppress(OSError):
+            RESET_PEAK.write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory taken so far in megabytes: on a GPU by tensors, on a CPU by the whole process."""
+    """Most memory taken since the reset in megabytes: on a GPU by tensors, on a CPU by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

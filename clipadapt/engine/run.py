@@ -1,6 +1,6 @@
 """One run: zero-shot, fit, evaluation. Knows no concrete adaptation or objective."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,27 +14,43 @@ from clipadapt.classifier import Classifier
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.batches import Batches
-from clipadapt.engine.evaluate import Evaluation, evaluate
+from clipadapt.engine.evaluate import AtTestTime, Evaluation, evaluate
 from clipadapt.engine.feeds import Feed
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.keeping import Keeping, Place, Watch, unwatched
+from clipadapt.engine.known import KnownTask, LearnedFeatures
 from clipadapt.engine.learner import Learner
-from clipadapt.engine.memory import budget, most_rows
+from clipadapt.engine.memory import budget, most_rows, reset_peak_memory
+from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
+from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, fused
+from clipadapt.engine.teaching import taught
 from clipadapt.errors import UserError
-from clipadapt.objectives.base import Objective
+from clipadapt.known import TaskLike
+from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
 
+LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def accelerator_for(settings: Settings) -> Accelerator:
-    """The processes, the device and the number format."""
+def accelerator_for(settings: Settings, test_time: AtTestTime | None = None) -> Accelerator:
+    """The processes, the device and the number format.
+
+    Raises:
+        UserError: a test stream is to be shared out over processes.
+    """
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(
             reset_partial_state=True
         )  # an earlier run in this process may have chosen otherwise
     mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
-    return Accelerator(cpu=settings.cpu, mixed_precision=mixed)
+    accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
+    if test_time is not None and test_time.stream and accelerator.num_processes > 1:
+        raise UserError(
+            f"this method learns along the test images, one after another, and can't share them out over "
+            f"{accelerator.num_processes} processes: run it in one"
+        )
+    return accelerator
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,8 @@ class Plan:
     text_cut: str
     kept: str
     every_step: str
+    steps: int
+    remark: str | None
     trained: dict[str, list[int]]
     parameters: int
     share: float
@@ -62,6 +80,10 @@ class Run:
         settings: how it is fitted.
         keeping: what of the images is computed once, and how.
         place: where what is computed of the support set is kept.
+        known: what adaptation and objective may know of the task.
+        test_time: what adapts at test time; nothing where None.
+        selection: how what was learned was chosen.
+        pseudo_labels: what it learned from in the place of labels; None where it has labels.
     """
 
     accelerator: Accelerator
@@ -71,42 +93,64 @@ class Run:
     settings: Settings
     keeping: Keeping
     place: Place
+    known: KnownTask
+    test_time: AtTestTime | None = None
+    selection: str = LAST_EPOCH
+    pseudo_labels: PseudoLabels | None = None
 
     @classmethod
     def prepare(
         cls,
         clip: CLIP,
         task: Task,
-        make: Callable[[CLIP, Task], Adaptation],
+        make: Callable[[CLIP, TaskLike], Adaptation],
         settings: Settings,
         watch: Watch = unwatched,
+        test_time: AtTestTime | None = None,
+        pseudo_labels: Choice | None = None,
     ) -> "Run":
-        """Bring the backbone to its device and build the adaptation for it.
+        """Bring the backbone to its device, label the task's images if need be, and build the adaptation for it.
 
         Args:
             clip: the backbone.
             task: the task.
-            make: builds the adaptation; called under the task's seed, with a task that has no test sets.
+            make: builds the adaptation; called under the task's seed, with what may be known of the task.
             settings: how it will be fitted.
             watch: shows how the encoding of images comes on.
+            test_time: what adapts at test time.
+            pseudo_labels: which images zero-shot CLIP labels; None for the task's own labels, where it has some.
 
         Raises:
-            UserError: the backbone has been rounded to another number format.
+            UserError: the backbone has been rounded to another number format, a validation split that is needed is
+                empty, or a test stream is to be shared out over processes.
         """
-        accelerator = accelerator_for(settings)
+        accelerator = accelerator_for(settings, test_time)
         if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
             raise UserError(
                 f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}"
             )
+        reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
+        keeping = Keeping(accelerator, settings, watch)
+        task, guessed = pseudo_labelled(clip, task, keeping, pseudo_labels)
         torch.manual_seed(task.seed)
-        adaptation = make(clip, task.without_tests()).to(accelerator.device)
+        known = KnownTask(clip, task.without_tests(), keeping)
+        adaptation = make(clip, known).to(accelerator.device)
+        if adaptation.needs_validation and not len(task.validation):
+            advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
+            raise UserError(
+                f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
+                f"{advice}"
+            )
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
+        memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.accumulate * accelerator.num_processes))
         with accelerator.autocast():
             rows = most_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             classifier = Classifier(clip, adaptation, task.class_names, rows, settings.recompute)
-        return cls.of(classifier, task, accelerator, settings, watch)
+        run = cls.of(classifier, task, accelerator, settings, watch, test_time)
+        run.pseudo_labels = guessed
+        return run
 
     @classmethod
     def of(
@@ -116,27 +160,34 @@ class Run:
         accelerator: Accelerator,
         settings: Settings,
         watch: Watch = unwatched,
+        test_time: AtTestTime | None = None,
     ) -> "Run":
         """A run of a classifier that is on its device; arguments as of the attributes and `prepare`."""
         keeping = Keeping(accelerator, settings, watch)
-        return cls(accelerator, classifier.clip, task, classifier, settings, keeping, keeping.place(classifier, task))
+        known = KnownTask(classifier.clip, task.without_tests(), keeping)
+        place = keeping.place(classifier, task)
+        return cls(accelerator, classifier.clip, task, classifier, settings, keeping, place, known, test_time)
 
-    def plan(self) -> Plan:
-        """What will be computed once, what at every step, and what is learned."""
+    def plan(self, teachers: Sequence[CLIP] = ()) -> Plan:
+        """What will be computed once, what at every step, and what is learned; `teachers` are the objective's."""
         trained = {name: list(value.shape) for name, value in self.classifier.adaptation.named_parameters()}
         count = sum(value.numel() for value in self.classifier.adaptation.parameters())
+        kept = self.keeping.describe(self.classifier, self.task, self.place)
+        names, stored = [f"of teacher {one.source['name']}" for one in teachers], self.task.views is not None
         return Plan(
             image_cut=self.classifier.image_cut,
             text_cut=self.classifier.text_cut,
-            kept=self.keeping.describe(self.classifier, self.task, self.place),
-            every_step=self._step_text() if trained else "nothing",
+            kept="; ".join([kept, *(f"features {name}" for name in names if stored)]),
+            every_step=(self._step_text([] if stored else names) if self.epochs else "nothing") + self._test_text(),
+            steps=self.epochs * len(self._batches()),
+            remark=self.settings.remark,
             trained=trained,
             parameters=count,
             share=count / self.clip.parameters,
         )
 
-    def _step_text(self) -> str:
-        parts = []
+    def _step_text(self, teachers: Sequence[str]) -> str:
+        parts = [f"image tower {name}, without gradients" for name in teachers]
         if not self.place.anywhere:
             parts.append(f"image tower up to {self.classifier.image_cut}, without gradients")
         if self.classifier.image_cut != "features":
@@ -147,21 +198,50 @@ class Run:
             parts.append(f"text tower from {self.classifier.text_cut}{again}")
         return "; ".join([*parts, "logits"])
 
+    def _test_text(self) -> str:
+        if self.test_time is None:
+            return ""
+        views, images = self.test_time.views, self.test_time.images
+        return f"; at the test {views} {'views' if views > 1 else 'view'} of each image, {images} images at a time"
+
     @property
     def epochs(self) -> int:
         """Passes over the support set; none where nothing is learned by gradient."""
-        return (
-            self.settings.epochs_for(self.task.shots)
-            if any(True for _ in self.classifier.adaptation.parameters())
-            else 0
+        if not any(True for _ in self.classifier.adaptation.parameters()):
+            return 0
+        return self.settings.epochs_within(self.task.shots, len(self._batches()))
+
+    def _batches(self) -> Batches:
+        """What makes up each step."""
+        return Batches(
+            count=len(self.task.support),
+            batch_size=self.settings.batch_size,
+            accumulate=self.settings.accumulate,
+            seed=self.task.seed,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            most=self.settings.max_steps,
         )
 
-    def support(self) -> Feed | None:
-        """What is computed once of the support set, computed; None where nothing is learned by gradient."""
-        return self.keeping.support(self.classifier, self.task, self.place) if self.epochs else None
+    def support(self, teachers: Sequence[CLIP] = ()) -> Feed | None:
+        """What is computed once of the support set, computed; None where nothing is learned by gradient.
+
+        Args:
+            teachers: of the objective, on the device.
+        """
+        if not self.epochs:
+            return None
+        source = self.keeping.support(self.classifier, self.task, self.place)
+        return taught(source, teachers, self.task, self.keeping)
 
     def fit(
-        self, objective: Objective, source: Feed | None, progress: Progress, after_epoch: Callable[[Progress], None]
+        self,
+        objective: Objective,
+        source: Feed | None,
+        progress: Progress,
+        after_epoch: Callable[[Progress], None],
+        rule: GradientRule | None = None,
+        average: WeightAverage | None = None,
     ) -> Progress:
         """Fit the adaptation to the support set, if it has anything to learn.
 
@@ -170,13 +250,19 @@ class Run:
             source: from `support`.
             progress: where to go on from.
             after_epoch: called after every epoch.
+            rule: what becomes of the gradients of several losses; their sum's where None.
+            average: of what was learned after each epoch; what the last one left where None.
 
         Raises:
             Diverged: a loss was not finite.
+            UserError: a rule on gradients in fp16, whose losses are scaled.
         """
+        if rule is not None and self.settings.precision == "fp16":
+            raise UserError("this method's rule on gradients doesn't go with fp16: use engine.precision=bf16 or fp32")
         if source is None:
             return progress
         optimizer = fused(self.settings.optimizer, list(self.classifier.adaptation.parameters()))
+        whole = self.settings.epochs_for(self.task.shots)
         learner = Learner(self.classifier, objective)
         if self.settings.compile:
             learner.compile()
@@ -184,28 +270,42 @@ class Run:
             accelerator=self.accelerator,
             learner=learner,
             optimizer=optimizer,
-            schedule=self.settings.schedule(optimizer, self.epochs),
-            batches=Batches(
-                count=len(self.task.support),
-                batch_size=self.settings.batch_size,
-                accumulate=self.settings.accumulate,
-                seed=self.task.seed,
-                rank=self.accelerator.process_index,
-                processes=self.accelerator.num_processes,
-            ),
+            schedule=shortened(self.settings.schedule, optimizer, whole, self.epochs),
+            batches=self._batches(),
             source=source,
             epochs=self.epochs,
             seed=self.task.seed,
+            rule=rule,
+            average=average,
         )
         return fit.run(progress, after_epoch)
 
-    def evaluate(self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
-        """Measure a classifier on activations at its image cut and labels, shared out over the processes."""
+    def solve(self) -> None:
+        """Find what the adaptation finds without gradients."""
+        self.classifier.eval()
+        with torch.no_grad():
+            learned = LearnedFeatures(self.classifier, self.task.without_tests(), self.keeping)
+            self.classifier.adaptation.solve(learned)
+        if learned.validated:
+            self.selection = ON_VALIDATION
+
+    def evaluate(
+        self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: AtTestTime | None = None
+    ) -> Evaluation:
+        """Measure a classifier on activations at its image cut and labels, shared out over the processes.
+
+        Args:
+            classifier: CLIP through an adaptation.
+            batches: activations `[B, ...]` and labels `[B]`; `[B, V, ...]` of V views where something adapts.
+            test_time: what adapts.
+        """
         classifier.eval()
         with torch.no_grad(), self.accelerator.autocast():
             text = None if classifier.adaptation.conditional else classifier.class_weights()
 
             def predict(x: Tensor) -> Tensor:
+                if test_time is not None:
+                    return test_time.logits(classifier, x, text)
                 return classifier.output(x, classifier.image_cut, text).logits
 
             return evaluate(predict, batches, len(classifier.class_names), self.accelerator.device)
@@ -214,10 +314,26 @@ class Run:
         """Measure zero-shot and the run's classifier on a test set; features that serve both are computed once."""
         batches = list(self.keeping.test_batches(zero_shot, split))
         before = self.evaluate(zero_shot, batches)
-        if self.classifier.image_cut == zero_shot.image_cut:
+        if self.test_time is not None:
+            self.test_time.reset()
+            split = shuffled(split, self.task.seed) if self.test_time.stream else split
+            views = self.keeping.test_views(self.classifier, split, self.test_time.views, self.test_time.images)
+            return before, self.evaluate(self.classifier, views, self.test_time)
+        if self.classifier.image_cut == zero_shot.image_cut and self.classifier.image is zero_shot.image:
             return before, self.evaluate(self.classifier, batches)
         return before, self.evaluate(self.classifier, self.keeping.test_batches(self.classifier, split))
 
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
-        return Classifier(self.clip, Adaptation(self.clip, self.task.without_tests()), self.task.class_names)
+        return Classifier(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
+
+
+def texts_at_once(adaptation: Adaptation, test_time: AtTestTime | None) -> int:
+    """How many times all classes are computed together: for each image that something adapts to at once."""
+    return test_time.images if test_time is not None and adaptation.per_image else 1
+
+
+def shuffled(split: Split, seed: int) -> Split:
+    """A split's images in an order drawn by seed: a stream's must not come class by class."""
+    generator = torch.Generator().manual_seed(seed)
+    return split.select(torch.randperm(len(split), generator=generator).tolist())

@@ -148,8 +148,20 @@ class RunDirectory:
         record: Mapping[str, Any],
         history: list[dict[str, float]],
         result: Mapping[str, Any],
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write what the run yielded; the result last, so that a directory with one is complete."""
+        """Write what the run yielded; the result last, so that a directory with one is complete.
+
+        Args:
+            tensors: what was learned.
+            record: task, backbone, plan and versions.
+            history: loss, accuracy and learning rate of each epoch.
+            result: what was measured.
+            files: more files, by their paths in the directory.
+        """
+        for name, content in (files or {}).items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            write(self.path / name, content)
         write(self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
         write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
         write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))

@@ -1,10 +1,12 @@
 """Learning rates over the epochs."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated
 
+import torch
 from annotated_types import Ge
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
@@ -18,23 +20,61 @@ def cosine(
     epochs: int,
     warmup_epochs: Annotated[int, Ge(0)] = 1,
     warmup_lr: Annotated[float, Ge(0)] = 1e-5,
+    minimum_lr: Annotated[float, Ge(0)] = 0.0,
 ) -> LRScheduler:
     """Cosine decay per epoch after a constant warm-up, as CoOp's code has it (KaiyangZhou/Dassl.pytorch, c61a1b5).
 
-    Epoch e >= w has the rate r / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay starts anew after
-    the warm-up, so the last epoch's rate isn't zero.
+    Epoch e >= w has the rate m + (r - m) / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay starts
+    anew after the warm-up, so the last epoch's rate isn't m.
 
     Args:
         optimizer: holds the learning rate r.
         epochs: number E of epochs.
         warmup_epochs: number w of epochs at `warmup_lr`.
         warmup_lr: their learning rate.
+        minimum_lr: the learning rate m that the decay leads to.
     """
     base = optimizer.param_groups[0]["lr"]
+    floor = minimum_lr / base if base else 0.0
 
     def share(epoch: int) -> float:
         if epoch < warmup_epochs:
             return warmup_lr / base if base else 1.0
-        return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / epochs))
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / epochs))
 
     return LambdaLR(optimizer, share)
+
+
+def shortened(
+    schedule: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, epochs: int, taken: int
+) -> LRScheduler:
+    """A schedule of E epochs gone through in e of them: epoch i has the rate of epoch floor((i + 1/2) E / e).
+
+    Args:
+        schedule: optimiser and number of epochs to learning-rate schedule.
+        optimizer: holds the learning rate.
+        epochs: number E of epochs that the schedule is made for.
+        taken: number e of epochs that there are; with e = E it is the schedule itself.
+    """
+    if taken == epochs:
+        return schedule(optimizer, epochs)
+    base = optimizer.param_groups[0]["lr"]
+    rates = rates_of(schedule, base, epochs)
+
+    def share(epoch: int) -> float:
+        place = int((epoch + 0.5) * epochs / taken)
+        return rates[min(place, epochs - 1)] / (base or 1.0)
+
+    return LambdaLR(optimizer, share)
+
+
+def rates_of(schedule: Callable[[Optimizer, int], LRScheduler], base: float, epochs: int) -> list[float]:
+    """The learning rate of each epoch, which starts from the optimiser's `base`."""
+    probe = SGD([torch.zeros(1)], lr=base)
+    whole = schedule(probe, epochs)
+    rates = []
+    for _ in range(epochs):
+        rates.append(float(whole.get_last_lr()[0]))
+        probe.step()
+        whole.step()
+    return rates

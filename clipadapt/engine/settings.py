@@ -22,6 +22,8 @@ class Settings:
         optimizer: parameters to optimiser.
         schedule: optimiser and number of epochs to learning-rate schedule, stepped after every epoch.
         batch_size: images of one step, over all processes.
+        max_steps: optimiser steps of a fit at the most: it takes as many epochs as they allow, or a part of one, and
+            goes through the schedule in these. None: all epochs.
         accumulate: parts a batch is computed in, one after another; the gradient is that of the whole batch.
         precision: number format of the frozen backbone and of the forward pass; what is learned stays float32.
         cpu: stay on the CPU where there is a GPU.
@@ -42,6 +44,7 @@ class Settings:
     optimizer: Callable[[Iterable[Parameter]], Optimizer]
     schedule: Callable[[Optimizer, int], LRScheduler]
     batch_size: Annotated[int, Ge(1)] = 32
+    max_steps: Annotated[int, Ge(1)] | None = None
     accumulate: Annotated[int, Ge(1)] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     cpu: bool = False
@@ -60,6 +63,16 @@ class Settings:
             return self.epochs
         known = [most for most in self.epochs if most <= shots]
         return self.epochs[max(known) if known else min(self.epochs)]
+
+    def epochs_within(self, shots: int, steps: int) -> int:
+        """Number of epochs, of so many steps each, that `max_steps` leaves of those for a task; not less than one."""
+        epochs = self.epochs_for(shots)
+        return epochs if self.max_steps is None else min(epochs, max(1, self.max_steps // steps))
+
+    @property
+    def remark(self) -> str | None:
+        """What has to stand beside every result of a fit that isn't the method's own; None where it is."""
+        return None if self.max_steps is None else f"quick schedule: at most {self.max_steps:,} steps"
 
 
 def fused(optimizer: Callable[..., Optimizer], parameters: list[Parameter]) -> Optimizer:

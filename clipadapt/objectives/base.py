@@ -1,8 +1,13 @@
-"""What every objective gets and gives."""
+"""What every objective gets and gives; and what may change gradients and weights beside the optimiser."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
+
+from clipadapt.backbone.clip import CLIP
+from clipadapt.known import TaskLike
 
 
 @dataclass(frozen=True)
@@ -13,15 +18,36 @@ class Output:
         logits: `[B, C]`.
         image: image features, `[B, D]`.
         text: class weights, `[C, D]` or `[B, C, D]`.
+        frozen: computes the features `[B, D]` that the tower without its edits has of the same images, without
+            gradients.
+        classify: any features `[N, D]`, as they leave the frozen tower, to logits `[N, C]`: through the adaptation's
+            edits of image features.
+        taught: features `[B, D]` that each of the objective's teachers has of the same views.
     """
 
     logits: Tensor
     image: Tensor
     text: Tensor
+    frozen: Callable[[], Tensor]
+    classify: Callable[[Tensor], Tensor]
+    taught: Sequence[Tensor] = ()
 
 
 class Objective(nn.Module):
-    """Named losses of a batch, each the mean over its samples; their sum is minimised."""
+    """Named losses of a batch, each the mean over its samples; their sum is minimised.
+
+    Args:
+        clip: the frozen backbone; read, not kept.
+        task: class names, templates, and features of the support set for what is computed once from them.
+
+    Attributes:
+        teachers: other frozen backbones, whose features of the same views it gets.
+    """
+
+    teachers: Sequence[CLIP] = ()
+
+    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+        super().__init__()
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Losses by name.
@@ -31,3 +57,21 @@ class Objective(nn.Module):
             labels: class indices, `[B]`.
         """
         raise NotImplementedError
+
+
+class GradientRule(Protocol):
+    """What becomes of the gradients of several losses, in the place of their sum's."""
+
+    @property
+    def reported(self) -> str:
+        """Name of the loss that is followed; the others only bend its gradient, and aren't in what is reported."""
+
+    def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
+        """What the optimiser gets, given the gradients of each loss, one tensor per learned tensor."""
+
+
+class WeightAverage(Protocol):
+    """An average of what was learned after each epoch, which takes the place of the last epoch's."""
+
+    def weights(self, epochs: int) -> list[float]:
+        """Weight of each of so many epochs; they sum to one."""

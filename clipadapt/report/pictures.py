@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipadapt.report.tables import FewShotRow
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DPI = 150
 BLUE, ORANGE, GREY = "#2b6ca3", "#d1622b", "#8a8a8a"
-COLOURS = [BLUE, ORANGE, "#3d8b57", "#8657a6", "#b03a5b", "#6b5b45", "#c79a1e", "#3a9ca6"]
-MARKERS = "osD^vPX*"
 MOST_CELLS_WITH_NUMBERS = 20
 MOST_LABELS = 40
 MOST_BARS_AT_AN_END = 25
@@ -45,7 +41,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class (%)")
     shown = np.arange(0, classes, -(-classes // MOST_LABELS))
-    labels = [_label(class_names[index]) for index in shown.tolist()]
+    labels = [short_label(class_names[index]) for index in shown.tolist()]
     upright = 90 if max(map(len, labels)) > 3 or classes > MOST_CELLS_WITH_NUMBERS else 0
     axes.set_xticks(shown, labels, rotation=upright, fontsize=8)
     axes.set_yticks(shown, labels, fontsize=8)
@@ -55,7 +51,7 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
     axes.set_ylabel("true class")
     correct = np.trace(matrix) / max(matrix.sum(), 1)
     axes.set_title(f"Confusion matrix: {100 * correct:.1f} % of {int(matrix.sum()):,} test images correct", fontsize=11)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def per_class_change(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], path: str | Path) -> Path:
@@ -84,12 +80,13 @@ def per_class_change(before: np.ndarray, after: np.ndarray, class_names: Sequenc
         axes.barh(rows[chosen], width, left=left, height=0.6, color=colour, alpha=0.55, label=label)
     axes.scatter(start, rows, s=22, facecolor="white", edgecolor=GREY, zorder=3, label="zero-shot")
     axes.scatter(end, rows, s=22, color=np.where(end >= start, BLUE, ORANGE).tolist(), zorder=4, label="adapted")
-    axes.set_yticks(rows, [f"{_label(class_names[index])}  {100 * change[index]:+.1f}" for index in order], fontsize=8)
+    names = [f"{short_label(class_names[index])}  {100 * change[index]:+.1f}" for index in order]
+    axes.set_yticks(rows, names, fontsize=8)
     axes.set_xlim(-2, 102)
     axes.set_xlabel("accuracy on the test set (%); beside each name the change in points")
     axes.set_title(title, fontsize=11)
     figure.legend(*_used(axes), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
@@ -99,7 +96,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
         history: one record for each epoch with `epoch`, `loss`, `accuracy` (of the training images) and `lr`.
         path: where the PNG goes.
     """
-    figure, panels = _figures(3, 10.5, 3.2)
+    figure, panels = figures(3, 10.5, 3.2)
     epochs = [record["epoch"] for record in history]
     curves = (
         ("loss", "training loss", 1, BLUE),
@@ -115,60 +112,21 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
         axes.ticklabel_format(axis="y", scilimits=(-3, 4))
         axes.grid(alpha=0.25)
     panels[2].set_ylim(bottom=0)
-    return _save(figure, path)
-
-
-def few_shot_curves(rows: Sequence[FewShotRow], zero_shot: float | None, path: str | Path) -> Path:
-    """Test accuracy against shots, one curve for each method, with 95 % intervals over seeds.
-
-    Args:
-        rows: points of the curves; accuracies are fractions, an interval is half a width or None.
-        zero_shot: accuracy without adapting, a dashed line; None leaves it out.
-        path: where the PNG goes.
-    """
-    figure, axes = _figure(7.0, 4.6)
-    shots = sorted({row["shots"] for row in rows})
-    methods = list(dict.fromkeys(row["method"] for row in rows))
-    for index, method in enumerate(methods):
-        points = sorted((row for row in rows if row["method"] == method), key=lambda row: row["shots"])
-        axes.errorbar(
-            [row["shots"] for row in points],
-            [100 * row["mean"] for row in points],
-            [100 * (row["interval"] or 0.0) for row in points],
-            label=_label(method),
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
-            linestyle="-" if index < len(COLOURS) else "--",
-            linewidth=1.6,
-            markersize=5,
-            capsize=3,
-        )
-    if zero_shot is not None:
-        axes.axhline(100 * zero_shot, color=GREY, linestyle="--", linewidth=1.3, label="zero-shot", zorder=1)
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(shots, [str(count) for count in shots])
-    axes.minorticks_off()
-    axes.set_xlabel("shots (labelled images per class)")
-    axes.set_ylabel("test accuracy (%)")
-    axes.set_title("Few-shot accuracy, mean and 95 % interval over seeds", fontsize=11)
-    axes.grid(alpha=0.25)
-    if len(methods) > 6:
-        figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    else:
-        axes.legend(frameon=False, fontsize=9)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
-    figure, [axes] = _figures(1, width, height)
+    figure, [axes] = figures(1, width, height)
     return figure, axes
 
 
-def _figures(panels: int, width: float, height: float) -> "tuple[Figure, list[Axes]]":
+def figures(panels: int, width: float, height: float, columns: int | None = None) -> "tuple[Figure, list[Axes]]":
+    """A figure of so many inches with panels in so many columns; beside each other where None."""
+    columns = columns or panels
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    return figure, [figure.add_subplot(1, panels, index + 1) for index in range(panels)]
+    return figure, [figure.add_subplot(-(-panels // columns), columns, index + 1) for index in range(panels)]
 
 
 def _numbers(axes: "Axes", matrix: np.ndarray, shares: np.ndarray) -> None:
@@ -183,13 +141,14 @@ def _used(axes: "Axes") -> tuple[list[Any], list[str]]:
     return handles, labels
 
 
-def _label(name: str) -> str:
+def short_label(name: str) -> str:
     """A name that fits beside an axis and is not read as a formula."""
     short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return short.replace("$", r"\$")
 
 
-def _save(figure: "Figure", path: str | Path) -> Path:
+def save(figure: "Figure", path: str | Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

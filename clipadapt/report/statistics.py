@@ -1,9 +1,19 @@
 """What several seeds say together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 CONFIDENCE = 0.95
+BASE, NEW, HARMONIC = "base", "new", "H"
+
+
+class Score(TypedDict):
+    """An accuracy over seeds, and zero-shot CLIP's on the same images."""
+
+    accuracy: float
+    interval: float | None
+    zero_shot_accuracy: float
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -26,3 +36,26 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
     variance = math.fsum((value - mean) ** 2 for value in values) / freedom
     quantile = float(stdtrit(freedom, (1 + CONFIDENCE) / 2))
     return mean, quantile * math.sqrt(variance / len(values))
+
+
+def scores_of(tests: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Score]:
+    """The accuracies on each test set over seeds, and the harmonic mean of each seed's on base and new classes."""
+    scores = {}
+    for name in tests[0] if tests else ():
+        scores[name] = score_of([one[name] for one in tests])
+    if {BASE, NEW} <= {*scores}:
+        scores[HARMONIC] = score_of([harmonic(one[BASE], one[NEW]) for one in tests])
+    return scores
+
+
+def score_of(figures: Sequence[Mapping[str, float]]) -> Score:
+    """The accuracies of several seeds together."""
+    mean, interval = mean_interval([one["accuracy"] for one in figures])
+    zero_shot, _ = mean_interval([one["zero_shot_accuracy"] for one in figures])
+    return {"accuracy": mean, "interval": interval, "zero_shot_accuracy": zero_shot}
+
+
+def harmonic(base: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:
+    """The harmonic means of the accuracies on base and new classes."""
+    keys = ("accuracy", "zero_shot_accuracy")
+    return {key: 2 * base[key] * new[key] / (base[key] + new[key]) if base[key] and new[key] else 0.0 for key in keys}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.table import Table
 
 from clipadapt.report import pictures as draw
 from clipadapt.report import tables
@@ -15,36 +16,48 @@ if TYPE_CHECKING:
     from clipadapt.data import Task
 
 
-def show_plan(console: Console, task: "Task", plan: Mapping[str, Any]) -> None:
-    """Print the task and what will be computed."""
-    console.print(tables.task_table(task))
+def show_plan(
+    console: Console, task: "Task", plan: Mapping[str, Any], pseudo_labels: Mapping[str, Any] | None = None
+) -> None:
+    """Print the task, with the labels that were guessed, and what will be computed."""
+    console.print(tables.task_table(task, pseudo_labels))
     console.print(tables.plan_table(plan))
 
 
 def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
-    """Print zero-shot against adapted, and what it took."""
-    console.print(tables.per_class_table(metrics))
-    console.print(tables.result_table(metrics))
+    """Print zero-shot against adapted, where there is a test set, and what it took."""
+    if metrics["tests"]:
+        console.print(_with_remark(tables.per_class_table(metrics), metrics))
+    else:
+        console.print("There is no test set: accuracy can't be measured.")
+    console.print(_with_remark(tables.result_table(metrics), metrics))
 
 
 def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print zero-shot against adapted on each test set."""
-    console.print(tables.tests_table(metrics))
+    console.print(_with_remark(tables.tests_table(metrics), metrics))
+
+
+def _with_remark(table: Table, metrics: Mapping[str, Any]) -> Table:
+    table.title = tables.remarked(str(table.title), metrics.get("remark"))  # runs of earlier versions have none
+    return table
 
 
 def pictures(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], class_names: Sequence[str], folder: Path
 ) -> list[Path]:
-    """Draw confusion matrix, per-class change and, where anything was fitted, learning curves into a folder."""
+    """Draw into a folder: where there is a test set, confusion matrix and per-class change; where a fit, its course."""
     folder.mkdir(parents=True, exist_ok=True)
-    before, after = (
-        np.array([metrics[key].get(name, math.nan) for name in class_names])
-        for key in ("zero_shot_per_class", "per_class")
-    )
-    drawn = [
-        draw.confusion_matrix(np.array(metrics["confusion"]), class_names, folder / "confusion.png"),
-        draw.per_class_change(before, after, class_names, folder / "per_class.png"),
-    ]
+    drawn = []
+    if metrics["tests"]:
+        before, after = (
+            np.array([metrics[key].get(name, math.nan) for name in class_names])
+            for key in ("zero_shot_per_class", "per_class")
+        )
+        drawn = [
+            draw.confusion_matrix(np.array(metrics["confusion"]), class_names, folder / "confusion.png"),
+            draw.per_class_change(before, after, class_names, folder / "per_class.png"),
+        ]
     if history:
         drawn.append(draw.learning_curve(history, folder / "learning.png"))
     return drawn

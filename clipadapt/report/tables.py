@@ -14,17 +14,19 @@ NONE = "-"
 
 
 class FewShotRow(TypedDict):
-    """One point of a few-shot curve: a method's accuracy at a number of shots, over seeds."""
+    """One point of a few-shot curve: a method's accuracy on a data set at a number of shots, over seeds."""
 
+    data: str
     method: str
     shots: int
     mean: float
     interval: float | None
 
 
-def task_table(task: "Task") -> Table:
-    """What is to be learned and what it is tested on."""
-    sampled = f"{_count(len(task.support), 'image')} ({task.shots} shots, seed {task.seed})"
+def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> Table:
+    """What is to be learned and what it is tested on; `pseudo_labels` tell their `choice` and how many are `right`."""
+    how = pseudo_labels_text(pseudo_labels, task.shots) if pseudo_labels else f"{task.shots} shots, seed {task.seed}"
+    sampled = f"{_count(len(task.support), 'image')} ({how})"
     tests = [f"{name}: {_count(len(split), 'image')}" for name, split in task.tests.items()]
     return _facts(
         f"Task: {task.name}",
@@ -38,6 +40,14 @@ def task_table(task: "Task") -> Table:
     )
 
 
+def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
+    """In words, which images a run learns from that doesn't know their labels."""
+    confident = pseudo_labels["choice"] == "confident"
+    which = f"the {shots} a class that zero-shot CLIP is surest of" if confident else "all, labelled by zero-shot CLIP"
+    right = pseudo_labels["right"]
+    return which if right is None else f"{which}; {percent_text(right)} of these labels are right"
+
+
 def views_text(views: int | None) -> str:
     """In words, which views of an image are learned from: `None` fresh ones, 0 the centre crop, k stored ones."""
     if views is None:
@@ -48,8 +58,9 @@ def views_text(views: int | None) -> str:
 def plan_table(plan: Mapping[str, Any]) -> Table:
     """What a run will keep, compute at every step and train.
 
-    `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the shapes
-    `trained` of the learned tensors by name, their number `parameters` and its `share` of the backbone's.
+    `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the number of
+    `steps` with a `remark` on them or None, the shapes `trained` of the learned tensors by name, their number
+    `parameters` and its `share` of the backbone's.
     """
     trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
     return _facts(
@@ -59,10 +70,16 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
             "text tower": cut_text(plan["text_cut"]),
             "kept": plan["kept"],
             "every step": plan["every_step"],
+            "steps": remarked(f"{plan['steps']:,}", plan["remark"]),
             "trained": "\n".join(trained) or "nothing",
             "learned parameters": parameters_text(plan["parameters"], plan["share"]),
         },
     )
+
+
+def remarked(text: str, remark: str | None) -> str:
+    """A text with a remark behind it, if there is one."""
+    return text if remark is None else f"{text} ({remark})"
 
 
 def cut_text(cut: str) -> str:
@@ -73,18 +90,14 @@ def cut_text(cut: str) -> str:
 def result_table(result: Mapping[str, Any]) -> Table:
     """Zero-shot against adapted, and what the adapting took.
 
-    `result` has `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart; `tests`, further accuracies
-    by test set; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
+    `result` has `tests`, accuracies by test set; where there are any, `accuracy` and `calibration_error`, each with its
+    `zero_shot_` counterpart; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
     """
     table = Table("", "zero-shot", "adapted", "change", title="Result", title_justify="left", title_style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
-    _compare(table, "accuracy", result["zero_shot_accuracy"], result["accuracy"])
-    if len(result["tests"]) > 1:
-        for name, scores in result["tests"].items():
-            _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
-    before, after = result["zero_shot_calibration_error"], result["calibration_error"]
-    _compare(table, "calibration error", before, after, better=-1, end_section=True)
+    if result["tests"]:
+        _compare_tests(table, result)
     table.add_row("learned parameters", "0", f"{result['parameters']:,}", "")
     table.add_row("share of the backbone", "", share_text(result["share"]), "")
     table.add_row("time", "", seconds_text(result["seconds"]), "")
@@ -126,13 +139,14 @@ def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     return table
 
 
-def few_shot_table(rows: Sequence[FewShotRow], zero_shot: float | None) -> Table:
+def few_shot_table(rows: Sequence[FewShotRow], zero_shot: float | None, remark: str | None = None) -> Table:
     """Methods against shots: the mean accuracy over seeds with its 95 % interval, in percent."""
+    title = remarked("Test accuracy (%), mean and 95 % interval over seeds", remark)
     shots = sorted({row["shots"] for row in rows})
     cells = {(row["method"], row["shots"]): interval_text(row["mean"], row["interval"]) for row in rows}
-    table = Table("method", title="Test accuracy (%), mean and 95 % interval over seeds", title_justify="left")
+    table = Table("method", title=title, title_justify="left")
     for count in shots:
-        table.add_column(_count(count, "shot"), justify="right", no_wrap=True)
+        table.add_column(shots_text(count), justify="right", no_wrap=True)
     if zero_shot is not None:
         table.add_row("zero-shot", *[interval_text(zero_shot, None)] * len(shots))
     for method in dict.fromkeys(row["method"] for row in rows):
@@ -160,12 +174,26 @@ def parameters_text(parameters: int, share: float) -> str:
     return f"{parameters:,} ({share_text(share)} of the backbone)"
 
 
+def shots_text(shots: int) -> str:
+    """A number of shots in words."""
+    return _count(shots, "shot")
+
+
 def seconds_text(seconds: float) -> str:
     """A duration in the two units that matter."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
+    _compare(table, "accuracy", result["zero_shot_accuracy"], result["accuracy"])
+    if len(result["tests"]) > 1:
+        for name, scores in result["tests"].items():
+            _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
+    before, after = result["zero_shot_calibration_error"], result["calibration_error"]
+    _compare(table, "calibration error", before, after, better=-1, end_section=True)
 
 
 def _compare(table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False) -> None:

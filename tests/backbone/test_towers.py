@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clipadapt.backbone import text as text_side
 from clipadapt.backbone import towers
+from clipadapt.backbone.attention import split_block
 from clipadapt.backbone.clip import CLIP
 from clipadapt.backbone.prompts import in_chunks
 from clipadapt.backbone.rows import Rows, Slot
@@ -151,6 +152,17 @@ def test_stage_replacement(name):
     edited = tower.run(x, {"block.1": flip}, {"block.1": flip})
     assert torch.equal(edited, skipped)
     assert torch.equal(tower.run(x, stages={"block.1": tower.stages["block.1"]}), tower.run(x))
+
+
+def test_blocks_with_split_attention_over_the_same_storage(clip):
+    for tower, x in ((clip.image, pixels_for(clip)), (clip.text, text_for(clip)[0])):
+        split = {point: split_block(block) for point, block in tower.blocks.items()}
+        close(tower.run(x, stages=split), tower.run(x))
+        assert storages(split) == storages(tower.blocks)
+
+
+def storages(blocks: dict) -> set[int]:
+    return {weight.untyped_storage().data_ptr() for block in blocks.values() for weight in block.parameters()}
 
 
 def test_the_cut_is_the_earliest_point():

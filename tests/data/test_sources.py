@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipadapt.data.sources import digits, drawn, folder
-from clipadapt.data.tasks import make_task
+from clipadapt.data.sources import digits, drawn, folder, unlabelled
+from clipadapt.data.tasks import UNLABELLED, make_task
 from clipadapt.errors import UserError
 
 
@@ -270,3 +270,37 @@ def test_folder_with_all_images_taken(tmp_path):
 def test_folder_home_is_understood(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(fill(tmp_path, "pets/cat", "pets/dog")))
     assert read("~/pets").class_names == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("folders", [["."], ["summer/beach", "winter"], ["train/cat", "val/dog"]])
+def test_images_without_labels(tmp_path, folders):
+    for name in folders:
+        fill(tmp_path / "photos", name) if name != "." else fill(tmp_path, "photos")
+    source = unlabelled(str(tmp_path / "photos"), ["cat", "dog"])
+    assert (source.name, source.class_names, source.templates) == ("photos", ["cat", "dog"], ["a photo of a {}."])
+    assert source.train.labels == [UNLABELLED] * 3 * len(folders) and not source.train.labelled
+    assert source.validation is None and source.tests == {}
+    task = make_task(source, shots=2, seed=1)
+    assert (len(task.support), len(task.validation), task.tests) == (0, 0, {})
+    assert len(task.pool) == len(source.train) and not task.labelled
+
+
+def test_images_without_labels_and_a_test_folder(tmp_path):
+    source = unlabelled(str(fill(tmp_path, "more", "Test/dog", "Test/cat")), ["cat", "dog"])
+    assert len(source.train) == 3
+    assert source.tests["test"].labels == [0] * 3 + [1] * 3
+    with pytest.warns(UserWarning, match="no images in 'test' of owl"):
+        assert len(make_task(unlabelled(str(tmp_path), ["cat", "owl", "dog"]), 2, 1).tests["test"]) == 6
+
+
+def test_images_without_labels_that_are_no_task(tmp_path):
+    root = fill(tmp_path, "test/cat", "test/dog")
+    with pytest.raises(UserError, match=r"has no images to learn from \(read are bmp, "):
+        unlabelled(str(root), ["cat", "dog"])
+    fill(tmp_path, "more")
+    with pytest.raises(UserError, match=r"test' has classes that data\.class_names lacks: dog: did you mean 'dogs'"):
+        unlabelled(str(root), ["cat", "dogs"])
+    with pytest.raises(UserError, match="has 1 class; a task needs at least two"):
+        unlabelled(str(root / "more"), ["cat"])
+    with pytest.raises(UserError, match="there is no image folder"):
+        unlabelled(str(root / "nowhere"), ["cat", "dog"])

@@ -8,7 +8,7 @@ from PIL import Image
 
 from clipadapt.data.few_shot import sample
 from clipadapt.data.images import Pictures, open_image, verify_image
-from clipadapt.data.tasks import Source, Split, check, make_task
+from clipadapt.data.tasks import UNLABELLED, Source, Split, check, make_task
 from clipadapt.errors import UserError
 
 
@@ -18,7 +18,7 @@ def split_of(*counts):
 
 
 def source_of(train, validation=None, tests=None, **changes):
-    names = ["cat", "dog", "owl"][: max(train.labels) + 1]
+    names = ["cat", "dog", "owl"][: max(1, *train.labels) + 1]
     given = {"name": "pets", "class_names": names, "templates": ["a {}."]} | changes
     return Source(train=train, validation=validation, tests=tests or {}, **given)
 
@@ -155,3 +155,18 @@ def test_check_tells_the_files_that_cannot_be_read(tmp_path):
         path.unlink()
     with pytest.raises(UserError, match=r"; and \d+ more$"):
         check(task)
+
+
+def test_the_pool_is_all_that_is_not_tested_on():
+    tested = make_task(source_of(split_of(9, 9), None, {"test": split_of(1, 1)}), shots=2, seed=1)
+    assert tested.pool_indices == list(range(18)) and tested.pool.labels == [0] * 9 + [1] * 9
+    rest = make_task(source_of(split_of(9, 9)), shots=2, seed=1)
+    assert rest.pool_indices == sorted([*rest.support_indices, *rest.validation_indices])
+    assert not {*numbers(rest.pool)} & {*numbers(rest.tests["test"])}
+
+
+def test_check_tells_the_unlabelled_files_that_cannot_be_read(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    pool = Split(Pictures([tmp_path / "a.png"], open_image, verify_image), [UNLABELLED])
+    with pytest.raises(UserError, match=r"a\.png' can't be read"):
+        check(make_task(source_of(pool), shots=1, seed=1))

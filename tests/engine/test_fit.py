@@ -26,7 +26,7 @@ class Failing(CrossEntropy):
     """NaN at one call."""
 
     def __init__(self, call):
-        super().__init__()
+        super().__init__(None, None)
         self.left = call
 
     def forward(self, output, labels):
@@ -146,3 +146,16 @@ def test_a_rounded_backbone_is_refused():
     prepare(clip, precision="bf16")
     with pytest.raises(UserError, match="load it again for fp32"):
         prepare(clip)
+
+
+@pytest.mark.parametrize(("most", "epochs", "steps"), [(5, 2, 4), (1, 1, 1), (100, 3, 6)])
+def test_a_fit_ends_after_so_many_steps(clip, most, epochs, steps):
+    run = prepare(clip, max_steps=most)
+    _, done = fit(run)
+    assert done.epoch == run.epochs == epochs
+    assert run.plan().steps == steps <= most
+    assert run.plan().remark == f"quick schedule: at most {most} steps"
+
+
+def test_a_limit_that_is_not_reached_changes_nothing(clip):
+    assert same(learned(clip), learned(clip, max_steps=6))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from clipadapt.engine import Settings
-from clipadapt.engine.schedules import constant, cosine
+from clipadapt.engine.schedules import constant, cosine, shortened
 
 
 def optimizer(rate=0.002):
@@ -51,6 +51,27 @@ def test_schedule_goes_on_where_it_stood():
 def test_epochs_by_shots(shots, epochs):
     table = {1: 50, 2: 100, 4: 100, 8: 200}
     assert Settings(epochs=table, optimizer=optimizer, schedule=cosine).epochs_for(shots) == epochs
+
+
+@pytest.mark.parametrize(
+    ("most", "steps", "epochs"), [(None, 5, 200), (150, 5, 30), (149, 5, 29), (150, 576, 1), (5000, 5, 200)]
+)
+def test_epochs_within_a_number_of_steps(most, steps, epochs):
+    settings = Settings(epochs=200, optimizer=optimizer, schedule=cosine, max_steps=most)
+    assert settings.epochs_within(16, steps) == epochs
+    assert (settings.remark is None) == (most is None)
+
+
+def test_no_epochs_stay_none():
+    assert Settings(epochs=0, optimizer=optimizer, schedule=cosine, max_steps=150).epochs_within(16, 5) == 0
+
+
+def test_a_shortened_schedule_is_gone_through_as_a_whole():
+    whole = rates(cosine(optimizer(), 200), 200)
+    assert rates(shortened(cosine, optimizer(), 200, 200), 200) == whole
+    assert rates(shortened(cosine, optimizer(), 200, 40), 40) == pytest.approx(whole[2::5])
+    assert rates(shortened(cosine, optimizer(), 10, 1), 1) == pytest.approx(rates(cosine(optimizer(), 10), 10)[5:6])
+    assert rates(shortened(constant, optimizer(0.0), 10, 3), 3) == [0, 0, 0]
 
 
 def test_epochs_below_the_table_and_without_one():

@@ -1,8 +1,19 @@
-"""What a golden record holds, computed by clipadapt: one way for every method."""
+"""What a golden record holds, computed by clipadapt: one way for every method.
 
+names.yaml gives, for each output of a record, the expression that computes it here. Expressions see the record's
+inputs under their names, and what `Bench.scope` lists. A record tells what it saw at several moments: at the start,
+before each recorded step (`along`), after them (`final`), with the weights averaged over them (`averaged`), after steps
+of the method's own optimiser (`authors`), after what the method finds without gradients (`solved`).
+"""
+
+import copy
+import functools
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,12 +35,16 @@ from clipadapt.engine.feeds import Kept
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
-from clipadapt.runs import adaptation_maker
+from clipadapt.known import Samples
+from clipadapt.predictors.views import view_logits
+from clipadapt.runs import adaptation_maker, beside_the_optimiser, test_time_of
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
 
 HERE = Path(__file__).parent
 TABLE = yaml.safe_load((HERE / "names.yaml").read_text())
+STEPS = 3
+Found = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,23 @@ class Record:
     def inits(self) -> dict[str, str]:
         """Learned tensors with a recorded start: the record's name -> ours."""
         found = [name.removeprefix("init/") for name in self.arrays if name.startswith("init/")]
-        return {name: self.names.get("learnables", {})[name] for name in found}
+        ours = {name: self._ours(name) for name in found}
+        return {name: own for name, own in ours.items() if own is not None}
+
+    def _ours(self, name: str) -> str | None:
+        """Our name of a learned tensor: the one listed, or what the first pattern that fits makes of it."""
+        listed = self.names.get("learnables", {})
+        if name in listed:
+            return listed[name]
+        fitting = ((re.fullmatch(pattern, name), own) for pattern, own in listed.items())
+        return next(match.expand(own) for match, own in fitting if match)
+
+    def expressions(self, moment: str, suffix: str = "") -> dict[str, str]:
+        """The expressions of the outputs that this record has at a moment."""
+        table = {**TABLE["common"].get(moment, {}), **self.names.get("outputs", {}).get(moment, {})}
+        renamed = self.names.get("renamed", {})
+        wanted = {renamed.get(name, name) for name in self.meta["tensors"]}
+        return {name: text for name, text in table.items() if name + suffix in wanted}
 
 
 def tiny(seed: int, device: str) -> CLIP:
@@ -70,70 +101,327 @@ def tiny(seed: int, device: str) -> CLIP:
 
 
 def settings_of(record: Record) -> dict[str, Any]:
-    """Our settings for a record's hyper-parameters; an unknown one, or another value of a constant, is an error."""
+    """Our settings for a record's hyper-parameters; an unknown one, or another value of a constant, is an error.
+
+    The header of names.yaml says how settings are written.
+    """
     names = record.names
-    overrides = [f"method={names['method']}"]
+    overrides = [f"method={names['method']}", *names.get("overrides", [])]
     for name, entry in record.meta["hyperparameters"].items():
         value = entry["value"]
         if name in names.get("constants", {}):
             if value != names["constants"][name]:
                 raise LookupError(f"{name} is {value}, and there is only {names['constants'][name]}")
             continue
-        key = names.get("settings", {})[name]
-        overrides.append(setting(key[0], [value]) if isinstance(key, list) else setting(key, value))
+        overrides += _overrides(names.get("settings", {})[name], value)
+    for name, key in names.get("templates", {}).items():
+        overrides += _overrides(key, record.meta["templates"][name])
+    overrides += _overrides(names.get("lr"), record.meta["lr"])
     return config.compose(overrides)
+
+
+def _overrides(key: Any, value: Any) -> Iterator[str]:
+    if isinstance(key, str):
+        yield setting(key, value)
+    elif isinstance(key, list):
+        yield setting(key[0], [key[1] % value if len(key) > 1 else value])
+    elif isinstance(key, Mapping) and isinstance(value, str | None):
+        yield from key[value] if value in key else _overrides(key["otherwise"], value)
+    elif isinstance(key, Mapping):
+        for inner, inner_key in key.items():
+            yield from _overrides(inner_key, value[inner])
 
 
 def variants(record: Record) -> dict[str, list[str]]:
     """Templates by the suffix that the record gives what was computed with them."""
     templates = record.meta["templates"]
-    if isinstance(templates, dict):
-        return {f"_{name}": [text] if isinstance(text, str) else text for name, text in templates.items()}
-    return {"": templates or ["a photo of a {}."]}
+    if not isinstance(templates, dict):
+        return {"": templates or ["a photo of a {}."]}
+    if not record.names.get("variants", False):
+        return {"": [text for value in templates.values() for text in ([value] if isinstance(value, str) else value)]}
+    return {f"_{name}": [text] if isinstance(text, str) else text for name, text in templates.items()}
 
 
-def compute(record: Record, device: str) -> dict[str, Callable[[], Any]]:
+def compute(record: Record, device: str) -> Found:
     """Everything that a record of this method may hold, by name."""
     settings = settings_of(record)
-    found: dict[str, Any] = {}
+    found: Found = {}
     for suffix, templates in variants(record).items():
-        one = _compute_one(record, settings, templates, device)
+        one = Bench(record, settings, templates, device, suffix).run()
         found |= {f"{name}{suffix}": value for name, value in one.items()}
     return found
 
 
-def _compute_one(record: Record, settings: dict[str, Any], templates: list[str], device: str) -> dict[str, Any]:
-    clip = tiny(record.meta["tiny_clip_seed"], device)
-    task = SimpleNamespace(class_names=record.meta["class_names"], templates=templates)
-    adaptation = adaptation_maker(settings)(clip, task).to(device)
-    learned = dict(adaptation.named_parameters())
-    with torch.no_grad():
-        for name, ours in record.inits.items():
-            assert learned[ours].shape == record.arrays[f"init/{name}"].shape
-            learned[ours].copy_(record.tensor(f"init/{name}", device))
-    assert learned.keys() == set(record.inits.values())
-    classifier = Classifier(clip, adaptation, task.class_names)
-    images = record.tensor("images", device)
-    found = _forward(classifier, images) | _tokens(classifier, settings, task)
-    canvas = getattr(dict(adaptation.named_modules()).get("parts.adaptation"), "canvas", None)
-    if canvas is not None:
-        found["canvas"] = canvas()[0]
-    if record.inits:
-        found |= _fit(record, settings, classifier, images)
-    return found
+@dataclass
+class Bench:
+    """One record's method on the tiny CLIP, at the record's start."""
+
+    record: Record
+    settings: dict[str, Any]
+    templates: list[str]
+    device: str
+    suffix: str = ""
+    extra: Found = field(default_factory=dict)
+
+    @cached_property
+    def clip(self) -> CLIP:
+        return tiny(self.record.meta["tiny_clip_seed"], self.device)
+
+    @cached_property
+    def inputs(self) -> dict[str, Tensor]:
+        return {name: self.record.tensor(name, self.device) for name in self.record.arrays if "/" not in name}
+
+    @cached_property
+    def task(self) -> Any:
+        names = self.record.meta["class_names"]
+        plain = SimpleNamespace(class_names=names, templates=self.templates)
+        if "support_views" in self.inputs:
+            plain.support = Samples(self.features(self.inputs["support_views"]), self.inputs["support_labels"])
+        elif {"images", "labels"} <= self.inputs.keys():
+            plain.support = Samples(self.features(self.inputs["images"][None]), self.inputs["labels"])
+        return plain
+
+    @cached_property
+    def adaptation(self) -> Any:
+        torch.manual_seed(0)
+        made = adaptation_maker(self.settings)(self.clip, self.task).to(self.device)
+        self.load_start(made)
+        return made
+
+    def load_start(self, adaptation: Any) -> None:
+        learned = {**dict(adaptation.named_buffers()), **dict(adaptation.named_parameters())}
+        with torch.no_grad():
+            for name, ours in self.record.inits.items():
+                assert learned[ours].shape == self.record.arrays[f"init/{name}"].shape, name
+                learned[ours].copy_(self.record.tensor(f"init/{name}", self.device))
+        assert dict(adaptation.named_parameters()).keys() <= set(self.record.inits.values())
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        return Classifier(self.clip, self.adaptation, self.task.class_names)
+
+    @cached_property
+    def objective(self) -> Any:
+        return config.build(self.settings["method"]["objective"], self.clip, self.task)
+
+    @cached_property
+    def test_time(self) -> Any:
+        return test_time_of(self.settings)
+
+    def test_time_with(self, **changes: Any) -> Any:
+        """The same with other settings; of a nested one `table__key`."""
+        node = copy.deepcopy(self.settings["method"]["test_time"])
+        for name, value in changes.items():
+            *tables, key = name.split("__")
+            functools.reduce(operator.getitem, tables, node)[key] = value
+        return config.build(node)
+
+    def at_cut(self) -> Tensor:
+        """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""
+        views = self.inputs["views"] if "views" in self.inputs else self.inputs["images"][:, None]
+        return self.classifier.prefix(views)
+
+    def weights(self) -> Tensor:
+        """Class weights `[C, D]`."""
+        return self.classifier.class_weights().detach()
+
+    def view_logits(self) -> Tensor:
+        """Logits `[B, V, C]` of the record's views."""
+        with torch.no_grad():
+            return view_logits(self.classifier, self.at_cut(), self.weights())
+
+    def features(self, images: Tensor) -> Tensor:
+        """Raw features of images `[..., 3, height, width]` by the frozen tower."""
+        with torch.no_grad():
+            return self.clip.image.run(images)
+
+    def output(self, images: Tensor) -> Any:
+        with torch.no_grad():
+            return self.classifier.output(images)
+
+    def text(self, templates: list[str]) -> Tensor:
+        """Raw features `[C, T, D]` of hand-written prompts; underscores are spaces."""
+        names = [name.replace("_", " ") for name in self.task.class_names]
+        with torch.no_grad():
+            return self.clip.text.run(self.clip.tokenize([[t.replace("{}", n) for t in templates] for n in names]))
+
+    def losses(self) -> dict[str, Tensor]:
+        """Named losses of the record's batch."""
+        found, _ = self.learner(self.start, self.inputs["labels"], self.classifier.image_cut)
+        return found
+
+    @property
+    def learner(self) -> Learner:
+        return Learner(self.classifier, self.objective)
+
+    @property
+    def start(self) -> Tensor:
+        return self.classifier.prefix(self.inputs["images"])
+
+    def total(self) -> Tensor:
+        losses, (rule, _) = self.losses(), beside_the_optimiser(self.settings)
+        return torch.stack([*losses.values()]).sum() if rule is None else losses[rule.reported]
+
+    @property
+    def scope(self) -> dict[str, Any]:
+        """What expressions see."""
+        return {
+            **self.inputs,
+            **self.extra,
+            "adaptation": self.adaptation,
+            "parts": getattr(self.adaptation, "parts", {}),
+            "classifier": self.classifier,
+            "objective": self.objective,
+            "test_time": self.test_time,
+            "test_time_with": self.test_time_with,
+            "x": self.at_cut,
+            "weights": self.weights,
+            "view_logits": self.view_logits,
+            "task": self.task,
+            "clip": self.clip,
+            "bench": self,
+            "settings": {name: entry["value"] for name, entry in self.record.meta["hyperparameters"].items()},
+            "output": self.output,
+            "features": self.features,
+            "text": self.text,
+            "losses": self.losses,
+            "total": self.total,
+            "gradients": self.gradients,
+            "average": beside_the_optimiser(self.settings)[1],
+            "prompt_ids": padded_ids(self.classifier),
+            "unit": lambda x: functional.normalize(x, dim=-1),
+            "torch": torch,
+        }
+
+    def give(self, moment: str) -> None:
+        """Set the inputs that belong to a moment."""
+        for name, text in self.record.names.get("given", {}).get(moment, {}).items():
+            if name in self.record.arrays:
+                eval(text, {}, {**self.scope, "given": self.record.arrays[name].tolist()})
+
+    def see(self, moment: str) -> Found:
+        """Evaluate the expressions of a moment."""
+        self.give(moment)
+        scope = self.scope
+        found = {name: eval(text, {}, scope) for name, text in self.record.expressions(moment, self.suffix).items()}
+        return {name: torch.as_tensor(value) for name, value in found.items()}
+
+    def run(self) -> Found:
+        found = {"token_ids": padded_ids(self.classifier), "token_ids_in_end_order": self.ids_in_end_order()}
+        found |= self.see("start")
+        start = copy.deepcopy(self.adaptation.state_dict())
+        if self.record.meta["kind"] == "fit":
+            found |= self.at_start() | self.fit()
+        states = {"start": start, "final": copy.deepcopy(self.adaptation.state_dict())}
+        for moment in ("final", "averaged", "authors", "solved"):
+            if self.record.expressions(moment, self.suffix):
+                self.before(moment, states)
+                found |= self.see(moment)
+        return found
+
+    def before(self, moment: str, states: dict[str, Found]) -> None:
+        """Bring the method to a moment: from its start, or from where the recorded steps led."""
+        if moment in ("averaged", "authors"):
+            self.adaptation.load_state_dict(states["start"])
+            own = config.build(self.settings["engine"])
+            optimizer, schedule = (own.optimizer, own.schedule) if moment == "authors" else (self.sgd, constant)
+            self.extra["followed"] = self.follow(optimizer, schedule, averaged=moment == "averaged")
+        if moment == "solved":
+            self.adaptation.load_state_dict(states[self.record.names.get("solve_from", "final")])
+            self.adaptation.solve(self.learned())
+
+    def learned(self, image: Tensor | None = None) -> Any:
+        """What a method without gradients may use; features `[N, D]` replace those of the support set."""
+        views = self.inputs["support_views"] if "support_views" in self.inputs else self.inputs["images"][None]
+        through = self.classifier.image_features
+        seen = SimpleNamespace(scale=self.clip.scale, text=self.classifier.class_weights().detach())
+        with torch.no_grad():
+            support = through(self.classifier.prefix(views)) if image is None else image[None]
+            seen.support = Samples(support, self.task.support.labels)
+            if "val_images" in self.inputs:
+                image = through(self.classifier.prefix(self.inputs["val_images"][None]))
+                seen.validation = Samples(image, self.inputs["val_labels"])
+        return seen
+
+    def at_start(self) -> Found:
+        """Loss and gradients at the start; of a rule, what it makes of them."""
+        self.extra["step"] = 0
+        self.give("along")
+        rule, _ = beside_the_optimiser(self.settings)
+        each = self.gradients()
+        if rule is None:
+            gradients = {name: sum(found[name] for found in each.values()) for name in next(iter(each.values()))}
+        else:
+            bent = rule({loss: [*found.values()] for loss, found in each.items()})
+            gradients = dict(zip(dict(self.adaptation.named_parameters()), bent, strict=True))
+        shown = {f"grad/{name}": gradients[ours] for name, ours in self.record.inits.items() if ours in gradients}
+        return {"loss": self.total()} | shown
+
+    def gradients(self) -> dict[str, dict[str, Tensor]]:
+        """Gradients of each loss, by learned tensor."""
+        parameters = dict(self.adaptation.named_parameters())
+        return {
+            name: dict(
+                zip(
+                    parameters,
+                    torch.autograd.grad(loss, [*parameters.values()], retain_graph=True, materialize_grads=True),
+                    strict=True,
+                )
+            )
+            for name, loss in self.losses().items()
+        }
+
+    def fit(self) -> Found:
+        """Full-batch steps of plain SGD; where an output follows the steps, it is seen before each of them."""
+        along = self.record.expressions("along", self.suffix)
+        seen: dict[str, list[Any]] = {name: [] for name in along}
+        losses = []
+        for step in range(STEPS):
+            self.extra["step"] = step
+            self.give("along")
+            scope = self.scope
+            for name, text in along.items():
+                seen[name].append(torch.as_tensor(eval(text, {}, scope)))
+            losses.append(self.follow(self.sgd, constant, steps=1))
+        found = {"trajectory/loss": torch.cat(losses)} | {name: torch.stack(values) for name, values in seen.items()}
+        learned = {**dict(self.adaptation.named_buffers()), **dict(self.adaptation.named_parameters())}
+        return found | {f"final/{name}": learned[ours].clone() for name, ours in self.record.inits.items()}
+
+    def sgd(self, parameters: Any) -> torch.optim.Optimizer:
+        held = [dict(self.adaptation.named_parameters())[name] for name in self.record.names.get("held", [])]
+        moved = [p for p in parameters if not any(p is other for other in held)]
+        return torch.optim.SGD(moved, lr=self.record.meta["lr"])
+
+    def follow(self, make: Callable[..., Any], schedule: Any, steps: int = STEPS, averaged: bool = False) -> Tensor:
+        """Steps on the full batch; the loss before each."""
+        rule, average = beside_the_optimiser(self.settings)
+        count = len(self.inputs["labels"])
+        optimizer = make(self.adaptation.parameters())
+        fit = Fit(
+            accelerator=Accelerator(cpu=self.device == "cpu"),
+            learner=self.learner,
+            optimizer=optimizer,
+            schedule=schedule(optimizer, steps),
+            batches=Batches(count, count, 1, seed=0),
+            source=Kept(self.start[None], self.inputs["labels"], self.classifier.image_cut),
+            epochs=steps,
+            seed=0,
+            rule=rule,
+            average=average if averaged else None,
+        )
+        history = fit.run(Progress(), lambda progress: None).history
+        return torch.tensor([row["loss"] for row in history])
+
+    def ids_in_end_order(self) -> Tensor | None:
+        node = self.settings["method"]["adaptation"]
+        if "class_token_position" not in node:
+            return None
+        end = {**self.settings["method"], "adaptation": {**node, "class_token_position": "end"}}
+        adaptation = adaptation_maker({**self.settings, "method": end})(self.clip, self.task).to(self.device)
+        return padded_ids(Classifier(self.clip, adaptation, self.task.class_names))
 
 
-def _tokens(classifier: Classifier, settings: dict[str, Any], task: Any) -> dict[str, Tensor]:
-    found = {"token_ids": _padded_ids(classifier)}
-    node = settings["method"]["adaptation"]
-    if "class_token_position" in node:
-        end = {**settings["method"], "adaptation": {**node, "class_token_position": "end"}}
-        adaptation = adaptation_maker({**settings, "method": end})(classifier.clip, task).to(classifier.clip.device)
-        found["token_ids_in_end_order"] = _padded_ids(Classifier(classifier.clip, adaptation, task.class_names))
-    return found
-
-
-def _padded_ids(classifier: Classifier) -> Tensor:
+def padded_ids(classifier: Classifier) -> Tensor:
     """Token ids `[C, 77]`, or `[templates, C, 77]` of an ensemble."""
     layout = classifier.clip.tokenize(classifier.adaptation.prompts(classifier.class_names)).layout.to("cpu")
     found = rows_of_prompts(layout)
@@ -141,51 +429,3 @@ def _padded_ids(classifier: Classifier) -> Tensor:
     for n, rows in enumerate(found):
         ids[n, : len(rows)] = layout.ids[rows]
     return ids.unflatten(0, layout.shape).transpose(0, 1).squeeze(0)
-
-
-def _forward(classifier: Classifier, images: Tensor) -> dict[str, Tensor]:
-    with torch.no_grad():
-        output = classifier.output(images)
-        raw = classifier.clip.image.run(images)
-        text = classifier.text_features()
-    return {
-        "logits": output.logits,
-        "image_features_raw": raw,
-        "image_features": functional.normalize(output.image, dim=-1),
-        "text_features_raw": text[:, 0],
-        "text_features": functional.normalize(output.text, dim=-1),
-    }
-
-
-def _fit(record: Record, settings: dict[str, Any], classifier: Classifier, images: Tensor) -> dict[str, Any]:
-    """Loss and gradients at the start, three full-batch steps of plain SGD, and what they lead to."""
-    labels = record.tensor("labels", str(images.device))
-    learner = Learner(classifier, config.build(settings["method"]["objective"]))
-    parameters = dict(classifier.adaptation.named_parameters())
-    source = Kept(classifier.prefix(images)[None], labels, classifier.image_cut)
-    losses, _ = learner(source.values[0], labels, source.start)
-    loss = torch.stack(list(losses.values())).sum()
-    gradients = dict(zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True))
-    optimizer = torch.optim.SGD(classifier.adaptation.parameters(), lr=record.meta["lr"])
-    count = len(labels)
-    fit = Fit(
-        accelerator=Accelerator(cpu=images.device.type == "cpu"),
-        learner=learner,
-        optimizer=optimizer,
-        schedule=constant(optimizer, 3),
-        batches=Batches(count, count, 1, seed=0),
-        source=source,
-        epochs=3,
-        seed=0,
-    )
-    history = fit.run(Progress(), lambda progress: None).history
-    with torch.no_grad():
-        losses, logits = learner(source.values[0], labels, source.start)
-    found = {
-        "loss": loss,
-        "trajectory/loss": torch.tensor([row["loss"] for row in history]),
-        "final/logits": logits,
-        "final/loss": torch.stack(list(losses.values())).sum(),
-    }
-    found |= {f"grad/{name}": gradients[ours] for name, ours in record.inits.items()}
-    return found | {f"final/{name}": parameters[ours] for name, ours in record.inits.items()}

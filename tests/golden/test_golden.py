@@ -32,7 +32,7 @@ def compare(path: Path, device: str) -> None:
     for name, entry in record.meta["tensors"].items():
         if entry["role"] != "output" or name in names.get("left_out", {}):
             continue
-        ours = found[names.get("outputs", {}).get(name, name)].detach().cpu().numpy()
+        ours = found[names.get("renamed", {}).get(name, name)].detach().cpu().numpy()
         expected = record.arrays[name]
         assert ours.shape == expected.shape, name
         if "tolerance" in entry:

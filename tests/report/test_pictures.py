@@ -28,8 +28,6 @@ def test_pictures_of_few_and_of_many_classes(classes, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["change.png", "confusion.png"]
 
 
-def test_curves(tmp_path):
+def test_a_learning_curve(tmp_path):
     history = [{"epoch": i + 1, "loss": 1 / (i + 1), "accuracy": 0.5, "lr": 0.002} for i in range(5)]
-    rows = [{"method": "CoOp", "shots": shots, "mean": 0.5, "interval": 0.1} for shots in (1, 2, 4)]
     assert ink(pictures.learning_curve(history, tmp_path / "learning.png")) > 0.005
-    assert ink(pictures.few_shot_curves(rows, 0.3, tmp_path / "curves.png")) > 0.005

@@ -59,18 +59,22 @@ def test_the_plan_names_cuts_and_what_is_kept():
         "text_cut": "words",
         "kept": "features of 160 images, 0.1 MB",
         "every_step": "text tower from words; logits",
+        "steps": 1000,
+        "remark": None,
         "trained": {"context": [16, 128]},
         "parameters": 2048,
         "share": 0.00026,
     }
     text = text_of(tables.plan_table(plan))
     assert "frozen throughout" in text and "frozen up to words" in text and "context [16, 128]" in text
+    assert "1,000" in text
+    assert "1,000 (quick)" in text_of(tables.plan_table({**plan, "remark": "quick"}))
 
 
 def test_few_shot_rows_stand_under_their_shots():
     rows = [
-        {"method": "CoOp", "shots": 1, "mean": 0.5, "interval": 0.1},
-        {"method": "CoOp", "shots": 16, "mean": 0.8, "interval": None},
+        {"data": "digits", "method": "CoOp", "shots": 1, "mean": 0.5, "interval": 0.1},
+        {"data": "digits", "method": "CoOp", "shots": 16, "mean": 0.8, "interval": None},
     ]
     text = text_of(tables.few_shot_table(rows, 0.4))
     assert "50.0 ± 10.0" in text and "80.0" in text and "40.0" in text

@@ -1,0 +1,104 @@
+"""A cache of labelled features beside the class weights."""
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.clip import CLIP
+from clipadapt.known import Learned, Samples, TaskLike
+
+LEAST = 0.1
+"""Where either search begins."""
+
+
+class FeatureCache(Adaptation):
+    """Tip-Adapter: support images vote for their classes (Zhang et al., ECCV 2022, arXiv:2207.09519).
+
+    A key is the unit mean of the raw features of an image's views. To the scaled cosines of unit image features f and
+    class weights come votes, `alpha exp(-beta (1 - f k'))` summed over the keys k of each class.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names, templates and support set.
+        alpha: weight of the votes, before any search.
+        beta: their sharpness, before any search.
+        search: whether both are searched on the validation split, once keys are learned.
+        most_alpha: where the search of alpha ends, this end left out; it begins at 0.1.
+        alphas: steps to there.
+        most_beta: where the search of beta ends.
+        betas: steps to there.
+        learn_keys: whether the keys are learned (Tip-Adapter-F); they aren't normalised again.
+        scale: factor on the cosines with the text, whatever the backbone's is.
+    """
+
+    keys: Tensor
+    labels: Tensor
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        alpha: float = 1.17,
+        beta: float = 1.0,
+        search: bool = True,
+        most_alpha: Annotated[float, Gt(LEAST)] = 3.0,
+        alphas: Annotated[int, Ge(1)] = 20,
+        most_beta: Annotated[float, Gt(LEAST)] = 7.0,
+        betas: Annotated[int, Ge(1)] = 200,
+        learn_keys: bool = False,
+        scale: float = 100.0,
+    ) -> None:
+        super().__init__(clip, task)
+        self.fixed_classes = list(task.class_names)
+        self.needs_validation = search
+        self.alphas, self.betas, self.scale = grid(most_alpha, alphas), grid(most_beta, betas), scale
+        keys = functional.normalize(task.support.image.float().mean(dim=0), dim=-1)
+        if learn_keys:
+            self.keys = nn.Parameter(keys)
+        else:
+            self.register_buffer("keys", keys)
+        self.register_buffer("labels", task.support.labels.clone())
+        self.register_buffer("alpha", torch.tensor(float(alpha)))
+        self.register_buffer("beta", torch.tensor(float(beta)))
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Those of zero-shot and the votes."""
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
+        return self.scale * image @ text.T + self.alpha * self.votes(image, self.beta, len(text))
+
+    def votes(self, image: Tensor, beta: Tensor | float, classes: int) -> Tensor:
+        """Affinities of unit features `[B, D]` to the keys, summed within each class: `[B, C]`."""
+        affinity = (beta * (image @ self.keys.T - 1)).exp()
+        return affinity.new_zeros(len(image), classes).index_add(1, self.labels, affinity)
+
+    def solve(self, learned: Learned) -> None:
+        """Choose alpha and beta by validation accuracy; of equals the smallest beta, then the smallest alpha."""
+        if not self.needs_validation:
+            return
+        found = self.accuracies(learned.validation, learned.text)
+        best = int(found.argmax())
+        right = bool(found.any())  # with nothing right the authors' search ends at zero for both
+        self.beta.fill_(self.betas[best // len(self.alphas)] * right)
+        self.alpha.fill_(self.alphas[best % len(self.alphas)] * right)
+
+    def accuracies(self, samples: Samples, text: Tensor) -> Tensor:
+        """Accuracy on labelled images of each beta (row) and alpha (column)."""
+        image, labels = samples.flat()
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
+        zero_shot = self.scale * image @ text.T
+        rows = []
+        for beta in self.betas:
+            votes = self.votes(image, beta, len(text))
+            rows += [((zero_shot + alpha * votes).argmax(dim=-1) == labels).float().mean() for alpha in self.alphas]
+        return torch.stack(rows).unflatten(0, (len(self.betas), -1))
+
+
+def grid(most: float, count: int) -> list[float]:
+    """So many equal steps from the least value towards the most, which isn't reached."""
+    return [LEAST + step * (most - LEAST) / count for step in range(count)]

@@ -1,0 +1,166 @@
+"""Linear probes that are found on kept features."""
+
+import math
+from collections.abc import Iterator
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.clip import CLIP
+from clipadapt.errors import UserError
+from clipadapt.known import Learned, TaskLike
+
+
+class LinearProbe(Adaptation):
+    """CLIP's linear probe: logistic regression on raw image features (Radford et al., ICML 2021, arXiv:2103.00020).
+
+    scikit-learn's, by L-BFGS. Every view of a support image is a sample of its own.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        C: inverse strength of the squared penalty on the weights; the errors are summed, not averaged.
+        max_iterations: the most of L-BFGS.
+        tolerance: of the gradient, at which it stops.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        C: Annotated[float, Gt(0)] = 0.316,
+        max_iterations: Annotated[int, Ge(1)] = 1000,
+        tolerance: Annotated[float, Gt(0)] = 0.0001,
+    ) -> None:
+        super().__init__(clip, task)
+        self.fixed_classes = self.names = list(task.class_names)
+        self.C, self.max_iterations, self.tolerance = C, max_iterations, tolerance
+        self.register_buffer("weight", torch.zeros(len(self.names), clip.width or 0))
+        self.register_buffer("bias", torch.zeros(len(self.names)))
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Of raw image features `[B, D]`; no text, no scale."""
+        return functional.linear(image, self.weight, self.bias)
+
+    def solve(self, learned: Learned) -> None:
+        """Fit the support set.
+
+        Raises:
+            UserError: a class has no image there.
+        """
+        weight, bias = self.regression(*learned.support.flat(), tolerance=self.tolerance)
+        self.weight.copy_(weight)
+        self.bias.copy_(bias)
+
+    def regression(self, image: Tensor, labels: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+        """Weights `[C, D]` and biases `[C]` of features `[N, D]`, in their number format, and labels `[N]`.
+
+        Of two classes scikit-learn has one row, for their difference; each gets half of it.
+        """
+        from sklearn.linear_model import LogisticRegression  # takes a second, and only this needs it
+
+        absent = [name for label, name in enumerate(self.names) if not (labels == label).any()]
+        if absent:
+            raise UserError(f"a linear probe needs images of every class, and the support set has no {absent[0]}")
+        found = LogisticRegression(C=self.C, max_iter=self.max_iterations, tol=tolerance)
+        found.fit(image.cpu().numpy(), labels.cpu().numpy())
+        weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
+        if len(self.names) == 2:
+            return torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+        return weight, bias
+
+
+class BlendedProbe(Adaptation):
+    """LP++: a linear probe whose class weights blend in the text (Huang et al., CVPR 2024, arXiv:2404.02285).
+
+    Logits are `f W' + b + alpha_k f t_k` of unit image and text features f and t, with weights W `[C, D]`, biases b and
+    one alpha a class; no scale. Weights, alpha and step sizes come from the support set, of which every view counts as
+    an image. The steps are those of the authors' code: full batches, with heavy-ball momentum for weights and biases;
+    alpha moves every so many epochs along the sum of all its gradients so far.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names, templates and support set.
+        epochs: steps for weights and biases.
+        momentum: of these steps.
+        alpha_factor: of the mean cosine of support images and their own text, alpha's start.
+        alpha_period: epochs between alpha's steps.
+        select: whether the last of the epochs with the best validation accuracy is kept; the last one if not.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        epochs: Annotated[int, Ge(1)] = 300,
+        momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9,
+        alpha_factor: float = 250.0,
+        alpha_period: Annotated[int, Ge(1)] = 10,
+        select: bool = True,
+    ) -> None:
+        super().__init__(clip, task)
+        self.fixed_classes = list(task.class_names)
+        self.needs_validation = select
+        self.epochs, self.momentum, self.alpha_period = epochs, momentum, alpha_period
+        image, labels = task.support.flat()
+        text = self.classes(clip.text_features(self.prompts(task.class_names)).float())
+        weight, cosine = class_sums(functional.normalize(image, dim=-1), labels, text)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.empty(len(text)).uniform_(-1, 1) / math.sqrt(text.shape[-1]))
+        self.alpha = nn.Parameter((alpha_factor * cosine.mean()).repeat(len(text)))
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Of image features `[B, D]` and class weights `[C, D]`."""
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
+        return functional.linear(image, self.weight, self.bias) + self.alpha * (image @ text.T)
+
+    def solve(self, learned: Learned) -> None:
+        """Follow the steps on the support set; look at the validation split after each, where one is to be selected."""
+        best, kept = -1.0, {}
+        for _ in self.steps(*learned.support.flat(), learned.text):
+            if self.needs_validation and (accuracy := self._accuracy(learned)) >= best:
+                best, kept = accuracy, {name: value.clone() for name, value in self.state_dict().items()}
+        if kept:
+            self.load_state_dict(kept)
+
+    def steps(self, image: Tensor, labels: Tensor, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every epoch, the loss before its step and alpha after it, given image features `[N, D]` and class weights."""
+        rate, alpha_rate = self.rates(image, text)
+        optimizer = torch.optim.SGD([self.weight, self.bias], lr=rate, momentum=self.momentum)
+        self.zero_grad()
+        for epoch in range(1, self.epochs + 1):
+            with torch.enable_grad():
+                loss = functional.cross_entropy(self.logits(image, text.float(), 1.0), labels)
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()  # alpha's gradients add up
+            if epoch % self.alpha_period == 0 and self.alpha.grad is not None:
+                self.alpha.data -= alpha_rate * self.alpha.grad
+            yield loss.detach(), self.alpha.detach().clone()
+        self.zero_grad()
+
+    def rates(self, image: Tensor, text: Tensor) -> tuple[float, float]:
+        """Step sizes for weights and biases, and for alpha, of image features `[N, D]`: inverse Lipschitz constants."""
+        image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
+        largest = torch.linalg.matrix_norm(image, 2) ** 2
+        steepest = ((image @ text.T) ** 2).sum(dim=0).max()
+        return float(4 * len(image) / largest), float(len(image) / (4 * steepest))
+
+    def _accuracy(self, learned: Learned) -> float:
+        image, labels = learned.validation.flat()
+        return float((self.logits(image, learned.text.float(), 1.0).argmax(dim=-1) == labels).float().mean())
+
+
+def class_sums(image: Tensor, labels: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each class, the sum `[C, D]` of its images `[N, D]` and the mean `[C]` of their cosines with its text."""
+    labels = labels.to(image.device)
+    sums = torch.zeros_like(text).index_add(0, labels, image)
+    counts = labels.bincount(minlength=len(text)).clamp(min=1)
+    return sums, (sums * text).sum(dim=-1) / counts

@@ -1,0 +1,104 @@
+"""Prompt tokens in the image tower, alone or made from the text tower's."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from clipadapt.adaptations.base import Adaptation, Edit
+from clipadapt.adaptations.context import DeepContext, Depth
+from clipadapt.backbone.clip import CLIP
+from clipadapt.known import TaskLike
+
+
+class ImageTokens(Adaptation):
+    """VPT: tokens after the patches (Jia et al., ECCV 2022, arXiv:2203.12119, section 3.2), as MaPLe's authors run it.
+
+    They enter before the first norm, without positions; in deeper blocks, tokens of their own take their places.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        n_tokens: their number in each block.
+        depth: number of blocks, 1 for VPT-shallow, "all", or None for three quarters: 9 of 12.
+
+    Attributes:
+        tokens: the tokens, `[depth, n_tokens, W]`, normal with deviation 0.02 at the start.
+
+    Raises:
+        UserError: more blocks than the image tower has, or a tower without tokens.
+    """
+
+    def __init__(self, clip: CLIP, task: TaskLike, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
+        super().__init__(clip, task)
+        self.points = image_points(clip, depth)
+        self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """Puts the first block's tokens behind the patches, and the others in the places of those before."""
+        return token_edits(self.points, self.tokens)
+
+
+class CoupledTokens(DeepContext):
+    """MaPLe: image tokens projected from the text's (Khattak et al., CVPR 2023, arXiv:2210.03117, section 3.2).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        n_ctx: number of tokens in each block of either tower.
+        depth: number of blocks of either tower, "all", or None for three quarters: 9 of 12.
+        words: as of `DeepContext`.
+
+    Attributes:
+        projection_weight: of each block, `[depth, image W, text W]`; those of the deeper blocks start alike.
+        projection_bias: of each block, `[depth, image W]`.
+
+    Raises:
+        UserError: as of `DeepContext` and `ImageTokens`.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        n_ctx: Annotated[int, Ge(1)] = 2,
+        depth: Depth = None,
+        words: str | None = "a photo of a",
+    ) -> None:
+        super().__init__(clip, task, n_ctx, depth, words)
+        count = len(self.points)
+        self.image_points = image_points(clip, count)
+        layers = [nn.Linear(clip.text_width or 0, clip.image_width or 0) for _ in range(min(count, 2))]
+        layers += layers[-1:] * (count - len(layers))
+        self.projection_weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.projection_bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """Edits as of `ImageTokens`, with the projected text tokens."""
+        return token_edits(self.image_points, self.context @ self.projection_weight.mT + self.projection_bias[:, None])
+
+
+def image_points(clip: CLIP, depth: Depth) -> list[str]:
+    """Points of the image tower at which tokens of the first blocks enter; raises UserError where there are none."""
+    clip.image.cut(["patches"])
+    return ["patches", *clip.image.first_blocks(depth)[1:]]
+
+
+def token_edits(points: list[str], tokens: Tensor) -> dict[str, Edit]:
+    """Edits that append tokens `[depth, n, W]` at the first point, and replace the last n at the others."""
+    first, *deeper = points
+    edits: dict[str, Edit] = {first: partial(append, tokens=tokens[0])}
+    return edits | {point: partial(replace_last, tokens=tokens[i]) for i, point in enumerate(deeper, start=1)}
+
+
+def append(x: Tensor, tokens: Tensor) -> Tensor:
+    """Tokens `[n, W]` after those of `x [..., T, W]`."""
+    return torch.cat([x, tokens.to(x.dtype).expand(*x.shape[:-2], -1, -1)], dim=-2)
+
+
+def replace_last(x: Tensor, tokens: Tensor) -> Tensor:
+    """Tokens `[n, W]` in the places of the last n of `x [..., T, W]`."""
+    return append(x[..., : x.shape[-2] - len(tokens), :], tokens)

@@ -1,0 +1,191 @@
+"""Several prompts a class, matched to several features of an image by optimal transport."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional
+
+from clipadapt.adaptations.base import Adaptation, Edit
+from clipadapt.adaptations.context import embed
+from clipadapt.adaptations.tokens import append, image_points
+from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.rows import Prompt, Slot
+from clipadapt.errors import UserError
+from clipadapt.known import TaskLike, spaced
+
+STARTS = ["a photo of a", "this is a photo", "this is picture of", "one picture of a"]
+"""Hand-written starts of four contexts."""
+
+
+class Plan(NamedTuple):
+    """A transport plan `[..., M, N]`, and after each iteration the mean change of its row scaling."""
+
+    plan: Tensor
+    errors: list[float]
+
+
+def sinkhorn(similarity: Tensor, epsilon: float, max_iterations: int, threshold: float) -> Plan:
+    """Entropic optimal transport between M and N points of equal weight (Cuturi, NeurIPS 2013, arXiv:1306.0895).
+
+    Args:
+        similarity: `[..., M, N]`; the cost is one minus it.
+        epsilon: weight of the entropy.
+        max_iterations: the most there are.
+        threshold: of the mean absolute change of the row scaling, over all problems, below which they end.
+    """
+    rows, columns = similarity.shape[-2:]
+    kernel = torch.exp((similarity - 1) / epsilon)
+    row, column = torch.ones_like(kernel[..., :1]), torch.ones_like(kernel[..., :1, :])
+    errors: list[float] = []
+    while len(errors) < max_iterations and (not errors or errors[-1] >= threshold):
+        before = row
+        row = (1 / rows) / (kernel * column).sum(dim=-1, keepdim=True)
+        column = (1 / columns) / (kernel * row).sum(dim=-2, keepdim=True)
+        errors.append(float((row - before).abs().mean()))
+    return Plan(row * kernel * column, errors)
+
+
+class TransportContext(Adaptation):
+    """PLOT: several contexts, matched to patches (Chen et al., ICLR 2023, arXiv:2210.01253, section 3.3).
+
+    A class's logit is the mean similarity of its prompts and the image's patches under the optimal transport plan,
+    through which no gradient flows. The plan's iterations end for a whole batch at once, so logits depend a little on
+    what is in it.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        n_prompts: prompts a class, N.
+        n_ctx: context vectors of each.
+        epsilon: entropic regularisation.
+        max_iterations: the most of the plan's.
+        threshold: the mean change of the plan's row scaling below which they end.
+        pooled: whether the logits of the pooled features are added.
+
+    Attributes:
+        context: the vectors, `[N, n_ctx, W]`, normal with deviation 0.02 at the start.
+
+    Raises:
+        UserError: words that can't be edited, or an image tower without features of patches.
+    """
+
+    all_tokens = True
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        n_prompts: Annotated[int, Ge(1)] = 4,
+        n_ctx: Annotated[int, Ge(1)] = 16,
+        epsilon: Annotated[float, Gt(0)] = 0.1,
+        max_iterations: Annotated[int, Ge(1)] = 100,
+        threshold: Annotated[float, Gt(0)] = 0.01,
+        pooled: bool = False,
+    ) -> None:
+        super().__init__(clip, task)
+        clip.text.cut(["words"])
+        self.epsilon, self.max_iterations, self.threshold, self.pooled = epsilon, max_iterations, threshold, pooled
+        self.context = nn.Parameter(0.02 * torch.randn(n_prompts, n_ctx, clip.text_width or 0))
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """One prompt a class, which all contexts share."""
+        slots = [Slot(i) for i in range(self.context.shape[1])]
+        return [[[*slots, spaced(name), "."]] for name in names]
+
+    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Writes each context into a copy of the prompts of its own: text features are `[N, C, 1, D]`."""
+        return {"words": lambda rows: rows.place(self.context)}
+
+    def classes(self, text: Tensor) -> Tensor:
+        """Text features `[N, C, 1, D]` to those of N prompts a class, `[N, C, D]`."""
+        return text.squeeze(-2)
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Features of all tokens `[B, 1 + P, D]` and prompts `[N, C, D]` to logits `[B, C]`."""
+        logits = self.transported(image[:, 1:], text, scale)
+        return logits + scale * pooled_cosine(image[:, 0], text) if self.pooled else logits
+
+    def transported(self, features: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Features `[B, M, D]` and prompts `[N, C, D]` to logits `[B, C]`: mean similarities under the plan."""
+        similarity = self.similarity(features, text)
+        return scale * (self.plan(similarity).plan * similarity).sum(dim=(-2, -1))
+
+    def similarity(self, features: Tensor, text: Tensor) -> Tensor:
+        """Cosines `[B, C, M, N]` of features `[B, M, D]` and prompts `[N, C, D]`."""
+        features, text = functional.normalize(features, dim=-1), functional.normalize(text, dim=-1)
+        return torch.einsum("bmd,ncd->bcmn", features, text)
+
+    def plan(self, similarity: Tensor) -> Plan:
+        """The transport plan of similarities `[B, C, M, N]`."""
+        with torch.no_grad():
+            return sinkhorn(similarity, self.epsilon, self.max_iterations, self.threshold)
+
+
+class VisualTransport(TransportContext):
+    """PLOT++: several contexts, matched to an image under several visual prompts.
+
+    It comes with the released code of PLOT (Chen et al., ICLR 2023, arXiv:2210.01253).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names.
+        words: a sentence start for each of N contexts, whose embeddings it starts from.
+        n_visual: visual prompts, M.
+        n_tokens: tokens of each, behind the patches.
+        epsilon: entropic regularisation.
+        max_iterations: the most of the plan's.
+        threshold: the mean change of the plan's row scaling below which they end.
+        pooled: whether the logits of the mean features are added.
+
+    Attributes:
+        context: the contexts, `[N, n_ctx, text W]`, with as many vectors as the first start has words.
+        visual: the visual prompts, `[M, n_tokens, image W]`, normal with deviation 0.02 at the start.
+
+    Raises:
+        UserError: starts of different length, or a tower that lacks a point.
+    """
+
+    all_tokens = False
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        words: list[str] = STARTS,
+        n_visual: Annotated[int, Ge(1)] = 4,
+        n_tokens: Annotated[int, Ge(1)] = 2,
+        epsilon: Annotated[float, Gt(0)] = 0.1,
+        max_iterations: Annotated[int, Ge(1)] = 100,
+        threshold: Annotated[float, Gt(0)] = 0.01,
+        pooled: bool = False,
+    ) -> None:
+        starts = [clip.tokenizer.encode(spaced(start)) for start in words]
+        if len({len(start) for start in starts}) != 1:
+            raise UserError(f"the starts of all contexts must have as many tokens, and these have not: {words}")
+        super().__init__(clip, task, len(words), len(starts[0]), epsilon, max_iterations, threshold, pooled)
+        image_points(clip, 1)
+        with torch.no_grad():
+            self.context.copy_(torch.stack([embed(clip, start) for start in starts]))
+        self.visual = nn.Parameter(0.02 * torch.randn(n_visual, n_tokens, clip.image_width or 0))
+
+    def image_edits(self) -> Mapping[str, Edit]:
+        """Puts each visual prompt behind the patches of a copy of its own: image features are `[B, M, D]`."""
+        return {"patches": self._show, "features": lambda x: x.transpose(0, 1)}
+
+    def _show(self, x: Tensor) -> Tensor:
+        copies = x.expand(len(self.visual), *x.shape)
+        return append(copies, self.visual[:, None])
+
+    def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Features `[B, M, D]` under M visual prompts and prompts `[N, C, D]` to logits `[B, C]`."""
+        logits = self.transported(image, text, scale)
+        return logits + scale * pooled_cosine(image.mean(dim=1), text) if self.pooled else logits
+
+
+def pooled_cosine(image: Tensor, text: Tensor) -> Tensor:
+    """Cosines `[B, C]` of image features `[B, D]` and the mean of N raw prompts a class, `[N, C, D]`."""
+    image, text = functional.normalize(image, dim=-1), functional.normalize(text.mean(dim=0), dim=-1)
+    return image @ text.T

@@ -1,0 +1,93 @@
+"""Zero-shot CLIP's labels in the place of a task's, and which of its images a run then learns from."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.clip import CLIP
+from clipadapt.classifier import Classifier
+from clipadapt.data.tasks import Split, Task, short_classes
+from clipadapt.engine.keeping import Keeping
+from clipadapt.engine.known import KnownTask
+
+Choice = Literal["confident", "all"]
+AT_ONCE = 4096
+"""Images whose probabilities are computed together."""
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """What a run learned from in the place of labels.
+
+    Attributes:
+        choice: "confident": of each class, the images that zero-shot CLIP is surest of; "all": every image.
+        labels: class indices of the support set's images.
+        confidences: zero-shot CLIP's probability of each.
+        right: share of them that the data's own labels agree with; None where it has none.
+    """
+
+    choice: Choice
+    labels: list[int]
+    confidences: list[float]
+    right: float | None
+
+
+def pseudo_labelled(
+    clip: CLIP, task: Task, keeping: Keeping, choice: Choice | None
+) -> tuple[Task, PseudoLabels | None]:
+    """A task whose labels are zero-shot CLIP's (UPL: Huang, Chu & Wei, 2022, arXiv:2204.03649).
+
+    An image's label is its most probable class by the task's templates. The support set is, of each class, the `shots`
+    images of highest probability, and there is no validation split. The task's own labels only serve to tell how many
+    of the others are right.
+
+    Args:
+        clip: the frozen backbone, on its device.
+        task: with labels or without.
+        keeping: how images are encoded.
+        choice: which images make the support set; None leaves labels where there are some, else it is "confident".
+    """
+    if choice is None and task.labelled:
+        return task, None
+    choice = choice or "confident"
+    pool, numbers = (task.support, task.support_indices) if task.pool is None else (task.pool, task.pool_indices)
+    labels, confidences = zero_shot(clip, task, pool, keeping)
+    taken = most_confident(labels, confidences, task.shots) if choice == "confident" else list(range(len(pool)))
+    support = Split(pool.select(taken).images, [labels[place] for place in taken])
+    right = sum(pool.labels[place] == labels[place] for place in taken) / len(taken) if task.labelled else None
+    guessed = replace(
+        task,
+        support=support,
+        support_indices=[numbers[place] for place in taken],
+        validation=Split([], []),
+        validation_indices=[],
+    )
+    if choice == "confident" and (remarks := short_classes(guessed)):
+        warnings.warn(f"{task.name}, by zero-shot CLIP: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+    return guessed, PseudoLabels(choice, support.labels, [confidences[place] for place in taken], right)
+
+
+def zero_shot(clip: CLIP, task: Task, images: Split, keeping: Keeping) -> tuple[list[int], list[float]]:
+    """The most probable class of each image's centre crop, and its probability."""
+    known = KnownTask(clip, task.without_tests(), keeping)
+    plain = Classifier(clip, Adaptation(clip, known), task.class_names)
+    with torch.no_grad(), keeping.accelerator.autocast():
+        text = plain.class_weights()
+        features = keeping.values(plain, images, views=1, random=False)[0]
+        found = [plain.logits(some, text).softmax(dim=-1).max(dim=-1) for some in features.split(AT_ONCE)]
+    labels = [label for most in found for label in most.indices.tolist()]
+    return labels, [confidence for most in found for confidence in most.values.tolist()]
+
+
+def most_confident(labels: Sequence[int], confidences: Sequence[float], shots: int) -> list[int]:
+    """Places of the `shots` images of highest confidence of each class, classes in order, the surest image first."""
+    chosen: dict[int, list[int]] = {}
+    for place in sorted(range(len(labels)), key=lambda place: -confidences[place]):
+        of_class = chosen.setdefault(labels[place], [])
+        if len(of_class) < shots:
+            of_class.append(place)
+    return [place for label in sorted(chosen) for place in chosen[label]]

@@ -1,0 +1,217 @@
+"""Methods against each other: the runs of a grid, one after another, and what they say together."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from clipadapt import api
+from clipadapt import config as configuration
+from clipadapt.backbone.clip import CLIP
+from clipadapt.config import Cell
+from clipadapt.console import first_process
+from clipadapt.data.tasks import Task, check
+from clipadapt.engine.run_directory import RunDirectory, write
+from clipadapt.errors import UserError
+from clipadapt.report import comparison
+from clipadapt.report.comparison import Row
+from clipadapt.report.curves import few_shot_curves
+from clipadapt.report.statistics import scores_of
+from clipadapt.report.tables import percent_text, seconds_text, shots_text
+from clipadapt.runs import task_of
+
+UNTESTED = "these data have no test set to compare on"
+
+
+def compare(
+    methods: str | Sequence[str],
+    data: str | Sequence[str] | None = None,
+    shots: int | Sequence[int] | None = None,
+    seed: int | Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    console: Console | None = None,
+) -> list[Row]:
+    """Run methods on data sets at numbers of shots over seeds, and gather what they say.
+
+    Every run is the one that the command line makes of the same settings, in the same directory: what is finished is
+    read, what is missing is computed. Tables and curves go to `<output>/compare/`.
+
+    Args:
+        methods: their names, or "all".
+        data: names of sources; one run's where None, as of `shots` and `seed`.
+        shots: images a class.
+        seed: what draws them.
+        overrides: settings of all runs, as on the command line.
+        config_dir: a folder of settings of your own.
+        console: where to print; nowhere where None.
+
+    Returns:
+        A row for each method, data set and number of shots. What a run can't do is in its row's `failed`.
+
+    Raises:
+        UserError: settings that don't fit, in any of the runs.
+    """
+    given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
+    axes = {
+        axis: [value] if isinstance(value, str | int) else [*value]
+        for axis, value in given.items()
+        if value is not None
+    }
+    return run(configuration.grid(axes, overrides, config_dir), console or Console(quiet=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its metrics, or why there are none.
+
+    Attributes:
+        cell: the run.
+        metrics: as of a run; empty where it failed.
+        failure: the reason.
+        zero_shot: whether nothing was learned, neither before the test images nor along them.
+    """
+
+    cell: Cell
+    metrics: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    zero_shot: bool = False
+
+
+class Shared:
+    """Backbones and tasks of runs; a run that needs what the one before it had gets the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[list[Any], Any]] = {}
+
+    def __call__(self, config: dict[str, Any]) -> tuple[CLIP, Task]:
+        """Backbone and task of a run's settings.
+
+        Raises:
+            UserError: unusable weights or images, or no test set.
+        """
+        drawn = [config[key] for key in ("data", "shots", "seed")]
+        task = self._get("task", drawn, lambda: tested_task(config))
+        weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
+        return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
+
+    def _get(self, name: str, wanted: list[Any], make: Callable[[], Any]) -> Any:
+        if name not in self._kept or self._kept[name][0] != wanted:
+            self._kept.pop(name, None)  # room for the next one
+            self._kept[name] = wanted, make()
+        return self._kept[name][1]
+
+
+def tested_task(config: dict[str, Any]) -> Task:
+    """The task of settings, its images looked at.
+
+    Raises:
+        UserError: images that can't be used, or none to test on.
+    """
+    task = task_of(config)
+    if not task.tests:
+        raise UserError(UNTESTED)
+    check(task)
+    return task
+
+
+def run(cells: Sequence[Cell], console: Console) -> list[Row]:
+    """Do the runs of a grid, show what they say together, and keep it.
+
+    A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
+
+    Raises:
+        KeyboardInterrupt: with the folder that holds the runs finished before.
+    """
+    load, outcomes = Shared(), []
+    try:
+        for number, cell in enumerate(cells, 1):
+            kept = RunDirectory(cell.directory).finished and not cell.config["rerun"]
+            with console.status(f"{number} of {len(cells)}: {name_of(cell)}"):
+                outcomes.append(outcome(cell, load))
+            text = f"{number:{len(str(len(cells)))}}/{len(cells)} {name_of(cell)}: {said_of(outcomes[-1], kept)}"
+            console.print(Text(text), soft_wrap=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(cells[0].config["output"]) from None
+    rows = [*rows_of(outcomes)]
+    comparison.show(console, rows)
+    if first_process():
+        save(rows, configuration.grid_directory(cells))
+    console.print(Text(f"Saved in {configuration.grid_directory(cells)}"), soft_wrap=True)
+    return rows
+
+
+def name_of(cell: Cell) -> str:
+    """A run, in words."""
+    return f"{cell.method} on {cell.data}, {shots_text(cell.shots)}, seed {cell.seed}"
+
+
+def said_of(outcome: Outcome, kept: bool) -> str:
+    """What became of a run, in words."""
+    if outcome.failure is not None:
+        return f"failed: {outcome.failure}"
+    accuracies = [percent_text(outcome.metrics[key]) for key in ("accuracy", "zero_shot_accuracy")]
+    when = "finished before" if kept else seconds_text(outcome.metrics["seconds"])
+    return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
+
+
+def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]]) -> Outcome:
+    """Do a run, or read it if it is finished."""
+    try:
+        result = api.run(cell.config, cell.directory, Console(quiet=True), load)
+    except UserError as error:
+        return Outcome(cell, failure=" ".join(str(error).split()))
+    except torch.OutOfMemoryError as error:
+        return Outcome(cell, failure=f"not enough memory on the GPU: {str(error).partition('. ')[0]}")
+    if not result.metrics["tests"]:
+        return Outcome(cell, failure=UNTESTED)
+    return Outcome(cell, result.metrics, zero_shot=not result.tensors and cell.config["method"]["test_time"] is None)
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+    """The outcomes gathered over seeds."""
+    found: dict[tuple[str, str, int], list[Outcome]] = {}
+    for one in outcomes:
+        found.setdefault((one.cell.data, one.cell.method, one.cell.shots), []).append(one)
+    yield from map(row_of, found.values())
+
+
+def row_of(outcomes: Sequence[Outcome]) -> Row:
+    """What the seeds of a method say together."""
+    cell, done = outcomes[0].cell, [one for one in outcomes if one.failure is None]
+    failed: dict[str, list[int]] = {}
+    for one in outcomes:
+        if one.failure is not None:
+            failed.setdefault(one.failure, []).append(one.cell.seed)
+    return {
+        "backbone": cell.config["backbone"]["name"],
+        "data": cell.data,
+        "method": cell.method,
+        "title": cell.config["method"]["title"] or cell.method,
+        "shots": cell.shots,
+        "seeds": [one.cell.seed for one in done],
+        "zero_shot": bool(done) and all(one.zero_shot for one in done),
+        "scores": scores_of([one.metrics["tests"] for one in done]),
+        "parameters": max((one.metrics["parameters"] for one in done), default=0),
+        "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
+        "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
+        "remark": configuration.build(cell.config["engine"], allowed=cell.config["allowed_targets"]).remark,
+        "failed": failed,
+        "runs": [one.cell.directory.as_posix() for one in done],
+    }
+
+
+def save(rows: Sequence[Row], folder: Path) -> None:
+    """Write the tables as Markdown, the rows as CSV and JSON, and draw the curves, if any run has a result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "comparison.md", comparison.markdown(rows))
+    write(folder / "rows.csv", comparison.csv_text(rows))
+    write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
+    points, zero_shot = comparison.points(rows)
+    if points:
+        few_shot_curves(points, zero_shot, folder / "curves.png", rows[0]["remark"])

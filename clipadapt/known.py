@@ -1,0 +1,73 @@
+"""What those who learn a task may know of it: class names, templates, features of labelled images; no test image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Labelled images as features.
+
+    Attributes:
+        image: features of V views of N images, `[V, N, D]`, as they leave the image tower: not normalised.
+        labels: class indices, `[N]`.
+    """
+
+    image: Tensor
+    labels: Tensor
+
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Every view as a sample of its own: features `[V * N, D]` in float32, and labels `[V * N]`."""
+        return self.image.float().flatten(0, 1), self.labels.repeat(len(self.image))
+
+
+class TaskLike(Protocol):
+    """What an adaptation or an objective may know of a task; features are computed when they are first asked for."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the C classes."""
+
+    @property
+    def templates(self) -> list[str]:
+        """Sentences with `{}` for the class name."""
+
+    @property
+    def support(self) -> Samples:
+        """The support set through the frozen image tower.
+
+        Zeros where what was learned is loaded again: what a constructor makes of them is then overwritten.
+        """
+
+
+class Learned(Protocol):
+    """What a method without gradients may use: features through the adapted towers, computed when asked for."""
+
+    @property
+    def support(self) -> Samples:
+        """The support set."""
+
+    @property
+    def validation(self) -> Samples:
+        """The validation split, one view of each image; using it makes validation the selection policy."""
+
+    @property
+    def text(self) -> Tensor:
+        """Class weights, `[C, D]`."""
+
+    @property
+    def scale(self) -> float:
+        """The factor on cosine similarities."""
+
+
+def spaced(name: str) -> str:
+    """A class name as words: underscores become spaces."""
+    return name.replace("_", " ")
+
+
+def fill(templates: Sequence[str], name: str) -> list[str]:
+    """Templates with a class name in them, as it is."""
+    return [template.replace("{}", name) for template in templates]

@@ -1,0 +1,93 @@
+"""An objective without labels: what larger frozen backbones make of the same images."""
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional
+
+from clipadapt.backbone.clip import CLIP
+from clipadapt.errors import UserError
+from clipadapt.known import TaskLike, fill, spaced
+from clipadapt.objectives.base import Objective, Output
+
+Named = dict[Literal["name", "pretrained"], str | None]
+"""Which backbone, and which of its weights."""
+
+
+class Distillation(Objective):
+    """PromptKD: a teacher's probabilities are learned, not labels (Li et al., CVPR 2024, arXiv:2403.02781, section 3).
+
+    The divergence of the student's softened probabilities from the teachers' mean, times the squared temperature; taken
+    over batch and classes alike, as in the authors' code, hence the large weight. Teachers see the student's crops at
+    their own size and normalisation, and classify by hand-written prompts.
+
+    The paper's teacher is first fitted to labelled images of some of the classes, and its student has no text of its
+    own: a learned projection of its image features meets the teacher's text features. Here the student keeps its text
+    tower, and what is learned is the adaptation's alone.
+
+    Args:
+        clip: the frozen backbone, which is its own teacher where one of them has its name and weights.
+        task: class names and templates.
+        teachers: `name` and `pretrained` of each; random weights are drawn from the run's `backbone.seed`.
+        templates: sentences with `{}` for the teachers; the task's where None.
+        temperature: that all logits are divided by.
+        weight: of the divergence.
+
+    Raises:
+        UserError: no teacher, or one that can't be had.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        teachers: list[Named],
+        templates: list[str] | None = None,
+        temperature: Annotated[float, Gt(0)] = 1.0,
+        weight: Annotated[float, Ge(0)] = 1000.0,
+    ) -> None:
+        super().__init__(clip, task)
+        if not teachers:
+            raise UserError(
+                "method.objective.teachers is empty: name a backbone, as in [{name: ViT-L-14, pretrained: openai}]"
+            )
+        self.teachers = [teacher_of(clip, named) for named in teachers]
+        prompts = [fill(templates or task.templates, spaced(name)) for name in task.class_names]
+        units = [functional.normalize(one.text_features(prompts).float(), dim=-1) for one in self.teachers]
+        self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
+        self.temperature = temperature
+        self.weight = weight
+
+    def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """One loss, `distillation`; labels aren't looked at."""
+        student = (output.logits.float() / self.temperature).log_softmax(dim=-1)
+        divergence = functional.kl_div(student, self.probabilities(output), reduction="sum") / student.numel()
+        return {"distillation": self.weight * self.temperature**2 * divergence}
+
+    def probabilities(self, output: Output) -> Tensor:
+        """Mean of the teachers' softened probabilities, `[B, C]`."""
+        units = [functional.normalize(features.float(), dim=-1) for features in output.taught]
+        triples = zip(self.teachers, units, self.classes, strict=True)
+        logits = [one.scale * unit @ classes.T for one, unit, classes in triples]
+        return torch.stack([(each / self.temperature).softmax(dim=-1) for each in logits]).mean(dim=0)
+
+
+def teacher_of(clip: CLIP, named: Named) -> CLIP:
+    """A frozen backbone on the device and in the number format of another; the same one where it is meant.
+
+    Raises:
+        UserError: it can't be had.
+    """
+    if not named.get("name") or "pretrained" not in named:
+        raise UserError(
+            f"a teacher needs a name and pretrained weights (null: random ones), and {dict(named)} lacks one"
+        )
+    source = clip.source | {"name": named["name"], "pretrained": named["pretrained"]}
+    if source == clip.source:
+        return clip
+    try:
+        return CLIP.load(**source).to(clip.device, clip.dtype)
+    except UserError as error:
+        raise UserError(f"in method.objective.teachers: {error}") from error

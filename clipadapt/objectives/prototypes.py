@@ -1,0 +1,71 @@
+"""Class weights held near their zero-shot start."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clipadapt.backbone.clip import CLIP
+from clipadapt.known import Samples, TaskLike, fill
+from clipadapt.objectives.base import Objective, Output
+
+
+class PrototypeConstraint(Objective):
+    """CLAP: cross entropy and a penalty (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
+
+    The penalty is the mean over classes of a multiplier and the squared distance of raw class weights from raw text
+    features. A class's multiplier is the mean zero-shot probability of its support images, every view counted, and
+    stays as it is.
+
+    Args:
+        clip: the frozen backbone; read, not kept.
+        task: class names as written, templates and support set.
+        constraint: `none`: no penalty (ZS-LP). `l2`: as above. `l2-constant`: every class has the mean multiplier.
+            `l2-corrected`: they are divided by their mean. `l2-balanced`: all are 1.
+
+    Attributes:
+        start: raw text features, the mean over templates, `[C, D]`.
+        multipliers: of the classes, `[C]`; zero where there is no penalty.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        task: TaskLike,
+        constraint: Literal["none", "l2", "l2-constant", "l2-corrected", "l2-balanced"] = "l2",
+    ) -> None:
+        super().__init__(clip, task)
+        prompts = [[*fill(task.templates, name)] for name in task.class_names]
+        self.start = clip.text_features(prompts).float().mean(dim=1)
+        self.scale = clip.scale
+        self.constraint = constraint
+        self.multipliers = self._multipliers(task)
+
+    def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Two losses, `cross_entropy` and `penalty`; the first alone without constraint."""
+        losses = {"cross_entropy": functional.cross_entropy(output.logits.float(), labels)}
+        return losses if self.constraint == "none" else losses | {"penalty": self.penalty(output.text)}
+
+    def penalty(self, prototypes: Tensor) -> Tensor:
+        """Of raw class weights `[C, D]`."""
+        return (self.multipliers * ((prototypes.float() - self.start) ** 2).sum(dim=-1)).mean()
+
+    def zero_shot(self, image: Tensor) -> Tensor:
+        """Logits `[B, C]` of image features `[B, D]` and the start."""
+        return self.scale * functional.normalize(image, dim=-1) @ functional.normalize(self.start, dim=-1).T
+
+    def _multipliers(self, task: TaskLike) -> Tensor:
+        if self.constraint in ("none", "l2-balanced"):
+            return torch.full_like(self.start[:, 0], float(self.constraint == "l2-balanced"))
+        found = self._own_probabilities(task.support)
+        if self.constraint == "l2-constant":
+            return found.mean().expand_as(found)
+        return found / found.mean() if self.constraint == "l2-corrected" else found
+
+    def _own_probabilities(self, support: Samples) -> Tensor:
+        """Mean probability of each class on its own images, `[C]`; zero where it has none."""
+        image, labels = support.flat()
+        own = self.zero_shot(image).softmax(dim=-1)[torch.arange(len(image)), labels]
+        counts = labels.bincount(minlength=len(self.start)).clamp(min=1)
+        return torch.zeros_like(self.start[:, 0]).index_add(0, labels, own) / counts

@@ -1,0 +1,233 @@
+"""Methods against each other: tables for the terminal and as Markdown, rows as CSV.
+
+Accuracies are fractions, means over seeds with half their 95 % intervals.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
+
+from rich.console import Console
+from rich.text import Text
+
+from clipadapt.report.sheets import Sheet, markdown_table, rich_table
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score
+from clipadapt.report.tables import NONE, FewShotRow, interval_text, remarked, shots_text
+
+NOTES = [
+    "* zero-shot: nothing is learned",
+    "seconds: of a whole run; the first one on a data set encodes images that others then find",
+]
+
+
+class Row(TypedDict):
+    """A method on a data set at a number of shots, over seeds.
+
+    `scores` are by test set, the first one standing for the data set; where there are test sets "base" and "new", "H"
+    has their harmonic mean. They are empty where no seed has a result. `seconds` is a run's mean, `parameters` and
+    `peak_memory_mb` the most of any. `failed` has the seeds without a result by the reason, `runs` the directories.
+    """
+
+    backbone: str
+    data: str
+    method: str
+    title: str
+    shots: int
+    seeds: list[int]
+    zero_shot: bool
+    scores: dict[str, Score]
+    parameters: int
+    seconds: float
+    peak_memory_mb: float
+    remark: str | None
+    failed: dict[str, list[int]]
+    runs: list[str]
+
+
+def show(console: Console, rows: Sequence[Row]) -> None:
+    """Print the tables, the main one last."""
+    for sheet in reversed(sheets(rows)):
+        console.print(rich_table(sheet))
+        for note in sheet.notes:
+            console.print(Text(note))
+
+
+def sheets(rows: Sequence[Row]) -> list[Sheet]:
+    """The main table, then one for each data set that has further test sets."""
+    return [main_sheet(rows), *(tests_sheet(some) for some in grouped(rows, "data") if has_further_tests(some))]
+
+
+def main_sheet(rows: Sequence[Row]) -> Sheet:
+    """Accuracies of methods at numbers of shots, and what a run takes; data set by data set."""
+    columns = [(shots, kind) for shots in dict.fromkeys(row["shots"] for row in rows) for kind in kinds(rows)]
+    reasons = list(dict.fromkeys(reason for row in rows for reason in row["failed"]))
+    groups = {some[0]["data"]: main_lines(some, columns, reasons) for some in grouped(rows, "data")}
+    heads = [f"{shots_text(shots)}{kind and f': {kind}'}" for shots, kind in columns]
+    head = ["method", *heads, "parameters", "seconds", "peak MB"]
+    notes = [*NOTES, *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1))]
+    if len(groups) == 1:
+        return Sheet(f"Test {title(rows)}", head, [*groups.values()], 1, notes)
+    named = [[[data, *line] for line in lines] for data, lines in groups.items()]
+    return Sheet(f"Test {title(rows)}", ["data", *head], named, 2, notes)
+
+
+def main_lines(rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str]) -> list[list[str]]:
+    """A line for each method on one data set, zero-shot first."""
+    lines = [] if any(row["zero_shot"] for row in rows) else [zero_shot_line(rows, columns)]
+    for points in by_method(rows):
+        at = {row["shots"]: row for row in points}
+        cells = [cell_text(at[shots], kind, reasons) for shots, kind in columns]
+        lines.append([label(points[0], rows), *cells, *costs(points)])
+    return lines
+
+
+def tests_sheet(rows: Sequence[Row]) -> Sheet:
+    """Accuracies on every test set of one data set."""
+    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    lines = [
+        [label(row, rows), str(row["shots"]), *(score_text(row["scores"][name]) for name in names)]
+        for points in by_method(rows)
+        for row in points
+        if row["scores"]
+    ]
+    return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1)
+
+
+def title(rows: Sequence[Row]) -> str:
+    """What the tables and pictures show."""
+    seeds = dict.fromkeys(seed for row in rows for some in (row["seeds"], *row["failed"].values()) for seed in some)
+    over = f"mean and 95 % interval over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {min(seeds)}"
+    data = dict.fromkeys(row["data"] for row in rows)
+    where = f" on {rows[0]['data']}" if len(data) == 1 else ""
+    return remarked(f"accuracy (%) of {rows[0]['backbone']}{where}, {over}", rows[0]["remark"])
+
+
+def kinds(rows: Sequence[Row]) -> list[str]:
+    """Which scores the main table has: "" for the test set that stands for its data, base and new with their mean."""
+    split = {HARMONIC in row["scores"] for row in rows if row["scores"]}
+    return [*([] if split == {True} else [""]), *([BASE, NEW, HARMONIC] if True in split else [])]
+
+
+def main_score(row: Row, kind: str) -> Score | None:
+    """The score that stands in a column of the main table."""
+    if kind:
+        return row["scores"].get(kind)
+    return None if HARMONIC in row["scores"] else next(iter(row["scores"].values()), None)
+
+
+def has_further_tests(rows: Sequence[Row]) -> bool:
+    """Whether a data set has test sets that the main table leaves out."""
+    every = [[*row["scores"]] for row in rows]
+    return any({*names} - {BASE, NEW, HARMONIC} if HARMONIC in names else names[1:] for names in every)
+
+
+def cell_text(row: Row, kind: str, reasons: Sequence[str]) -> str:
+    """A score, with the numbers of the reasons for which seeds are missing."""
+    score = main_score(row, kind)
+    marks = "".join(f" [{reasons.index(reason) + 1}]" for reason in row["failed"])
+    return f"{score_text(score) if row['scores'] else 'failed'}{marks}"
+
+
+def score_text(score: Score | None) -> str:
+    """A score in percent."""
+    return NONE if score is None else interval_text(score["accuracy"], score["interval"])
+
+
+def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> list[str]:
+    """Zero-shot CLIP on a data set where none of the methods is that, as the other methods' runs measured it."""
+    cells = []
+    for shots, kind in columns:
+        found = [score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None]
+        cells.append(interval_text(found[0]["zero_shot_accuracy"], None) if found else NONE)
+    return ["zero-shot *", *cells, "0", NONE, NONE]
+
+
+def costs(points: Sequence[Row]) -> list[str]:
+    """What a method's runs take on a data set: learned parameters, seconds of one run on average, most memory."""
+    done = [row for row in points if row["scores"]]
+    if not done:
+        return [NONE] * 3
+    fewest, most = (pick(row["parameters"] for row in done) for pick in (min, max))
+    parameters = f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    seconds = sum(row["seconds"] for row in done) / len(done)
+    return [parameters, f"{seconds:,.1f}", f"{max(row['peak_memory_mb'] for row in done):,.0f}"]
+
+
+def label(row: Row, rows: Sequence[Row]) -> str:
+    """A method's title, with its name where another has the same title; starred where it learns nothing."""
+    namesakes = {other["method"] for other in rows if other["title"] == row["title"]}
+    text = row["title"] if len(namesakes) == 1 else f"{row['title']} ({row['method']})"
+    return f"{text} *" if row["zero_shot"] else text
+
+
+def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
+    """Where each of the reasons holds, and the reason."""
+    for reason in reasons:
+        places: dict[str, list[str]] = {}
+        for row in rows:
+            if reason in row["failed"]:
+                seeds = ", ".join(map(str, row["failed"][reason]))
+                places.setdefault(f"{row['title']} on {row['data']}", []).append(
+                    f"{shots_text(row['shots'])}, seed {seeds}"
+                )
+        where = [f"{place} ({'; '.join(cells)})" for place, cells in places.items()]
+        yield f"{', '.join(where)}: {reason}"
+
+
+def by_method(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each method, zero-shot first."""
+    return sorted(grouped(rows, "method"), key=lambda points: not points[0]["zero_shot"])
+
+
+def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
+    """Rows that agree in a key, in the order of their first."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row[key], []).append(row)  # type: ignore[literal-required]
+    return list(found.values())
+
+
+def points(rows: Sequence[Row]) -> tuple[list[FewShotRow], dict[str, dict[int, float]]]:
+    """What curves are drawn of: the methods' main accuracies, and zero-shot's by data set and shots."""
+    curves: list[FewShotRow] = []
+    zero_shot: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for score in [*row["scores"].values()][:1]:
+            zero_shot.setdefault(row["data"], {})[row["shots"]] = score["zero_shot_accuracy"]
+            if not row["zero_shot"]:
+                point: FewShotRow = {
+                    "data": row["data"],
+                    "method": label(row, rows),
+                    "shots": row["shots"],
+                    "mean": score["accuracy"],
+                    "interval": score["interval"],
+                }
+                curves.append(point)
+    return curves, zero_shot
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The tables as Markdown, with the picture of the curves, where there are any."""
+    picture = ["![accuracy against shots](curves.png)"] if points(rows)[0] else []
+    return "\n\n".join([*map(markdown_table, sheets(rows)), *picture]) + "\n"
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    """The rows as CSV: `accuracy`, its `interval` and `zero_shot_accuracy` of the main test set, then of every one."""
+    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    plain = ["backbone", "data", "method", "title", "shots", "zero_shot"]
+    took = ["parameters", "seconds", "peak_memory_mb", "remark"]
+    scores = ["accuracy", "interval", "zero_shot_accuracy"]
+    tests = [f"{part} on {name}" for name in names for part in scores]
+    writer.writerow([*plain, "seeds", *scores, *tests, *took, "failed"])
+    for row in rows:
+        main = next(iter(row["scores"].values()), None)
+        found = [main, *(row["scores"].get(name) for name in names)]
+        numbers = [None if score is None else score[part] for score in found for part in scores]  # type: ignore[literal-required]
+        line = [[row[key] for key in keys] for keys in (plain, took)]  # type: ignore[literal-required]
+        seeds = " ".join(map(str, row["seeds"]))
+        writer.writerow([*line[0], seeds, *numbers, *line[1], "; ".join(row["failed"])])
+    return text.getvalue()

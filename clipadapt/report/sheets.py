@@ -1,0 +1,54 @@
+"""Tables as text: for the terminal and as Markdown."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table as text.
+
+    Attributes:
+        title: what it shows.
+        head: of each column.
+        groups: of lines, each the text of its columns.
+        words: how many columns, the first ones, aren't numbers; the last of these has a star in lines that stand out.
+        notes: what stands below.
+    """
+
+    title: str
+    head: list[str]
+    groups: list[list[list[str]]]
+    words: int
+    notes: Sequence[str] = ()
+
+
+def rich_table(sheet: Sheet) -> Table:
+    """A sheet for the terminal, without its notes."""
+    table = Table(title=Text(sheet.title, "bold"), title_justify="left")
+    for number, head in enumerate(sheet.head):
+        words = number < sheet.words
+        table.add_column(head, justify="left" if words else "right", no_wrap=words)
+    for lines in sheet.groups:
+        for line in lines:
+            table.add_row(*map(Text, line), style="italic" if line[sheet.words - 1].endswith("*") else "")
+        table.add_section()
+    return table
+
+
+def markdown_table(sheet: Sheet) -> str:
+    """A sheet as Markdown, with its notes."""
+    rule = ["---" if number < sheet.words else "---:" for number in range(len(sheet.head))]
+    lines = [sheet.head, rule, *(line for lines in sheet.groups for line in lines)]
+    return "\n\n".join([f"## {sheet.title}", "\n".join(map(_line, lines)), *map(_escaped, sheet.notes)])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(map(_escaped, cells))} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", r"\|").replace("*", r"\*")

@@ -1,0 +1,111 @@
+"""Predictors that adapt, from a run's directory on."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import clipadapt
+from clipadapt.api import evaluate_run
+from clipadapt.engine.run import shuffled
+from clipadapt.errors import UserError
+
+VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
+METHODS = {
+    "tpt": [*VIEWS, "method.test_time.selection=0.5"],
+    "mta": VIEWS,
+    "tda": [],
+}
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return clipadapt.load_backbone("tiny")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    root, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for place, count in (("train", 1), ("test", 4)):
+        for name in ("circle", "square", "star"):
+            (root / place / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = random.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / place / name / f"{number}.png")
+    return clipadapt.load_task("folder", shots=1, root=str(root))
+
+
+@pytest.fixture(scope="module")
+def runs(backbone, task, tmp_path_factory):
+    """Directories by method, made when they are asked for."""
+    made = {}
+
+    def run(method):
+        if method not in made:
+            result = clipadapt.finetune(backbone, task, method, METHODS[method], cpu=True, workers=0, cache=None)
+            assert result.history == [] and result.metrics["images"] == 12
+            made[method] = result.save(tmp_path_factory.mktemp("runs") / method), result
+        return made[method]
+
+    return run
+
+
+def confusion(found, labels):
+    counts = torch.zeros(3, 3, dtype=torch.long)
+    for row, label in zip(found.argmax(dim=1), labels, strict=True):
+        counts[label, row] += 1
+    return counts.tolist()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_loaded_run_adapts_as_the_run_did(runs, task, method):
+    directory, result = runs(method)
+    predictor, test = clipadapt.load(directory, device="cpu"), task.tests["test"]
+    test = shuffled(test, task.seed) if predictor.test_time.stream else test
+    assert confusion(predictor.predict_proba(test.images.items), test.labels) == result.metrics["confusion"]
+    assert evaluate_run(directory)["confusion"] == result.metrics["confusion"]
+
+
+def test_views_are_the_same_every_time(runs, task):
+    predictor = clipadapt.load(runs("tpt")[0], device="cpu")
+    paths = task.tests["test"].images.items[:4]
+    together = predictor.predict_proba(paths)
+    apart = torch.cat([predictor.predict_proba(path) for path in paths])
+    assert torch.allclose(together, apart, atol=1e-4)
+    assert predictor.predict(paths) == [predictor.class_names[i] for i in together.argmax(dim=1)]
+
+
+def test_tensors_have_no_views(runs):
+    pixels = torch.zeros(3, 32, 32)
+    with pytest.raises(UserError, match="6 views of each image, and a tensor can't be cropped"):
+        clipadapt.load(runs("mta")[0], device="cpu").predict(pixels)
+    assert clipadapt.load(runs("tda")[0], device="cpu").predict_proba(pixels).shape == (1, 3)
+
+
+def test_a_streams_state_is_kept(runs, task, tmp_path):
+    paths = task.tests["test"].images.items
+    whole, first, second = (clipadapt.load(runs("tda")[0], device="cpu") for _ in range(3))
+    expected = whole.predict_proba(paths)
+    first.predict_proba(paths[:5])
+    first.save_state(tmp_path / "state.safetensors")
+    second.load_state(tmp_path / "state.safetensors")
+    assert torch.allclose(second.predict_proba(paths[5:]), expected[5:], atol=1e-5)
+    whole.reset()
+    assert torch.allclose(whole.predict_proba(paths), expected, atol=1e-5)
+    other = whole.for_classes(["circle", "triangle"])
+    assert other.predict_proba(paths[:2]).shape == (2, 2) and int(whole.test_time.state_dict()["count"]) == 12
+    with pytest.raises(UserError, match="left by images of other classes"):
+        other.load_state(tmp_path / "state.safetensors")
+
+
+def test_states_that_are_none(runs, tmp_path):
+    stream, tuned = (clipadapt.load(runs(method)[0], device="cpu") for method in ("tda", "tpt"))
+    for call in (tuned.save_state, tuned.load_state):
+        with pytest.raises(UserError, match="carries nothing from image to image"):
+            call(tmp_path / "state")
+    (tmp_path / "text").write_text("no tensors")
+    for path in (tmp_path / "absent", tmp_path / "text"):
+        with pytest.raises(UserError, match="no state to be read"):
+            stream.load_state(path)
+    with pytest.raises(UserError, match="can't be written"):
+        stream.save_state(tmp_path / "absent" / "state")

@@ -1,0 +1,118 @@
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from clipadapt.report import comparison
+from clipadapt.report.statistics import scores_of
+
+
+def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other):
+    tests = [{"test": (0.8, 0.7)}, {"test": (0.9, 0.7)}] if tests is None else tests
+    figures = [{name: {"accuracy": a, "zero_shot_accuracy": z} for name, (a, z) in one.items()} for one in tests]
+    plain = {
+        "backbone": "tiny",
+        "data": data,
+        "method": method,
+        "title": method.capitalize(),
+        "shots": shots,
+        "seeds": list(range(1, len(tests) + 1)),
+        "zero_shot": False,
+        "scores": scores_of(figures),
+        "parameters": 2048,
+        "seconds": 3.25,
+        "peak_memory_mb": 1234.0,
+        "remark": None,
+        "failed": failed or {},
+        "runs": [],
+    }
+    return plain | other
+
+
+def shown(rows):
+    console = Console(width=200, file=io.StringIO())
+    comparison.show(console, rows)
+    return console.file.getvalue()
+
+
+def line(text, start):
+    return next(line for line in text.splitlines() if start in line)
+
+
+def test_methods_stand_against_zero_shot():
+    text = shown([row(), row(shots=16), row("tip", parameters=0, tests=[{"test": (0.5, 0.7)}]), row("tip", shots=16)])
+    assert "Test accuracy (%) of tiny on digits, mean and 95 % interval over seeds 1, 2" in " ".join(text.split())
+    for part in ("85.0 ± 63.5", "2,048", "3.2", "1,234"):
+        assert part in line(text, "Coop")
+    assert "70.0" in line(text, "zero-shot *") and "* zero-shot: nothing is learned" in text
+    assert "50.0 " in line(text, "Tip") and "0 to 2,048" in line(text, "Tip")
+
+
+def test_a_method_that_learns_nothing_is_the_zero_shot_row():
+    text = shown([row(), row("frozen", zero_shot=True, parameters=0)])
+    assert text.count("*") == 2 and text.index("Frozen *") < text.index("Coop")
+
+
+def test_what_failed_is_told_once_below():
+    told = {"needs a validation split": [1, 2]}
+    rows = [row(), row("tip", tests=[], failed=told), row("tip", shots=16, tests=[], failed=told), row(shots=16)]
+    text = shown(rows)
+    assert line(text, "Tip").count("failed [1]") == 2
+    assert "seed 1" in shown([row(tests=[{"test": (0.5, 0.4)}])])
+    assert "[1] Tip on digits (4 shots, seed 1, 2; 16 shots, seed 1, 2): needs a validation split" in text
+    partly = shown([row(failed={"the loss became nan": [3]})])
+    assert "85.0 ± 63.5 [1]" in partly and "seeds 1, 2, 3" in partly
+
+
+def test_everything_may_fail():
+    rows = [row(tests=[], failed={"no images": [1]})]
+    assert "failed [1]" in shown(rows) and "seed 1" in shown(rows)
+    assert comparison.points(rows) == ([], {})
+    assert "curves.png" not in comparison.markdown(rows)
+
+
+def test_base_and_new_classes_have_columns_and_a_mean():
+    split = [{"test": (0.5, 0.4), "base": (0.9, 0.8), "new": (0.6, 0.4), "sketch": (0.3, 0.2)}]
+    rows = [row(tests=split), row(data="drawn")]
+    assert rows[0]["scores"]["H"]["accuracy"] == pytest.approx(2 * 0.9 * 0.6 / 1.5)
+    text = shown(rows)
+    for head in ("4 shots: base", "4 shots: new", "4 shots: H"):
+        assert head in text
+    assert "90.0" in line(text, "│ digits │ Coop") and "72.0" in line(text, "│ digits │ Coop")
+    assert text.count("Every test set: accuracy (%) of tiny on digits") == 1 and "30.0" in text
+
+
+def test_further_test_sets_have_a_table_of_their_own():
+    text = shown([row(tests=[{"test": (0.5, 0.4), "sketch": (0.3, 0.2)}])])
+    assert text.index("sketch") < text.index("zero-shot *")
+    assert "30.0" in text
+
+
+def test_a_remark_stands_everywhere():
+    rows = [row(tests=[{"test": (0.5, 0.4), "sketch": (0.3, 0.2)}], remark="quick schedule: at most 150 steps")]
+    assert " ".join(shown(rows).split()).count("quick schedule") == 2
+    assert comparison.markdown(rows).count("quick schedule") == 2
+    assert "quick schedule" in comparison.csv_text(rows)
+
+
+def test_methods_of_one_title_are_told_apart():
+    text = shown([row(), row("other", title="Coop")])
+    assert "Coop (coop)" in text and "Coop (other)" in text
+
+
+def test_markdown_and_csv():
+    rows = [row(), row("a|b", tests=[], failed={"no, really": [1]})]
+    text = comparison.markdown(rows)
+    assert "| Coop | 85.0 ± 63.5 | 2,048 | 3.2 | 1,234 |" in text
+    assert r"A\|b" in text and r"zero-shot \*" in text and text.endswith("(curves.png)\n")
+    first, second = csv.DictReader(io.StringIO(comparison.csv_text(rows)))
+    assert float(first["accuracy"]) == float(first["accuracy on test"]) == pytest.approx(0.85)
+    assert first["seeds"] == "1 2" and first["zero_shot_accuracy"] == "0.7"
+    assert second["accuracy"] == "" and second["failed"] == "no, really"
+
+
+def test_curves_leave_the_zero_shot_row_out():
+    points, zero_shot = comparison.points([row(), row("frozen", zero_shot=True)])
+    assert [point["method"] for point in points] == ["Coop"]
+    assert zero_shot == {"digits": {4: pytest.approx(0.7)}}
