@@ -196,6 +196,7 @@ def test_another_optimizer_brings_its_own_keys():
         (["+engine.epoch=5"], ["no key engine.epoch for Settings", "'epochs'"]),
         (["+engine.optimizer.nestrov=true"], ["no key engine.optimizer.nestrov for SGD", "'nesterov'"]),
         (["+shot=5"], ["no key shot", "'shots'"]),
+        (["engine.cache_gb=inf"], ["engine.cache_gb", "must be a number (above 0)"]),
         (["+method.objective.weight=1"], ["no key method.objective.weight for CrossEntropy"]),
         (["+method.titel=x"], ["no key method.titel", "'title'"]),
         (["+backbone.weights=x"], ["no key backbone.weights", "pretrained"]),

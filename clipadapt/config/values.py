@@ -1,6 +1,7 @@
 """Values held against annotations, and annotations in words."""
 
 import json
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,12 @@ def adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def accepts(annotation: Any, value: Any) -> bool:
-    """Whether a value, as YAML writes it, fits an annotation: no text for numbers, a whole number for any number."""
+    """Whether a value, as YAML writes it, fits an annotation: no text for numbers, a whole number for any number.
+
+    Infinity, and what is no number, fit nothing.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     try:
         adapter(annotation).validate_json(json.dumps(value), strict=True)
     except ValidationError:
