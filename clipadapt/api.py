@@ -12,6 +12,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check
+from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.engine.run_directory import RunDirectory
@@ -19,7 +20,7 @@ from clipadapt.errors import UserError
 from clipadapt.predictors import Predictor
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, read_result, task_of, test_time_of
+from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of, test_time_of
 
 GIVEN = ("backbone", "data", "shots", "seed")
 """Settings that a task and a backbone bring with them."""
@@ -94,6 +95,7 @@ def finetune(
     settings = [f"method={method}", f"shots={task.shots}", f"seed={task.seed}"]
     settings += [configuration.setting(f"engine.{key}", value) for key, value in engine.items()]
     config = configuration.compose([*settings, *overrides], config_dir)
+    check_cache(settings_of(config))
     config |= {"backbone": backbone.source, "data": task.origin or {"name": task.name}}
     return carry_out(config, backbone, task, None, Console(quiet=True))
 
@@ -136,9 +138,19 @@ def run(
         result = read_result(directory)
         summary.show_result(console, result.metrics)
         return result
+    check_cache(settings_of(config))
     backbone, task = load(config)
     if not target.finished:
-        return carry_out(config, backbone, task, target, console)
+        result = carry_out(config, backbone, task, target, console)
+    else:
+        result = _anew(config, backbone, task, target, console)
+    if first_process():
+        console.print(f"Saved in {directory}")
+    return result
+
+
+def _anew(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
+    """Compute a finished run again, beside it until all is there."""
     fresh = target.beside()
     if first_process():
         fresh.remove()

@@ -27,6 +27,7 @@ from clipadapt.engine.measure import measure
 from clipadapt.engine.memory import budget, most_rows, peak_memory_mb
 from clipadapt.engine.run import Plan, Run, texts_at_once
 from clipadapt.engine.run_directory import RunDirectory
+from clipadapt.engine.settings import Settings
 from clipadapt.errors import UserError
 from clipadapt.known import Samples
 from clipadapt.objectives.base import Objective
@@ -79,6 +80,12 @@ def task_of(config: Mapping[str, Any]) -> Task:
     return replace(make_task(source, config["shots"], config["seed"], node["views"]), origin=dict(node))
 
 
+def settings_of(config: Mapping[str, Any]) -> Settings:
+    """How the run of composed settings is fitted."""
+    settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    return settings
+
+
 def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console) -> Result:
     """Zero-shot, fit and evaluation, with what is said of them; kept in a directory, if there is one.
 
@@ -87,7 +94,7 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     """
     began = time.monotonic()
     allowed = config["allowed_targets"]
-    settings = configuration.build(config["engine"], allowed=allowed)
+    settings = settings_of(config)
     console = console if first_process() else Console(quiet=True)
     watch = partial(bars.images, console)
     pseudo_labels = config["method"]["pseudo_labels"]
@@ -126,8 +133,6 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
     summary.show_result(console, metrics)
-    if target is not None:
-        console.print(f"Saved in {target.path}")
     return result
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 import clipadapt
 from clipadapt import api
+from clipadapt import config as config_of
 from clipadapt.cli import main
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
@@ -341,3 +342,17 @@ def test_a_large_backbone_with_random_weights_on_jpegs(jpegs, tmp_path):
     assert len(result.history) == 1 and result.metrics["images"] == 6
     assert result.tensors["context"].shape == (16, 512)
     assert result.record["backbone"]["pretrained"] is None
+
+
+def test_a_cache_that_cant_be_written_is_told_before_anything_is_loaded(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    config = config_of.compose([f"engine.cache={tmp_path / 'file' / 'cache'}", f"output={tmp_path}"])
+    with pytest.raises(UserError, match=r"can't be kept in .*engine\.cache=DIR or CLIPADAPT_CACHE=DIR"):
+        api.run(config, tmp_path / "run", load=lambda config: pytest.fail("loaded"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_name_is_no_cache(monkeypatch):
+    monkeypatch.setenv("CLIPADAPT_CACHE", "")
+    with pytest.raises(UserError, match=r"engine\.cache= does not fit"):
+        config_of.compose([])

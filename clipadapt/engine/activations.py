@@ -92,7 +92,7 @@ class Encoder:
         autocast: the context of the run's forward passes.
         rank, processes: which share of what several processes need this one computes.
         wait: returns when all processes have called it.
-        advance: told how many images were encoded.
+        advance: told how many images were encoded, or found.
     """
 
     classifier: Classifier
@@ -142,6 +142,8 @@ class Encoder:
         """
         keys = views.keys(items)
         found = shelf.find(keys)
+        if found.rows:
+            self.advance(len(found.rows))
         mine = [p for p in found.missing if not shared or p // MICRO_BATCH % self.processes == self.rank]
         self._put(views, items, keys, mine, shelf)
         if shared:

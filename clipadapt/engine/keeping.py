@@ -87,7 +87,8 @@ class Keeping:
         if task.views is None:
             return "nothing: fresh views every epoch; images are read once, as far as memory permits"
         if not place.anywhere:
-            return "nothing: above engine.keep_mb and engine.cache_gb"
+            limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.settings.cache is not None)
+            return f"nothing: above {' and '.join(limits)}"
         places = ["in memory"] * place.in_memory + [f"in {self.settings.cache}"] * place.on_disk
         what = f"{classifier.image_cut} of {len(task.support)} images"
         return f"{what}, {place.megabytes:.1f} MB, {' and '.join(places)}"
@@ -180,8 +181,27 @@ class Keeping:
         )
 
     def _shelf(self, encoder: Encoder, views: Views) -> Shelf:
-        folder = Path(self.settings.cache or "").expanduser()
-        return Store(folder, int(1e9 * self.settings.cache_gb)).shelf(encoder.facts(views))
+        store = store_of(self.settings)
+        assert store is not None, "nothing is kept on disk"
+        return store.shelf(encoder.facts(views))
+
+
+def store_of(settings: Settings) -> Store | None:
+    """Where activations are kept for other runs; None for nowhere."""
+    if settings.cache is None:
+        return None
+    return Store(Path(settings.cache).expanduser(), int(1e9 * settings.cache_gb))
+
+
+def check_cache(settings: Settings) -> None:
+    """See that what is to be kept can be, before work begins.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    store = store_of(settings)
+    if store is not None:
+        store.check()
 
 
 def _views(classifier: Classifier, split: Split, random: bool, seed: int | None = None) -> Views:

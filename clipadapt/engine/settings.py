@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, MinLen
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -51,7 +51,7 @@ class Settings:
     workers: Annotated[int, Ge(0)] = 2
     memory: Annotated[float, Gt(0)] | None = None
     keep_mb: Annotated[float, Gt(0)] | None = None
-    cache: str | None = None
+    cache: Annotated[str, MinLen(1)] | None = None
     cache_gb: Annotated[float, Gt(0)] = 20.0
     recompute: bool = False
     compile: bool = False

@@ -101,6 +101,17 @@ class Store:
         self.folder = folder
         self.limit = limit
 
+    def check(self) -> None:
+        """See that the folder can be written, before work begins that needs it.
+
+        Raises:
+            UserError: it can't.
+        """
+        with self._held():
+            probe = self.folder / f".probe-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+
     def shelf(self, facts: Mapping[str, Any]) -> Shelf:
         """The shelf for values that depend, beside the image, on these facts.
 
@@ -173,7 +184,8 @@ class Store:
             reason = getattr(error, "strerror", None) or error
             raise UserError(
                 f"activations can't be kept in '{self.folder}' ({reason}): "
-                "name another folder with engine.cache=DIR, or keep nothing on disk with engine.cache=null"
+                "name another folder with engine.cache=DIR or CLIPADAPT_CACHE=DIR, or keep nothing on disk with "
+                "engine.cache=null"
             ) from error
 
 

@@ -30,8 +30,8 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
 
 @contextmanager
 def images(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over images that are encoded, with their number per second; it appears with the first of them."""
-    columns = (TextColumn("encoding images"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    """A bar over images that are encoded or found, with their number per second; it appears with the first of them."""
+    columns = (TextColumn("images encoded or kept"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=total, visible=False)
 
