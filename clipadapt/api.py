@@ -199,7 +199,7 @@ def evaluate_run(
     """
     config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
     here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
-    settings = configuration.build({**config["engine"], **here}, allowed=config["allowed_targets"])
+    settings = settings_of({**config, "engine": {**config["engine"], **here}})
     accelerator = accelerator_for(settings, test_time_of(config))
     classifier, test_time = learned_classifier(
         Path(directory),

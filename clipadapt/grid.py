@@ -23,7 +23,7 @@ from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.statistics import scores_of
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
-from clipadapt.runs import task_of
+from clipadapt.runs import settings_of, task_of
 
 UNTESTED = "these data have no test set to compare on"
 
@@ -200,7 +200,7 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "parameters": max((one.metrics["parameters"] for one in done), default=0),
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
-        "remark": configuration.build(cell.config["engine"], allowed=cell.config["allowed_targets"]).remark,
+        "remark": settings_of(cell.config).remark,
         "failed": failed,
         "runs": [one.cell.directory.as_posix() for one in done],
     }

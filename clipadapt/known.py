@@ -68,6 +68,11 @@ def spaced(name: str) -> str:
     return name.replace("_", " ")
 
 
-def fill(templates: Sequence[str], name: str) -> list[str]:
-    """Templates with a class name in them, as it is."""
-    return [template.replace("{}", name) for template in templates]
+def fill(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    """The templates of each class, with its name as it is."""
+    return [[template.replace("{}", name) for template in templates] for name in names]
+
+
+def handwritten(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    """The templates of each class, with its name as words."""
+    return fill(templates, [spaced(name) for name in names])

@@ -9,7 +9,7 @@ from torch.nn import functional
 from clipadapt.backbone.clip import CLIP
 from clipadapt.backbone.rows import Prompt
 from clipadapt.errors import UserError
-from clipadapt.known import Learned, TaskLike, fill, spaced
+from clipadapt.known import Learned, TaskLike, handwritten
 
 Edit = Callable[[Any], Any]
 
@@ -44,7 +44,7 @@ class Adaptation(nn.Module):
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
-        return [[*fill(self.templates, spaced(name))] for name in names]
+        return [[*prompts] for prompts in handwritten(self.templates, names)]
 
     def image_edits(self) -> Mapping[str, Edit]:
         """Functions of the activation at points of the image tower."""

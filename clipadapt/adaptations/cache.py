@@ -70,12 +70,12 @@ class FeatureCache(Adaptation):
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Those of zero-shot and the votes."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
-        return self.scale * image @ text.T + self.alpha * self.votes(image, self.beta, len(text))
+        return self.scale * image @ text.T + self.alpha * self.votes(image @ self.keys.T, self.beta, len(text))
 
-    def votes(self, image: Tensor, beta: Tensor | float, classes: int) -> Tensor:
-        """Affinities of unit features `[B, D]` to the keys, summed within each class: `[B, C]`."""
-        affinity = (beta * (image @ self.keys.T - 1)).exp()
-        return affinity.new_zeros(len(image), classes).index_add(1, self.labels, affinity)
+    def votes(self, cosines: Tensor, beta: Tensor | float, classes: int) -> Tensor:
+        """Affinities of B features to K keys, given their products `[B, K]`, summed within each class: `[B, C]`."""
+        affinity = (beta * (cosines - 1)).exp()
+        return affinity.new_zeros(len(cosines), classes).index_add(1, self.labels, affinity)
 
     def solve(self, learned: Learned) -> None:
         """Choose alpha and beta by validation accuracy; of equals the smallest beta, then the smallest alpha."""
@@ -91,10 +91,10 @@ class FeatureCache(Adaptation):
         """Accuracy on labelled images of each beta (row) and alpha (column)."""
         image, labels = samples.flat()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
-        zero_shot = self.scale * image @ text.T
+        zero_shot, cosines = self.scale * image @ text.T, image @ self.keys.T
         rows = []
         for beta in self.betas:
-            votes = self.votes(image, beta, len(text))
+            votes = self.votes(cosines, beta, len(text))
             rows += [((zero_shot + alpha * votes).argmax(dim=-1) == labels).float().mean() for alpha in self.alphas]
         return torch.stack(rows).unflatten(0, (len(self.betas), -1))
 

@@ -25,7 +25,7 @@ class RawText(Adaptation):
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """The task's templates with each name, underscores and all."""
-        return [[*fill(self.templates, name)] for name in names]
+        return [[*prompts] for prompts in fill(self.templates, names)]
 
     def classes(self, text: Tensor) -> Tensor:
         """The mean over templates `[..., C, D]`."""

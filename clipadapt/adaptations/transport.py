@@ -52,8 +52,8 @@ class TransportContext(Adaptation):
     """PLOT: several contexts, matched to patches (Chen et al., ICLR 2023, arXiv:2210.01253, section 3.3).
 
     A class's logit is the mean similarity of its prompts and the image's patches under the optimal transport plan,
-    through which no gradient flows. The plan's iterations end for a whole batch at once, so logits depend a little on
-    what is in it.
+    through which no gradient flows. The plan's iterations, a few, end for a whole batch at once, where its numbers say:
+    so logits depend a little on what is in it, and each iteration waits for the device.
 
     Args:
         clip: the frozen backbone.

@@ -124,7 +124,7 @@ class Fit:
             progress.state = good = {**self._state(), "average": average}
             after_epoch(progress)
         if average:
-            self.learner.classifier.adaptation.load_state_dict(average)
+            self.learner.classifier.adaptation.load_state_dict(average, strict=False)  # buffers aren't averaged
         return progress
 
     def _averaged(self, average: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
@@ -132,8 +132,8 @@ class Fit:
         if self.average is None:
             return {}
         weight = self.average.weights(self.epochs)[epoch]
-        learned = self.learner.classifier.adaptation.state_dict()
-        return {name: average.get(name, 0) + weight * value for name, value in learned.items()}
+        learned = self.learner.classifier.adaptation.named_parameters()
+        return {name: average.get(name, 0) + weight * value.detach() for name, value in learned}
 
     def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
         """One pass over the support set; nothing in it waits for the device."""

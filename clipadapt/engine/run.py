@@ -148,9 +148,10 @@ class Run:
         with accelerator.autocast():
             rows = most_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             classifier = Classifier(clip, adaptation, task.class_names, rows, settings.recompute)
-        run = cls.of(classifier, task, accelerator, settings, watch, test_time)
-        run.pseudo_labels = guessed
-        return run
+        place = keeping.place(classifier, task)
+        return cls(
+            accelerator, clip, task, classifier, settings, keeping, place, known, test_time, pseudo_labels=guessed
+        )
 
     @classmethod
     def of(

@@ -19,7 +19,8 @@ class Output:
         image: image features, `[B, D]`.
         text: class weights, `[C, D]` or `[B, C, D]`.
         frozen: computes the features `[B, D]` that the tower without its edits has of the same images, without
-            gradients.
+            gradients: from the image cut on, so it costs nothing where that is `features`. Elsewhere let the backbone
+            be a teacher.
         classify: any features `[N, D]`, as they leave the frozen tower, to logits `[N, C]`: through the adaptation's
             edits of image features.
         taught: features `[B, D]` that each of the objective's teachers has of the same views.
@@ -41,7 +42,7 @@ class Objective(nn.Module):
         task: class names, templates, and features of the support set for what is computed once from them.
 
     Attributes:
-        teachers: other frozen backbones, whose features of the same views it gets.
+        teachers: frozen backbones, the run's own maybe among them, whose features of the same views it gets.
     """
 
     teachers: Sequence[CLIP] = ()

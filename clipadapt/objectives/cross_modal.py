@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.clip import CLIP
-from clipadapt.known import TaskLike, fill, spaced
+from clipadapt.known import TaskLike, handwritten
 from clipadapt.objectives.base import Objective, Output
 
 
@@ -25,7 +25,7 @@ class CrossModal(Objective):
 
     def __init__(self, clip: CLIP, task: TaskLike) -> None:
         super().__init__(clip, task)
-        text = clip.text_features([[*fill(task.templates, spaced(name))] for name in task.class_names])
+        text = clip.text_features(handwritten(task.templates, task.class_names))
         self.text = text.flatten(0, 1)
         self.labels = torch.arange(len(text), device=text.device).repeat_interleave(text.shape[1])
 

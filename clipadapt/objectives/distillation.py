@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from clipadapt.backbone.clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike, fill, spaced
+from clipadapt.known import TaskLike, handwritten
 from clipadapt.objectives.base import Objective, Output
 
 Named = dict[Literal["name", "pretrained"], str | None]
@@ -54,7 +54,7 @@ class Distillation(Objective):
                 "method.objective.teachers is empty: name a backbone, as in [{name: ViT-L-14, pretrained: openai}]"
             )
         self.teachers = [teacher_of(clip, named) for named in teachers]
-        prompts = [fill(templates or task.templates, spaced(name)) for name in task.class_names]
+        prompts = handwritten(templates or task.templates, task.class_names)
         units = [functional.normalize(one.text_features(prompts).float(), dim=-1) for one in self.teachers]
         self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
         self.temperature = temperature

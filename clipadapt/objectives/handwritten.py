@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.clip import CLIP
-from clipadapt.known import TaskLike, fill, spaced
-from clipadapt.objectives.base import Objective, Output
+from clipadapt.known import TaskLike, handwritten
+from clipadapt.objectives.base import Output
+from clipadapt.objectives.supervised import CrossEntropy
 
 
-class Handwritten(Objective):
+class Handwritten(CrossEntropy):
     """Cross entropy, and the frozen features of hand-written prompts to compare with.
 
     Args:
@@ -26,18 +27,13 @@ class Handwritten(Objective):
 
     def __init__(self, clip: CLIP, task: TaskLike, templates: list[str] | None = None) -> None:
         super().__init__(clip, task)
-        prompts = [[*fill(templates or task.templates, spaced(name))] for name in task.class_names]
+        prompts = handwritten(templates or task.templates, task.class_names)
         self.handwritten = functional.normalize(clip.text_features(prompts).float().mean(dim=1), dim=-1)
         self.scale = clip.scale
 
-    def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """One loss, `cross_entropy`."""
-        return {"cross_entropy": functional.cross_entropy(output.logits.float(), labels)}
-
-    def zero_shot(self, output: Output) -> Tensor:
-        """Logits `[B, C]` of the frozen image features and the hand-written prompts."""
-        image = functional.normalize(output.frozen().float(), dim=-1)
-        return self.scale * image @ self.handwritten.T
+    def zero_shot(self, image: Tensor) -> Tensor:
+        """Logits `[B, C]` of frozen image features `[B, D]` and the hand-written prompts."""
+        return self.scale * functional.normalize(image.float(), dim=-1) @ self.handwritten.T
 
 
 class TextConsistency(Handwritten):
@@ -100,7 +96,7 @@ class ZeroShotDistillation(Handwritten):
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Two losses, `cross_entropy` and `distillation`."""
-        teacher = (self.zero_shot(output) / self.temperature).softmax(dim=-1)
+        teacher = (self.zero_shot(output.frozen()) / self.temperature).softmax(dim=-1)
         student = (output.logits.float() / self.temperature).log_softmax(dim=-1)
         general = -(teacher * student).sum(dim=-1).mean() * self.temperature**2
         return super().forward(output, labels) | {"distillation": general}
@@ -110,7 +106,7 @@ class SelfConsistency(Handwritten):
     """PromptSRC: cross entropy, three distances from frozen CLIP (Khattak et al., ICCV 2023, arXiv:2307.06948, 3.2).
 
     Mean absolute differences of unit text and image features, and the divergence of the logits' probabilities, taken
-    over batch and classes alike.
+    over batch and classes alike. The backbone itself is the teacher, so what it sees in stored views is kept.
 
     Args:
         clip: the frozen backbone; read, not kept.
@@ -131,14 +127,16 @@ class SelfConsistency(Handwritten):
         logits_weight: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
         super().__init__(clip, task, templates)
+        self.teachers = [clip]
         self.text_weight, self.image_weight, self.logits_weight = text_weight, image_weight, logits_weight
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Four losses: `cross_entropy`, `text`, `image` and `logits`."""
-        frozen = functional.normalize(output.frozen().float(), dim=-1)
+        (taught,) = output.taught
+        frozen = functional.normalize(taught.float(), dim=-1)
         text = functional.normalize(output.text.float(), dim=-1)
         image = functional.normalize(output.image.float(), dim=-1)
-        student, teacher = (x.log_softmax(dim=-1) for x in (output.logits.float(), self.zero_shot(output)))
+        student, teacher = (x.log_softmax(dim=-1) for x in (output.logits.float(), self.zero_shot(taught)))
         divergence = functional.kl_div(student, teacher, reduction="sum", log_target=True) / student.numel()
         return super().forward(output, labels) | {
             "text": self.text_weight * functional.l1_loss(text, self.handwritten.expand_as(text)),

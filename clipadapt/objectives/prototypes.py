@@ -8,10 +8,11 @@ from torch.nn import functional
 
 from clipadapt.backbone.clip import CLIP
 from clipadapt.known import Samples, TaskLike, fill
-from clipadapt.objectives.base import Objective, Output
+from clipadapt.objectives.base import Output
+from clipadapt.objectives.supervised import CrossEntropy
 
 
-class PrototypeConstraint(Objective):
+class PrototypeConstraint(CrossEntropy):
     """CLAP: cross entropy and a penalty (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
 
     The penalty is the mean over classes of a multiplier and the squared distance of raw class weights from raw text
@@ -36,15 +37,14 @@ class PrototypeConstraint(Objective):
         constraint: Literal["none", "l2", "l2-constant", "l2-corrected", "l2-balanced"] = "l2",
     ) -> None:
         super().__init__(clip, task)
-        prompts = [[*fill(task.templates, name)] for name in task.class_names]
-        self.start = clip.text_features(prompts).float().mean(dim=1)
+        self.start = clip.text_features(fill(task.templates, task.class_names)).float().mean(dim=1)
         self.scale = clip.scale
         self.constraint = constraint
         self.multipliers = self._multipliers(task)
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Two losses, `cross_entropy` and `penalty`; the first alone without constraint."""
-        losses = {"cross_entropy": functional.cross_entropy(output.logits.float(), labels)}
+        losses = super().forward(output, labels)
         return losses if self.constraint == "none" else losses | {"penalty": self.penalty(output.text)}
 
     def penalty(self, prototypes: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from clipadapt.engine.feeds import Kept
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
+from clipadapt.engine.teaching import Taught
 from clipadapt.known import Samples
 from clipadapt.predictors.views import view_logits
 from clipadapt.runs import adaptation_maker, beside_the_optimiser, test_time_of
@@ -247,8 +248,14 @@ class Bench:
 
     def losses(self) -> dict[str, Tensor]:
         """Named losses of the record's batch."""
-        found, _ = self.learner(self.start, self.inputs["labels"], self.classifier.image_cut)
+        found, _ = self.learner(self.start, self.inputs["labels"], self.classifier.image_cut, self.taught)
         return found
+
+    @property
+    def taught(self) -> list[Tensor]:
+        """What the objective's teachers see in the record's batch."""
+        with torch.no_grad():
+            return [teacher.image.run(self.inputs["images"]) for teacher in self.objective.teachers]
 
     @property
     def learner(self) -> Learner:
@@ -397,13 +404,14 @@ class Bench:
         rule, average = beside_the_optimiser(self.settings)
         count = len(self.inputs["labels"])
         optimizer = make(self.adaptation.parameters())
+        kept = Kept(self.start[None], self.inputs["labels"], self.classifier.image_cut)
         fit = Fit(
             accelerator=Accelerator(cpu=self.device == "cpu"),
             learner=self.learner,
             optimizer=optimizer,
             schedule=schedule(optimizer, steps),
             batches=Batches(count, count, 1, seed=0),
-            source=Kept(self.start[None], self.inputs["labels"], self.classifier.image_cut),
+            source=Taught(kept, [features[None] for features in self.taught]) if self.taught else kept,
             epochs=steps,
             seed=0,
             rule=rule,
