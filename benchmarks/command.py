@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import torch
 from open_clip import IMAGENET_CLASSNAMES
+from torch import Tensor
 
 from clipadapt.backbone.clip import CLIP
 
@@ -42,6 +43,14 @@ def load(chosen: argparse.Namespace) -> CLIP:
 def autocast(clip: CLIP) -> torch.autocast:
     """Number formats of a forward pass, as in a run of this precision."""
     return torch.autocast(clip.device.type, torch.bfloat16, enabled=clip.dtype == torch.bfloat16)
+
+
+def pixels(clip: CLIP, *leading: int) -> Tensor:
+    """Random pixels `[*leading, 3, height, width]`, the same each time they are asked for."""
+    sides = clip.preprocess["size"]
+    height, width = (sides, sides) if isinstance(sides, int) else sides
+    shape = *leading, 3, height, width
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(clip.device, clip.dtype)
 
 
 def task(names: Sequence[str], template: str = "{}") -> SimpleNamespace:

@@ -4,7 +4,8 @@
 
 A step is the class weights of CoOp's prompts with ImageNet's class names, the cross entropy of a batch of random image
 features, and the gradient of what is learned. Forms of context: one shared by all classes; one for each class; one for
-each image, moved by a linear map of its feature.
+each image, moved by a linear map of its feature. `--tower` adds the image tower's time for the batch: to the plain side
+alone (features kept), and to both (fresh views).
 """
 
 import argparse
@@ -93,9 +94,30 @@ def measure_one(clip: CLIP, form: str, classes: int, n_ctx: int, chosen: argpars
     theirs = plain_step(clip, form, names[:measured], n_ctx, images)
     work = operations.text(clip, adaptation(clip, form, names, n_ctx), names, True, images if per_image else 1)
     difference = relative_difference(ours(), theirs()) if measured == classes else None
-    compared = measure.compare({"ours": ours, "plain": theirs}, [work], clip, chosen.repeats, classes / measured)
+    sides = {"ours": ours, "plain": theirs, **({"tower": tower(clip, images)} if chosen.tower else {})}
+    compared = measure.compare(sides, [work], clip, chosen.repeats, classes / measured)
     size = {"form": form, "classes": classes, "n_ctx": n_ctx, "images": images}
     return {**size, **compared, "scaled": command.scaled(measured, classes), "difference": difference}
+
+
+def tower(clip: CLIP, images: int) -> Callable[[], Tensor]:
+    """The frozen image tower on a batch of random pixels, as open_clip runs it."""
+    pixels = command.pixels(clip, images)
+
+    @torch.no_grad()
+    def run() -> Tensor:
+        with command.autocast(clip):
+            return clip.model.encode_image(pixels)
+
+    return run
+
+
+def with_tower(row: Row, on_ours: bool) -> str:
+    """The ratio with the image tower on the plain side, or on both."""
+    seconds = row["median_seconds"].get("tower")
+    if seconds is None:
+        return "-"
+    return f"{(row['plain_seconds'] + seconds) / (row['ours_seconds'] + on_ours * seconds):.3g}"
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
@@ -111,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--n-ctx", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--forms", choices=FORMS, nargs="+", default=list(FORMS))
     parser.add_argument("--images", type=int, default=8, help="of the form per-image, which shares --plain-classes")
+    parser.add_argument("--tower", action="store_true", help="time the image tower on the batch, too")
     chosen = parser.parse_args(argv)
     clip = command.load(chosen)
     columns = {
@@ -118,6 +141,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "classes": lambda row: f"{row['classes']:,}",
         "vectors": lambda row: str(row["n_ctx"]),
         **COMPARISON,
+        "plain + tower / ours": partial(with_tower, on_ours=False),
+        "with tower on both": partial(with_tower, on_ours=True),
         "difference of gradients": difference_text,
     }
     sizes = product(chosen.forms, chosen.n_ctx, chosen.classes)

@@ -33,14 +33,6 @@ def context(clip: CLIP, names: Sequence[str]) -> Context:
     return Context(clip, command.task(names), N_CTX).to(clip.device)
 
 
-def draw_views(clip: CLIP, images: int, views: int) -> Tensor:
-    """Random pixels `[B, V, 3, height, width]`."""
-    sides = clip.preprocess["size"]
-    height, width = (sides, sides) if isinstance(sides, int) else sides
-    shape = images, views, 3, height, width
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(clip.device, clip.dtype)
-
-
 def our_logits(
     clip: CLIP, names: Sequence[str], pixels: Tensor, gigabytes: float | None = None
 ) -> Callable[[], Tensor]:
@@ -99,7 +91,7 @@ def needed(clip: CLIP, names: Sequence[str], images: int, views: int) -> list[Wo
 def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
     """Both sides with so many classes; the plain one with one image, and fewer classes where they wouldn't fit."""
     measured = min(classes, chosen.plain_classes)
-    names, pixels = command.class_names(classes), draw_views(clip, chosen.images, chosen.views)
+    names, pixels = command.class_names(classes), command.pixels(clip, chosen.images, chosen.views)
     ours, theirs = our_logits(clip, names, pixels, chosen.gigabytes), plain_logits(clip, names[:measured], pixels[0])
     difference = relative_difference(ours()[0], theirs()) if measured == classes else None
     sides = {"ours": ours, "plain": theirs, "tower": tower(clip, pixels[0])}

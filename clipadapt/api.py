@@ -11,7 +11,8 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task, check
+from clipadapt.data import Task, check
+from clipadapt.data.few_shot import ALL
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
@@ -22,7 +23,7 @@ from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of, test_time_of
 
-GIVEN = ("backbone", "data", "shots", "seed")
+GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
 
 
@@ -47,7 +48,12 @@ def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: 
 
 
 def load_task(
-    source: str = "digits", shots: int = 16, seed: int = 1, config_dir: str | Path | None = None, **options: Any
+    source: str = "digits",
+    shots: int = 16,
+    seed: int = 1,
+    classes: str = "all",
+    config_dir: str | Path | None = None,
+    **options: Any,
 ) -> Task:
     """A few-shot task.
 
@@ -55,13 +61,14 @@ def load_task(
         source: "digits", "drawn", "folder", "unlabelled", or one of `config_dir`.
         shots: images a class to learn from.
         seed: draws them.
+        classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
         config_dir: a folder of settings of your own.
         options: of the source, as in conf/data: `root`, `name`, `templates`, `views` ….
 
     Raises:
         UserError: an unknown source or option, or images that can't be used.
     """
-    overrides = [f"data={source}", f"shots={shots}", f"seed={seed}"]
+    overrides = [f"data={source}", f"shots={shots}", f"seed={seed}", configuration.setting("classes", classes)]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
     task = task_of(configuration.compose(overrides, config_dir))
     check(task)
@@ -92,7 +99,7 @@ def finetune(
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in GIVEN:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
-    settings = [f"method={method}", f"shots={task.shots}", f"seed={task.seed}"]
+    settings = [f"method={method}", f"shots={task.shots}", f"seed={task.seed}", f"classes={task.classes}"]
     settings += [configuration.setting(f"engine.{key}", value) for key, value in engine.items()]
     config = configuration.compose([*settings, *overrides], config_dir)
     check_cache(settings_of(config))
@@ -209,7 +216,7 @@ def evaluate_run(
         settings.memory,
         accelerator.num_processes,
     )
-    task = task_of(config if data is None else {**config, "data": data})
+    task = task_of(config if data is None else {**config, "data": data, "classes": ALL})
     if not task.tests:
         raise UserError(
             f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into it, "

@@ -13,6 +13,21 @@ from clipadapt.errors import UserError
 from clipadapt.objectives.base import Output
 
 
+def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
+    """Refuse class names other than those that what is learned belongs to.
+
+    Raises:
+        UserError: the adaptation learns for its classes one by one, and these are others.
+    """
+    fixed = adaptation.fixed_classes
+    if fixed is not None and list(class_names) != fixed:
+        raise UserError(
+            f"this method learns something for each of the classes {', '.join(fixed[:5])}"
+            f"{' …' if len(fixed) > 5 else ''}, which can't serve others: for new classes take a method that learns a "
+            "shared context, prompt tokens, or weights of the towers"
+        )
+
+
 class Classifier(nn.Module):
     """Images to logits over class names.
 
@@ -44,12 +59,7 @@ class Classifier(nn.Module):
         recompute: bool = False,
     ) -> None:
         super().__init__()
-        fixed = adaptation.fixed_classes
-        if fixed is not None and list(class_names) != fixed:
-            raise UserError(
-                f"what was learned belongs to the classes {', '.join(fixed[:5])}{' …' if len(fixed) > 5 else ''} "
-                "one by one and can't serve others; learn a shared context instead"
-            )
+        check_classes(adaptation, class_names)
         self.clip = clip
         self.adaptation = adaptation
         self.class_names = list(class_names)

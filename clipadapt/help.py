@@ -43,6 +43,7 @@ Choices (write group=name)
 
 Settings (write key=value; `clipadapt --cfg job` prints all of them with their values)
   shots=16                         images a class to learn from
+  classes=base                     learn half of the classes, test on both halves: base to new
   seed=1                           which images those are, and every other draw
   engine.epochs=20                 how long to train; each method brings its paper's settings
   engine.precision=bf16            number format; engine.cpu=true stays off the GPU

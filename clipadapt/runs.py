@@ -20,7 +20,7 @@ from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task, make_task
+from clipadapt.data import Task, make_task
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.measure import measure
@@ -77,7 +77,8 @@ def task_of(config: Mapping[str, Any]) -> Task:
         raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     plain = {key: value for key, value in node.items() if key != "views"}
     source = configuration.build(plain, allowed=config["allowed_targets"])
-    return replace(make_task(source, config["shots"], config["seed"], node["views"]), origin=dict(node))
+    task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"])
+    return replace(task, origin=dict(node))
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
@@ -202,6 +203,7 @@ def _record(prepared: Run, plan: Plan, objective: Objective) -> dict[str, Any]:
         "templates": task.templates,
         "shots": task.shots,
         "seed": task.seed,
+        "classes": task.classes,
         "support_indices": task.support_indices,
         "validation_indices": task.validation_indices,
         "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,

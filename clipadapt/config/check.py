@@ -19,6 +19,7 @@ RUN = {
     "engine": dict,
     "method": dict,
     "shots": Annotated[int, Ge(1)],
+    "classes": Literal["all", "base"],
     "seed": Annotated[int, Ge(0)],
     "output": str,
     "rerun": bool,

@@ -3,7 +3,8 @@
 Importing it is quick: what needs torch (transforms) or draws (drawn) is imported by name.
 """
 
+from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import Pictures, open_image, to_rgb
-from clipadapt.data.tasks import Source, Split, Task, check, make_task
+from clipadapt.data.tasks import Source, Split, Task, check
 
 __all__ = ["Pictures", "Source", "Split", "Task", "check", "make_task", "open_image", "to_rgb"]

@@ -1,11 +1,18 @@
-"""Few-shot samples by seed, the same as CoOp's (Zhou et al., IJCV 2022, arXiv:2109.01134) for the same lists."""
+"""Few-shot tasks by seed, with the samples of CoOp (Zhou et al., IJCV 2022, arXiv:2109.01134) for the same lists."""
 
 import random
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
+from clipadapt.data.tasks import UNLABELLED, Source, Split, Task
 from clipadapt.errors import UserError
 
 MOST_VALIDATION_SHOTS = 4
+ALL, BASE, NEW = "all", "base", "new"
+LEAST_HALVED = 4
 
 
 def draw(indices: Iterable[int], labels: Sequence[int], shots: int, stream: random.Random) -> list[int]:
@@ -50,3 +57,113 @@ def sample(
     taken = set(support)
     rest = (index for index in range(len(train_labels)) if index not in taken)
     return support, draw(rest, train_labels, validation_shots, stream)
+
+
+def make_task(source: Source, shots: int, seed: int, views: int | None = 0, classes: str = ALL) -> Task:
+    """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
+
+    With classes "base", the first half of the classes is learned and the test set is split into "base" and "new".
+
+    A source without a test set is tested on what the support and validation sets leave of its pool; one whose pool is
+    unlabelled, on nothing. Classes with fewer images than shots, or with none to be tested on, bring one warning that
+    names them.
+
+    Raises:
+        UserError: For shots below 1, views below 0, fewer than four classes to halve, or where nothing is left to test
+            on.
+    """
+    if classes not in (ALL, BASE):
+        raise UserError(f"classes must be {ALL} or {BASE}, not {classes!r}")
+    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
+        raise UserError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
+    listed = source.validation
+    labelled = source.train.labelled
+    support: list[int] = []
+    validation: list[int] = []
+    if labelled:
+        support, validation = sample(source.train.labels, listed.labels if listed else None, shots, seed)
+    taken = [*support, *validation] if listed is None else support
+    rest = leftover(source, taken, shots) if labelled and not source.tests else []
+    pool = sorted({*range(len(source.train))}.difference(rest))
+    task = Task(
+        name=source.name,
+        class_names=source.class_names,
+        templates=source.templates,
+        shots=shots,
+        seed=seed,
+        views=views,
+        support=source.train.select(support),
+        validation=(listed or source.train).select(validation),
+        tests=source.tests or ({"test": source.train.select(rest)} if rest else {}),
+        support_indices=support,
+        validation_indices=validation,
+        pool=source.train.select(pool),
+        pool_indices=pool,
+    )
+    if classes == BASE:
+        task = base_to_new(task)
+    remarks = [*(short_classes(task) if labelled else []), *untested_classes(task)]
+    if remarks:
+        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+    return task
+
+
+def base_to_new(task: Task) -> Task:
+    """The base-to-new protocol (Zhou et al., CVPR 2022, arXiv:2203.05557, section 4.1): learn one half, test on both.
+
+    The sample is the whole task's, of which the base classes' part is kept, as in CoOp's code; of an odd number of
+    classes the base half is the larger. Of several test sets the first is taken. An unlabelled pool stays whole.
+
+    Raises:
+        UserError: For fewer than four classes.
+    """
+    names, first_new = task.class_names, -(-len(task.class_names) // 2)
+    if len(names) < LEAST_HALVED:
+        raise UserError(f"'{task.name}' has {len(names)} classes, and classes={BASE} needs two in each half")
+    base, new = range(first_new), range(first_new, len(names))
+    parts: dict[str, Any] = {}
+    for name in ("support", "validation", "pool"):
+        split, indices = getattr(task, name), getattr(task, f"{name}_indices")
+        kept = [place for place, label in enumerate(split.labels) if label in base or label == UNLABELLED]
+        parts |= {name: split.select(kept), f"{name}_indices": [indices[place] for place in kept]}
+    tests = {}
+    for test in [*task.tests.values()][:1]:
+        tests = {BASE: of_classes(test, base, names), NEW: of_classes(test, new, names)}
+    return replace(task, class_names=names[:first_new], classes=BASE, tests=tests, **parts)
+
+
+def of_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
+    """The images of some neighbouring classes, labelled from 0."""
+    kept = split.select([place for place, label in enumerate(split.labels) if label in labels])
+    own = [names[label] for label in labels]
+    return replace(kept, labels=[label - labels.start for label in kept.labels], class_names=own)
+
+
+def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
+    """Which images are left of the pool to test on; raises UserError when that is none."""
+    rest = sorted(set(range(len(source.train))).difference(taken))
+    if not rest:
+        raise UserError(
+            f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
+            f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
+        )
+    return rest
+
+
+def short_classes(task: Task) -> list[str]:
+    """A remark on the classes with fewer images than shots, if there are any."""
+    counts = Counter(task.support.labels)
+    short = [f"{name} ({counts[label]})" for label, name in enumerate(task.class_names) if counts[label] < task.shots]
+    return [f"fewer than {task.shots} images to learn from, all of them used, in {', '.join(short)}"] if short else []
+
+
+def untested_classes(task: Task) -> list[str]:
+    """A remark on each test set in which classes have no images, if there are any."""
+    remarks = []
+    for name, split in task.tests.items():
+        present = set(split.labels)
+        names = split.class_names or task.class_names
+        absent = [class_name for label, class_name in enumerate(names) if label not in present]
+        if absent:
+            remarks.append(f"no images in '{name}' of {', '.join(absent)}")
+    return remarks

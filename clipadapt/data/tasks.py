@@ -1,14 +1,12 @@
-"""What is learned and what it is tested on: splits of labelled images, sources of them, few-shot tasks."""
+"""What is learned and what it is tested on: splits of labelled images, sources of them, tasks."""
 
-import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import Image
 
-from clipadapt.data import few_shot
 from clipadapt.data.images import faults, select
 from clipadapt.errors import UserError
 
@@ -19,10 +17,17 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images; `images` are RGB and may be loaded when asked for, `labels` count from 0 or are UNLABELLED."""
+    """Labelled images.
+
+    Attributes:
+        images: RGB; may be loaded when asked for.
+        labels: count from 0, or are UNLABELLED.
+        class_names: of the labels, where they aren't the task's.
+    """
 
     images: Sequence[Image.Image]
     labels: list[int]
+    class_names: list[str] | None = None
 
     def __post_init__(self) -> None:
         """Refuse images and labels of different number."""
@@ -44,7 +49,7 @@ class Split:
 
     def select(self, indices: Sequence[int]) -> "Split":
         """The images at these indices with their labels, in their order; nothing is loaded."""
-        return Split(select(self.images, indices), [self.labels[index] for index in indices])
+        return replace(self, images=select(self.images, indices), labels=[self.labels[index] for index in indices])
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Task:
     The labels of a test set are in `tests` and nowhere else: what learns is given `without_tests()`.
 
     Attributes:
+        classes: "all"; or "base" for the first half of the source's classes, tested on both halves.
         views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
         support: `shots` images a class, or all of a class that has fewer; empty where the pool is unlabelled.
         validation: Up to min(shots, 4) images a class; may be empty.
@@ -113,6 +119,7 @@ class Task:
     origin: dict[str, Any] | None = None
     pool: Split | None = None
     pool_indices: list[int] = field(default_factory=list)
+    classes: str = "all"
 
     @property
     def labelled(self) -> bool:
@@ -122,77 +129,6 @@ class Task:
     def without_tests(self) -> "Task":
         """The task as those see it that may not look at a test label."""
         return replace(self, tests={})
-
-
-def make_task(source: Source, shots: int, seed: int, views: int | None = 0) -> Task:
-    """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
-
-    A source without a test set is tested on what the support and validation sets leave of its pool; one whose pool is
-    unlabelled, on nothing. Classes with fewer images than shots, or with none to be tested on, bring one warning that
-    names them.
-
-    Raises:
-        UserError: For shots below 1, views below 0, or where nothing is left to test on.
-    """
-    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
-        raise UserError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
-    listed = source.validation
-    labelled = source.train.labelled
-    support: list[int] = []
-    validation: list[int] = []
-    if labelled:
-        support, validation = few_shot.sample(source.train.labels, listed.labels if listed else None, shots, seed)
-    taken = [*support, *validation] if listed is None else support
-    rest = leftover(source, taken, shots) if labelled and not source.tests else []
-    pool = sorted({*range(len(source.train))}.difference(rest))
-    task = Task(
-        name=source.name,
-        class_names=source.class_names,
-        templates=source.templates,
-        shots=shots,
-        seed=seed,
-        views=views,
-        support=source.train.select(support),
-        validation=(listed or source.train).select(validation),
-        tests=source.tests or ({"test": source.train.select(rest)} if rest else {}),
-        support_indices=support,
-        validation_indices=validation,
-        pool=source.train.select(pool),
-        pool_indices=pool,
-    )
-    remarks = [*(short_classes(task) if labelled else []), *untested_classes(task)]
-    if remarks:
-        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
-    return task
-
-
-def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
-    """Which images are left of the pool to test on; raises UserError when that is none."""
-    rest = sorted(set(range(len(source.train))).difference(taken))
-    if not rest:
-        raise UserError(
-            f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
-            f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
-        )
-    return rest
-
-
-def short_classes(task: Task) -> list[str]:
-    """A remark on the classes with fewer images than shots, if there are any."""
-    counts = Counter(task.support.labels)
-    short = [f"{name} ({counts[label]})" for label, name in enumerate(task.class_names) if counts[label] < task.shots]
-    return [f"fewer than {task.shots} images to learn from, all of them used, in {', '.join(short)}"] if short else []
-
-
-def untested_classes(task: Task) -> list[str]:
-    """A remark on each test set in which classes have no images, if there are any."""
-    remarks = []
-    for name, split in task.tests.items():
-        present = set(split.labels)
-        absent = [class_name for label, class_name in enumerate(task.class_names) if label not in present]
-        if absent:
-            remarks.append(f"no images in '{name}' of {', '.join(absent)}")
-    return remarks
 
 
 def check(task: Task) -> None:

@@ -4,8 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from clipadapt.classifier import Classifier
 from clipadapt.engine.evaluate import Evaluation
 from clipadapt.engine.run import Run
+
+Pair = tuple[Classifier, Classifier]
 
 
 def measure(run: Run) -> dict[str, Any]:
@@ -18,8 +21,11 @@ def measure(run: Run) -> dict[str, Any]:
     """
     if not run.task.tests:
         return {"tests": {}}
-    zero_shot = run.zero_shot()
-    measured = {name: run.compare(zero_shot, split) for name, split in run.task.tests.items()}
+    pair = run.zero_shot(), run.classifier
+    measured = {}
+    for name, split in run.task.tests.items():
+        pair = for_classes(pair, split.class_names or run.task.class_names)
+        measured[name] = run.compare(*pair, split)
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
     first, (before, after) = next(iter(measured.items()))
     return tests[first] | {
@@ -28,6 +34,13 @@ def measure(run: Run) -> dict[str, Any]:
         "zero_shot_per_class": by_class(run.task.class_names, before),
         "confusion": after.confusion,
     }
+
+
+def for_classes(pair: Pair, class_names: list[str]) -> Pair:
+    """Zero-shot and adapted for a test set's classes; the same ones where these are theirs."""
+    before, after = pair
+    same = before.class_names == class_names
+    return pair if same else (before.for_classes(class_names), after.for_classes(class_names))
 
 
 def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:

@@ -10,7 +10,8 @@ import torch
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
-from clipadapt.data.tasks import Split, Task, short_classes
+from clipadapt.data.few_shot import short_classes
+from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.keeping import Keeping
 from clipadapt.engine.known import KnownTask
 

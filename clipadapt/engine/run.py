@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
+from clipadapt.classifier import Classifier, check_classes
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.batches import Batches
@@ -122,7 +122,8 @@ class Run:
 
         Raises:
             UserError: the backbone has been rounded to another number format, a validation split that is needed is
-                empty, or a test stream is to be shared out over processes.
+                empty, a test set has classes that the method can't serve, or a test stream is to be shared out over
+                processes.
         """
         accelerator = accelerator_for(settings, test_time)
         if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
@@ -145,6 +146,8 @@ class Run:
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.accumulate * accelerator.num_processes))
+        for test in task.tests.values():
+            check_classes(adaptation, test.class_names or task.class_names)
         with accelerator.autocast():
             rows = most_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             classifier = Classifier(clip, adaptation, task.class_names, rows, settings.recompute)
@@ -311,18 +314,18 @@ class Run:
 
             return evaluate(predict, batches, len(classifier.class_names), self.accelerator.device)
 
-    def compare(self, zero_shot: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
-        """Measure zero-shot and the run's classifier on a test set; features that serve both are computed once."""
+    def compare(self, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
+        """Measure zero-shot and adapted on a test set of their classes; features that serve both are computed once."""
         batches = list(self.keeping.test_batches(zero_shot, split))
         before = self.evaluate(zero_shot, batches)
         if self.test_time is not None:
             self.test_time.reset()
             split = shuffled(split, self.task.seed) if self.test_time.stream else split
-            views = self.keeping.test_views(self.classifier, split, self.test_time.views, self.test_time.images)
-            return before, self.evaluate(self.classifier, views, self.test_time)
-        if self.classifier.image_cut == zero_shot.image_cut and self.classifier.image is zero_shot.image:
-            return before, self.evaluate(self.classifier, batches)
-        return before, self.evaluate(self.classifier, self.keeping.test_batches(self.classifier, split))
+            views = self.keeping.test_views(adapted, split, self.test_time.views, self.test_time.images)
+            return before, self.evaluate(adapted, views, self.test_time)
+        if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
+            return before, self.evaluate(adapted, batches)
+        return before, self.evaluate(adapted, self.keeping.test_batches(adapted, split))
 
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from rich.table import Table
 from rich.text import Text
 
+from clipadapt.report.statistics import BASE, NEW, harmonic
+
 if TYPE_CHECKING:
     from clipadapt.data import Task
 
@@ -192,6 +194,9 @@ def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
     if len(result["tests"]) > 1:
         for name, scores in result["tests"].items():
             _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
+        if {BASE, NEW} <= {*result["tests"]}:
+            both = harmonic(result["tests"][BASE], result["tests"][NEW])
+            _compare(table, "harmonic mean of base and new", both["zero_shot_accuracy"], both["accuracy"])
     before, after = result["zero_shot_calibration_error"], result["calibration_error"]
     _compare(table, "calibration error", before, after, better=-1, end_section=True)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipadapt.data.few_shot import make_task
 from clipadapt.data.sources import digits, drawn, folder, unlabelled
-from clipadapt.data.tasks import UNLABELLED, make_task
+from clipadapt.data.tasks import UNLABELLED
 from clipadapt.errors import UserError
 
 

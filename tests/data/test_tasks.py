@@ -6,9 +6,9 @@ import warnings
 import pytest
 from PIL import Image
 
-from clipadapt.data.few_shot import sample
+from clipadapt.data.few_shot import make_task, sample
 from clipadapt.data.images import Pictures, open_image, verify_image
-from clipadapt.data.tasks import UNLABELLED, Source, Split, check, make_task
+from clipadapt.data.tasks import UNLABELLED, Source, Split, check
 from clipadapt.errors import UserError
 
 
@@ -170,3 +170,23 @@ def test_check_tells_the_unlabelled_files_that_cannot_be_read(tmp_path):
     pool = Split(Pictures([tmp_path / "a.png"], open_image, verify_image), [UNLABELLED])
     with pytest.raises(UserError, match=r"a\.png' can't be read"):
         check(make_task(source_of(pool), shots=1, seed=1))
+
+
+def test_base_to_new_keeps_the_base_classes_of_the_whole_sample():
+    names = ["cat", "dog", "owl", "fox", "bee"]
+    source = source_of(split_of(*[6] * 5), split_of(*[5] * 5), {"test": split_of(1, 2, 3, 4, 5)}, class_names=names)
+    whole, task = make_task(source, shots=2, seed=3), make_task(source, shots=2, seed=3, classes="base")
+    assert task.class_names == names[:3] and task.classes == "base"
+    assert task.support_indices == whole.support_indices[:6] and numbers(task.support) == task.support_indices
+    assert task.validation_indices == whole.validation_indices[:6] and numbers(task.pool) == list(range(18))
+    base, new = task.tests["base"], task.tests["new"]
+    assert base.class_names == names[:3] and base.labels == [0, 1, 1, 2, 2, 2]
+    assert new.class_names == names[3:] and new.labels == [0] * 4 + [1] * 5 and numbers(new) == list(range(6, 15))
+
+
+def test_base_to_new_needs_two_classes_in_each_half():
+    source = source_of(split_of(3, 3, 3), None, {"test": split_of(1, 1, 1)})
+    with pytest.raises(UserError, match="has 3 classes, and classes=base needs two in each half"):
+        make_task(source, shots=1, seed=1, classes="base")
+    with pytest.raises(UserError, match="classes must be all or base, not 'new'"):
+        make_task(source, shots=1, seed=1, classes="new")

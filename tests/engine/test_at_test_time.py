@@ -28,7 +28,7 @@ def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
 
 def measured(run):
     (test,) = run.task.tests.values()
-    return run.compare(run.zero_shot(), test)
+    return run.compare(run.zero_shot(), run.classifier, test)
 
 
 def seen_views(run):

@@ -1,10 +1,15 @@
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
+from clipadapt.adaptations import Context
 from clipadapt.engine.evaluate import evaluate
 from clipadapt.engine.measure import measure
+from clipadapt.engine.run import Run
+from clipadapt.errors import UserError
 from tests.engine.tasks import prepare, split, task
 
 LABELS = torch.tensor([0, 0, 0, 1])
@@ -44,3 +49,21 @@ def test_measure_leaves_out_a_class_without_test_images(clip):
     assert found["images"] == 3
     assert {name: values["images"] for name, values in found["tests"].items()} == {"test": 3, "other": 4}
     assert found["accuracy"] == found["tests"]["test"]["accuracy"]
+
+
+def test_a_test_set_may_have_classes_of_its_own(clip):
+    given = task()
+    new = replace(split([0, 1, 1], seed=3), class_names=["heart", "arrow"])
+    run = prepare(clip, replace(given, tests={"base": given.tests["test"], "new": new}))
+    found = measure(run)["tests"]
+    assert found["base"] == measure(prepare(clip, given))["tests"]["test"]
+    alone = replace(given, class_names=["heart", "arrow"], tests={"test": new})
+    expected = measure(Run.of(run.classifier.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings))
+    assert found["new"] == expected["tests"]["test"]
+
+
+def test_what_belongs_to_classes_refuses_a_test_set_of_others_at_once(clip):
+    new = replace(split([0, 1], seed=3), class_names=["heart", "arrow"])
+    own = partial(Context, n_ctx=2, class_specific=True)
+    with pytest.raises(UserError, match="something for each of the classes circle, square, star, which can't serve"):
+        prepare(clip, task(tests={"base": split([0, 1, 2]), "new": new}), own)

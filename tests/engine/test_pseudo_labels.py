@@ -5,8 +5,9 @@ from functools import cache
 
 import pytest
 
+from clipadapt.data.few_shot import make_task
 from clipadapt.data.sources import digits, drawn
-from clipadapt.data.tasks import UNLABELLED, Split, make_task
+from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.engine.pseudo_labels import most_confident
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
