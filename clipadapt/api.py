@@ -18,10 +18,11 @@ from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.methods import test_time_of
 from clipadapt.predictors import Predictor
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of, test_time_of
+from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of
 
 GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""

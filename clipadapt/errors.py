@@ -8,6 +8,10 @@ class UserError(Exception):
     """What is wrong, where, and how to mend it; the command line prints it without a traceback."""
 
 
+class MissingPoint(UserError):
+    """A tower of the backbone lacks the place that an adaptation changes."""
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Advice after an unknown `name`: the nearest of the known `choices`, and all of them when they are few."""
     known = sorted(map(str, choices))

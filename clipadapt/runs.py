@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from torch import Tensor
 
 from clipadapt import __version__
 from clipadapt import config as configuration
-from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
@@ -28,8 +26,8 @@ from clipadapt.engine.memory import budget, most_rows, peak_memory_mb
 from clipadapt.engine.run import Plan, Run, texts_at_once
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.engine.settings import Settings
-from clipadapt.errors import UserError
-from clipadapt.known import Samples
+from clipadapt.errors import MissingPoint, UserError
+from clipadapt.methods import adaptation_maker, beside_the_optimiser, methods_for, stand_in, test_time_of
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
@@ -99,7 +97,13 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     console = console if first_process() else Console(quiet=True)
     watch = partial(bars.images, console)
     pseudo_labels = config["method"]["pseudo_labels"]
-    prepared = Run.prepare(clip, task, adaptation_maker(config), settings, watch, test_time_of(config), pseudo_labels)
+    try:
+        prepared = Run.prepare(
+            clip, task, adaptation_maker(config), settings, watch, test_time_of(config), pseudo_labels
+        )
+    except MissingPoint as error:
+        others = ", ".join(methods_for(clip, config["config_dir"]))
+        raise UserError(f"{error}; methods that work with this backbone: {others}") from None
     objective = configuration.build(config["method"]["objective"], prepared.clip, prepared.known, allowed=allowed)
     plan = prepared.plan(objective.teachers)
     guessed = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
@@ -135,30 +139,6 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     prepared.accelerator.wait_for_everyone()
     summary.show_result(console, metrics)
     return result
-
-
-def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
-    """What builds the adaptation of composed settings, composed where there are several."""
-    method, allowed = config["method"], config["allowed_targets"]
-
-    def make(clip: CLIP, task: Any) -> Adaptation:
-        nodes = {"adaptation": method["adaptation"], **method["also"]}
-        parts = {name: configuration.build(node, clip, task, allowed=allowed) for name, node in nodes.items()}
-        return parts["adaptation"] if len(parts) == 1 else Composed(parts)
-
-    return make
-
-
-def test_time_of(config: Mapping[str, Any]) -> Any:
-    """What adapts at test time; None where nothing does."""
-    node = config["method"]["test_time"]
-    return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
-
-
-def beside_the_optimiser(config: Mapping[str, Any]) -> list[Any]:
-    """The method's rule on gradients and its average of weights; None for either that it lacks."""
-    nodes = [config["method"][key] for key in ("gradient_rule", "average")]
-    return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
 
 
 def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> Progress:
@@ -262,11 +242,7 @@ def learned_classifier(
             f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
         )
     clip.to(device, dtype)
-    shape = result.record["support_shape"]
-    nothing = Samples(torch.zeros(shape, device=clip.device), torch.zeros(shape[1], dtype=torch.long))
-    task = SimpleNamespace(
-        class_names=result.record["class_names"], templates=result.record["templates"], support=nothing
-    )
+    task = stand_in(clip, *(result.record[key] for key in ("class_names", "templates", "support_shape")))
     adaptation = adaptation_maker(config)(clip, task)
     adaptation.load_state_dict(result.tensors)
     adaptation, test_time, rows = adaptation.to(clip.device), test_time_of(config), None

@@ -11,7 +11,7 @@ from clipadapt import config
 from clipadapt.adaptations import Adaptation
 from clipadapt.backbone.clip import CLIP
 from clipadapt.known import Samples
-from clipadapt.runs import adaptation_maker
+from clipadapt.methods import adaptation_maker
 from tests.golden.quantities import tiny
 
 CLASS_NAMES = ["cat", "golden retriever", "tree_frog", "T-shirt", "aeroplane"]

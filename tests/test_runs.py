@@ -8,6 +8,7 @@ from rich.console import Console
 
 from clipadapt import config
 from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.towers import Tower
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.runs import carry_out, learned_classifier
@@ -100,3 +101,16 @@ def stopping(after_epoch, *given):
         raise KeyboardInterrupt
 
     return stop
+
+
+def test_a_missing_point_is_told_with_the_methods_that_work():
+    clip = CLIP.load("tiny", "embedded")
+    clip.image = Tower("image", {"pixels": clip.image.run})
+    config_of_vpt = config.compose([*FEW, "method=vpt"])
+    with pytest.raises(
+        UserError, match="no point 'patches' \\(it has pixels, features\\); methods that work"
+    ) as caught:
+        carry_out(config_of_vpt, clip, task(), None, Console(quiet=True))
+    told = str(caught.value).partition("with this backbone: ")[2].split(", ")
+    assert {"coop", "clip_adapter", "tip_adapter", "zero_shot"} <= {*told}
+    assert not {"vpt", "maple", "clip_lora"} & {*told}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from clipadapt.backbone.attention import run_block, split_block
 from clipadapt.backbone.clip import CLIP
-from clipadapt.errors import UserError
+from clipadapt.errors import MissingPoint, UserError
 
 Which = Literal["image", "text", "both"]
 
@@ -22,14 +22,12 @@ def split_towers(clip: CLIP, towers: Which) -> nn.ModuleDict:
     """The blocks of towers over the backbone's own storage, with modules `image.block.0.attn.q_proj` and so on.
 
     Raises:
-        UserError: a tower without blocks.
+        MissingPoint: a tower without blocks.
     """
     for tower in names(towers):
         if not clip.tower(tower).blocks:
-            raise UserError(
-                f"the {tower} tower of this backbone has no transformer blocks to put anything into: choose another "
-                "backbone, or the other tower alone"
-            )
+            points = ", ".join(clip.tower(tower).points)
+            raise MissingPoint(f"the {tower} tower has no transformer blocks to put anything into (it has {points})")
     blocks = {tower: map(split_block, clip.tower(tower).blocks.values()) for tower in names(towers)}
     return nn.ModuleDict({tower: nn.ModuleDict({"block": nn.ModuleList(each)}) for tower, each in blocks.items()})
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clipadapt.backbone.attention import attend_all, is_plain_block, run_block
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import MissingPoint, UserError
 
 Stage = Callable[[Any], Any]
 FEATURES = "features"
@@ -103,11 +103,12 @@ class Tower:
         """Points of the first blocks: so many, all of them, or three quarters (9 of 12) where None.
 
         Raises:
-            UserError: the tower has fewer, or none.
+            UserError: the tower has fewer.
+            MissingPoint: it has none.
         """
         blocks = [point for point in self.points if point.startswith("block.")]
         if not blocks:
-            raise UserError(f"this {self.name} tower has no blocks, only {', '.join(self.points)}")
+            raise MissingPoint(f"the {self.name} tower has no blocks (it has {', '.join(self.points)})")
         if depth is None:
             depth = max(1, len(blocks) * 3 // 4)
         wanted = len(blocks) if depth == "all" else depth
@@ -119,11 +120,11 @@ class Tower:
         """The earliest of the edited or replaced points, `features` when there are none.
 
         Raises:
-            UserError: a point that the tower lacks.
+            MissingPoint: a point that the tower lacks.
         """
         points = set(points)
         for point in sorted(points - set(self.points)):
-            raise UserError(f"the {self.name} tower has no point '{point}' to edit; {nearest(point, self.points)}")
+            raise MissingPoint(f"the {self.name} tower has no point '{point}' (it has {', '.join(self.points)})")
         return min(points, key=self.points.index, default=FEATURES)
 
 

@@ -37,8 +37,8 @@ from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
 from clipadapt.engine.teaching import Taught
 from clipadapt.known import Samples
+from clipadapt.methods import adaptation_maker, beside_the_optimiser, test_time_of
 from clipadapt.predictors.views import view_logits
-from clipadapt.runs import adaptation_maker, beside_the_optimiser, test_time_of
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
 
