@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clipadapt.data import Task
 
 NONE = "-"
+MOST_TENSORS = 8
 
 
 class FewShotRow(TypedDict):
@@ -65,6 +66,8 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     `parameters` and its `share` of the backbone's.
     """
     trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
+    if len(trained) > MOST_TENSORS:
+        trained = [*trained[: MOST_TENSORS - 1], f"and {len(trained) - MOST_TENSORS + 1} more"]
     return _facts(
         "Plan",
         {
