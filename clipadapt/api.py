@@ -1,7 +1,6 @@
 """What a notebook calls; the command line calls the same functions."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,11 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
 from clipadapt.data import Task, check
-from clipadapt.data.few_shot import ALL
 from clipadapt.engine.keeping import check_cache
-from clipadapt.engine.measure import measure
-from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
-from clipadapt.methods import test_time_of
+from clipadapt.finished import FinishedRun
 from clipadapt.predictors import Predictor
-from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of
 
@@ -205,29 +200,8 @@ def evaluate_run(
         UserError: no finished run, tensors that belong to the run's classes and a task of others, nothing to test on,
             or a method that adapts along a stream, in several processes.
     """
-    config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
-    here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
-    settings = settings_of({**config, "engine": {**config["engine"], **here}})
-    accelerator = accelerator_for(settings, test_time_of(config))
-    classifier, test_time = learned_classifier(
-        Path(directory),
-        str(accelerator.device),
-        DTYPES[settings.precision],
-        config_dir,
-        settings.memory,
-        accelerator.num_processes,
-    )
-    task = task_of(config if data is None else {**config, "data": data, "classes": ALL})
-    if not task.tests:
-        raise UserError(
-            f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into it, "
-            "or name other data with data=…"
-        )
-    check(task)
-    if task.class_names != classifier.class_names:
-        classifier = classifier.for_classes(task.class_names)
     console = console or Console()
-    metrics = measure(Run.of(classifier, task, accelerator, settings, partial(bars.images, console), test_time))
-    metrics["remark"] = settings.remark
+    run = FinishedRun(directory, config_dir)
+    metrics = run.measure(run.task(data), console)
     summary.show_tests(console, metrics)
     return metrics

@@ -22,9 +22,8 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
     fixed = adaptation.fixed_classes
     if fixed is not None and list(class_names) != fixed:
         raise UserError(
-            f"this method learns something for each of the classes {', '.join(fixed[:5])}"
-            f"{' …' if len(fixed) > 5 else ''}, which can't serve others: for new classes take a method that learns a "
-            "shared context, prompt tokens, or weights of the towers"
+            "this method learns something for each of its classes, which can't serve others: for new classes take one "
+            "that learns a shared context, prompt tokens, or weights of the towers"
         )
 
 

@@ -13,12 +13,13 @@ from rich.text import Text
 from clipadapt import api
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
-from clipadapt.config import Cell
+from clipadapt.config import Cell, Study, Target
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check
 from clipadapt.engine.run_directory import RunDirectory, write
 from clipadapt.errors import UserError
-from clipadapt.report import comparison
+from clipadapt.finished import FinishedRun
+from clipadapt.report import comparison, results
 from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.statistics import scores_of
@@ -120,20 +121,34 @@ def tested_task(config: dict[str, Any]) -> Task:
     return task
 
 
-def run(cells: Sequence[Cell], console: Console) -> list[Row]:
+def run_study(study: Study, console: Console) -> list[Row]:
+    """Do the runs of a protocol, each with its further test sets; as `run`, with its own folder."""
+    return run(study.cells, console, study.directory, study.targets)
+
+
+def run(
+    cells: Sequence[Cell], console: Console, folder: Path | None = None, targets: Sequence[Target] = ()
+) -> list[Row]:
     """Do the runs of a grid, show what they say together, and keep it.
 
     A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
 
+    Args:
+        cells: the runs.
+        console: where to print.
+        folder: where tables and curves go; `<output>/compare/` where None.
+        targets: what each run is tested on beside its own test sets.
+
     Raises:
         KeyboardInterrupt: with the folder that holds the runs finished before.
     """
+    folder = folder or configuration.grid_directory(cells)
     load, outcomes = Shared(), []
     try:
         for number, cell in enumerate(cells, 1):
             kept = RunDirectory(cell.directory).finished and not cell.config["rerun"]
             with console.status(f"{number} of {len(cells)}: {name_of(cell)}"):
-                outcomes.append(outcome(cell, load))
+                outcomes.append(outcome(cell, load, targets))
             text = f"{number:{len(str(len(cells)))}}/{len(cells)} {name_of(cell)}: {said_of(outcomes[-1], kept)}"
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
@@ -141,8 +156,9 @@ def run(cells: Sequence[Cell], console: Console) -> list[Row]:
     rows = [*rows_of(outcomes)]
     comparison.show(console, rows)
     if first_process():
-        save(rows, configuration.grid_directory(cells))
-    console.print(Text(f"Saved in {configuration.grid_directory(cells)}"), soft_wrap=True)
+        save(rows, folder)
+        write(folder / "results.csv", results.csv_text(measured(outcomes)))
+    console.print(Text(f"Saved in {folder}"), soft_wrap=True)
     return rows
 
 
@@ -160,10 +176,15 @@ def said_of(outcome: Outcome, kept: bool) -> str:
     return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
 
 
-def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]]) -> Outcome:
-    """Do a run, or read it if it is finished."""
+def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]], targets: Sequence[Target] = ()) -> Outcome:
+    """Do a run, or read it if it is finished, and measure it on further test sets."""
+    quiet = Console(quiet=True)
     try:
-        result = api.run(cell.config, cell.directory, Console(quiet=True), load)
+        result = api.run(cell.config, cell.directory, quiet, load)
+        if targets:
+            done = FinishedRun(cell.directory, cell.config["config_dir"])
+            for target in targets:
+                result.metrics["tests"] |= done.elsewhere(target, quiet)
     except UserError as error:
         return Outcome(cell, failure=" ".join(str(error).split()))
     except torch.OutOfMemoryError as error:
@@ -206,10 +227,22 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     }
 
 
+def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
+    for one in outcomes:
+        cell, config = one.cell, one.cell.config
+        run = {"backbone": config["backbone"]["name"], "data": cell.data, "method": cell.method, "shots": cell.shots}
+        run |= {"seed": cell.seed, "classes": config["classes"], "run": cell.directory.as_posix()}
+        for test, figures in one.metrics.get("tests", {}).items():
+            found = {**one.metrics, **run, "test_set": test, **figures}
+            yield {key: found[key] for key in results.COLUMNS}
+
+
 def save(rows: Sequence[Row], folder: Path) -> None:
     """Write the tables as Markdown, the rows as CSV and JSON, and draw the curves, if any run has a result."""
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "comparison.md", comparison.markdown(rows))
+    write(folder / "comparison.tex", comparison.latex(rows))
     write(folder / "rows.csv", comparison.csv_text(rows))
     write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
     points, zero_shot = comparison.points(rows)

@@ -113,7 +113,7 @@ def test_a_stage_is_replaced_once():
 def test_what_belongs_to_classes_serves_no_others():
     context = Context(golden(), TASK, n_ctx=2, class_specific=True)
     for adaptation in (context, Composed({"a": Padding(golden(), TASK), "b": context})):
-        with pytest.raises(UserError, match=r"each of the classes cat, golden retriever.*can't serve others"):
+        with pytest.raises(UserError, match="each of its classes, which can't serve others"):
             classifier(adaptation).for_classes(["dog"])
         with pytest.raises(UserError, match="can't serve others"):
             classifier(adaptation, CLASS_NAMES[::-1])

@@ -1,5 +1,6 @@
 """Settings: every YAML against its target, everything wrong told at once, directories from settings alone."""
 
+import ast
 import inspect
 import sys
 from pathlib import Path
@@ -103,12 +104,12 @@ def test_keys_are_the_targets_parameters(name):
         assert {*parameters} <= {*annotations(target)}, "values can't be checked without annotations"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.count("/") == 1])
+@pytest.mark.parametrize("name", [name for name in FILES if name.count("/") == 1 and not name.startswith("recipe/")])
 def test_every_file_composes(name):
     group, option = name.split("/")
     place = {"adaptation": "+adaptation@method.also.more", "objective": "objective@method.objective"}
     place |= {beside: f"+{beside}@method.{beside}" for beside in ("test_time", "gradient_rule", "average")}
-    place |= {"recipe": "+recipe", "optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
+    place |= {"optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
     needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
@@ -388,29 +389,64 @@ def test_hydra_of_a_caller_is_left_as_it_was(tmp_path):
     assert not GlobalHydra.instance().is_initialized()
 
 
-def test_a_recipe_is_a_program(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """Start a protocol's program with words; its exit code, and the studies it was given."""
     monkeypatch.chdir(tmp_path)
-    Path("own/recipe").mkdir(parents=True)
-    Path("own/recipe/few.yaml").write_text("counts: [1, 2]\n")
     seen = []
 
-    @config.recipe("few")
-    def few(settings: dict, counts: list[int]) -> None:
-        """Try several numbers of shots."""
-        seen.append((settings["shots"], counts))
+    @config.protocol("base_to_new")
+    def program(study: config.Study) -> None:
+        """Try half of the classes."""
+        seen.append(study)
 
-    def run(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["few.py", *arguments, "--config-dir", "own"])
+    def start(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["base_to_new.py", *words])
         with pytest.raises(SystemExit) as stop:
-            few()
+            program()
         return stop.value.code
 
-    assert run("shots=4", "recipe.counts=[3]") == 0
-    assert seen == [(4, [3])]
-    assert run("recipe.counts=3") == 2
-    assert "recipe.counts=3 does not fit: it must be a list of a whole number" in capsys.readouterr().err
-    assert run("--help") == 0
-    assert "Try several numbers of shots." in capsys.readouterr().out
+    return start, seen
+
+
+def test_a_protocol_is_a_program(started, capsys):
+    start, seen = started
+    words = ["methods=[coop]", "data=[digits]", "seed=[2]", "targets=[drawn]", "corruptions=[contrast]", "severities=2"]
+    assert start(*words, "engine.epochs=3") == 0
+    (study,) = seen
+    (cell,) = study.cells
+    chosen = ["method=coop", "data=digits", "seed=2", "classes=base", "engine.epochs=3"]
+    assert cell.config == config.compose(chosen)
+    assert [target.name for target in study.targets] == ["drawn", "contrast/2"]
+    assert study.targets[0].data == config.compose(["data=drawn"])["data"]
+    assert study.directory.parent == Path("outputs/base_to_new")
+    assert start("--help") == 0
+    said = capsys.readouterr().out
+    assert "Try half of the classes." in said and "conf/recipe/base_to_new.yaml" in said
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["targets=[drwan]"], "there is no data 'drwan': did you mean 'drawn'"),
+        (["corruptions=[fog]", "severities=[1]"], "corruption.name=fog does not fit: it must be one of gaussian_noise"),
+        (["corruptions=[contrast]", "severities=[6]"], "corruption.severity=6 does not fit: it must be"),
+        (["methods=[cop]"], "there is no method 'cop': did you mean"),
+        (["-m"], "--multirun has no meaning here"),
+    ],
+)
+def test_a_protocol_checks_its_words(started, capsys, words, told):
+    start, seen = started
+    assert start(*words) == 2
+    assert told in capsys.readouterr().err and not seen
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("recipe/") for name in FILES if name.startswith("recipe/")])
+def test_every_protocol_has_a_program_and_runs_to_do(name):
+    program = ast.parse(Path(__file__).parent.parent.joinpath("recipes", f"{name}.py").read_text())
+    (function,) = [node for node in program.body if isinstance(node, ast.FunctionDef)]
+    assert ast.unparse(function.decorator_list[0]) == f"protocol('{name}')"
+    assert config.study(name).cells
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,14 @@ def test_what_it_says_is_kept(compared):
         ("zero_shot", 2, [1, 2]),
     ]
     assert [row["zero_shot"] for row in rows] == [False, True, False, True]
-    assert {path.name for path in folder.iterdir()} == {"comparison.md", "rows.csv", "rows.json", "curves.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "comparison.md",
+        "comparison.tex",
+        "rows.csv",
+        "rows.json",
+        "results.csv",
+        "curves.png",
+    }
     assert "quick schedule: at most 2 steps" in (folder / "comparison.md").read_text()
     results = [json.loads((RunDirectory(path).path / "result.json").read_text()) for path in rows[0]["runs"]]
     assert rows[0]["scores"]["test"]["accuracy"] == pytest.approx(sum(one["accuracy"] for one in results) / 2)

@@ -272,7 +272,7 @@ def _unloadable(name: str, pretrained: str | None, error: Exception) -> UserErro
     advice = (
         "that file is no checkpoint of this backbone"
         if pretrained is not None and Path(pretrained).is_file()
-        else "connect to the network once, give a checkpoint file in their place, or take the backbone tiny, which needs none"
+        else "connect to the network once, give a checkpoint file in their place, or take the backbone tiny"
     )
     return UserError(f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); {advice}")
 

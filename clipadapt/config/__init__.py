@@ -6,19 +6,23 @@ Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
-from clipadapt.config.directory import identity, run_directory
+from clipadapt.config.directory import file_name, identity, run_directory
 from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
-from clipadapt.config.launching import launch, recipe
+from clipadapt.config.launching import launch, protocol
+from clipadapt.config.study import Study, Target, study
 from clipadapt.config.tree import conf_dir, options, own_modules
 from clipadapt.config.words import setting
 
 __all__ = [
     "Cell",
+    "Study",
+    "Target",
     "axes_of",
     "build",
     "check",
     "compose",
     "conf_dir",
+    "file_name",
     "grid",
     "grid_directory",
     "identity",
@@ -26,8 +30,9 @@ __all__ = [
     "methods",
     "options",
     "own_modules",
+    "protocol",
     "raise_all",
-    "recipe",
     "run_directory",
     "setting",
+    "study",
 ]

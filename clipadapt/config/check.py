@@ -51,7 +51,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
     other keys are held against the tables above.
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
-    problems += check_table("", config, RUN, optional={"experiment", "recipe"})
+    problems += check_table("", config, RUN, optional={"experiment"})
     problems += check_table("backbone", config.get("backbone"), BACKBONE)
     problems += check_table("method", config.get("method"), METHOD)
     data = config.get("data")

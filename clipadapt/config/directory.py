@@ -15,7 +15,6 @@ WITHOUT_EFFECT = (
     "output",
     "rerun",
     "experiment",
-    "recipe",
     "allowed_targets",
     "config_dir",
     "engine.cpu",

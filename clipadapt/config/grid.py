@@ -50,22 +50,24 @@ class Cell:
     directory: Path
 
 
-def axes_of(settings: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, list[Any]], list[str]]:
-    """The values of a grid's axes among the settings of a command line, and the other settings.
+def axes_of(
+    settings: Sequence[str], config_dir: str | Path | None = None, keys: Iterable[str] = AXES
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """The values of a grid's axes (or of other lists) among the settings of a command line, and the other settings.
 
     Raises:
         UserError: an axis that can't be read.
     """
-    axes = {}
+    axes, known = {}, {*keys}
     with composer(config_dir):
         for text in settings:
-            if text.partition("=")[0] in AXES:
+            if text.partition("=")[0] in known:
                 try:
                     override = parse(text)
                 except OverrideParseException as error:
                     raise UserError(unreadable(text, error)) from None
                 axes[override.key_or_group] = [*values(override)]
-    return axes, [text for text in settings if text.partition("=")[0] not in AXES]
+    return axes, [text for text in settings if text.partition("=")[0] not in known]
 
 
 def values(override: Override) -> Iterator[Any]:
@@ -161,11 +163,11 @@ def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
     return f"with {' and '.join(some)}: {text}" if some else text
 
 
-def grid_directory(cells: Sequence[Cell]) -> Path:
-    """`<output>/compare/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of the runs' directories."""
+def grid_directory(cells: Sequence[Cell], folder: str = "compare", targets: Sequence[str] = ()) -> Path:
+    """`<output>/<folder>/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of the runs' directories and targets."""
     output = Path(cells[0].config["output"])
     runs = sorted(cell.directory.relative_to(output).as_posix() for cell in cells)
-    digest = hashlib.sha256(json.dumps(runs).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps([runs, *targets] if targets else runs).encode()).hexdigest()[:8]
     parts = [
         listing("", [cell.data for cell in cells], "data"),
         cells[0].config["backbone"]["name"],
@@ -174,7 +176,7 @@ def grid_directory(cells: Sequence[Cell]) -> Path:
         listing("seeds", [cell.seed for cell in cells], "seeds"),
         digest,
     ]
-    return output / "compare" / file_name("-".join(parts))
+    return output / folder / file_name("-".join(parts))
 
 
 def listing(start: str, given: Iterable[Any], noun: str) -> str:

@@ -11,33 +11,37 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from clipadapt.config.check import check, check_call
+from clipadapt.config.check import check
 from clipadapt.config.composing import CONFIG, composer, gather, normal, parse, plain, raise_all
+from clipadapt.config.study import Study, study
 from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.config.words import Words, split
 from clipadapt.console import guarded
 from clipadapt.errors import UserError
 
-Judge = Callable[[dict[str, Any]], list[str]]
+PROTOCOL = """\
+Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
+--config-dir DIR; and targets=[…], data sets that each run is tested on beside its own, corruptions=[…] severities=[…].
+What isn't given stands in conf/recipe/{name}.yaml.
+
+Every run has its own directory, so that a stopped study goes on where it was and a larger one computes what is missing.
+Tables (Markdown, LaTeX), curves and results.csv, a row for each run and test set, go to outputs/{name}/.
+"""
 SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
 
 
-def launch(
-    task: Callable[[dict[str, Any]], None], arguments: Sequence[str], first: Sequence[str] = (), judge: Judge = check
-) -> None:
+def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> None:
     """Read a command line, check all of it, and do the task once for each set of settings it asks for.
 
     Args:
         task: what to do with the plain settings of one run.
         arguments: the words after the program's name: settings, and options as Hydra has them (`-m`, `--cfg job`, …).
-        first: settings that come before those words.
-        judge: lists what is wrong with the settings of one run.
 
     Raises:
         UserError: listing what is wrong with the words, or what the task refuses.
     """
     words = split(arguments)
-    words.settings = [*first, *normal(words.settings)]
+    words.settings = normal(words.settings)
     folder = words.options.get("--config-dir")
     own_folder(folder)
     if not SHOWING & {*words.options}:
@@ -45,9 +49,9 @@ def launch(
         problems = []
         for settings in wanted:
             config, found = gather(settings, folder)
-            problems += found if "--cfg" in words.options else [*found, *judge(config)]
+            problems += found if "--cfg" in words.options else [*found, *check(config)]
         raise_all(problems)
-    hand_over(task, words, judge)
+    hand_over(task, words)
 
 
 def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
@@ -65,7 +69,7 @@ def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
     return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
 
 
-def hand_over(task: Callable[[dict[str, Any]], None], words: Words, judge: Judge) -> None:
+def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
     """Let Hydra do the rest; mistakes in some runs of a sweep are told when the others are done."""
     folder = words.options.get("--config-dir")
     mistakes: list[UserError] = []
@@ -76,7 +80,7 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words, judge: Judge
             return
         try:
             config = plain(composed, folder)
-            raise_all(judge(config))
+            raise_all(check(config))
             task(config)
         except UserError as error:
             mistakes.append(error)
@@ -102,27 +106,22 @@ def command_line(arguments: Sequence[str]) -> Iterator[None]:
         sys.argv = before
 
 
-def recipe(name: str) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make a function the program of a recipe, with its settings from YAML and the command line.
+def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None]]:
+    """Make a function the program of a protocol: it gets the runs that YAML and command line ask for.
 
-    The function gets the settings of a run as a plain dict, then the keys of conf/recipe/<name>.yaml as arguments
-    (`recipe.key=value` on the command line): its own signature says what they may be. `--help` prints its docstring.
+    conf/recipe/<name>.yaml has the axes of its grid (`methods`, `data`, `shots`, `seed`), the `targets` that its runs
+    are tested on beside their own test sets, and `settings` of all runs; words of the command line go before them.
+    `--help` prints the function's docstring.
     """
 
-    def decorate(function: Callable[..., None]) -> Callable[[], None]:
-        run_settings = next(iter(inspect.signature(function).parameters))
-
-        def judge(config: dict[str, Any]) -> list[str]:
-            return [*check(config), *check_call("recipe", config["recipe"], function, (run_settings,))]
-
-        def task(config: dict[str, Any]) -> None:
-            function(config, **config["recipe"])
-
+    def decorate(function: Callable[[Study], None]) -> Callable[[], None]:
         def start() -> int:
-            if {"-h", "--help"} & {*sys.argv[1:]}:
-                sys.stdout.write(f"{inspect.getdoc(function)}\n")
-            else:
-                launch(task, sys.argv[1:], [f"+recipe={name}"], judge)
+            words = split(sys.argv[1:])
+            if "--help" in words.options:
+                sys.stdout.write(f"{inspect.getdoc(function)}\n\n{PROTOCOL.format(name=name)}")
+                return 0
+            raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
+            function(study(name, words.settings, words.options.get("--config-dir")))
             return 0
 
         @functools.wraps(function)

@@ -5,16 +5,17 @@ Accuracies are fractions, means over seeds with half their 95 % intervals.
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from rich.console import Console
 from rich.text import Text
 
-from clipadapt.report.sheets import Sheet, markdown_table, rich_table
-from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score
+from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of, average_over_data
 from clipadapt.report.tables import NONE, FewShotRow, interval_text, remarked, shots_text
 
+AVERAGE = "average"
 NOTES = [
     "* zero-shot: nothing is learned",
     "seconds: of a whole run; the first one on a data set encodes images that others then find",
@@ -63,7 +64,10 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     columns = [(shots, kind) for shots in dict.fromkeys(row["shots"] for row in rows) for kind in kinds(rows)]
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["failed"]))
     groups = {some[0]["data"]: main_lines(some, columns, reasons) for some in grouped(rows, "data")}
-    heads = [f"{shots_text(shots)}{kind and f': {kind}'}" for shots, kind in columns]
+    if means := averages(rows):
+        groups[AVERAGE] = main_lines(means, columns, reasons)
+    several = len({shots for shots, _ in columns}) > 1
+    heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
     head = ["method", *heads, "parameters", "seconds", "peak MB"]
     notes = [*NOTES, *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1))]
     if len(groups) == 1:
@@ -77,21 +81,48 @@ def main_lines(rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons:
     lines = [] if any(row["zero_shot"] for row in rows) else [zero_shot_line(rows, columns)]
     for points in by_method(rows):
         at = {row["shots"]: row for row in points}
-        cells = [cell_text(at[shots], kind, reasons) for shots, kind in columns]
+        cells = [cell_text(at[shots], kind, reasons) if shots in at else NONE for shots, kind in columns]
         lines.append([label(points[0], rows), *cells, *costs(points)])
     return lines
 
 
+def averages(rows: Sequence[Row]) -> list[Row]:
+    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them."""
+    everywhere = {row["data"] for row in rows}
+    found = []
+    for points in by_method(rows):
+        for some in grouped(points, "shots"):
+            seeds = {tuple(row["seeds"]) for row in some}
+            if len(some) == len(everywhere) > 1 and len(seeds) == 1 and all(row["scores"] for row in some):
+                scores = average_over_data([row["scores"] for row in some])
+                seconds = sum(row["seconds"] for row in some) / len(some)
+                found.append({**some[0], "data": AVERAGE, "scores": scores, "seconds": seconds, "failed": {}})
+    return found  # type: ignore[return-value]
+
+
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
     """Accuracies on every test set of one data set."""
-    names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
+    done = [row for points in by_method(rows) for row in points if row["scores"]]
+    scores = [over_severities(row["scores"]) for row in done]
+    names = list(dict.fromkeys(name for some in scores for name in some))
+    others = [name for name in names[1:] if name not in (NEW, HARMONIC)]
+    if len(others) > 1:
+        names.append(AVERAGE)
+        scores = [{**some, AVERAGE: average_of([some[name] for name in others])} for some in scores]
     lines = [
-        [label(row, rows), str(row["shots"]), *(score_text(row["scores"][name]) for name in names)]
-        for points in by_method(rows)
-        for row in points
-        if row["scores"]
+        [label(row, rows), str(row["shots"]), *(score_text(some[name]) for name in names)]
+        for row, some in zip(done, scores, strict=True)
     ]
-    return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1)
+    notes = [f"average: of {', '.join(others)}"] if len(others) > 1 else []
+    return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1, notes)
+
+
+def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Scores by test set, those of a corruption (`name/severity`) averaged over its severities."""
+    found: dict[str, list[Score]] = {}
+    for name, score in scores.items():
+        found.setdefault(name.partition("/")[0], []).append(score)
+    return {name: average_of(some) if len(some) > 1 else some[0] for name, some in found.items()}
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -100,7 +131,9 @@ def title(rows: Sequence[Row]) -> str:
     over = f"mean and 95 % interval over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {min(seeds)}"
     data = dict.fromkeys(row["data"] for row in rows)
     where = f" on {rows[0]['data']}" if len(data) == 1 else ""
-    return remarked(f"accuracy (%) of {rows[0]['backbone']}{where}, {over}", rows[0]["remark"])
+    shots = {row["shots"] for row in rows}
+    learned = f", {shots_text(*shots)}" if len(shots) == 1 else ""
+    return remarked(f"accuracy (%) of {rows[0]['backbone']}{where}{learned}, {over}", rows[0]["remark"])
 
 
 def kinds(rows: Sequence[Row]) -> list[str]:
@@ -211,6 +244,11 @@ def markdown(rows: Sequence[Row]) -> str:
     """The tables as Markdown, with the picture of the curves, where there are any."""
     picture = ["![accuracy against shots](curves.png)"] if points(rows)[0] else []
     return "\n\n".join([*map(markdown_table, sheets(rows)), *picture]) + "\n"
+
+
+def latex(rows: Sequence[Row]) -> str:
+    """The tables for LaTeX."""
+    return "\n\n".join(map(latex_table, sheets(rows))) + "\n"
 
 
 def csv_text(rows: Sequence[Row]) -> str:

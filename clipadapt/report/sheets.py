@@ -46,6 +46,38 @@ def markdown_table(sheet: Sheet) -> str:
     return "\n\n".join([f"## {sheet.title}", "\n".join(map(_line, lines)), *map(_escaped, sheet.notes)])
 
 
+def latex_table(sheet: Sheet) -> str:
+    """A sheet as a LaTeX table for the package booktabs, with its title and notes."""
+    columns = "".join("l" if number < sheet.words else "r" for number in range(len(sheet.head)))
+    groups = ["\n".join(f"{' & '.join(map(_latex, line))} \\\\" for line in lines) for lines in sheet.groups]
+    notes = [f"% {note}" for note in sheet.notes]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{_latex(sheet.title)}}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            rf"{' & '.join(map(_latex, sheet.head))} \\",
+            r"\midrule",
+            "\n\\midrule\n".join(groups),
+            r"\bottomrule",
+            r"\end{tabular}",
+            *notes,
+            r"\end{table}",
+        ]
+    )
+
+
+def _latex(text: str) -> str:
+    special = {
+        **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "±": r"$\pm$",
+        "*": r"$^*$",
+    }
+    return "".join(special.get(letter, letter) for letter in text)
+
+
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(map(_escaped, cells))} |"
 

@@ -9,11 +9,12 @@ BASE, NEW, HARMONIC = "base", "new", "H"
 
 
 class Score(TypedDict):
-    """An accuracy over seeds, and zero-shot CLIP's on the same images."""
+    """An accuracy over seeds, and zero-shot CLIP's on the same images; `values` has each seed's."""
 
     accuracy: float
     interval: float | None
     zero_shot_accuracy: float
+    values: list[float]
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
@@ -50,9 +51,33 @@ def scores_of(tests: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, S
 
 def score_of(figures: Sequence[Mapping[str, float]]) -> Score:
     """The accuracies of several seeds together."""
-    mean, interval = mean_interval([one["accuracy"] for one in figures])
+    values = [one["accuracy"] for one in figures]
+    mean, interval = mean_interval(values)
     zero_shot, _ = mean_interval([one["zero_shot_accuracy"] for one in figures])
-    return {"accuracy": mean, "interval": interval, "zero_shot_accuracy": zero_shot}
+    return {"accuracy": mean, "interval": interval, "zero_shot_accuracy": zero_shot, "values": values}
+
+
+def average_of(scores: Sequence[Score]) -> Score:
+    """The average over test sets: of each seed's accuracies, then over seeds, which are the same for all."""
+    values = [math.fsum(some) / len(some) for some in zip(*(score["values"] for score in scores), strict=True)]
+    mean, interval = mean_interval(values)
+    zero_shot, _ = mean_interval([score["zero_shot_accuracy"] for score in scores])
+    return {"accuracy": mean, "interval": interval, "zero_shot_accuracy": zero_shot, "values": values}
+
+
+def average_over_data(scores: Sequence[Mapping[str, Score]]) -> dict[str, Score]:
+    """Averages over data sets: of base and new classes with the harmonic mean of both averages, or of first test sets.
+
+    Averages first, then the harmonic mean: as in the papers' tables.
+    """
+    if not all(HARMONIC in one for one in scores):
+        return {"test": average_of([next(iter(one.values())) for one in scores])}
+    base, new = (average_of([one[name] for one in scores]) for name in (BASE, NEW))
+    pairs = [
+        harmonic(*({"accuracy": x, "zero_shot_accuracy": y["zero_shot_accuracy"]} for x, y in ((b, base), (n, new))))
+        for b, n in zip(base["values"], new["values"], strict=True)
+    ]
+    return {BASE: base, NEW: new, HARMONIC: score_of(pairs)}
 
 
 def harmonic(base: Mapping[str, float], new: Mapping[str, float]) -> dict[str, float]:

@@ -65,5 +65,5 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
 def test_what_belongs_to_classes_refuses_a_test_set_of_others_at_once(clip):
     new = replace(split([0, 1], seed=3), class_names=["heart", "arrow"])
     own = partial(Context, n_ctx=2, class_specific=True)
-    with pytest.raises(UserError, match="something for each of the classes circle, square, star, which can't serve"):
+    with pytest.raises(UserError, match="something for each of its classes, which can't serve"):
         prepare(clip, task(tests={"base": split([0, 1, 2]), "new": new}), own)

@@ -77,8 +77,9 @@ def test_base_and_new_classes_have_columns_and_a_mean():
     rows = [row(tests=split), row(data="drawn")]
     assert rows[0]["scores"]["H"]["accuracy"] == pytest.approx(2 * 0.9 * 0.6 / 1.5)
     text = shown(rows)
-    for head in ("4 shots: base", "4 shots: new", "4 shots: H"):
-        assert head in text
+    for head in ("base", "new", "H", "accuracy"):
+        assert f" {head} " in text
+    assert "4 shots" in text
     assert "90.0" in line(text, "│ digits │ Coop") and "72.0" in line(text, "│ digits │ Coop")
     assert text.count("Every test set: accuracy (%) of tiny on digits") == 1 and "30.0" in text
 
@@ -87,6 +88,36 @@ def test_further_test_sets_have_a_table_of_their_own():
     text = shown([row(tests=[{"test": (0.5, 0.4), "sketch": (0.3, 0.2)}])])
     assert text.index("sketch") < text.index("zero-shot *")
     assert "30.0" in text
+
+
+def test_the_average_over_data_takes_base_and_new_first():
+    tests = [{"base": (0.9, 0.8), "new": (0.6, 0.4)}], [{"base": (0.5, 0.4), "new": (0.2, 0.2)}]
+    rows = [row(tests=tests[0]), row(data="drawn", tests=tests[1]), row("other", data="drawn", tests=tests[1])]
+    text = shown(rows)
+    found = line(text, "│ average │ Coop")
+    assert [f"{100 * value:.1f}" in found for value in (0.7, 0.4, 2 * 0.7 * 0.4 / 1.1)] == [True] * 3
+    assert "│ average │ Other" not in text
+    assert "60.0" in line(text, "│ average │ zero-shot *")
+
+
+def test_the_average_has_the_interval_of_the_seeds_averages():
+    rows = [row(), row(data="drawn", tests=[{"test": (0.6, 0.5)}, {"test": (0.5, 0.5)}])]
+    assert "70.0 ± 0.0" in line(shown(rows), "│ average │ Coop")
+
+
+def test_further_test_sets_are_averaged_and_corruptions_over_severities():
+    tests = [{"test": (0.9, 0.4), "noise/1": (0.8, 0.2), "noise/5": (0.4, 0.2), "sketch": (0.3, 0.2)}]
+    text = shown([row(tests=tests)])
+    found = line(text, "│ Coop")
+    assert "noise/" not in text
+    assert [value in found for value in ("90.0", "60.0", "30.0", "45.0")] == [True] * 4
+    assert "average: of noise, sketch" in text
+
+
+def test_latex():
+    text = comparison.latex([row(title="A & B_1"), row(data="drawn")])
+    assert text.count(r"\begin{tabular}{llrrrr}") == 1 and text.count(r"\midrule") == 3
+    assert r"digits & A \& B\_1 & 85.0 $\pm$ 63.5 & 2,048 & 3.2 & 1,234 \\" in text
 
 
 def test_a_remark_stands_everywhere():

@@ -1,0 +1,98 @@
+"""Protocols: grids of runs with a default for every axis, and further test sets for each of their runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from clipadapt.config.check import check_call
+from clipadapt.config.composing import compose, raise_all, read_yaml
+from clipadapt.config.grid import AXES, Cell, axes_of, grid, grid_directory
+from clipadapt.config.targets import locate, trusted
+from clipadapt.config.tree import options
+from clipadapt.config.words import setting
+from clipadapt.errors import nearest
+
+TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
+FURTHER = (TARGETS, CORRUPTIONS, SEVERITIES)
+"""What a protocol lists beside the axes of its grid."""
+CORRUPT = "clipadapt.data.corruptions.corrupted"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A test set that isn't a run's own.
+
+    Attributes:
+        name: in tables.
+        data: settings of the data; the run's own where None. Their first test set is taken.
+        corruption: what makes of that a split of corrupted images; None for the images as they are.
+    """
+
+    name: str
+    data: Mapping[str, Any] | None = None
+    corruption: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A protocol's runs.
+
+    Attributes:
+        protocol: its name.
+        cells: the runs.
+        targets: what each of them is tested on beside its own test sets.
+        directory: where tables and pictures go.
+        config_dir: a folder of a user's own.
+    """
+
+    protocol: str
+    cells: list[Cell]
+    targets: list[Target]
+    directory: Path
+    config_dir: str | None = None
+
+
+def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = None) -> Study:
+    """The runs of a protocol.
+
+    Args:
+        protocol: its name: conf/recipe/<name>.yaml has its axes, its targets, and settings of all runs.
+        words: of the command line, which go before the YAML's: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
+            `targets=[…]`, `corruptions=[…]`, `severities=[…]`, and further settings of all runs.
+        config_dir: a folder of a user's own.
+
+    Raises:
+        UserError: listing everything that is wrong with any of the runs.
+    """
+    usual = read_yaml(options("recipe", config_dir)[protocol])
+    given, overrides = axes_of(words, config_dir, (*AXES, *FURTHER))
+    lists = {key: given.get(key, usual.get(key, [])) for key in (*AXES, *FURTHER)}
+    targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
+    cells = grid({axis: lists[axis] for axis in AXES}, [*usual.get("settings", []), *overrides], config_dir)
+    directory = grid_directory(cells, protocol, [target.name for target in targets])
+    return Study(protocol, cells, targets, directory, config_dir)
+
+
+def other_data(names: Sequence[str], config_dir: str | None) -> list[Target]:
+    """Data sets to test on, by name.
+
+    Raises:
+        UserError: unknown ones.
+    """
+    known = options("data", config_dir)
+    raise_all(f"there is no data '{name}': {nearest(str(name), known)}" for name in names if str(name) not in known)
+    return [Target(name, data=compose([setting("data", name)], config_dir)["data"]) for name in names]
+
+
+def corrupted(names: Sequence[str], severities: Sequence[int]) -> list[Target]:
+    """Every corruption at every severity.
+
+    Raises:
+        UserError: unknown ones.
+    """
+    function = locate(CORRUPT, trusted([]))
+    found = [{"name": name, "severity": severity} for name, severity in product(names, severities)]
+    raise_all(text for given in found for text in check_call("corruption", given, function, ("split",)))
+    return [Target(f"{one['name']}/{one['severity']}", corruption={"_target_": CORRUPT, **one}) for one in found]

@@ -1,0 +1,111 @@
+"""A finished run, measured again: on its own test sets, on other data, on corrupted images."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clipadapt import config as configuration
+from clipadapt.classifier import Classifier
+from clipadapt.config import Target, file_name
+from clipadapt.console import first_process
+from clipadapt.data import Task, check
+from clipadapt.data.few_shot import ALL
+from clipadapt.engine.keeping import check_cache
+from clipadapt.engine.measure import measure
+from clipadapt.engine.run import DTYPES, Run, accelerator_for
+from clipadapt.engine.run_directory import write
+from clipadapt.errors import UserError
+from clipadapt.methods import test_time_of
+from clipadapt.report import progress as bars
+from clipadapt.runs import learned_classifier, read_result, settings_of, task_of
+
+ELSEWHERE = "elsewhere"
+
+
+class FinishedRun:
+    """A finished run, loaded when it is first needed.
+
+    Args:
+        directory: of the run.
+        config_dir: a folder of the user's own with the adaptation's module.
+
+    Raises:
+        UserError: no finished run is there, or (once it is loaded) what it was learned on isn't.
+    """
+
+    def __init__(self, directory: str | Path, config_dir: str | Path | None = None) -> None:
+        self.directory = Path(directory)
+        self.config_dir = config_dir
+        self.config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
+        here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
+        self.settings = settings_of({**self.config, "engine": {**self.config["engine"], **here}})
+
+    @cached_property
+    def _learned(self) -> tuple[Any, Classifier, Any]:
+        """The processes, the classifier, and what adapts at test time."""
+        check_cache(self.settings)
+        accelerator = accelerator_for(self.settings, test_time_of(self.config))
+        classifier, test_time = learned_classifier(
+            self.directory,
+            str(accelerator.device),
+            DTYPES[self.settings.precision],
+            self.config_dir,
+            self.settings.memory,
+            accelerator.num_processes,
+        )
+        return accelerator, classifier, test_time
+
+    def task(self, data: Mapping[str, Any] | None = None) -> Task:
+        """The run's task, or that of other data with all their classes; its images are looked at.
+
+        Raises:
+            UserError: nothing to test on, or images that can't be used.
+        """
+        task = task_of(self.config if data is None else {**self.config, "data": data, "classes": ALL})
+        if not task.tests:
+            raise UserError(
+                f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "
+                "it, or name other data with data=…"
+            )
+        check(task)
+        return task
+
+    def measure(self, task: Task, console: Console) -> dict[str, Any]:
+        """Figures on a task's test sets, as in a run's `metrics`; its class names take the place of the run's.
+
+        Raises:
+            UserError: what was learned belongs to classes that aren't the task's, or a method that adapts along a
+                stream, in several processes.
+        """
+        accelerator, classifier, test_time = self._learned
+        if task.class_names != classifier.class_names:
+            classifier = classifier.for_classes(task.class_names)
+        run = Run.of(classifier, task, accelerator, self.settings, partial(bars.images, console), test_time)
+        return measure(run) | {"remark": self.settings.remark}
+
+    def elsewhere(self, target: Target, console: Console) -> dict[str, dict[str, float]]:
+        """Figures on a target, by its name; measured once, then read from the run's directory.
+
+        Raises:
+            UserError: as of `task` and `measure`.
+        """
+        asked = configuration.identity(asdict(target))
+        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+        path = self.directory / ELSEWHERE / f"{file_name(target.name)}-{digest}.json"
+        if path.is_file():
+            return json.loads(path.read_text())["tests"]
+        task = self.task(target.data)
+        test = next(iter(task.tests.values()))
+        if target.corruption is not None:
+            test = configuration.build(target.corruption, test)
+        found = self.measure(replace(task, tests={target.name: test}), console)["tests"]
+        if first_process():
+            path.parent.mkdir(exist_ok=True)
+            write(path, json.dumps({"target": asked, "tests": found}, indent=2) + "\n")
+        return found

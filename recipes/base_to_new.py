@@ -1,0 +1,22 @@
+"""The base-to-new protocol: learn half of the classes, test on both halves."""
+
+from clipadapt.config import Study, protocol
+
+
+@protocol("base_to_new")
+def main(study: Study) -> None:
+    """Learn the first half of the classes, test on them and on the other half, whose names alone are known.
+
+    python recipes/base_to_new.py                                   CoOp, CoCoOp and KgCoOp on digits and drawings
+    python recipes/base_to_new.py methods=[promptsrc,maple] data=[oxford_pets] backbone=ViT-B-16
+
+    H is the harmonic mean of both accuracies (Zhou et al., CVPR 2022, section 4.1).
+    """
+    from clipadapt.console import make_console
+    from clipadapt.grid import run_study
+
+    run_study(study, make_console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The corruption protocol: eight corruptions of the test images, at five severities."""
+
+from clipadapt.config import Study, protocol
+
+
+@protocol("corruptions")
+def main(study: Study) -> None:
+    """Learn from clean images, and test on corrupted ones; the table has the mean over severities.
+
+    python recipes/corruptions.py                                   three methods on handwritten digits
+    python recipes/corruptions.py corruptions=[gaussian_noise] severities=[5] methods=[coop]
+
+    Corruptions and severities are ImageNet-C's (Hendrycks & Dietterich, ICLR 2019).
+    """
+    from clipadapt.console import make_console
+    from clipadapt.grid import run_study
+
+    run_study(study, make_console())
+
+
+if __name__ == "__main__":
+    main()

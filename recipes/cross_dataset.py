@@ -1,0 +1,22 @@
+"""The cross-data-set protocol: learn one data set, test on others."""
+
+from clipadapt.config import Study, protocol
+
+
+@protocol("cross_dataset")
+def main(study: Study) -> None:
+    """Learn one data set, and classify the images of others with what was learned and their class names.
+
+    python recipes/cross_dataset.py                                 from drawn shapes to glyphs, pairs and digits
+    python recipes/cross_dataset.py data=[imagenet] targets=[caltech101,dtd] backbone=ViT-B-16
+
+    The papers learn all classes of ImageNet from 16 images each (Zhou et al., CVPR 2022, section 4.2).
+    """
+    from clipadapt.console import make_console
+    from clipadapt.grid import run_study
+
+    run_study(study, make_console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The domain-shift protocol: learn one data set, test on shifted versions of it."""
+
+from clipadapt.config import Study, protocol
+
+
+@protocol("domain_shift")
+def main(study: Study) -> None:
+    """Learn one data set, and test on images of the same classes that look otherwise.
+
+    python recipes/domain_shift.py                                  drawn shapes, and their five other styles
+    python recipes/domain_shift.py data=[imagenet] targets=[imagenet_v2,imagenet_sketch] backbone=ViT-B-16
+
+    The papers' name for it is domain generalisation (Zhou et al., CVPR 2022, section 4.3).
+    """
+    from clipadapt.console import make_console
+    from clipadapt.grid import run_study
+
+    run_study(study, make_console())
+
+
+if __name__ == "__main__":
+    main()

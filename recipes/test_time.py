@@ -1,0 +1,20 @@
+"""The test-time protocol: methods that adapt to test images, on image sets and corruptions."""
+
+from clipadapt.config import Study, protocol
+
+
+@protocol("test_time")
+def main(study: Study) -> None:
+    """Adapt to each test image, or along a stream of them, without a label; on clean, shifted and corrupted images.
+
+    python recipes/test_time.py                                     five methods against zero-shot on drawings
+    python recipes/test_time.py methods=[tpt,tda] data=[imagenet_a] corruptions=[] backbone=ViT-B-16
+    """
+    from clipadapt.console import make_console
+    from clipadapt.grid import run_study
+
+    run_study(study, make_console())
+
+
+if __name__ == "__main__":
+    main()
