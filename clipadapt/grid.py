@@ -1,8 +1,6 @@
 """Methods against each other: the runs of a grid, one after another, and what they say together."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,14 @@ from clipadapt.backbone.clip import CLIP
 from clipadapt.config import Cell, Study, Target
 from clipadapt.console import first_process
 from clipadapt.data.tasks import Task, check
-from clipadapt.engine.run_directory import RunDirectory, write
+from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.findings import Outcome, rows_of, save
 from clipadapt.finished import FinishedRun
-from clipadapt.report import comparison, results
+from clipadapt.report import comparison
 from clipadapt.report.comparison import Row
-from clipadapt.report.curves import few_shot_curves
-from clipadapt.report.statistics import scores_of
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
-from clipadapt.runs import settings_of, task_of
+from clipadapt.runs import task_of
 
 UNTESTED = "these data have no test set to compare on"
 
@@ -65,23 +62,6 @@ def compare(
         if value is not None
     }
     return run(configuration.grid(axes, overrides, config_dir), console or Console(quiet=True))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a run: its metrics, or why there are none.
-
-    Attributes:
-        cell: the run.
-        metrics: as of a run; empty where it failed.
-        failure: the reason.
-        zero_shot: whether nothing was learned, neither before the test images nor along them.
-    """
-
-    cell: Cell
-    metrics: dict[str, Any] = field(default_factory=dict)
-    failure: str | None = None
-    zero_shot: bool = False
 
 
 class Shared:
@@ -156,8 +136,7 @@ def run(
     rows = [*rows_of(outcomes)]
     comparison.show(console, rows)
     if first_process():
-        save(rows, folder)
-        write(folder / "results.csv", results.csv_text(measured(outcomes)))
+        save(rows, outcomes, folder)
     console.print(Text(f"Saved in {folder}"), soft_wrap=True)
     return rows
 
@@ -192,59 +171,3 @@ def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]], tar
     if not result.metrics["tests"]:
         return Outcome(cell, failure=UNTESTED)
     return Outcome(cell, result.metrics, zero_shot=not result.tensors and cell.config["method"]["test_time"] is None)
-
-
-def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-    """The outcomes gathered over seeds."""
-    found: dict[tuple[str, str, int], list[Outcome]] = {}
-    for one in outcomes:
-        found.setdefault((one.cell.data, one.cell.method, one.cell.shots), []).append(one)
-    yield from map(row_of, found.values())
-
-
-def row_of(outcomes: Sequence[Outcome]) -> Row:
-    """What the seeds of a method say together."""
-    cell, done = outcomes[0].cell, [one for one in outcomes if one.failure is None]
-    failed: dict[str, list[int]] = {}
-    for one in outcomes:
-        if one.failure is not None:
-            failed.setdefault(one.failure, []).append(one.cell.seed)
-    return {
-        "backbone": cell.config["backbone"]["name"],
-        "data": cell.data,
-        "method": cell.method,
-        "title": cell.config["method"]["title"] or cell.method,
-        "shots": cell.shots,
-        "seeds": [one.cell.seed for one in done],
-        "zero_shot": bool(done) and all(one.zero_shot for one in done),
-        "scores": scores_of([one.metrics["tests"] for one in done]),
-        "parameters": max((one.metrics["parameters"] for one in done), default=0),
-        "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
-        "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
-        "remark": settings_of(cell.config).remark,
-        "failed": failed,
-        "runs": [one.cell.directory.as_posix() for one in done],
-    }
-
-
-def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
-    """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
-    for one in outcomes:
-        cell, config = one.cell, one.cell.config
-        run = {"backbone": config["backbone"]["name"], "data": cell.data, "method": cell.method, "shots": cell.shots}
-        run |= {"seed": cell.seed, "classes": config["classes"], "run": cell.directory.as_posix()}
-        for test, figures in one.metrics.get("tests", {}).items():
-            found = {**one.metrics, **run, "test_set": test, **figures}
-            yield {key: found[key] for key in results.COLUMNS}
-
-
-def save(rows: Sequence[Row], folder: Path) -> None:
-    """Write the tables as Markdown, the rows as CSV and JSON, and draw the curves, if any run has a result."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "comparison.md", comparison.markdown(rows))
-    write(folder / "comparison.tex", comparison.latex(rows))
-    write(folder / "rows.csv", comparison.csv_text(rows))
-    write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
-    points, zero_shot = comparison.points(rows)
-    if points:
-        few_shot_curves(points, zero_shot, folder / "curves.png", rows[0]["remark"])

@@ -1,5 +1,6 @@
 """One run from composed settings to its directory, and back from the directory to what it learned."""
 
+import json
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -31,6 +32,9 @@ from clipadapt.methods import adaptation_maker, beside_the_optimiser, methods_fo
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
+
+PREDICTIONS = "predictions.json"
+"""In a run directory: labels of the first test set, and what zero-shot and adapted predict, image by image."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,10 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         "remark": settings.remark,
     }
     tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
-    result = Result(metrics, progress.history, config, _record(prepared, plan, objective), tensors, adaptation.export())
+    files = adaptation.export()
+    if predictions := metrics.pop("predictions", None):
+        files |= {PREDICTIONS: json.dumps(predictions).encode()}
+    result = Result(metrics, progress.history, config, _record(prepared, plan, objective), tensors, files)
     if target is not None and first_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()

@@ -51,6 +51,7 @@ class Evaluation:
         per_class: accuracy within each class, NaN for a class without test images; C.
         confusion: number of images by true (row) and predicted class, C x C.
         images: their number.
+        predicted: the most probable class of each of this process's images, in their order.
     """
 
     accuracy: float
@@ -58,6 +59,7 @@ class Evaluation:
     per_class: list[float]
     confusion: list[list[int]]
     images: int
+    predicted: list[int]
 
 
 def evaluate(
@@ -81,8 +83,11 @@ def evaluate(
     ).to(device)
     nothing = torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
     metrics.update(*nothing)  # a process without images has something to add, too
+    predicted: list[Tensor] = []
     for x, labels in batches:
-        metrics.update(predict(x).float().softmax(dim=-1), labels)
+        probabilities = predict(x).float().softmax(dim=-1)
+        metrics.update(probabilities, labels)
+        predicted.append(probabilities.argmax(dim=-1))
     values = metrics.compute()
     confusion = values["confusion"].long()
     counts = confusion.sum(dim=1)
@@ -92,4 +97,5 @@ def evaluate(
         per_class=(confusion.diagonal() / counts).tolist(),
         confusion=confusion.tolist(),
         images=int(counts.sum()),
+        predicted=torch.cat(predicted).tolist() if predicted else [],
     )

@@ -132,7 +132,7 @@ class Keeping:
 
         The first view is the centre crop, the others are random.
         """
-        own = self._share(split)
+        own = self.share(split)
         labels = torch.tensor(split.labels, device=self.accelerator.device)
         plain, random = _views(classifier, split, False), _views(classifier, split, True)
         with self.watch(views * len(own)) as advance:
@@ -147,7 +147,7 @@ class Keeping:
 
     def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations and labels of this process's share of a test set, in micro-batches."""
-        items = [(i, 0) for i in self._share(split)]
+        items = [(i, 0) for i in self.share(split)]
         labels = torch.tensor(split.labels, device=self.accelerator.device)
         views = _views(classifier, split, random=False)
         with self.watch(len(items)) as advance:
@@ -155,8 +155,8 @@ class Keeping:
             for batch, activations in zip(in_batches(items), values, strict=True):
                 yield activations, labels[[index for index, _ in batch]]
 
-    def _share(self, split: Split) -> list[int]:
-        """Images of a test set that this process looks at."""
+    def share(self, split: Split) -> list[int]:
+        """Images of a test set that this process looks at, in its order."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
 

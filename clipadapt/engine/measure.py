@@ -16,7 +16,8 @@ def measure(run: Run) -> dict[str, Any]:
 
     Returns:
         `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
-        the same by test set; accuracies `per_class` and `zero_shot_per_class`; the `confusion` of the first test set.
+        the same by test set; of the first one, accuracies `per_class` and `zero_shot_per_class`, the `confusion`, and
+        `predictions`: its `labels` and what is predicted, `zero_shot` and `adapted`, image by image.
         Without a test set, `tests` alone, which is empty.
     """
     if not run.task.tests:
@@ -33,6 +34,11 @@ def measure(run: Run) -> dict[str, Any]:
         "per_class": by_class(run.task.class_names, after),
         "zero_shot_per_class": by_class(run.task.class_names, before),
         "confusion": after.confusion,
+        "predictions": {
+            "labels": run.task.tests[first].labels,
+            "zero_shot": before.predicted,
+            "adapted": after.predicted,
+        },
     }
 
 

@@ -1,11 +1,12 @@
 """One run: zero-shot, fit, evaluation. Knows no concrete adaptation or objective."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
@@ -315,17 +316,31 @@ class Run:
             return evaluate(predict, batches, len(classifier.class_names), self.accelerator.device)
 
     def compare(self, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
-        """Measure zero-shot and adapted on a test set of their classes; features that serve both are computed once."""
+        """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
+        before, after, order = self._compared(zero_shot, adapted, split)
+        own = self.keeping.share(split)
+        return self._in_order(before, own), self._in_order(after, [order[place] for place in own])
+
+    def _in_order(self, found: Evaluation, images: list[int]) -> Evaluation:
+        """An evaluation with the predictions of all processes, of which this one had some of the images."""
+        pairs = gather_object([*zip(images, found.predicted, strict=True)])
+        return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
+
+    def _compared(
+        self, zero_shot: Classifier, adapted: Classifier, split: Split
+    ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
+        """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
+        order: Sequence[int] = range(len(split))
         batches = list(self.keeping.test_batches(zero_shot, split))
         before = self.evaluate(zero_shot, batches)
         if self.test_time is not None:
             self.test_time.reset()
-            split = shuffled(split, self.task.seed) if self.test_time.stream else split
-            views = self.keeping.test_views(adapted, split, self.test_time.views, self.test_time.images)
-            return before, self.evaluate(adapted, views, self.test_time)
+            order = shuffled(len(split), self.task.seed) if self.test_time.stream else order
+            views = self.keeping.test_views(adapted, split.select(order), self.test_time.views, self.test_time.images)
+            return before, self.evaluate(adapted, views, self.test_time), order
         if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
-            return before, self.evaluate(adapted, batches)
-        return before, self.evaluate(adapted, self.keeping.test_batches(adapted, split))
+            return before, self.evaluate(adapted, batches), order
+        return before, self.evaluate(adapted, self.keeping.test_batches(adapted, split)), order
 
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
@@ -337,7 +352,8 @@ def texts_at_once(adaptation: Adaptation, test_time: AtTestTime | None) -> int:
     return test_time.images if test_time is not None and adaptation.per_image else 1
 
 
-def shuffled(split: Split, seed: int) -> Split:
-    """A split's images in an order drawn by seed: a stream's must not come class by class."""
+def shuffled(count: int, seed: int) -> list[int]:
+    """An order of images drawn by seed: a stream's must not come class by class."""
     generator = torch.Generator().manual_seed(seed)
-    return split.select(torch.randperm(len(split), generator=generator).tolist())
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order

@@ -61,7 +61,7 @@ def confusion(found, labels):
 def test_a_loaded_run_adapts_as_the_run_did(runs, task, method):
     directory, result = runs(method)
     predictor, test = clipadapt.load(directory, device="cpu"), task.tests["test"]
-    test = shuffled(test, task.seed) if predictor.test_time.stream else test
+    test = test.select(shuffled(len(test), task.seed)) if predictor.test_time.stream else test
     assert confusion(predictor.predict_proba(test.images.items), test.labels) == result.metrics["confusion"]
     assert evaluate_run(directory)["confusion"] == result.metrics["confusion"]
 

@@ -1,0 +1,147 @@
+"""What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clipadapt.config import Cell
+from clipadapt.engine.run_directory import RunDirectory, write
+from clipadapt.errors import UserError
+from clipadapt.report import comparison, results
+from clipadapt.report.comparison import Row
+from clipadapt.report.curves import few_shot_curves
+from clipadapt.report.page import Gains, Page
+from clipadapt.report.statistics import scores_of
+from clipadapt.report.tables import shots_text
+from clipadapt.runs import PREDICTIONS, settings_of, task_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run: its metrics, or why there are none.
+
+    Attributes:
+        cell: the run.
+        metrics: as of a run; empty where it failed.
+        failure: the reason.
+        zero_shot: whether nothing was learned, neither before the test images nor along them.
+    """
+
+    cell: Cell
+    metrics: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    zero_shot: bool = False
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
+    """The outcomes gathered over seeds."""
+    found: dict[tuple[str, str, int], list[Outcome]] = {}
+    for one in outcomes:
+        found.setdefault((one.cell.data, one.cell.method, one.cell.shots), []).append(one)
+    yield from map(row_of, found.values())
+
+
+def row_of(outcomes: Sequence[Outcome]) -> Row:
+    """What the seeds of a method say together."""
+    cell, done = outcomes[0].cell, [one for one in outcomes if one.failure is None]
+    failed: dict[str, list[int]] = {}
+    for one in outcomes:
+        if one.failure is not None:
+            failed.setdefault(one.failure, []).append(one.cell.seed)
+    return {
+        "backbone": cell.config["backbone"]["name"],
+        "data": cell.data,
+        "method": cell.method,
+        "title": cell.config["method"]["title"] or cell.method,
+        "shots": cell.shots,
+        "seeds": [one.cell.seed for one in done],
+        "zero_shot": bool(done) and all(one.zero_shot for one in done),
+        "scores": scores_of([one.metrics["tests"] for one in done]),
+        "parameters": max((one.metrics["parameters"] for one in done), default=0),
+        "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
+        "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
+        "remark": settings_of(cell.config).remark,
+        "failed": failed,
+        "runs": [one.cell.directory.as_posix() for one in done],
+    }
+
+
+def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
+    for one in outcomes:
+        cell, config = one.cell, one.cell.config
+        run = {"backbone": config["backbone"]["name"], "data": cell.data, "method": cell.method, "shots": cell.shots}
+        run |= {"seed": cell.seed, "classes": config["classes"], "run": cell.directory.as_posix()}
+        for test, figures in one.metrics.get("tests", {}).items():
+            found = {**one.metrics, **run, "test_set": test, **figures}
+            yield {key: found[key] for key in results.COLUMNS}
+
+
+def page_of(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> Page:
+    """The page about a grid, whose tables and curves are in a folder."""
+    curves = folder / "curves.png"
+    title = "Methods against each other" if folder.parent.name == "compare" else folder.parent.name.replace("_", " ")
+    remarks = [*dict.fromkeys(row["remark"] for row in rows if row["remark"])]
+    lead = [
+        f"{len({row['method'] for row in rows})} methods on {', '.join(dict.fromkeys(row['data'] for row in rows))}."
+    ]
+    return Page(
+        title=title.capitalize(),
+        lead=[*lead, *remarks],
+        sheets=comparison.sheets(rows),
+        curves=curves if curves.is_file() else None,
+        gains=[*gains_of(outcomes)],
+    )
+
+
+def gains_of(outcomes: Sequence[Outcome]) -> Iterator[Gains]:
+    """Of each method on each data set, the run with most shots and the first seed against zero-shot."""
+    found: dict[tuple[str, str], Outcome] = {}
+    for one in outcomes:
+        known = found.get((one.cell.data, one.cell.method))
+        if not one.zero_shot and one.failure is None and (known is None or one.cell.shots > known.cell.shots):
+            found[one.cell.data, one.cell.method] = one
+    for one in found.values():
+        path = one.cell.directory / PREDICTIONS
+        if path.is_file():  # runs of earlier versions have none
+            yield gains(one, json.loads(path.read_text()))
+
+
+def gains(one: Outcome, predictions: dict[str, list[int]]) -> Gains:
+    """A run against zero-shot, with its test images where they can be had."""
+    images = unread = None
+    try:
+        test = next(iter(task_of(one.cell.config).tests.values()))
+        images = test.images
+    except UserError as error:
+        unread = f"the images can't be shown: {error}"
+    return Gains(
+        title=f"{one.cell.config['method']['title'] or one.cell.method} on {one.cell.data}, "
+        f"{shots_text(one.cell.shots)}, seed {one.cell.seed}",
+        class_names=RunDirectory(one.cell.directory).record()["class_names"],
+        labels=predictions["labels"],
+        before=predictions["zero_shot"],
+        after=predictions["adapted"],
+        images=images,
+        unread=unread,
+    )
+
+
+def save(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write what a grid says to a folder.
+
+    comparison.md and .tex have the tables, rows.csv and .json what they are made of, results.csv a row for each run and
+    test set, curves.png accuracy against shots, report.html all of it with the images whose answers changed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "comparison.md", comparison.markdown(rows))
+    write(folder / "comparison.tex", comparison.latex(rows))
+    write(folder / "rows.csv", comparison.csv_text(rows))
+    write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
+    points, zero_shot = comparison.points(rows)
+    if points:
+        few_shot_curves(points, zero_shot, folder / "curves.png", rows[0]["remark"])
+    write(folder / "results.csv", results.csv_text(measured(outcomes)))
+    write(folder / "report.html", page_of(rows, outcomes, folder).html())
