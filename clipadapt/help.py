@@ -13,6 +13,7 @@ COMMANDS = {
 GROUPS = {
     "backbone": "the frozen CLIP",
     "data": "the images and their classes",
+    "templates": "sentences around the class names in place of the data's: +templates=imagenet_80",
     "method": "what is learned",
     "adaptation": "parts to add: +adaptation@method.also.pixels=padding",
     "test_time": "what adapts to each test image: +test_time@method.test_time=mta",

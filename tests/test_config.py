@@ -111,6 +111,7 @@ def test_every_file_composes(name):
     place |= {"recipe": "+recipe", "optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
     needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
+    place["templates"] = "+templates"
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":

@@ -18,6 +18,7 @@ WITHOUT_EFFECT = (
     "recipe",
     "allowed_targets",
     "config_dir",
+    "data.home",
     "engine.cpu",
     "engine.workers",
     "engine.memory",
@@ -29,7 +30,8 @@ WITHOUT_EFFECT = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""
+"""Keys that don't change a run's numbers: where it goes, where its data is, notes beside it, who may be named, what
+computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
@@ -65,7 +67,11 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
     }
     digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:8]
     also = [name for name in config["method"]["also"] if name not in usual["method"]["also"]]
-    parts = [data_name(config["data"]), config["backbone"]["name"], "+".join([config["method"]["name"], *also])]
+    parts = [
+        data_name(config["data"], config["config_dir"]),
+        config["backbone"]["name"],
+        "+".join([config["method"]["name"], *also]),
+    ]
     last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
     return Path(config["output"], *map(file_name, parts), last)
 
@@ -75,19 +81,25 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip(".-")
 
 
-def data_name(data: Mapping[str, Any]) -> str:
-    """The source's name, and which of its tasks or folders."""
+def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
+    """The name of the data where a YAML goes by it; or else the source's, and which of its tasks or folders."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
-        return f"{source}-{data['name']}"
+        return data["name"] if data["name"] in of_source(data, config_dir) else f"{source}-{data['name']}"
     return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
+
+
+def of_source(data: Mapping[str, Any], config_dir: str | None) -> list[str]:
+    """The names in conf/data that have a source's `_target_`, the one that is its `name` first."""
+    found = options("data", config_dir).items()
+    names = [name for name, path in found if read_yaml(path).get("_target_") == data["_target_"]]
+    return sorted(names, key=lambda name: name != data.get("name"))
 
 
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of a run's data, backbone and method, as far as they have YAML of their own."""
     folder = config["config_dir"]
-    sources = {name: read_yaml(path).get("_target_") for name, path in options("data", folder).items()}
-    chosen = [f"data={name}" for name, target in sources.items() if target == config["data"]["_target_"]][:1]
+    chosen = [f"data={name}" for name in of_source(config["data"], folder)[:1]]
     for group in ("backbone", "method"):
         name = config[group]["name"]
         if name in options(group, folder):
