@@ -217,7 +217,12 @@ def evaluate_run(
         settings.memory,
         accelerator.num_processes,
     )
-    task = task_of(config if data is None else {**config, "data": data, "classes": ALL})
+    other = (
+        {"data": configuration.at_home({**config, "config_dir": config_dir})}
+        if data is None
+        else {"data": data, "classes": ALL}
+    )
+    task = task_of({**config, **other})
     if not task.tests:
         raise UserError(
             f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into it, "

@@ -60,6 +60,12 @@ def test_what_was_learned_on_imagenet_is_measured_on_a_variant(tmp_path, capsys)
     assert metrics["images"] == 6 and len(metrics["per_class"]) == 3
 
 
+def test_a_run_from_another_machine_finds_the_data_sets_here(tmp_path, home, monkeypatch):
+    directory = run(tmp_path / "runs", "data=imagenet_a", "method=zero_shot")
+    monkeypatch.setenv("CLIPADAPT_DATA", str(home.rename(tmp_path / "moved")))
+    assert api.evaluate_run(directory)["images"] == 6
+
+
 def test_probabilities_of_classes_of_one_name_are_told_apart(tmp_path, home, capsys):
     directory = run(tmp_path / "runs", "data=imagenet", "method=zero_shot")
     capsys.readouterr()

@@ -6,7 +6,7 @@ Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
-from clipadapt.config.directory import identity, run_directory
+from clipadapt.config.directory import at_home, identity, run_directory
 from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
 from clipadapt.config.launching import launch, recipe
 from clipadapt.config.tree import conf_dir, options, own_modules
@@ -14,6 +14,7 @@ from clipadapt.config.words import setting
 
 __all__ = [
     "Cell",
+    "at_home",
     "axes_of",
     "build",
     "check",

@@ -85,21 +85,33 @@ def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
     """The name of the data where a YAML goes by it; or else the source's, and which of its tasks or folders."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
-        return data["name"] if data["name"] in of_source(data, config_dir) else f"{source}-{data['name']}"
+        return data["name"] if has_yaml(data["name"], data, config_dir) else f"{source}-{data['name']}"
     return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
 
 
-def of_source(data: Mapping[str, Any], config_dir: str | None) -> list[str]:
-    """The names in conf/data that have a source's `_target_`, the one that is its `name` first."""
-    found = options("data", config_dir).items()
-    names = [name for name, path in found if read_yaml(path).get("_target_") == data["_target_"]]
-    return sorted(names, key=lambda name: name != data.get("name"))
+def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool:
+    """Whether a name in conf/data is one of the source of some data."""
+    path = options("data", config_dir).get(name)
+    return path is not None and read_yaml(path).get("_target_") == data["_target_"]
+
+
+def at_home(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings below `data`; where the home of its data sets isn't here, with the home that is in use here."""
+    data = dict(config["data"])
+    if isinstance(data.get("home"), str) and not Path(data["home"]).expanduser().is_dir():
+        data["home"] = reference(config)["data"].get("home", data["home"])
+    return data
 
 
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a run's data, backbone and method, as far as they have YAML of their own."""
-    folder = config["config_dir"]
-    chosen = [f"data={name}" for name in of_source(config["data"], folder)[:1]]
+    """The defaults of a run's data, backbone and method, as far as they have YAML of their own.
+
+    Of several YAML files for one source, the data's is the one that goes by its `name`, or else the first.
+    """
+    folder, data = config["config_dir"], config["data"]
+    names = [data.get("name"), *options("data", folder)]
+    own = next((name for name in names if has_yaml(name, data, folder)), None)
+    chosen = [] if own is None else [f"data={own}"]
     for group in ("backbone", "method"):
         name = config[group]["name"]
         if name in options(group, folder):
