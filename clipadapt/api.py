@@ -54,7 +54,7 @@ def load_task(
     """A few-shot task.
 
     Args:
-        source: "digits", "drawn", "folder", "unlabelled", or one of `config_dir`.
+        source: a name in conf/data ("digits", "drawn", "folder", "unlabelled", "oxford_pets" …) or in `config_dir`.
         shots: images a class to learn from.
         seed: draws them.
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".

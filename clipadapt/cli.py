@@ -137,9 +137,10 @@ def predict(words: Words) -> None:
         raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")
     paths = image_paths(found.get("images", ""))
     from clipadapt import api
+    from clipadapt.data.tasks import told_apart
 
     classifier = api.load(directory, config_dir=words.options.get("--config-dir"))
-    show(form, paths, classifier.class_names, classifier.predict_proba(paths).numpy())
+    show(form, paths, told_apart(classifier.class_names), classifier.predict_proba(paths).numpy())
 
 
 def image_paths(given: str) -> list[str]:

@@ -67,7 +67,8 @@ class FinishedRun:
         Raises:
             UserError: nothing to test on, or images that can't be used.
         """
-        task = task_of(self.config if data is None else {**self.config, "data": data, "classes": ALL})
+        own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
+        task = task_of({**self.config, **(own if data is None else {"data": data, "classes": ALL})})
         if not task.tests:
             raise UserError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "

@@ -13,6 +13,7 @@ COMMANDS = {
 GROUPS = {
     "backbone": "the frozen CLIP",
     "data": "the images and their classes",
+    "templates": "sentences around the class names in place of the data's: +templates=imagenet_80",
     "method": "what is learned",
     "adaptation": "parts to add: +adaptation@method.also.pixels=padding",
     "test_time": "what adapts to each test image: +test_time@method.test_time=mta",
@@ -89,6 +90,7 @@ clipadapt evaluate run=DIR [data=NAME data.key=value …]
 Examples
   clipadapt evaluate run=outputs/digits/tiny/coop/shots16-seed1
   clipadapt evaluate run=runs/mine data=folder data.root=more_images
+  clipadapt evaluate run=outputs/imagenet/ViT-B-16/coop/shots16-seed1 data=imagenet_a
   clipadapt evaluate run=runs/own --config-dir mine     a run with an adaptation of your own
 
 Choices

@@ -20,6 +20,7 @@ from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
 from clipadapt.data import Task, make_task
+from clipadapt.data.tasks import told_apart
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.measure import measure
@@ -67,7 +68,8 @@ class Result:
         """
         target = RunDirectory(directory)
         target.open(self.config, configuration.identity)
-        summary.pictures(self.metrics, self.history, self.record["class_names"], target.path / "pictures")
+        names = told_apart(self.record["class_names"])
+        summary.pictures(self.metrics, self.history, names, target.path / "pictures")
         target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
         return target.path
 

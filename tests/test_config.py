@@ -112,6 +112,7 @@ def test_every_file_composes(name):
     place |= {"optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
     needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
+    place["templates"] = "+templates"
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":
@@ -297,6 +298,10 @@ def test_values_are_not_bent_into_shape(value, annotation, fits):
             ["backbone=open_clip", "backbone.name=hf-hub:a/b", "backbone.pretrained=null"],
             "outputs/digits/hf-hub-a-b/coop/",
         ),
+        (["data=oxford_pets", "data.home=/large"], "outputs/oxford_pets/tiny/coop/shots16-seed1"),
+        (["data=imagenet_r"], "outputs/imagenet_r/tiny/coop/shots16-seed1"),
+        (["data=dtd", "data.name=weaves"], "outputs/split_file-weaves/tiny/coop/shots16-seed1-"),
+        (["data=imagenet", "+templates=imagenet_7"], "outputs/imagenet/tiny/coop/shots16-seed1-"),
         (["data=folder", "data.root=some/pets"], "outputs/folder-pets/tiny/coop/shots16-seed1-"),
         (["+adaptation@method.also.pixels=padding"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
         (["method=visual_prompting"], "outputs/digits/tiny/visual_prompting/shots16-seed1"),

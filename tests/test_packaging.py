@@ -57,6 +57,7 @@ def test_a_wheel_has_all_it_needs_and_runs_from_elsewhere(tmp_path):
         path.relative_to(installed / "clipadapt" / "conf") for path in (installed / "clipadapt/conf").rglob("*.yaml")
     }
     assert shipped == {path.relative_to(ROOT / "conf") for path in (ROOT / "conf").rglob("*.yaml")}
+    assert (installed / "clipadapt/data/names/imagenet.yaml").is_file()
     assert (installed / "clipadapt/backbone/tiny/model.safetensors").stat().st_size < 10e6
     folder = tmp_path / "elsewhere"
     folder.mkdir()

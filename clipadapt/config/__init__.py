@@ -6,7 +6,7 @@ Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
-from clipadapt.config.directory import file_name, identity, run_directory
+from clipadapt.config.directory import at_home, file_name, identity, run_directory
 from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
 from clipadapt.config.launching import launch, protocol
 from clipadapt.config.study import Study, Target, study
@@ -17,6 +17,7 @@ __all__ = [
     "Cell",
     "Study",
     "Target",
+    "at_home",
     "axes_of",
     "build",
     "check",

@@ -17,6 +17,7 @@ WITHOUT_EFFECT = (
     "experiment",
     "allowed_targets",
     "config_dir",
+    "data.home",
     "engine.cpu",
     "engine.workers",
     "engine.memory",
@@ -28,7 +29,8 @@ WITHOUT_EFFECT = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""
+"""Keys that don't change a run's numbers: where it goes, where its data is, notes beside it, who may be named, what
+computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
@@ -64,7 +66,11 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
     }
     digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:8]
     also = [name for name in config["method"]["also"] if name not in usual["method"]["also"]]
-    parts = [data_name(config["data"]), config["backbone"]["name"], "+".join([config["method"]["name"], *also])]
+    parts = [
+        data_name(config["data"], config["config_dir"]),
+        config["backbone"]["name"],
+        "+".join([config["method"]["name"], *also]),
+    ]
     last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
     return Path(config["output"], *map(file_name, parts), last)
 
@@ -74,19 +80,37 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", text).strip(".-")
 
 
-def data_name(data: Mapping[str, Any]) -> str:
-    """The source's name, and which of its tasks or folders."""
+def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
+    """The name of the data where a YAML goes by it; or else the source's, and which of its tasks or folders."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
-        return f"{source}-{data['name']}"
+        return data["name"] if has_yaml(data["name"], data, config_dir) else f"{source}-{data['name']}"
     return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
 
 
+def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool:
+    """Whether a name in conf/data is one of the source of some data."""
+    path = options("data", config_dir).get(name)
+    return path is not None and read_yaml(path).get("_target_") == data["_target_"]
+
+
+def at_home(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's settings below `data`; where the home of its data sets isn't here, with the home that is in use here."""
+    data = dict(config["data"])
+    if isinstance(data.get("home"), str) and not Path(data["home"]).expanduser().is_dir():
+        data["home"] = reference(config)["data"].get("home", data["home"])
+    return data
+
+
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a run's data, backbone and method, as far as they have YAML of their own."""
-    folder = config["config_dir"]
-    sources = {name: read_yaml(path).get("_target_") for name, path in options("data", folder).items()}
-    chosen = [f"data={name}" for name, target in sources.items() if target == config["data"]["_target_"]][:1]
+    """The defaults of a run's data, backbone and method, as far as they have YAML of their own.
+
+    Of several YAML files for one source, the data's is the one that goes by its `name`, or else the first.
+    """
+    folder, data = config["config_dir"], config["data"]
+    names = [data.get("name"), *options("data", folder)]
+    own = next((name for name in names if has_yaml(name, data, folder)), None)
+    chosen = [] if own is None else [f"data={own}"]
     for group in ("backbone", "method"):
         name = config[group]["name"]
         if name in options(group, folder):

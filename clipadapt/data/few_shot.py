@@ -65,8 +65,8 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     With classes "base", the first half of the classes is learned and the test set is split into "base" and "new".
 
     A source without a test set is tested on what the support and validation sets leave of its pool; one whose pool is
-    unlabelled, on nothing. Classes with fewer images than shots, or with none to be tested on, bring one warning that
-    names them.
+    unlabelled, on nothing. One without a pool yields a task with nothing to learn from. Classes with fewer images than
+    shots, or with none to be tested on, bring one warning that names them.
 
     Raises:
         UserError: For shots below 1, views below 0, fewer than four classes to halve, or where nothing is left to test
@@ -102,7 +102,7 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     )
     if classes == BASE:
         task = base_to_new(task)
-    remarks = [*(short_classes(task) if labelled else []), *untested_classes(task)]
+    remarks = [*(short_classes(task) if labelled and task.teaches else []), *untested_classes(task)]
     if remarks:
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task

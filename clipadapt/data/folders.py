@@ -3,6 +3,7 @@
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def pictures(files: list[Path]) -> Pictures[Path]:
+def pictures(files: Sequence[str | Path]) -> Pictures[str | Path]:
     """Image files, loaded when asked for."""
     return Pictures(files, open_image, verify_image, file_bytes)
 

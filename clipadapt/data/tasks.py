@@ -57,10 +57,11 @@ class Source:
     """A data set: a pool to draw support sets from (`train`), and what else it comes with.
 
     `validation` is None and `tests` empty where it has no such splits; the first test set is called "test". The pool
-    may be unlabelled, as a whole.
+    may be unlabelled, as a whole, and is empty where a data set is for testing only. `namesakes` says that classes may
+    share a name, as two pairs of CLIP's names for ImageNet do.
 
     Raises:
-        UserError: For fewer than two classes, class names given twice, or a template without {}.
+        UserError: For fewer than two classes, class names given twice without leave, or a template without {}.
     """
 
     name: str
@@ -69,13 +70,14 @@ class Source:
     train: Split
     validation: Split | None
     tests: dict[str, Split]
+    namesakes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what can't be a task."""
         if len(self.class_names) < 2:
             raise UserError(f"'{self.name}' has {len(self.class_names)} class; a task needs at least two")
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]
-        if twice:
+        if twice and not self.namesakes:
             raise UserError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")
         if isinstance(self.templates, str) or not self.templates:
             raise UserError(f"templates must be a list of sentences with {{}} in them, and {self.templates!r} is not")
@@ -93,7 +95,7 @@ class Task:
     Attributes:
         classes: "all"; or "base" for the first half of the source's classes, tested on both halves.
         views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
-        support: `shots` images a class, or all of a class that has fewer; empty where the pool is unlabelled.
+        support: `shots` images a class, or all of a class that has fewer; empty where the pool is or is unlabelled.
         validation: Up to min(shots, 4) images a class; may be empty.
         tests: The test set called "test", then others (say, of shifted styles); none where an unlabelled pool came
             without.
@@ -126,9 +128,28 @@ class Task:
         """Whether the classes of the images that may be learned from are known."""
         return self.pool is None or self.pool.labelled
 
+    @property
+    def teaches(self) -> bool:
+        """Whether there are images to learn from."""
+        return len(self.support) > 0 or (self.pool is not None and len(self.pool) > 0)
+
+    def need_images(self) -> None:
+        """Raise UserError where there are no images to learn from."""
+        if not self.teaches:
+            raise UserError(
+                f"'{self.name}' has no images to learn from, only some to test on: take method=zero_shot, or learn on "
+                f"other data and measure that run with clipadapt evaluate run=DIR data={self.name}"
+            )
+
     def without_tests(self) -> "Task":
         """The task as those see it that may not look at a test label."""
         return replace(self, tests={})
+
+
+def told_apart(class_names: Sequence[str]) -> list[str]:
+    """Class names, those that several classes share with their label behind them: "missile (657)"."""
+    counts = Counter(class_names)
+    return [f"{name} ({label})" if counts[name] > 1 else name for label, name in enumerate(class_names)]
 
 
 def check(task: Task) -> None:

@@ -38,7 +38,8 @@ class KnownTask:
 
     @cached_property
     def support(self) -> Samples:
-        """The support set through the frozen image tower, `[V, N, D]`."""
+        """The support set through the frozen image tower, `[V, N, D]`; raises UserError where it is empty."""
+        self._task.need_images()
         plain = Classifier(self._clip, Adaptation(self._clip, self), self.class_names)
         return samples(self._keeping, plain, self._task.support, number_of_views(self._task), self._task.views != 0)
 
@@ -62,8 +63,9 @@ class LearnedFeatures:
 
     @cached_property
     def support(self) -> Samples:
-        """The support set, `[V, N, D]`."""
+        """The support set, `[V, N, D]`; raises UserError where it is empty."""
         task = self._task
+        task.need_images()
         return samples(self._keeping, self._classifier, task.support, number_of_views(task), task.views != 0)
 
     @cached_property

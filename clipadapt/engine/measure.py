@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipadapt.classifier import Classifier
+from clipadapt.data.tasks import told_apart
 from clipadapt.engine.evaluate import Evaluation
 from clipadapt.engine.run import Run
 
@@ -62,5 +63,5 @@ def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
 
 def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
     """Accuracy of each class that has test images."""
-    pairs = zip(names, evaluation.per_class, strict=True)
+    pairs = zip(told_apart(names), evaluation.per_class, strict=True)
     return {name: accuracy for name, accuracy in pairs if not math.isnan(accuracy)}

@@ -51,9 +51,13 @@ def pseudo_labelled(
         task: with labels or without.
         keeping: how images are encoded.
         choice: which images make the support set; None leaves labels where there are some, else it is "confident".
+
+    Raises:
+        UserError: there are no images to label.
     """
     if choice is None and task.labelled:
         return task, None
+    task.need_images()
     choice = choice or "confident"
     pool, numbers = (task.support, task.support_indices) if task.pool is None else (task.pool, task.pool_indices)
     labels, confidences = zero_shot(clip, task, pool, keeping)

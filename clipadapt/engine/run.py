@@ -122,9 +122,9 @@ class Run:
             pseudo_labels: which images zero-shot CLIP labels; None for the task's own labels, where it has some.
 
         Raises:
-            UserError: the backbone has been rounded to another number format, a validation split that is needed is
-                empty, a test set has classes that the method can't serve, or a test stream is to be shared out over
-                processes.
+            UserError: the backbone has been rounded to another number format, there are no images for a method that
+                learns from some, a validation split that is needed is empty, a test set has classes that the method
+                can't serve, or a test stream is to be shared out over processes.
         """
         accelerator = accelerator_for(settings, test_time)
         if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
@@ -138,6 +138,8 @@ class Run:
         torch.manual_seed(task.seed)
         known = KnownTask(clip, task.without_tests(), keeping)
         adaptation = make(clip, known).to(accelerator.device)
+        if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
+            task.need_images()
         if adaptation.needs_validation and not len(task.validation):
             advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
             raise UserError(

@@ -67,7 +67,7 @@ class Settings:
     def epochs_within(self, shots: int, steps: int) -> int:
         """Number of epochs, of so many steps each, that `max_steps` leaves of those for a task; not less than one."""
         epochs = self.epochs_for(shots)
-        return epochs if self.max_steps is None else min(epochs, max(1, self.max_steps // steps))
+        return epochs if self.max_steps is None or not epochs else min(epochs, max(1, self.max_steps // steps))
 
     @property
     def remark(self) -> str | None:

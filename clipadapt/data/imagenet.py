@@ -1,0 +1,171 @@
+"""ImageNet and the data sets that test for shifts of it, in CoOp's layout (see clipadapt.data.prepared).
+
+Class folders are called by their WordNet ids. A file classnames.txt beside the image folder says what people call them
+("n01440764 tench"); where there is none, the names are CLIP's, which ship with the package.
+"""
+
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+
+from clipadapt.data.folders import EXTENSIONS, pictures
+from clipadapt.data.prepared import INSTRUCTIONS, existing, lines, named
+from clipadapt.data.tasks import Source, Split
+from clipadapt.errors import UserError
+
+SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
+
+
+def imagenet(name: str, home: str, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+    """ImageNet (Deng et al., CVPR 2009; ILSVRC 2012): folders by WordNet id below train/ and val/.
+
+    The val folder is the test set, as in CoOp, which also validates on it; here validation images are drawn from the
+    training images. Files go by name: CoOp takes them as the file system lists them, so that its few shots differ from
+    one machine to the next, and from these.
+
+    Args:
+        name: What it is called.
+        home: The folder that holds all data sets.
+        images: The folder of the folders train and val, from there.
+        class_names: In the order of the WordNet ids; None for those of classnames.txt, or else CLIP's.
+        templates: Sentences with {} for the class name.
+
+    Raises:
+        UserError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
+            names of another number.
+    """
+    train, val = (existing(home, f"{images}/{part}", Path.is_dir) for part in ("train", "val"))
+    ids = class_folders(train)
+    own = names_of(ids, train, train.parent.parent)
+    labels = {folder: label for label, folder in enumerate(ids)}
+    tested = class_folders(val)
+    if strangers := [folder for folder in tested if folder not in labels]:
+        raise UserError(f"'{val}' has class folders that train lacks: {some(strangers)}")
+    return Source(
+        name=name,
+        class_names=named(name, own, class_names),
+        templates=templates,
+        train=of_folders(train, labels),
+        validation=None,
+        tests={"test": of_folders(val, {folder: labels[folder] for folder in tested})},
+        namesakes=class_names is None,
+    )
+
+
+def imagenet_variant(name: str, home: str, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+    """A test set for models of ImageNet; there is nothing to learn from.
+
+    ImageNet-V2 (Recht et al., ICML 2019, arXiv:1902.10811) has folders by label, -Sketch (Wang et al., NeurIPS 2019,
+    arXiv:1905.13549), -A (Hendrycks et al., CVPR 2021, arXiv:1907.07174) and -R (Hendrycks et al., ICCV 2021,
+    arXiv:2006.16241) by WordNet id. The classes are those that it has a folder of: 200 in -A and -R.
+
+    Args:
+        name: What it is called.
+        home: The folder that holds all data sets.
+        images: The folder of the class folders, from there.
+        class_names: In the order of the folders; None for those of classnames.txt, or else CLIP's.
+        templates: Sentences with {} for the class name.
+
+    Raises:
+        UserError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
+            names of another number.
+    """
+    place = existing(home, images, Path.is_dir)
+    folders = class_folders(place)
+    own = names_of(folders, place, place.parent)
+    return Source(
+        name=name,
+        class_names=named(name, own, class_names),
+        templates=templates,
+        train=Split([], []),
+        validation=None,
+        tests={"test": of_folders(place, {folder: label for label, folder in enumerate(folders)})},
+        namesakes=class_names is None,
+    )
+
+
+def class_folders(place: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, those that are numbers as numbers; files are left out.
+
+    Raises:
+        UserError: Where there are none, or it may not be read.
+    """
+    try:
+        with os.scandir(place) as entries:
+            found = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError as error:
+        raise UserError(f"'{place}' can't be read: {error}") from error
+    if not found:
+        raise UserError(f"'{place}' has no class folders: {INSTRUCTIONS} says how it is prepared")
+    return sorted(found, key=lambda name: (int(name) if name.isdecimal() else 0, name))
+
+
+def names_of(folders: list[str], place: Path, beside: Path) -> list[str]:
+    """What people call the classes of folders, which are called by WordNet id or by ImageNet's label.
+
+    Args:
+        folders: Their names.
+        place: Where they are.
+        beside: Where classnames.txt may be.
+
+    Raises:
+        UserError: For folders that aren't classes.
+    """
+    file = beside / "classnames.txt"
+    by_id = dict(id_and_name(line, file) for line in lines(file)) if file.is_file() else shipped_names()
+    known = by_id | {str(label): by_id[wordnet_id] for label, wordnet_id in enumerate(sorted(by_id))}
+    if strangers := [folder for folder in folders if folder not in known]:
+        where = f"'{file}'" if file.is_file() else "ImageNet's 1,000 classes"
+        raise UserError(f"'{place}' has folders that aren't WordNet ids of {where}: {some(strangers)}")
+    return [known[folder] for folder in folders]
+
+
+def id_and_name(line: str, file: Path) -> tuple[str, str]:
+    """What a line of classnames.txt says.
+
+    Raises:
+        UserError: For a line of one word.
+    """
+    wordnet_id, _, name = line.partition(" ")
+    if not name:
+        raise UserError(f"'{file}' has the line '{line}', which isn't a WordNet id and a name, as in 'n01440764 tench'")
+    return wordnet_id, name.strip()
+
+
+def shipped_names() -> dict[str, str]:
+    """CLIP's names of ImageNet's classes by WordNet id (Radford et al., ICML 2021); two pairs of them are the same."""
+    import yaml
+
+    names: dict[str, str] = yaml.load(SHIPPED.read_text(encoding="utf-8"), yaml.CSafeLoader)
+    return names
+
+
+def of_folders(place: Path, labels: Mapping[str, int]) -> Split:
+    """The images of class folders as a split, by file name in each; 1.3 million are listed in a few seconds.
+
+    Raises:
+        UserError: Where there are none, or a folder may not be read.
+    """
+    with ThreadPoolExecutor() as threads:
+        found = list(threads.map(images_of, [f"{place}/{folder}" for folder in labels]))
+    if not any(found):
+        raise UserError(f"the class folders of '{place}' have no images")
+    counted = zip(labels.values(), found, strict=True)
+    return Split(pictures([*chain.from_iterable(found)]), [label for label, files in counted for _ in files])
+
+
+def images_of(folder: str) -> list[str]:
+    """The image files in a folder, by name; hidden and other files are left out."""
+    endings = tuple(EXTENSIONS)
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise UserError(f"'{folder}' can't be read: {error}") from error
+    return [f"{folder}/{name}" for name in names if name.lower().endswith(endings) and not name.startswith(".")]
+
+
+def some(names: list[str]) -> str:
+    """The first few names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
