@@ -85,6 +85,7 @@ def test_what_it_says_is_kept(compared):
         "rows.csv",
         "rows.json",
         "results.csv",
+        "report.html",
         "curves.png",
     }
     assert "quick schedule: at most 2 steps" in (folder / "comparison.md").read_text()
