@@ -111,6 +111,8 @@ def test_every_file_composes(name):
     place |= {"recipe": "+recipe", "optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
     needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
+    needed |= {"csv": ["data.root=labels.csv"], "webdataset": ["data.root=shards"]}
+    needed |= {"torchvision": ["data.name=CIFAR10"], "huggingface": ["data.name=org/dataset"]}
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":

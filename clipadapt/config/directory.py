@@ -18,6 +18,7 @@ WITHOUT_EFFECT = (
     "recipe",
     "allowed_targets",
     "config_dir",
+    "data.cache_dir",
     "engine.cpu",
     "engine.workers",
     "engine.memory",
@@ -29,7 +30,8 @@ WITHOUT_EFFECT = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, what computes it."""
+"""Keys that don't change a run's numbers: where it goes, notes beside it, who may be named, where copies of data lie,
+what computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
