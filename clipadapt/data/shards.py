@@ -10,13 +10,16 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image
+from rich.progress import Progress
 
+from clipadapt.console import make_console
 from clipadapt.data import encoded
 from clipadapt.data.folders import EXTENSIONS, extensions, natural_order
 from clipadapt.data.images import Pictures
@@ -78,16 +81,25 @@ def webdataset(
     """
     kept = Path(cache_dir).expanduser()
     places = {"train": root, "val": validation, "test": test}
-    samples = {
-        split: [sample for shard in shards_of(place) for sample in indexed(shard, field, kept)]
-        for split, place in places.items()
-        if place is not None
-    }
+    shards = {split: shards_of(place) for split, place in places.items() if place is not None}
+    with watched() as watch:
+        samples = {
+            split: [sample for shard in watch(found) for sample in indexed(shard, field, kept)]
+            for split, found in shards.items()
+        }
     kind = kind_of_labels([sample for found in samples.values() for sample in found], field)
     written = {split: [labels[kind] for _, labels in found] for split, found in samples.items()}
     names, numbers = numbered(written, class_names, root)
     splits = {split: Split(pictures([image for image, _ in found]), numbers[split]) for split, found in samples.items()}
     return source_of(Path(root).name, names, templates, splits)
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[list[Path]], Iterable[Path]]]:
+    """Show on a terminal how many shards have been indexed, as long as it lasts."""
+    console = make_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield partial(progress.track, description="indexing shards")
 
 
 def expanded(pattern: str) -> list[str]:
@@ -149,17 +161,17 @@ def index(shard: Path, field: str) -> list[Sample]:
     images: dict[str, list[Member]] = {}
     labels: dict[str, Labels] = {}
     try:
-        with tarfile.open(shard, "r:") as archive:
+        with tarfile.open(shard, "r:") as archive, shard.open("rb") as file:
             for entry in filter(tarfile.TarInfo.isfile, archive):
                 member = Member(str(shard), entry.offset_data, entry.size, entry.name)
                 key, extension = key_and_extension(entry.name)
                 if f".{extension}" in EXTENSIONS:
                     images.setdefault(key, []).append(member)
                 elif extension in KINDS:
-                    labels.setdefault(key, {}).update(label_of(member, extension, field))
+                    labels.setdefault(key, {}).update(label_of(member, read(file, member), extension, field))
             end = Member(str(shard), archive.offset, tarfile.BLOCKSIZE, "its end")
-        if content(end).strip(b"\0"):
-            raise tarfile.ReadError("what follows its last file isn't the end of an archive")
+            if read(file, end).strip(b"\0"):
+                raise tarfile.ReadError("what follows its last file isn't the end of an archive")
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"the shard '{shard}' is no whole, uncompressed tar file: {error}") from error
     twice = [found for found in images.values() if len(found) > 1]
@@ -177,10 +189,10 @@ def key_and_extension(name: str) -> tuple[str, str]:
     return f"{folder}{slash}{stem}", extension.lower()
 
 
-def label_of(entry: Member, extension: str, field: str) -> Labels:
+def label_of(entry: Member, content: bytes, extension: str, field: str) -> Labels:
     """What a label entry says, by its extension; nothing where a table lacks the field or it is empty."""
     try:
-        said = json.loads(content(entry)) if extension == "json" else content(entry).decode()
+        said = json.loads(content) if extension == "json" else content.decode()
     except ValueError as error:
         raise UserError(f"the label '{entry}' can't be read: {error}") from error
     if extension == "json":
@@ -214,17 +226,22 @@ def pictures(members: list[Member]) -> Pictures[Member]:
     return Pictures(members, load, verify, content)
 
 
+def read(shard: BinaryIO, member: Member) -> bytes:
+    """A file's bytes out of its open shard; raises UserError where that was cut off."""
+    shard.seek(member.start)
+    found = shard.read(member.size)
+    if len(found) < member.size:
+        raise UserError(f"'{member}' can't be read: the shard is cut off")
+    return found
+
+
 def content(member: Member) -> bytes:
     """A file's bytes; raises UserError where the shard can't be read or was cut off."""
     try:
         with open(member.shard, "rb") as shard:
-            shard.seek(member.start)
-            found = shard.read(member.size)
+            return read(shard, member)
     except OSError as error:
         raise UserError(f"'{member}' can't be read: {error}") from error
-    if len(found) < member.size:
-        raise UserError(f"'{member}' can't be read: the shard is cut off")
-    return found
 
 
 def load(member: Member) -> Image.Image:
