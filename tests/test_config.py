@@ -299,6 +299,17 @@ def test_values_are_not_bent_into_shape(value, annotation, fits):
             "outputs/digits/hf-hub-a-b/coop/",
         ),
         (["data=folder", "data.root=some/pets"], "outputs/folder-pets/tiny/coop/shots16-seed1-"),
+        (["data=csv", "data.root=some/pets.csv"], "outputs/csv-pets.csv/tiny/coop/shots16-seed1-"),
+        (["data=webdataset", 'data.root="a/pets-{0..9}.tar"'], "outputs/webdataset-pets--0..9-.tar/tiny/coop/"),
+        (
+            ["data=torchvision", "data.name=CIFAR10", "data.cache_dir=here", "data.download=false"],
+            "outputs/torchvision-CIFAR10/tiny/coop/shots16-seed1",
+        ),
+        (
+            ["data=huggingface", "data.name=ethz/food101", "data.cache_dir=here"],
+            "outputs/huggingface-ethz-food101/tiny/coop/shots16-seed1",
+        ),
+        (["data=huggingface", "data.name=/my/pets"], "outputs/huggingface-my-pets/tiny/coop/shots16-seed1"),
         (["+adaptation@method.also.pixels=padding"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
         (["method=visual_prompting"], "outputs/digits/tiny/visual_prompting/shots16-seed1"),
         (["engine.cpu=true", "engine.workers=0"], "outputs/digits/tiny/coop/shots16-seed1"),

@@ -19,6 +19,7 @@ WITHOUT_EFFECT = (
     "allowed_targets",
     "config_dir",
     "data.cache_dir",
+    "data.download",
     "engine.cpu",
     "engine.workers",
     "engine.memory",
@@ -81,8 +82,8 @@ def data_name(data: Mapping[str, Any]) -> str:
     """The source's name, and which of its tasks or folders."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
-        return f"{source}-{data['name']}"
-    return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
+        return f"{source}-{file_name(data['name'])}"
+    return f"{source}-{file_name(Path(data['root']).expanduser().resolve().name)}" if "root" in data else source
 
 
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def torchvision(
         download: Whether to fetch it where it isn't there, which is said; torchvision compares checksums.
         class_names: Names of the classes, in order; None for the data set's own, in words.
         templates: Sentences with {} for the class name; None for the data set's.
-        cache_dir: Where it is, or is put: the folder itself, as torchvision's `root`, or `torchvision-` and its name in it.
+        cache_dir: Where it is, as torchvision's `root`, or in a folder `torchvision-NAME`, to which it is fetched.
 
     Raises:
         UserError: For a data set that isn't known, isn't there, can't be fetched or is damaged, and for class names of
