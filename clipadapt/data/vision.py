@@ -78,7 +78,7 @@ def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]
     own = cache / f"{OWN}{name}"
     if own.is_dir():
         return whole(name, known, own)
-    with suppress(RuntimeError, OSError):  # it isn't there
+    with suppress(Exception):  # it isn't there, or not whole, of which each data set has its own way of telling
         return construct(name, known, cache, download=False)
     if not download:
         raise UserError(f"{name} is neither in {own} nor in {cache}, or not whole: data.download=true fetches it")

@@ -353,6 +353,13 @@ def test_a_damaged_copy_is_neither_used_nor_removed(tmp_path, unchecked):
     assert images.stat().st_size == 100
 
 
+def test_a_copy_of_torchvisions_that_is_damaged_is_not_used(tmp_path, unchecked):
+    svhn(tmp_path)
+    (tmp_path / "train_32x32.mat").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"SVHN is neither in .* nor in .*, or not whole"):
+        read(tmp_path, "SVHN")
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server of MNIST's files as they are published, packed; the folder that it serves."""
