@@ -113,6 +113,8 @@ def test_every_file_composes(name):
     needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
     needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
     place["templates"] = "+templates"
+    needed |= {"csv": ["data.root=labels.csv"], "webdataset": ["data.root=shards"]}
+    needed |= {"torchvision": ["data.name=CIFAR10"], "huggingface": ["data.name=org/dataset"]}
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":
@@ -303,6 +305,17 @@ def test_values_are_not_bent_into_shape(value, annotation, fits):
         (["data=dtd", "data.name=weaves"], "outputs/split_file-weaves/tiny/coop/shots16-seed1-"),
         (["data=imagenet", "+templates=imagenet_7"], "outputs/imagenet/tiny/coop/shots16-seed1-"),
         (["data=folder", "data.root=some/pets"], "outputs/folder-pets/tiny/coop/shots16-seed1-"),
+        (["data=csv", "data.root=some/pets.csv"], "outputs/csv-pets.csv/tiny/coop/shots16-seed1-"),
+        (["data=webdataset", 'data.root="a/pets-{0..9}.tar"'], "outputs/webdataset-pets--0..9-.tar/tiny/coop/"),
+        (
+            ["data=torchvision", "data.name=CIFAR10", "data.cache_dir=here", "data.download=false"],
+            "outputs/torchvision-CIFAR10/tiny/coop/shots16-seed1",
+        ),
+        (
+            ["data=huggingface", "data.name=ethz/food101", "data.cache_dir=here"],
+            "outputs/huggingface-ethz-food101/tiny/coop/shots16-seed1",
+        ),
+        (["data=huggingface", "data.name=/my/pets"], "outputs/huggingface-my-pets/tiny/coop/shots16-seed1"),
         (["+adaptation@method.also.pixels=padding"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
         (["method=visual_prompting"], "outputs/digits/tiny/visual_prompting/shots16-seed1"),
         (["engine.cpu=true", "engine.workers=0"], "outputs/digits/tiny/coop/shots16-seed1"),

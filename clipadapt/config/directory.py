@@ -18,6 +18,8 @@ WITHOUT_EFFECT = (
     "allowed_targets",
     "config_dir",
     "data.home",
+    "data.cache_dir",
+    "data.download",
     "engine.cpu",
     "engine.workers",
     "engine.memory",
@@ -29,8 +31,8 @@ WITHOUT_EFFECT = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, where its data is, notes beside it, who may be named, what
-computes it."""
+"""Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be named,
+what computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
@@ -84,8 +86,9 @@ def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
     """The name of the data where a YAML goes by it; or else the source's, and which of its tasks or folders."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
-        return data["name"] if has_yaml(data["name"], data, config_dir) else f"{source}-{data['name']}"
-    return f"{source}-{Path(data['root']).expanduser().resolve().name}" if "root" in data else source
+        name = data["name"]
+        return name if has_yaml(name, data, config_dir) else f"{source}-{file_name(name)}"
+    return f"{source}-{file_name(Path(data['root']).expanduser().resolve().name)}" if "root" in data else source
 
 
 def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool:

@@ -1,0 +1,263 @@
+"""Image-classification data sets of the Hugging Face hub, or of a local folder in one of its formats."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from PIL import Image
+
+from clipadapt.data import encoded
+from clipadapt.data.folders import SPLIT_NAMES
+from clipadapt.data.images import Pictures, file_bytes
+from clipadapt.data.labels import numbered, source_of, words
+from clipadapt.data.tasks import UNLABELLED, Source, Split
+from clipadapt.errors import UserError, nearest
+
+SAVED = ("dataset_dict.json", "state.json")
+"""Files that tell a folder that `save_to_disk` wrote."""
+
+
+def huggingface(
+    name: str,
+    subset: str | None = None,
+    revision: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    train: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
+    streaming: Annotated[int, Ge(1)] | None = None,
+    class_names: list[str] | None = None,
+    templates: list[str] | None = None,
+    cache_dir: str | None = None,
+) -> Source:
+    """A data set of the Hugging Face hub, or a folder that `datasets` can read, by columns of images and labels.
+
+    Columns are found by their types (Image, ClassLabel), splits by their names. A validation or test split whose labels
+    are kept secret is left out; without a test split, what support and validation leave of the pool is the test set.
+
+    Args:
+        name: As on the hub, "organisation/name"; or a folder.
+        subset: Which of the data set's subsets (also called configurations), where it has several.
+        revision: Branch, tag or commit; None for the newest.
+        image: The column of images.
+        label: The column of labels.
+        train: The split to learn from.
+        validation: The split to validate on.
+        test: The split to test on.
+        streaming: How many images of each class to fetch of each split, the first ones, in place of the whole data
+            set; what was fetched is kept.
+        class_names: Names of the classes, in order; None for the data set's own.
+        templates: Sentences with {} for the class name; None for "a photo of a {}."
+        cache_dir: Where what is fetched is kept; None for where `datasets` keeps it.
+
+    Raises:
+        UserError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
+            and labels that aren't single classes.
+    """
+    with told(name):
+        there, version = opened(name, subset, revision, cache_dir, streaming is not None)
+    parts = chosen_splits(name, [*there], {"train": train, "val": validation, "test": test})
+    features = features_of(name, there[parts["train"]])
+    picture = column(name, features, "image", "Image", image)
+    answer = column(name, features, "label", "ClassLabel", label)
+    names = known_names(name, features[answer], class_names)
+    data = {}
+    with told(name):
+        for part, split in parts.items():
+            data[part] = without_decoding(there[split], picture, answer)
+            if streaming is not None:
+                data[part] = first_of_each(
+                    name, data[part], picture, answer, names, streaming, f"{version} {split}", cache_dir
+                )
+        labels = {part: [UNLABELLED if said is None else said for said in rows[answer]] for part, rows in data.items()}
+    needed = {"train", *(part for part, split in (("val", validation), ("test", test)) if split is not None)}
+    labels = without_secrets(name, labels, parts, needed)
+    if type(features[answer]).__name__ == "Value":
+        names, labels = numbered(labels, names, name)
+    assert names is not None, "they are the data set's, the user's or the labels themselves"
+    splits = {part: Split(pictures(name, data[part], picture), found) for part, found in labels.items()}
+    return source_of(name.rstrip("/").rpartition("/")[2], names, templates, splits)
+
+
+@contextmanager
+def told(name: str) -> Iterator[None]:
+    """Say what `datasets` raises of a data set in one sentence."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # its own, and those of the libraries that it fetches and reads with
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"the data set '{name}' can't be loaded: {reason}") from error
+
+
+def opened(
+    name: str, subset: str | None, revision: str | None, cache_dir: str | None, streaming: bool
+) -> tuple[Mapping[str, Any], str]:
+    """The data set's splits by name, streamed or fetched, and what tells its version from others."""
+    try:
+        import datasets
+    except ImportError:
+        raise UserError("data=huggingface needs the library datasets: pip install 'clipadapt[hub]'") from None
+    folder = Path(name).expanduser()
+    if any((folder / file).is_file() for file in SAVED):
+        if streaming:
+            raise UserError(f"'{name}' was saved on this disk, so there is nothing to stream: leave out data.streaming")
+        saved = datasets.load_from_disk(str(folder))
+        return (saved if isinstance(saved, dict) else {"train": saved}), ""
+    place = str(folder) if folder.is_dir() else name
+    builder = datasets.load_dataset_builder(place, subset, revision=revision, cache_dir=cache_dir)
+    if streaming:
+        return builder.as_streaming_dataset(), builder.cache_dir
+    builder.download_and_prepare()
+    return builder.as_dataset(), builder.cache_dir
+
+
+def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """The data set's split for each of train, val and test, as given or else by the usual names.
+
+    Raises:
+        UserError: A split isn't there, or none is known to be for training.
+    """
+    for split in given.values():
+        if split is not None and split not in there:
+            raise UserError(f"'{name}' has no split '{split}': {nearest(split, there)}")
+    usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
+    if len(there) == 1:
+        usual = {"train": there[0]}
+    taken = [split for split in given.values() if split is not None]
+    usual = {part: split for part, split in usual.items() if split not in taken}
+    found = {part: given[part] or usual.get(part) for part in given}
+    if found["train"] is None:
+        raise UserError(f"'{name}' has no split called train: say which to learn from with data.train=… of {there}")
+    return {part: split for part, split in found.items() if split is not None}
+
+
+def features_of(name: str, data: Any) -> Mapping[str, Any]:
+    """Types of the columns; raises UserError where they aren't known before the data set is fetched."""
+    if data.features is None:
+        raise UserError(f"the columns of '{name}' aren't known before it is fetched: leave out data.streaming")
+    return dict(data.features)
+
+
+def column(name: str, features: Mapping[str, Any], key: str, kind: str, given: str | None) -> str:
+    """The column of images or labels: as given, the only one of its type, or the one called so.
+
+    Raises:
+        UserError: There is none, several, or one that isn't a single class.
+    """
+    if given is not None and given not in features:
+        raise UserError(f"'{name}' has no column '{given}': {nearest(given, features)}")
+    typed = [called for called, feature in features.items() if type(feature).__name__ == kind]
+    found = given or (typed[0] if len(typed) == 1 else key)
+    if found not in features:
+        said = f"several columns of type {kind} ({', '.join(typed)})" if typed else f"no column of type {kind}"
+        raise UserError(f"'{name}' has {said}: say which to take with data.{key}=…; {nearest(key, features)}")
+    if key == "label" and type(features[found]).__name__ not in ("ClassLabel", "Value"):
+        raise UserError(f"the column '{found}' of '{name}' has no single class for an image: {features[found]}")
+    return found
+
+
+def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[str] | None:
+    """Names of the classes, the user's or else the column's; None where its words are the names."""
+    own = getattr(feature, "names", None)
+    if own is not None and class_names is not None and len(own) != len(class_names):
+        raise UserError(f"'{name}' has {len(own)} classes, and data.class_names has {len(class_names)}")
+    return class_names if own is None or class_names is not None else [words(called) for called in own]
+
+
+def without_secrets(
+    name: str, labels: Mapping[str, list[Any]], parts: Mapping[str, str], needed: Container[str]
+) -> dict[str, list[Any]]:
+    """The splits whose labels are known; raises UserError where it is one that is needed."""
+    secret = [part for part, found in labels.items() if UNLABELLED in found]
+    for part in secret:
+        if part in needed:
+            raise UserError(f"'{name}' has images without label in its split '{parts[part]}': take another one")
+    return {part: found for part, found in labels.items() if part not in secret}
+
+
+def without_decoding(data: Any, picture: str, answer: str) -> Any:
+    """The two columns that are needed; images as the bytes of their files."""
+    from datasets import Image as ImageFeature
+
+    return data.select_columns([picture, answer]).cast_column(picture, ImageFeature(decode=False))
+
+
+def first_of_each(
+    name: str,
+    stream: Any,
+    picture: str,
+    answer: str,
+    names: list[str] | None,
+    count: int,
+    version: str,
+    cache_dir: str | None,
+) -> Any:
+    """The first `count` images of each class of a stream, kept on disk: fetched once for each version of the data set.
+
+    Raises:
+        UserError: The classes aren't known, so that the stream's end would have to be awaited.
+    """
+    from datasets import Dataset
+
+    if names is None:
+        raise UserError(f"the classes of '{name}' aren't known before it is fetched: leave out data.streaming")
+    digest = hashlib.sha256(f"{version} {picture} {answer} {len(names)} {count}".encode()).hexdigest()[:16]
+    generate = partial(leading, stream.map(partial(with_bytes, picture)), answer, len(names), count)
+    return Dataset.from_generator(generate, stream.features, cache_dir, fingerprint=digest)
+
+
+def with_bytes(picture: str, row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose image lies in it, wherever its file was."""
+    import fsspec
+
+    file = row[picture]
+    if file["bytes"] is not None:
+        return row
+    with fsspec.open(file["path"], "rb") as opened_file:
+        return row | {picture: {"bytes": opened_file.read(), "path": None}}
+
+
+def leading(rows: Iterable[dict[str, Any]], answer: str, classes: int, count: int) -> Iterator[dict[str, Any]]:
+    """The first `count` rows of each class, until all classes have them; a first one without label is the last, too."""
+    taken: Counter[Any] = Counter()
+    for row in rows:
+        if taken[row[answer]] < count:
+            taken[row[answer]] += 1
+            yield row
+        if row[answer] in (None, UNLABELLED) or taken.total() == classes * count:
+            return
+
+
+def pictures(name: str, data: Any, picture: str) -> Pictures[int]:
+    """Images of a split, loaded when asked for; in another process from the same file on disk."""
+    rows = data.select_columns([picture])
+    return Pictures(
+        range(len(rows)),
+        partial(load, name, rows, picture),
+        partial(verify, name, rows, picture),
+        partial(content, rows, picture),
+    )
+
+
+def content(rows: Any, picture: str, index: int) -> bytes:
+    """The bytes of an image's file; raises UserError where it is one of its own that can't be read."""
+    file = rows[index][picture]
+    return file["bytes"] if file["bytes"] is not None else file_bytes(file["path"])
+
+
+def load(name: str, rows: Any, picture: str, index: int) -> Image.Image:
+    """An image, as upright RGB; raises UserError where it is damaged."""
+    return encoded.decode(content(rows, picture, index), f"{name}/{picture}-{index}")
+
+
+def verify(name: str, rows: Any, picture: str, index: int) -> None:
+    """Check an image's header; raises UserError where it is damaged."""
+    encoded.verify(content(rows, picture, index), f"{name}/{picture}-{index}")

@@ -1,0 +1,69 @@
+"""Labels as data sets write them, words or numbers, the classes they stand for, and sources made of both."""
+
+from collections.abc import Mapping, Sequence
+
+from clipadapt.data.folders import natural_order
+from clipadapt.data.tasks import Source, Split
+from clipadapt.errors import UserError, nearest
+
+SHOWN_LABELS = 5
+
+
+def words(name: str) -> str:
+    """A class name as one says it: without the underscores that stand for spaces."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def numbered(
+    labels: Mapping[str, Sequence[str | int]], class_names: list[str] | None, place: str
+) -> tuple[list[str], dict[str, list[int]]]:
+    """The classes, and the labels of each split as their numbers.
+
+    Words are names of classes: of `class_names`, or where none are given of those in "train", in natural order.
+    Numbers count from 0 along `class_names`.
+
+    Args:
+        labels: Of the images of each split; one of the splits is called "train".
+        class_names: Names of the classes; None where the labels are the names.
+        place: Where the labels stand, for what is said of them.
+
+    Raises:
+        UserError: For numbers without class names, or labels that no class name belongs to.
+    """
+    written = {split: [str(label) for label in found] for split, found in labels.items()}
+    every = {label for found in written.values() for label in found}
+    in_numbers = bool(every) and all(label.isdecimal() for label in every)
+    if class_names is None and in_numbers:
+        raise UserError(
+            f"the labels of '{place}' are numbers: say what they stand for, in their order, with "
+            "'data.class_names=[cat,dog]'"
+        )
+    source = "its training images lack" if class_names is None else "data.class_names lacks"
+    names = sorted({*written["train"]}, key=natural_order) if class_names is None else class_names
+    numbers = {name: number for number, name in enumerate(names)}
+    if in_numbers and not every <= numbers.keys():
+        numbers = {str(number): number for number in range(len(names))}
+    unknown = sorted(every.difference(numbers), key=natural_order)
+    if unknown:
+        more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
+        shown = ", ".join(unknown[:SHOWN_LABELS]) + more
+        raise UserError(f"'{place}' has labels that {source}: {shown}: {nearest(unknown[0], numbers)}")
+    return names, {split: [numbers[label] for label in found] for split, found in written.items()}
+
+
+def source_of(
+    name: str,
+    class_names: list[str],
+    templates: list[str] | None,
+    splits: Mapping[str, Split],
+    usual: str = "a photo of a {}.",
+) -> Source:
+    """A source of the splits "train", "val" and "test", of which it may lack the last two."""
+    return Source(
+        name=name,
+        class_names=class_names,
+        templates=[usual] if templates is None else templates,
+        train=splits["train"],
+        validation=splits.get("val"),
+        tests={"test": splits["test"]} if "test" in splits else {},
+    )

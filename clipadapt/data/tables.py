@@ -1,0 +1,129 @@
+"""Images listed in a table, as CSV or Parquet: a column of image files, one of labels, maybe one of splits."""
+
+import csv as comma_separated
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from clipadapt.data.folders import SPLIT_NAMES, pictures
+from clipadapt.data.labels import numbered, source_of
+from clipadapt.data.tasks import Source, Split
+from clipadapt.errors import UserError, nearest
+
+DELIMITERS = ",;\t"
+SPLIT_COLUMN = "split"
+SHOWN_ROWS = 5
+
+
+def csv(
+    root: str,
+    images: str | None = None,
+    path: str = "path",
+    label: str = "label",
+    split: str | None = None,
+    class_names: list[str] | None = None,
+    templates: list[str] | None = None,
+) -> Source:
+    """Images listed in a CSV (or tab or semicolon separated) or Parquet table, one a row.
+
+    Without a column of splits all rows are the pool: validation images are drawn from it, and what support and
+    validation leave is the test set.
+
+    Args:
+        root: The table; Parquet if its name ends with .parquet.
+        images: The folder that paths are relative to; None for the table's.
+        path: The column of image files.
+        label: The column of labels: class names, or numbers from 0 along `class_names`.
+        split: The column that says train, val or test; None for the one called "split", if there is one.
+        class_names: Names of the classes, in order; None for the labels in natural order.
+        templates: Sentences with {} for the class name; None for "a photo of a {}."
+
+    Raises:
+        UserError: For a table that is missing or can't be read, columns that it lacks, empty cells, unknown splits
+            and labels.
+    """
+    table = Path(root).expanduser()
+    columns = read(table, {path, label, split or SPLIT_COLUMN})
+    for name in (path, label, *([] if split is None else [split])):
+        if name not in columns:
+            raise UserError(f"the table '{root}' has no column '{name}': {nearest(name, columns)}")
+    files, labels = columns[path], columns[label]
+    if not files:
+        raise UserError(f"the table '{root}' has no rows below its header")
+    splits = columns.get(split or SPLIT_COLUMN, ["train"] * len(files))
+    for name, cells in ((path, files), (label, labels), (split or SPLIT_COLUMN, splits)):
+        refuse_empty(root, name, cells)
+    rows = rows_of_splits(root, splits)
+    names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
+    folder = table.parent if images is None else Path(images).expanduser()
+    found = {part: Split(pictures([folder / files[row] for row in own]), numbers[part]) for part, own in rows.items()}
+    return source_of(table.stem, names, templates, found)
+
+
+def refuse_empty(table: str, column: str, cells: Sequence[str]) -> None:
+    """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
+    empty = [str(row) for row, cell in enumerate(cells, start=2) if not cell]
+    if empty:
+        more = f" and {len(empty) - SHOWN_ROWS} more" if len(empty) > SHOWN_ROWS else ""
+        raise UserError(f"the table '{table}' has no {column} in row {', '.join(empty[:SHOWN_ROWS])}{more}")
+
+
+def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
+    """Which rows are of which split; raises UserError for unknown words and where none is for training."""
+    rows: dict[str, list[int]] = {}
+    for row, word in enumerate(splits):
+        part = SPLIT_NAMES.get(word.lower())
+        if part is None:
+            raise UserError(
+                f"the table '{table}' has the split '{word}' in row {row + 2}: {nearest(word, SPLIT_NAMES)}"
+            )
+        rows.setdefault(part, []).append(row)
+    if "train" not in rows:
+        raise UserError(f"the table '{table}' has no rows of the split train")
+    return rows
+
+
+def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """The cells of each wanted column, as text without spaces around it, empty where there are none.
+
+    What other columns there are is told without their cells.
+
+    Raises:
+        UserError: For a table that is missing or can't be read.
+    """
+    try:
+        return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
+    except FileNotFoundError:
+        raise UserError(f"there is no table '{table}'") from None
+    except (OSError, UnicodeDecodeError, comma_separated.Error) as error:
+        raise UserError(f"the table '{table}' can't be read: {error}") from error
+
+
+def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """The columns of a text file, for read; cells are parted by what its header has most of: comma, semicolon, tab."""
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        first = file.readline()
+        file.seek(0)
+        rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
+    header, *below = [row for row in rows if row] or [[]]
+    columns: dict[str, list[str]] = {name.strip(): [] for name in header}
+    for place, name in enumerate(columns):
+        if name in wanted:
+            columns[name] = [row[place].strip() if place < len(row) else "" for row in below]
+    return columns
+
+
+def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """The columns of a Parquet file, for read."""
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import read_schema, read_table
+    except ImportError:
+        raise UserError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
+    try:
+        columns: dict[str, list[str]] = {name: [] for name in read_schema(table).names}
+        found = read_table(table, columns=[name for name in columns if name in wanted]).to_pydict()
+    except ArrowInvalid as error:
+        raise UserError(f"the table '{table}' can't be read: {error}") from error
+    return columns | {
+        name: ["" if cell is None else str(cell).strip() for cell in cells] for name, cells in found.items()
+    }

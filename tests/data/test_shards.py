@@ -1,0 +1,228 @@
+"""Tar shards as WebDataset writes them: indexed once, read by their place, whatever is wrong with them named."""
+
+import io
+import json
+import os
+import pickle
+import tarfile
+
+import pytest
+from PIL import Image
+
+from clipadapt.data import shards
+from clipadapt.data.few_shot import make_task
+from clipadapt.data.shards import expanded, shards_of, webdataset
+from clipadapt.data.tasks import check
+from clipadapt.errors import UserError
+
+
+def png(red):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (red, 0, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def pack(path, entries):
+    """Write entries, given as name and content, as a tar file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in entries:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def samples(first, count=4, kind="cls"):
+    """Images with labels that alternate between two classes."""
+    for number in range(first, first + count):
+        label = number % 2
+        said = {
+            "cls": str(label),
+            "txt": f"{['cat', 'dog'][label]}\n",
+            "json": json.dumps({"label": label, "id": number}),
+        }
+        yield f"{number:04d}.png", png(number)
+        yield f"{number:04d}.{kind}", said[kind].encode()
+
+
+@pytest.fixture
+def read(tmp_path):
+    """A function that reads shards below a folder of the test's, with indices kept beside them."""
+
+    def webdataset_here(root="*.tar", **options):
+        parts = {key: str(tmp_path / options.pop(key)) for key in ("validation", "test") if key in options}
+        return webdataset(str(tmp_path / root), **parts, cache_dir=str(tmp_path / "kept"), **options)
+
+    return webdataset_here
+
+
+CLASSES = {"class_names": ["cat", "dog"]}
+
+
+@pytest.mark.parametrize("kind", ["cls", "txt", "json"])
+def test_shards_with_labels_of_each_kind(tmp_path, read, kind):
+    for number in range(3):
+        pack(tmp_path / f"{number:03d}.tar", samples(4 * number, kind=kind))
+    source = read("{000..002}.tar", **({} if kind == "txt" else CLASSES))
+    assert source.class_names == ["cat", "dog"] and source.train.labels == [0, 1] * 6
+    assert [image.getpixel((0, 0))[0] for image in source.train.images] == [*range(12)]
+    assert source.validation is None and source.tests == {} and source.templates == ["a photo of a {}."]
+    task = make_task(source, shots=2, seed=1)
+    check(task)
+    assert [image.getpixel((0, 0))[0] for image in task.support.images] == task.support_indices
+
+
+def test_splits(tmp_path, read):
+    for split, first in (("train", 0), ("val", 4), ("test", 8)):
+        pack(tmp_path / f"{split}-0.tar", samples(first))
+    source = read("train-*.tar", validation="val-{0..0}.tar", test="test-0.tar", templates=["{}!"], **CLASSES)
+    assert [len(part) for part in (source.train, source.validation, source.tests["test"])] == [4, 4, 4]
+    assert source.tests["test"].images[3].getpixel((0, 0)) == (11, 0, 0) and source.templates == ["{}!"]
+
+
+def test_images_travel_between_processes_and_stand_for_their_files(tmp_path, read):
+    pack(tmp_path / "0.tar", samples(0, 200))
+    images = read(**CLASSES).train.select([5]).images
+    assert len(pickle.dumps(images)) < 1000
+    again = pickle.loads(pickle.dumps(images))
+    assert again.content(again.items[0]) == png(5)
+
+
+def test_names_up_to_their_first_dot_and_other_entries(tmp_path, read):
+    pack(
+        tmp_path / "0.tar",
+        [
+            ("a/1.seg.png", b"a mask"),
+            ("a/1.PNG", png(1)),
+            ("a/1.cls", b"1"),
+            ("a/1.txt", b"a caption"),
+            ("b/1.cls", b"0\n"),
+            ("b/1.png", png(2)),
+            ("notes.md", b""),
+        ],
+    )
+    source = read(**CLASSES)
+    assert source.train.labels == [1, 0] and source.train.images[0].getpixel((0, 0)) == (1, 0, 0)
+
+
+def test_a_value_of_json_entries(tmp_path, read):
+    said = [{"meta": 1, "species": "owl"}, {"species": "cat"}]
+    entries = [
+        (f"{i}.{kind}", content)
+        for i in (0, 1)
+        for kind, content in (("png", png(i)), ("json", json.dumps(said[i]).encode()))
+    ]
+    pack(tmp_path / "0.tar", entries)
+    assert read(field="species").class_names == ["cat", "owl"]
+    with pytest.raises(UserError, match=r'no labels beside them: a sample 0\.png needs .* \.json \(with "label"\)'):
+        read()
+
+
+def test_an_index_is_made_once(tmp_path, read, monkeypatch):
+    pack(tmp_path / "0.tar", samples(0))
+    first = read(**CLASSES)
+    monkeypatch.setattr(shards, "index", lambda *given: pytest.fail("it was indexed again"))
+    assert read(**CLASSES) == first
+
+
+def test_a_shard_that_changed_is_indexed_again(tmp_path, read):
+    pack(tmp_path / "0.tar", samples(0))
+    read(**CLASSES)
+    pack(tmp_path / "0.tar", samples(7, 6))
+    assert [image.getpixel((0, 0))[0] for image in read(**CLASSES).train.images] == [*range(7, 13)]
+    same_size = os.stat(tmp_path / "0.tar")
+    pack(tmp_path / "0.tar", samples(20, 6))
+    os.utime(tmp_path / "0.tar", ns=(same_size.st_atime_ns, same_size.st_mtime_ns + 1))
+    assert read(**CLASSES).train.images[0].getpixel((0, 0)) == (20, 0, 0)
+
+
+def test_an_index_that_is_damaged_or_cannot_be_kept_is_made_again(tmp_path, read):
+    pack(tmp_path / "0.tar", samples(0))
+    first = read(**CLASSES)
+    (kept,) = (tmp_path / "kept").iterdir()
+    kept.write_text(kept.read_text()[:50])
+    assert read(**CLASSES) == first
+    (tmp_path / "file").write_text("")
+    assert webdataset(str(tmp_path / "*.tar"), cache_dir=str(tmp_path / "file" / "below"), **CLASSES) == first
+
+
+def test_patterns(tmp_path):
+    assert expanded("x") == ["x"]
+    assert expanded("{08..11}.tar") == ["08.tar", "09.tar", "10.tar", "11.tar"]
+    assert expanded("{a,b}/{0..1}") == ["a/0", "a/1", "b/0", "b/1"]
+    for number in (1, 2, 10):
+        pack(tmp_path / f"{number}.tar", samples(0))
+    assert [path.name for path in shards_of(str(tmp_path))] == ["1.tar", "2.tar", "10.tar"]
+    assert [path.name for path in shards_of(str(tmp_path / "1*.tar"))] == ["1.tar", "10.tar"]
+
+
+@pytest.mark.parametrize("root", ["{1..3}.tar", "x*.tar", "nowhere/0.tar", "empty"])
+def test_shards_that_are_missing(tmp_path, read, root):
+    (tmp_path / "empty").mkdir()
+    pack(tmp_path / "1.tar", samples(0))
+    with pytest.raises(UserError, match=r"there is no shard .*, which '.*' stands for"):
+        read(root)
+
+
+PAIR = [("0.png", png(0)), ("0.cls", b"0"), ("1.png", png(1))]
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([("0.cls", b"0")], r"0\.tar' has no images \(read are bmp, "),
+        ([("0.png", png(0)), ("1.png", png(1))], r"no labels beside them: a sample 0\.png needs an entry \.cls"),
+        (PAIR, r"some images have a label \.cls, and these have none: .*0\.tar/1\.png$"),
+        ([*PAIR, ("1.txt", b"dog")], r"some images have a label \.cls, and these have none: .*1\.png"),
+        ([*PAIR, ("1.cls", b" ")], r"these have none: .*1\.png"),
+        ([*PAIR, ("1.cls", b"2")], r"has labels that data\.class_names lacks: 2"),
+        ([*PAIR, ("1.cls", b"\xff")], r"the label '.*0\.tar/1\.cls' can't be read: "),
+        ([*PAIR, ("1.json", b"{")], r"the label '.*0\.tar/1\.json' can't be read: "),
+        ([*PAIR, ("1.jpg", b"")], r"has two images of one name: 1\.png and 1\.jpg"),
+    ],
+)
+def test_shards_that_are_no_task(tmp_path, read, entries, message):
+    pack(tmp_path / "0.tar", entries)
+    with pytest.raises(UserError, match=message):
+        read(**CLASSES)
+
+
+def test_numbers_without_class_names(tmp_path, read):
+    pack(tmp_path / "0.tar", samples(0))
+    with pytest.raises(UserError, match=r"0\.tar' are numbers: say what they stand for"):
+        read("0.tar")
+
+
+def test_files_that_are_no_whole_tar(tmp_path, read):
+    (tmp_path / "0.tar").write_text("no archive" * 100)
+    with pytest.raises(UserError, match=r"0\.tar' is no whole, uncompressed tar file"):
+        read()
+    with tarfile.open(tmp_path / "0.tar", "w:gz") as archive:
+        archive.add(__file__, "0.png")
+    with pytest.raises(UserError, match=r"0\.tar' is no whole, uncompressed tar file"):
+        read()
+
+
+@pytest.mark.parametrize("kept", [600, 1600, 2048, 2100])
+def test_a_shard_that_was_cut_off(tmp_path, read, kept):
+    path = pack(tmp_path / "0.tar", samples(0))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"0\.tar(' is no whole|/.* can't be read: the shard is cut off)"):
+        read(**CLASSES)
+
+
+def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
+    entries = dict(samples(0))
+    entries["0002.png"] = entries["0002.png"][:40]
+    entries["0003.png"] = b"no image"
+    path = pack(tmp_path / "0.tar", entries.items())
+    with pytest.raises(UserError, match=r"0\.tar/0002\.png' can't be read: .*0\.tar/0003\.png' can't be read: "):
+        check(make_task(read(**CLASSES, test="0.tar"), shots=2, seed=1))
+    images = read(**CLASSES).train.images
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(UserError, match=r"0001\.png' can't be read: the shard is cut off"):
+        images[1]
+    path.unlink()
+    with pytest.raises(UserError, match=r"0001\.png' can't be read: .*No such file"):
+        images[1]

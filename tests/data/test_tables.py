@@ -1,0 +1,172 @@
+"""Images listed in CSV and Parquet tables, as spreadsheets and scripts write them."""
+
+import builtins
+import pickle
+
+import pytest
+from PIL import Image
+
+from clipadapt.data.few_shot import make_task
+from clipadapt.data.tables import csv
+from clipadapt.data.tasks import check
+from clipadapt.errors import UserError
+
+
+def photos(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        Image.new("RGB", (4, 4), (10 * number, 0, 0)).save(folder / name)
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A function that writes a table beside eight images, and gives its path."""
+    photos(tmp_path / "photos", *(f"{number}.png" for number in range(8)))
+
+    def write(text, name="labels.csv", **options):
+        (tmp_path / name).write_text(text, **options)
+        return str(tmp_path / name)
+
+    return write
+
+
+ROWS = [f"photos/{number}.png,{'dog' if number % 2 else 'cat'}" for number in range(8)]
+POOL = "\n".join(["path,label", *ROWS])
+SPLITS = ["train", "Train", "train", "train", "val", "validation", "test", "TEST"]
+SPLIT = "\n".join(["path,label,split", *(f"{row},{split}" for row, split in zip(ROWS, SPLITS, strict=True))])
+
+
+def test_a_table_of_paths_and_labels(table):
+    source = csv(table(POOL))
+    assert (source.name, source.class_names, source.templates) == ("labels", ["cat", "dog"], ["a photo of a {}."])
+    assert source.train.labels == [0, 1] * 4 and source.validation is None and source.tests == {}
+    assert source.train.images[3].getpixel((0, 0)) == (30, 0, 0)
+    task = make_task(source, shots=1, seed=1)
+    check(task)
+    assert len(task.tests["test"]) == 4
+
+
+def test_a_column_of_splits(table):
+    source = csv(table(SPLIT))
+    assert (source.train.labels, source.validation.labels) == ([0, 1, 0, 1], [0, 1])
+    assert source.tests["test"].labels == [0, 1]
+    assert source.tests["test"].images[1].getpixel((0, 0)) == (70, 0, 0)
+
+
+def test_another_column_of_splits(table):
+    source = csv(table(SPLIT.replace("split", "fold")), split="fold")
+    assert len(source.tests["test"]) == 2
+    assert csv(table(SPLIT.replace("split", "fold"))).tests == {}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_as_spreadsheets_write_it(table, delimiter, encoding):
+    text = 'path,label\r\nphotos/0.png,"cat"\r\n\r\n photos/1.png , \u00e9l\u00e9phant \r\n'
+    source = csv(table(text.replace(",", delimiter), encoding=encoding))
+    assert source.class_names == ["cat", "\u00e9l\u00e9phant"] and len(source.train) == 2
+    assert source.train.images[1].size == (4, 4)
+
+
+def test_names_of_columns_folder_and_classes_are_free(table, tmp_path):
+    text = "number,file,species\n1,0.png,1\n2,1.png,0\n3,2.png,1"
+    source = csv(
+        table(text),
+        images=str(tmp_path / "photos"),
+        path="file",
+        label="species",
+        class_names=["cat", "dog"],
+        templates=["{}!"],
+    )
+    assert source.train.labels == [1, 0, 1] and source.templates == ["{}!"]
+    assert source.train.images[0].size == (4, 4)
+
+
+def test_absolute_paths(table, tmp_path):
+    source = csv(table(f"path,label\n{tmp_path}/photos/0.png,a\n{tmp_path}/photos/1.png,b"), images="elsewhere")
+    assert source.train.images[1].size == (4, 4)
+
+
+def test_images_travel_between_processes_and_stand_for_their_files(table, tmp_path):
+    images = pickle.loads(pickle.dumps(csv(table(POOL)).train.images))
+    assert images.content(images.items[2]) == (tmp_path / "photos" / "2.png").read_bytes()
+
+
+def test_a_file_that_is_missing_is_named_when_the_task_is_checked(table):
+    source = csv(table(POOL + "\nphotos/gone.png,dog\nphotos/lost.png,cat"))
+    with pytest.raises(UserError, match=r"no image file '.*no image file '") as caught:
+        check(make_task(source, shots=1, seed=1))
+    assert "gone.png" in str(caught.value) and "lost.png" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (POOL, {"label": "lable"}, r"has no column 'lable': did you mean 'label'\? \(known: label, path\)"),
+        ("file,label\n", {}, r"has no column 'path': \(known: file, label\)"),
+        (POOL, {"split": "fold"}, "has no column 'fold'"),
+        ("", {}, "has no column 'path'"),
+        ("path,label\n", {}, "has no rows below its header"),
+        ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4$"),
+        ("path,label\n,cat\nb.png,dog", {}, "has no path in row 2"),
+        (SPLIT + "\nphotos/1.png,cat,", {}, "has no split in row 10"),
+        (SPLIT.replace(",val\n", ",tset\n"), {}, r"has the split 'tset' in row 6: did you mean 'test'"),
+        ("path,label,split\na.png,cat,test\nb.png,dog,test", {}, "has no rows of the split train"),
+        ("path,label\na.png,cat\nb.png,cat", {}, "has 1 class; a task needs at least two"),
+        ("path,label\na.png,0\nb.png,1", {}, r"labels\.csv' are numbers"),
+        (SPLIT + "\nphotos/1.png,owl,test", {}, "has labels that its training images lack: owl"),
+        (POOL, {"class_names": ["cat", "owl"]}, r"has labels that data\.class_names lacks: dog"),
+    ],
+)
+def test_tables_that_are_no_task(table, text, options, message):
+    with pytest.raises(UserError, match=message):
+        csv(table(text), **options)
+
+
+def test_many_empty_cells_are_counted(table):
+    with pytest.raises(UserError, match="row 2, 3, 4, 5, 6 and 3 more"):
+        csv(table("path,label\n" + "a.png,\n" * 8))
+
+
+def test_a_table_that_is_missing_or_unreadable(table, tmp_path):
+    with pytest.raises(UserError, match=r"there is no table '.*nothing\.csv'"):
+        csv(str(tmp_path / "nothing.csv"))
+    with pytest.raises(UserError, match=r"labels\.csv' can't be read: .*codec can't decode"):
+        csv(table("path,label\na.png,\u00e9", encoding="latin-1"))
+    with pytest.raises(UserError, match=r"can't be read: .*directory"):
+        csv(str(tmp_path))
+
+
+def test_parquet(table, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "path": [row.split(",")[0] for row in ROWS],
+        "label": [number % 2 for number in range(8)],
+        "split": SPLITS,
+        "thumbnail": [b"\xff\xfe"] * 8,
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    source, listed = csv(str(tmp_path / "labels.parquet"), class_names=["cat", "dog"]), csv(table(SPLIT))
+    assert source == listed
+    with pytest.raises(UserError, match=r"has no column 'lable': did you mean 'label'\? .*thumbnail"):
+        csv(str(tmp_path / "labels.parquet"), label="lable")
+    parquet.write_table(pyarrow.table({"path": ["a", "b"], "label": ["x", None]}), tmp_path / "empty.parquet")
+    with pytest.raises(UserError, match="has no label in row 3"):
+        csv(str(tmp_path / "empty.parquet"))
+    with pytest.raises(UserError, match=r"broken\.parquet' can't be read"):
+        csv(table("no table", "broken.parquet"))
+
+
+def test_parquet_without_its_library(table, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.startswith("pyarrow"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(UserError, match=r"needs pyarrow: pip install 'clipadapt\[parquet\]'"):
+        csv(table("", "labels.parquet"))
