@@ -31,8 +31,8 @@ WITHOUT_EFFECT = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be named,
-what computes it."""
+"""Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be
+named, what computes it."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
