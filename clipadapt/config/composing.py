@@ -21,6 +21,7 @@ from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
 
 CONFIG = "config"
+LAUNCHER = "hydra/launcher"
 
 
 def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -181,6 +182,8 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
         return f"there is no key {key}: {unknown_key(key, keys_of(composed))}"
     said, _, appended = one_line(error).partition(" To append to your")
+    if key == LAUNCHER and "Could not load" in said:
+        return f"{text}: it needs submitit's launcher, which comes with pip install 'clipadapt[slurm]'"
     if appended and is_global(conf_dir() / key / f"{value}.yaml"):
         return f"{text}: write +{text}"
     return f"{text}: {said}"

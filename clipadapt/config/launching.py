@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -72,6 +73,8 @@ def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
 def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
     """Let Hydra do the rest; mistakes in some runs of a sweep are told when the others are done."""
     folder = words.options.get("--config-dir")
+    here = os.getpid()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # what a launcher's process raises comes to us as it is
     mistakes: list[UserError] = []
     crashes: list[Exception] = []
 
@@ -82,10 +85,10 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             config = plain(composed, folder)
             raise_all(check(config))
             task(config)
-        except UserError as error:
-            mistakes.append(error)
         except Exception as error:  # raised below: Hydra would cut its traceback
-            crashes.append(error)
+            if os.getpid() != here:  # a launcher's own process, which has no other way to tell
+                raise
+            (mistakes if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
 
     # Hydra writes its record of a sweep to a folder: not among the runs.
     with tempfile.TemporaryDirectory() as elsewhere, command_line(words.for_hydra(f"hydra.sweep.dir={elsewhere}")):
