@@ -11,7 +11,7 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
-from clipadapt.data import Task, check
+from clipadapt.data import Task
 from clipadapt.data.few_shot import ALL
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
@@ -22,10 +22,12 @@ from clipadapt.methods import test_time_of
 from clipadapt.predictors import Predictor
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of
+from clipadapt.runs import Result, carry_out, learned_classifier, looked_at, read_result, settings_of, task_of
 
 GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
+
+Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
 
 
 def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: int = 0) -> CLIP:
@@ -71,9 +73,8 @@ def load_task(
     """
     overrides = [f"data={source}", f"shots={shots}", f"seed={seed}", configuration.setting("classes", classes)]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
-    task = task_of(configuration.compose(overrides, config_dir))
-    check(task)
-    return task
+    config = configuration.compose(overrides, config_dir)
+    return looked_at(task_of(config), config)
 
 
 def finetune(
@@ -105,26 +106,31 @@ def finetune(
     config = configuration.compose([*settings, *overrides], config_dir)
     check_cache(settings_of(config))
     config |= {"backbone": backbone.source, "data": task.origin or {"name": task.name}}
+    if config["method"]["pseudo_labels"] is not None:
+        task = looked_at(task, config)  # load_task has seen the whole pool only where it has no labels
     return carry_out(config, backbone, task, None, Console(quiet=True))
 
 
-def ingredients(config: dict[str, Any]) -> tuple[CLIP, Task]:
+def ingredients(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
     """The backbone and the task of composed settings.
+
+    Args:
+        config: the settings.
+        console: where to show how far looking at the images is.
 
     Raises:
         UserError: unusable weights or images.
     """
     task = task_of(config)
     backbone = CLIP.load(**config["backbone"])
-    check(task)  # last, as it looks at every image file
-    return backbone, task
+    return backbone, looked_at(task, config, console)  # last, as it looks at every image file
 
 
 def run(
     config: dict[str, Any],
     directory: Path,
     console: Console | None = None,
-    load: Callable[[dict[str, Any]], tuple[CLIP, Task]] = ingredients,
+    load: Load = ingredients,
 ) -> Result:
     """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
 
@@ -147,7 +153,7 @@ def run(
         summary.show_result(console, result.metrics)
         return result
     check_cache(settings_of(config))
-    backbone, task = load(config)
+    backbone, task = load(config, console)
     if not target.finished:
         result = carry_out(config, backbone, task, target, console)
     else:
@@ -217,16 +223,17 @@ def evaluate_run(
         settings.memory,
         accelerator.num_processes,
     )
-    task = task_of(config if data is None else {**config, "data": data, "classes": ALL})
+    config = config if data is None else {**config, "data": data, "classes": ALL}
+    task = task_of(config)
     if not task.tests:
         raise UserError(
             f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into it, "
             "or name other data with data=…"
         )
-    check(task)
+    console = console or Console()
+    task = looked_at(task, config, console)
     if task.class_names != classifier.class_names:
         classifier = classifier.for_classes(task.class_names)
-    console = console or Console()
     metrics = measure(Run.of(classifier, task, accelerator, settings, partial(bars.images, console), test_time))
     metrics["remark"] = settings.remark
     summary.show_tests(console, metrics)

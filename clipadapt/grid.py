@@ -15,7 +15,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.config import Cell
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task, check
+from clipadapt.data.tasks import Task
 from clipadapt.engine.run_directory import RunDirectory, write
 from clipadapt.errors import UserError
 from clipadapt.report import comparison
@@ -23,7 +23,7 @@ from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.statistics import scores_of
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
-from clipadapt.runs import settings_of, task_of
+from clipadapt.runs import looked_at, settings_of, task_of
 
 UNTESTED = "these data have no test set to compare on"
 
@@ -89,14 +89,18 @@ class Shared:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[list[Any], Any]] = {}
 
-    def __call__(self, config: dict[str, Any]) -> tuple[CLIP, Task]:
+    def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
         """Backbone and task of a run's settings.
+
+        Args:
+            config: the settings.
+            console: where to show how far looking at the images is.
 
         Raises:
             UserError: unusable weights or images, or no test set.
         """
-        drawn = [config[key] for key in ("data", "shots", "seed")]
-        task = self._get("task", drawn, lambda: tested_task(config))
+        drawn = [*(config[key] for key in ("data", "shots", "seed")), config["method"]["pseudo_labels"]]
+        task = self._get("task", drawn, lambda: tested_task(config, console))
         weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
         return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
 
@@ -107,7 +111,7 @@ class Shared:
         return self._kept[name][1]
 
 
-def tested_task(config: dict[str, Any]) -> Task:
+def tested_task(config: dict[str, Any], console: Console) -> Task:
     """The task of settings, its images looked at.
 
     Raises:
@@ -116,8 +120,7 @@ def tested_task(config: dict[str, Any]) -> Task:
     task = task_of(config)
     if not task.tests:
         raise UserError(UNTESTED)
-    check(task)
-    return task
+    return looked_at(task, config, console)
 
 
 def run(cells: Sequence[Cell], console: Console) -> list[Row]:
@@ -160,7 +163,7 @@ def said_of(outcome: Outcome, kept: bool) -> str:
     return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
 
 
-def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]]) -> Outcome:
+def outcome(cell: Cell, load: api.Load) -> Outcome:
     """Do a run, or read it if it is finished."""
     try:
         result = api.run(cell.config, cell.directory, Console(quiet=True), load)

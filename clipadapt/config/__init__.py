@@ -9,6 +9,7 @@ from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import identity, run_directory
 from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
 from clipadapt.config.launching import launch, recipe
+from clipadapt.config.sources import source_of, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 from clipadapt.config.words import setting
 
@@ -30,4 +31,6 @@ __all__ = [
     "recipe",
     "run_directory",
     "setting",
+    "source_of",
+    "sources",
 ]
