@@ -10,17 +10,19 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.console import first_process
-from clipadapt.data import Task, check
+from clipadapt.data import Task
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.finished import FinishedRun
 from clipadapt.predictors import Predictor
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, read_result, settings_of, task_of
+from clipadapt.runs import Result, carry_out, learned_classifier, looked_at, read_result, settings_of, task_of
 
 GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
+
+Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
 
 
 def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: int = 0) -> CLIP:
@@ -66,9 +68,8 @@ def load_task(
     """
     overrides = [f"data={source}", f"shots={shots}", f"seed={seed}", configuration.setting("classes", classes)]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
-    task = task_of(configuration.compose(overrides, config_dir))
-    check(task)
-    return task
+    config = configuration.compose(overrides, config_dir)
+    return looked_at(task_of(config), config)
 
 
 def finetune(
@@ -100,26 +101,31 @@ def finetune(
     config = configuration.compose([*settings, *overrides], config_dir)
     check_cache(settings_of(config))
     config |= {"backbone": backbone.source, "data": task.origin or {"name": task.name}}
+    if config["method"]["pseudo_labels"] is not None:
+        task = looked_at(task, config)  # load_task has seen the whole pool only where it has no labels
     return carry_out(config, backbone, task, None, Console(quiet=True))
 
 
-def ingredients(config: dict[str, Any]) -> tuple[CLIP, Task]:
+def ingredients(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
     """The backbone and the task of composed settings.
+
+    Args:
+        config: the settings.
+        console: where to show how far looking at the images is.
 
     Raises:
         UserError: unusable weights or images.
     """
     task = task_of(config)
     backbone = CLIP.load(**config["backbone"])
-    check(task)  # last, as it looks at every image file
-    return backbone, task
+    return backbone, looked_at(task, config, console)  # last, as it looks at every image file
 
 
 def run(
     config: dict[str, Any],
     directory: Path,
     console: Console | None = None,
-    load: Callable[[dict[str, Any]], tuple[CLIP, Task]] = ingredients,
+    load: Load = ingredients,
 ) -> Result:
     """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
 
@@ -142,7 +148,7 @@ def run(
         summary.show_result(console, result.metrics)
         return result
     check_cache(settings_of(config))
-    backbone, task = load(config)
+    backbone, task = load(config, console)
     if not target.finished:
         result = carry_out(config, backbone, task, target, console)
     else:
@@ -202,6 +208,6 @@ def evaluate_run(
     """
     console = console or Console()
     run = FinishedRun(directory, config_dir)
-    metrics = run.measure(run.task(data), console)
+    metrics = run.measure(run.task(data, console), console)
     summary.show_tests(console, metrics)
     return metrics

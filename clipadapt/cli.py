@@ -1,4 +1,4 @@
-"""The command line: fit, compare, evaluate, predict, methods. Torch is imported once settings are known to be right."""
+"""The command line, a function for each command. Torch is imported once settings are known to be right."""
 
 import glob
 import sys
@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clipadapt import __version__, config
+from clipadapt import __version__, config, data_command
 from clipadapt.config.words import Words, misfits, split
-from clipadapt.console import first_process, guarded, make_console
+from clipadapt.console import guarded, make_console, say
 from clipadapt.errors import UserError, nearest
 from clipadapt.help import COMMANDS, help_for
 
@@ -41,6 +41,7 @@ def run(arguments: list[str]) -> int:
             "evaluate": evaluate,
             "predict": predict,
             "methods": methods,
+            "data": data_command.run,
         }
         commands[command](words)
     return 0
@@ -57,12 +58,6 @@ def command_of(arguments: list[str]) -> tuple[str | None, list[str]]:
             if alone or "did you mean" in nearest(word, COMMANDS):
                 raise UserError(f"there is no command '{word}': {nearest(word, COMMANDS)}")
     return None, arguments
-
-
-def say(text: str) -> None:
-    """Write to stdout, from the first process only."""
-    if first_process():
-        sys.stdout.write(f"{text}\n")
 
 
 def fit(settings: dict[str, Any]) -> None:

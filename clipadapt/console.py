@@ -22,6 +22,12 @@ def make_console() -> Console:
     return Console(quiet=not first_process())
 
 
+def say(text: str) -> None:
+    """Write to stdout, from the first process only."""
+    if first_process():
+        sys.stdout.write(f"{text}\n")
+
+
 def complain(message: str) -> None:
     """Tell the user on stderr."""
     if first_process():

@@ -14,7 +14,7 @@ from clipadapt import config as configuration
 from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
-from clipadapt.data import Task, check
+from clipadapt.data import Task
 from clipadapt.data.few_shot import ALL
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
@@ -23,7 +23,7 @@ from clipadapt.engine.run_directory import write
 from clipadapt.errors import UserError
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
-from clipadapt.runs import learned_classifier, read_result, settings_of, task_of
+from clipadapt.runs import learned_classifier, looked_at, read_result, settings_of, task_of
 
 ELSEWHERE = "elsewhere"
 
@@ -61,21 +61,25 @@ class FinishedRun:
         )
         return accelerator, classifier, test_time
 
-    def task(self, data: Mapping[str, Any] | None = None) -> Task:
+    def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
         """The run's task, or that of other data with all their classes; its images are looked at.
+
+        Args:
+            data: settings of the other data.
+            console: shows how that comes on.
 
         Raises:
             UserError: nothing to test on, or images that can't be used.
         """
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
-        task = task_of({**self.config, **(own if data is None else {"data": data, "classes": ALL})})
+        config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
+        task = task_of(config)
         if not task.tests:
             raise UserError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "
                 "it, or name other data with data=…"
             )
-        check(task)
-        return task
+        return looked_at(task, config, console)
 
     def measure(self, task: Task, console: Console) -> dict[str, Any]:
         """Figures on a task's test sets, as in a run's `metrics`; its class names take the place of the run's.
@@ -101,7 +105,7 @@ class FinishedRun:
         path = self.directory / ELSEWHERE / f"{file_name(target.name)}-{digest}.json"
         if path.is_file():
             return json.loads(path.read_text())["tests"]
-        task = self.task(target.data)
+        task = self.task(target.data, console)
         test = next(iter(task.tests.values()))
         if target.corruption is not None:
             test = configuration.build(target.corruption, test)

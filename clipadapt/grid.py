@@ -13,7 +13,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.config import Cell, Study, Target
 from clipadapt.console import first_process
-from clipadapt.data.tasks import Task, check
+from clipadapt.data.tasks import Task
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from clipadapt.findings import Outcome, rows_of, save
@@ -21,7 +21,7 @@ from clipadapt.finished import FinishedRun
 from clipadapt.report import comparison
 from clipadapt.report.comparison import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
-from clipadapt.runs import task_of
+from clipadapt.runs import looked_at, task_of
 
 UNTESTED = "these data have no test set to compare on"
 
@@ -70,14 +70,18 @@ class Shared:
     def __init__(self) -> None:
         self._kept: dict[str, tuple[list[Any], Any]] = {}
 
-    def __call__(self, config: dict[str, Any]) -> tuple[CLIP, Task]:
+    def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
         """Backbone and task of a run's settings.
+
+        Args:
+            config: the settings.
+            console: where to show how far looking at the images is.
 
         Raises:
             UserError: unusable weights or images, or no test set.
         """
-        drawn = [config[key] for key in ("data", "shots", "seed")]
-        task = self._get("task", drawn, lambda: tested_task(config))
+        drawn = [*(config[key] for key in ("data", "shots", "seed", "classes")), config["method"]["pseudo_labels"]]
+        task = self._get("task", drawn, lambda: tested_task(config, console))
         weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
         return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
 
@@ -88,7 +92,7 @@ class Shared:
         return self._kept[name][1]
 
 
-def tested_task(config: dict[str, Any]) -> Task:
+def tested_task(config: dict[str, Any], console: Console) -> Task:
     """The task of settings, its images looked at.
 
     Raises:
@@ -97,8 +101,7 @@ def tested_task(config: dict[str, Any]) -> Task:
     task = task_of(config)
     if not task.tests:
         raise UserError(UNTESTED)
-    check(task)
-    return task
+    return looked_at(task, config, console)
 
 
 def run_study(study: Study, console: Console) -> list[Row]:
@@ -155,7 +158,7 @@ def said_of(outcome: Outcome, kept: bool) -> str:
     return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
 
 
-def outcome(cell: Cell, load: Callable[[dict[str, Any]], tuple[CLIP, Task]], targets: Sequence[Target] = ()) -> Outcome:
+def outcome(cell: Cell, load: api.Load, targets: Sequence[Target] = ()) -> Outcome:
     """Do a run, or read it if it is finished, and measure it on further test sets."""
     quiet = Console(quiet=True)
     try:

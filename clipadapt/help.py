@@ -8,6 +8,7 @@ COMMANDS = {
     "evaluate": "measure a finished run again, or on other data",
     "predict": "name the classes of images with a finished run",
     "methods": "list the methods, one line each with its paper",
+    "data": "list the data there are, or look at every image of one",
 }
 
 GROUPS = {
@@ -31,6 +32,7 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt predict run=DIR images=PATH
                                    {predict}
   clipadapt methods                {methods}
+  clipadapt data list|verify NAME  {data}
 
 Examples
   clipadapt                        CoOp on real handwritten digits, 16 images a class, on a laptop without network
@@ -117,10 +119,31 @@ Examples
   clipadapt method=clip_adapter        runs one"""
 
 
+DATA = """\
+clipadapt data list [--config-dir DIR]
+clipadapt data verify NAME [data.key=value …]
+
+{data}.
+
+`list` says of each whether it is there, or what it needs. `verify` decodes every image of every split, counts them, and
+lists all files that are missing or broken, and classes whose names are the same to CLIP; the exit code is 2 where there
+are any. A run looks at its own images before it starts; data.skip_broken=true leaves broken ones out of it.
+
+Examples
+  clipadapt data list
+  clipadapt data verify folder data.root=my_images
+  clipadapt data verify data=folder data.root=my_images     the same, as it is written for a run
+
+Choices
+{groups}"""
+
+
 def help_for(command: str | None, config_dir: str | None) -> str:
     """The help of a command, with the names there are to choose from."""
-    texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS}
-    groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"]}.get(command or "fit", list(GROUPS))
+    texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS, "data": DATA}
+    groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"], "data": ["data"]}.get(
+        command or "fit", list(GROUPS)
+    )
     lines = [choice(group, config_dir) for group in groups]
     return texts.get(command or "fit", FIT).format(**COMMANDS, groups="\n".join(lines), conf=conf_dir())
 

@@ -19,7 +19,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
-from clipadapt.data import Task, make_task
+from clipadapt.data import Task, check, images_used, make_task, without_broken
 from clipadapt.data.tasks import told_apart
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.fit import Diverged, Progress
@@ -48,7 +48,8 @@ class Result:
             `peak_memory_mb`, `processes`; a `remark` that belongs beside them, or None.
         history: loss, training accuracy and learning rate of each epoch.
         config: the settings of the run.
-        record: task with the labels it was given in place of its own, if any, backbone, plan and versions.
+        record: task with the labels it was given in place of its own, if any, and the broken images `left_out` of it,
+            backbone, plan and versions.
         tensors: what was learned, by name.
         files: what was learned as other tools read it, by path in the run directory.
     """
@@ -79,10 +80,23 @@ def task_of(config: Mapping[str, Any]) -> Task:
     node = config["data"]
     if "_target_" not in node:
         raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
-    plain = {key: value for key, value in node.items() if key != "views"}
-    source = configuration.build(plain, allowed=config["allowed_targets"])
+    source = configuration.source_of(config)
     task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"])
     return replace(task, origin=dict(node))
+
+
+def looked_at(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
+    """The task of composed settings after a look at the image files of its run, without those that may be left out.
+
+    Raises:
+        UserError: files that can't be read: any without `data.skip_broken`, all of a class or a test set with it.
+    """
+    pool = config["method"]["pseudo_labels"] is not None
+    with bars.images(console or Console(quiet=True), images_used(task, pool), "looked at", transient=True) as advance:
+        if config["data"].get("skip_broken"):
+            return without_broken(task, pool, advance)
+        check(task, pool, advance)
+    return task
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
@@ -195,6 +209,7 @@ def _record(prepared: Run, plan: Plan, objective: Objective) -> dict[str, Any]:
         "classes": task.classes,
         "support_indices": task.support_indices,
         "validation_indices": task.validation_indices,
+        "left_out": task.left_out,
         "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
         "support_shape": prepared.known.support_shape,
         "backbone": {**clip.source, "fingerprint": clip.fingerprint},

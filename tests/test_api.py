@@ -348,7 +348,7 @@ def test_a_cache_that_cant_be_written_is_told_before_anything_is_loaded(tmp_path
     (tmp_path / "file").write_text("")
     config = config_of.compose([f"engine.cache={tmp_path / 'file' / 'cache'}", f"output={tmp_path}"])
     with pytest.raises(UserError, match=r"can't be kept in .*engine\.cache=DIR or CLIPADAPT_CACHE=DIR"):
-        api.run(config, tmp_path / "run", load=lambda config: pytest.fail("loaded"))
+        api.run(config, tmp_path / "run", load=lambda *given: pytest.fail("loaded"))
     assert not (tmp_path / "run").exists()
 
 

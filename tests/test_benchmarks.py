@@ -2,18 +2,22 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import command, encode, fit, measure, memory, operations, plain, prompts, test_time, zero_shot
+from benchmarks import command, encode, fit, folder, measure, memory, operations, plain, prompts, test_time, zero_shot
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 
 MB = 2**20
+ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
 NAMES = ["goldfish", "tiger shark", "hen"]
 
@@ -175,3 +179,18 @@ def test_class_names_beyond_imagenets_are_numbered():
     names = command.class_names(2500)
     assert names[:1000] == command.class_names(1000) and len(names) == 2500
     assert names[1000] == f"{names[0]} 1" and names[2499] == f"{names[499]} 2"
+
+
+def test_folder(tmp_path):
+    folder.main(["--images", "4000", "--out", str(tmp_path / "found.json")])
+    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
+    assert [row["stage"] for row in rows] == ["find", "draw", "look", "first batch", "leave out"]
+
+
+@pytest.mark.slow
+def test_a_folder_of_100_000_images_takes_seconds_and_little_memory(tmp_path):
+    file = tmp_path / "found.json"
+    subprocess.run([sys.executable, "-m", "benchmarks.folder", "--out", str(file)], check=True, cwd=ROOT)
+    rows = json.loads(file.read_text())["rows"]
+    assert sum(row["seconds"] for row in rows if row["stage"] != "leave out") < 30  # measured: 3
+    assert max(row["memory_mb"] for row in rows) < 60  # measured: 20

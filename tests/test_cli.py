@@ -67,6 +67,8 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess:
         ["evaluate", "-h"],
         ["predict", "--help"],
         ["methods"],
+        ["data", "--help"],
+        ["data", "list"],
         ["--cfg", "job"],
         ["--version"],
     ],

@@ -10,7 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from clipadapt import config
-from clipadapt.config.check import SUPPLIED, check_node, nodes
+from clipadapt.config.check import OF_THE_TASK, SUPPLIED, check_node, nodes
 from clipadapt.config.targets import TRUSTED, annotations, locate
 from clipadapt.config.values import check_value
 from clipadapt.errors import UserError
@@ -87,7 +87,9 @@ def test_keys_are_the_targets_parameters(name):
     node = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"{name}.yaml"))
     target = locate(node["_target_"], TRUSTED)
     keys = {key for key in node if key not in ("_target_", "_partial_", "defaults")}
-    keys -= {"views"} if name.startswith("data/") else set()
+    if name.startswith("data/"):
+        assert keys >= {*OF_THE_TASK}
+        keys -= {*OF_THE_TASK}
     if name == "engine/default":
         keys |= {"optimizer", "schedule"}  # through its defaults list
     parameters = {key: part for key, part in inspect.signature(target).parameters.items() if key not in SUPPLIED}
@@ -222,6 +224,7 @@ def test_another_optimizer_brings_its_own_keys():
         (["output=5"], ["must be text", "quote it", "output=\"'5'\""]),
         (["rerun=maybe"], ["true or false"]),
         (["data.views=-1"], ["data.views=-1", "at least 0) or null"]),
+        (["data.skip_broken=1"], ["data.skip_broken=1", "true or false"]),
         (["data.templates=5"], ["a list of text or null"]),
         (["method.adaptation.n_ctx=four"], ["method.adaptation.n_ctx=four", "a whole number"]),
         (["method.adaptation.class_token_position=ned"], ["one of end, middle, front", "did you mean 'end'?"]),
@@ -327,7 +330,14 @@ def test_the_directory_follows_from_the_settings(overrides, directory):
 
 
 def test_whatever_else_is_overridden_changes_the_directory():
-    sets = [[], ["engine.epochs=5"], ["engine.epochs=6"], ["backbone.pretrained=null"], ["data.views=null"]]
+    sets = [
+        [],
+        ["engine.epochs=5"],
+        ["engine.epochs=6"],
+        ["backbone.pretrained=null"],
+        ["data.views=null"],
+        ["data.skip_broken=true"],
+    ]
     sets += [["method.adaptation.n_ctx=4"], ["optimizer@engine.optimizer=adamw"], ["engine.precision=bf16"]]
     sets += [["data=folder", "data.root=a/pets"], ["data=folder", "data.root=b/pets"]]
     found = [config.run_directory(config.compose(overrides)) for overrides in sets]

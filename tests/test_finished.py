@@ -36,7 +36,7 @@ def test_corrupted_images(run):
     (target,) = config.study("corruptions", ["corruptions=[contrast]", "severities=[5]"]).targets
     done = FinishedRun(run)
     (figures,) = done.elsewhere(target, QUIET).values()
-    task = done.task()
+    task = done.task(None, QUIET)
     darker = corrupted(task.tests["test"], "contrast", 5)
     expected = done.measure(finished.replace(task, tests={"darker": darker}), QUIET)["tests"]["darker"]
     assert figures == expected

@@ -9,6 +9,7 @@ from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import at_home, file_name, identity, run_directory
 from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
 from clipadapt.config.launching import launch, protocol
+from clipadapt.config.sources import source_of, sources
 from clipadapt.config.study import Study, Target, study
 from clipadapt.config.tree import conf_dir, options, own_modules
 from clipadapt.config.words import setting
@@ -35,5 +36,7 @@ __all__ = [
     "raise_all",
     "run_directory",
     "setting",
+    "source_of",
+    "sources",
     "study",
 ]

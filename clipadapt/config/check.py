@@ -41,7 +41,8 @@ METHOD = {
     "pseudo_labels": Literal["confident", "all"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
-VIEWS = Annotated[int, Ge(0)] | None
+OF_THE_TASK = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
+"""Keys of every data YAML that its source doesn't get: they say how a task is made of it."""
 
 
 def check(config: Mapping[str, Any]) -> list[str]:
@@ -56,11 +57,17 @@ def check(config: Mapping[str, Any]) -> list[str]:
     problems += check_table("method", config.get("method"), METHOD)
     data = config.get("data")
     if isinstance(data, Mapping):
-        problems += check_table("data", {key: data[key] for key in data if key == "views"}, {"views": VIEWS})
+        given = [key for key in OF_THE_TASK if key in data]
+        problems += check_table("data", {key: data[key] for key in given}, {key: OF_THE_TASK[key] for key in given})
     for path, node in nodes(config):
-        own = {key: value for key, value in node.items() if (path, key) != ("data", "views")}
+        own = of_the_source(node) if path == "data" else node
         problems += check_node(path, own, trusted(config.get("allowed_targets", [])))
     return problems
+
+
+def of_the_source(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings below `data` that its source gets."""
+    return {key: value for key, value in data.items() if key not in OF_THE_TASK}
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,8 +3,20 @@
 Importing it is quick: what needs torch (transforms) or draws (drawn) is imported by name.
 """
 
+from clipadapt.data.broken import check, images_used, without_broken
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import Pictures, open_image, to_rgb
-from clipadapt.data.tasks import Source, Split, Task, check
+from clipadapt.data.tasks import Source, Split, Task
 
-__all__ = ["Pictures", "Source", "Split", "Task", "check", "make_task", "open_image", "to_rgb"]
+__all__ = [
+    "Pictures",
+    "Source",
+    "Split",
+    "Task",
+    "check",
+    "images_used",
+    "make_task",
+    "open_image",
+    "to_rgb",
+    "without_broken",
+]

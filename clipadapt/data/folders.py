@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED, Split
@@ -42,14 +43,33 @@ def folders_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files in a folder and the folders below it, in natural order; hidden and other files are left out."""
+def images_in(folder: Path) -> list[str]:
+    """The image files in a folder and the folders below it, in natural order; hidden and other files are left out.
+
+    A folder that links lead to again is read once.
+    """
     found = []
-    for place, below, names in os.walk(folder, followlinks=True):
+    top, seen = os.path.join(folder, ""), set()
+    for place, below, names in os.walk(top, followlinks=True, onerror=stop):
+        here = os.stat(place)
+        if (here.st_dev, here.st_ino) in seen:
+            below.clear()
+            continue
+        seen.add((here.st_dev, here.st_ino))
         below[:] = [name for name in below if not name.startswith(".")]
-        seen = [name for name in names if not name.startswith(".")]
-        found += [Path(place, name) for name in seen if Path(name).suffix.lower() in EXTENSIONS]
-    return sorted(found, key=lambda path: natural_order(path.relative_to(folder).as_posix()))
+        images = [name for name in names if not name.startswith(".") and extension(name) in EXTENSIONS]
+        found += [os.path.join(place, name)[len(top) :] for name in images]
+    return [top + name for name in sorted(found, key=natural_order)]
+
+
+def stop(error: OSError) -> NoReturn:
+    """Raise what os.walk would pass over: a folder that can't be read."""
+    raise error
+
+
+def extension(name: str) -> str:
+    """A file name's extension, with its dot, in small letters."""
+    return os.path.splitext(name)[1].lower()
 
 
 def split_folders(root: Path) -> dict[str, Path]:
@@ -79,7 +99,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     return found
 
 
-def class_folders(folder: Path) -> dict[str, list[Path]]:
+def class_folders(folder: Path) -> dict[str, list[str]]:
     """The image files of each class folder, in natural order.
 
     Raises:
@@ -97,12 +117,12 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def pictures(files: Sequence[str | Path]) -> Pictures[str | Path]:
+def pictures(files: Sequence[str]) -> Pictures[str]:
     """Image files, loaded when asked for."""
     return Pictures(files, open_image, verify_image, file_bytes)
 
 
-def labelled(files: dict[str, list[Path]], class_names: list[str]) -> Split:
+def labelled(files: dict[str, list[str]], class_names: list[str]) -> Split:
     """The files of each class as a split."""
     numbers = {name: number for number, name in enumerate(class_names)}
     pairs = [(path, numbers[name]) for name, paths in files.items() for path in paths]
@@ -140,6 +160,8 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
         return read_splits(root) if class_names is None else read_unlabelled(root, class_names)
     except PermissionError as error:
         raise UserError(f"'{error.filename}' may not be read by this user") from error
+    except OSError as error:
+        raise UserError(f"'{error.filename}' can't be read: {error.strerror}") from error
 
 
 def read_splits(root: Path) -> ImageFolder:
@@ -161,7 +183,8 @@ def read_splits(root: Path) -> ImageFolder:
 def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
     """read_folder's work on a folder of images without labels, which may have a test folder with one folder a class."""
     test = next((child for child in folders_in(root) if SPLIT_NAMES.get(child.name.lower()) == "test"), None)
-    files = [path for path in images_in(root) if test is None or test not in path.parents]
+    tested = () if test is None else os.path.join(test, "")
+    files = [path for path in images_in(root) if not path.startswith(tested)]
     if not files:
         raise UserError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
     return ImageFolder(

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from PIL import Image
 
-from clipadapt.data import encoded
 from clipadapt.data.folders import SPLIT_NAMES
-from clipadapt.data.images import Pictures, file_bytes
+from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
 from clipadapt.data.labels import numbered, source_of, words
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
@@ -255,9 +254,9 @@ def content(rows: Any, picture: str, index: int) -> bytes:
 
 def load(name: str, rows: Any, picture: str, index: int) -> Image.Image:
     """An image, as upright RGB; raises UserError where it is damaged."""
-    return encoded.decode(content(rows, picture, index), f"{name}/{picture}-{index}")
+    return open_image(f"{name}/{picture}-{index}", content(rows, picture, index))
 
 
 def verify(name: str, rows: Any, picture: str, index: int) -> None:
     """Check an image's header; raises UserError where it is damaged."""
-    encoded.verify(content(rows, picture, index), f"{name}/{picture}-{index}")
+    verify_image(f"{name}/{picture}-{index}", content(rows, picture, index))

@@ -1,18 +1,25 @@
 """Images as upright RGB, whatever their files hold, and sequences of them that are loaded when asked for."""
 
 import hashlib
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Generic, TypeVar, overload
+from typing import BinaryIO, Generic, TypeVar, overload
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from clipadapt.data.threads import in_threads
 from clipadapt.errors import UserError
 
 Item = TypeVar("Item")
+
+ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";", "WEBP": b""}
+"""The last bytes of a whole file by format; files may go on after them, and WebP files are read whole to be opened."""
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -49,41 +56,87 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def explain(path: Path, error: Exception) -> str:
+def explain(path: str | Path, error: Exception) -> str:
     """One sentence on an image file that can't be read."""
-    reason = "it is not an image of a known format" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(error, FileNotFoundError):
+        gone = ", which is a link to a file that is gone" if os.path.islink(path) else ""
+        return f"there is no image file '{path}'{gone}"
+    if isinstance(error, Image.DecompressionBombError):
+        reason = f"{bomb(error)}; make it smaller"
+    elif isinstance(error, UnidentifiedImageError):
+        empty = os.path.isfile(path) and not os.path.getsize(path)
+        reason = "the file is empty" if empty else "it is not an image of a known format"
+    elif isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    else:
+        reason = str(error)
     return f"the image '{path}' can't be read: {reason}"
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Load an image file as upright RGB (see to_rgb); of an animation, the first frame.
+def bomb(error: Image.DecompressionBombError) -> str:
+    """In words, how large an image is that claims to be larger than is safe to unpack."""
+    pixels = re.search(r"\d+", str(error))  # Pillow's own error tells of them in its text alone
+    claimed = f"{int(pixels[0]):,}" if pixels else "too many"
+    return f"it claims {claimed} pixels, and more than {Image.MAX_IMAGE_PIXELS:,} could fill the memory"
+
+
+@contextmanager
+def opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """An image file, and the image it holds, of which the header has been read.
+
+    Args:
+        path: Where it is; only its name, where it lies in another file.
+        content: Of a file that lies in another one.
 
     Raises:
-        UserError: For a file that is missing, no image, truncated or otherwise damaged; it names the file.
+        UserError: For whatever goes wrong with the file, here or where it is used; it names the file.
     """
     try:
-        with open(path, "rb") as file, Image.open(file) as image:  # by its path, Pillow garbles some rotated TIFFs
-            image.load()
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise UserError(f"there is no image file '{path}'") from None
+        with (
+            open(path, "rb") if content is None else BytesIO(content) as file,
+            Image.open(file) as image,  # by its path, Pillow garbles some rotated TIFFs
+        ):
+            limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+            if limit is not None and pixels > limit:  # up to twice the limit, Pillow only warns
+                raise Image.DecompressionBombError(f"{pixels} pixels")
+            yield file, image
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error …
-        raise UserError(explain(Path(path), error)) from error
+        raise UserError(explain(path, error)) from error
 
 
-def verify_image(path: str | Path) -> None:
-    """Check an image file's header (and checksums, where its format has them) without decoding it.
+def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
+    """Load an image file as upright RGB (see to_rgb); of an animation, the first frame. Arguments as of opened.
 
     Raises:
-        UserError: For a file that is missing or no image; it names the file.
+        UserError: For a file that is missing, no image, truncated or otherwise damaged, or that claims more pixels than
+            PIL.Image.MAX_IMAGE_PIXELS; it names the file.
     """
-    try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            image.verify()
-    except FileNotFoundError:
-        raise UserError(f"there is no image file '{path}'") from None
-    except Exception as error:  # as in open_image
-        raise UserError(explain(Path(path), error)) from error
+    with opened(path, content) as (_, image):
+        image.load()
+        return to_rgb(image)
+
+
+def verify_image(path: str | Path, content: bytes | None = None) -> None:
+    """Check an image file by its header and its last bytes; decode it only where those don't tell that it is whole.
+
+    Arguments as of opened.
+
+    Raises:
+        UserError: For a file that is missing, no image, cut short, or too large to unpack; it names the file.
+    """
+    with opened(path, content) as (file, image):
+        ending = ENDINGS.get(image.format or "")
+        if ending is None or not ends_with(file, ending):
+            image.load()
+
+
+def ends_with(file: BinaryIO, ending: bytes) -> bool:
+    """Whether these are the last bytes of a file, which stays where it is read."""
+    place = file.tell()
+    file.seek(-len(ending), os.SEEK_END)
+    found = file.read()
+    file.seek(place)
+    return found == ending
 
 
 @dataclass(frozen=True)
@@ -132,38 +185,16 @@ def select(images: Sequence[Image.Image], indices: Sequence[int]) -> Sequence[Im
     return Pictures(list(indices), images.__getitem__)
 
 
-def faults(images: Sequence[Image.Image], decode: bool) -> list[str]:
-    """What is wrong with images that come from files, a sentence each; several are looked at at once.
-
-    Args:
-        images: The images; only Pictures that can be verified are looked at.
-        decode: Whether to decode each image whole, instead of reading its header only.
-    """
-    if not isinstance(images, Pictures) or images.verify is None:
-        return []
-    look: Callable[[Item], object] = images.load if decode else images.verify
-
-    def fault(item: Item) -> str | None:
-        try:
-            look(item)
-        except UserError as error:
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor() as threads:
-        return [message for message in threads.map(fault, images.items) if message]
-
-
 def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
     """16 bytes for each image that tell images of different content apart; several are looked at at once.
 
     Raises:
         UserError: For an image file that is missing or can't be read.
     """
-    with ThreadPoolExecutor() as threads:
-        if isinstance(images, Pictures) and images.content is not None:
-            return [digest(content) for content in threads.map(images.content, images.items)]
-        return list(threads.map(lambda index: digest(pixel_bytes(images[index])), range(len(images))))
+    if isinstance(images, Pictures) and images.content is not None:
+        items, content = images.items, images.content
+        return in_threads(lambda index: digest(content(items[index])), len(images))
+    return in_threads(lambda index: digest(pixel_bytes(images[index])), len(images))
 
 
 def digest(content: bytes) -> bytes:
@@ -185,4 +216,4 @@ def file_bytes(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(explain(Path(path), error)) from error
+        raise UserError(explain(path, error)) from error

@@ -20,9 +20,8 @@ from PIL import Image
 from rich.progress import Progress
 
 from clipadapt.console import make_console
-from clipadapt.data import encoded
 from clipadapt.data.folders import EXTENSIONS, extensions, natural_order
-from clipadapt.data.images import Pictures
+from clipadapt.data.images import Pictures, open_image, verify_image
 from clipadapt.data.labels import numbered, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
@@ -246,9 +245,9 @@ def content(member: Member) -> bytes:
 
 def load(member: Member) -> Image.Image:
     """The image, as upright RGB; raises UserError where it is damaged."""
-    return encoded.decode(content(member), str(member))
+    return open_image(str(member), content(member))
 
 
 def verify(member: Member) -> None:
     """Check the image's header; raises UserError where it is damaged."""
-    encoded.verify(content(member), str(member))
+    verify_image(str(member), content(member))

@@ -55,7 +55,8 @@ def csv(
     rows = rows_of_splits(root, splits)
     names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
     folder = table.parent if images is None else Path(images).expanduser()
-    found = {part: Split(pictures([folder / files[row] for row in own]), numbers[part]) for part, own in rows.items()}
+    paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
+    found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
     return source_of(table.stem, names, templates, found)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 
 from PIL import Image
 
-from clipadapt.data.images import faults, select
+from clipadapt.data.images import select
 from clipadapt.errors import UserError
 
-SHOWN_FAULTS = 5
 UNLABELLED = -1
 """The label of an image whose class isn't known."""
 
@@ -105,6 +104,8 @@ class Task:
         pool: All images that may be learned from: the source's pool but for what is tested on. None in a task made by
             hand: the support set.
         pool_indices: Which of the source's pool they are.
+        left_out: What is wrong with the broken images that were left out, a sentence each that names the file, by the
+            name of what they were in: "support", "validation", "pool" or a test set.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Task:
     pool: Split | None = None
     pool_indices: list[int] = field(default_factory=list)
     classes: str = "all"
+    left_out: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -150,17 +152,3 @@ def told_apart(class_names: Sequence[str]) -> list[str]:
     """Class names, those that several classes share with their label behind them: "missile (657)"."""
     counts = Counter(class_names)
     return [f"{name} ({label})" if counts[name] > 1 else name for label, name in enumerate(class_names)]
-
-
-def check(task: Task) -> None:
-    """Look at a task's image files before work begins: decode support and validation, read the headers of the others.
-
-    Raises:
-        UserError: When files can't be read; it names the first few.
-    """
-    bad = faults(task.support.images, decode=True) + faults(task.validation.images, decode=True)
-    for split in [*task.tests.values(), *([task.pool] if task.pool and not task.labelled else [])]:
-        bad += faults(split.images, decode=False)
-    if bad:
-        more = f"; and {len(bad) - SHOWN_FAULTS} more" if len(bad) > SHOWN_FAULTS else ""
-        raise UserError("; ".join(bad[:SHOWN_FAULTS]) + more)

@@ -156,7 +156,7 @@ def split_of(dataset: Any) -> Split:
         files = first_of(dataset, FILES) or caltech_files(dataset)
         pairs = zip(files, labels_of(dataset), strict=True)
     listed = sorted((Path(file), int(label)) for file, label in pairs)  # SUN397 has them as the file system gives them
-    return Split(folders.pictures([file for file, _ in listed]), [label for _, label in listed])
+    return Split(folders.pictures([str(file) for file, _ in listed]), [label for _, label in listed])
 
 
 def first_of(dataset: Any, attributes: Sequence[str]) -> Any:

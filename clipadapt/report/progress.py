@@ -29,10 +29,19 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
 
 
 @contextmanager
-def images(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar over images that are encoded or found, with their number per second; it appears with the first of them."""
-    columns = (TextColumn("images encoded or kept"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
+def images(
+    console: Console, total: int, done: str = "encoded or kept", transient: bool = False
+) -> Iterator[Callable[[int], None]]:
+    """A bar over images, with their number per second; it appears with the first of them.
+
+    Args:
+        console: where to print.
+        total: how many there are.
+        done: in words, what becomes of them.
+        transient: whether the bar goes when all are done.
+    """
+    columns = (TextColumn(f"images {done}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=transient) as progress:
         bar = progress.add_task("", total=total, visible=False)
 
         def advance(count: int) -> None:

@@ -39,8 +39,14 @@ def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> 
             "support set": f"{sampled}, {views_text(task.views)}",
             "validation": _count(len(task.validation), "image"),
             "test sets": "\n".join(tests) or NONE,
+            **({"left out": left_out_text(task.left_out)} if task.left_out else {}),
         },
     )
+
+
+def left_out_text(left_out: Mapping[str, Sequence[str]]) -> str:
+    """In words, how many broken images were left out of what."""
+    return "\n".join(f"{name}: {_count(len(bad), 'broken image')}" for name, bad in left_out.items())
 
 
 def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:

@@ -7,9 +7,9 @@ import sys
 import pytest
 from PIL import Image
 
+from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.hub import huggingface
-from clipadapt.data.tasks import check
 from clipadapt.errors import UserError
 
 datasets = pytest.importorskip("datasets")

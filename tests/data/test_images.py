@@ -1,12 +1,16 @@
 """Image files of every kind a user's folder may hold come out as upright RGB, and damaged ones with their name."""
 
+import io
+import os
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from clipadapt.data.images import Pictures, faults, open_image, select, to_rgb, verify_image
+from clipadapt.data.images import Pictures, file_bytes, open_image, select, to_rgb, verify_image
 from clipadapt.errors import UserError
 
 
@@ -108,14 +112,93 @@ def test_exif_orientation_is_applied(tmp_path, extension, depth):
     assert min(pixel(image, (8, 2))) > 240 and max(pixel(image, (8, 29))) < 15
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation(tmp_path, orientation):
+    corners = np.array([[0, 80], [160, 240]], dtype=np.uint8)  # as the picture is meant to be seen
+    turns = [
+        corners,
+        corners[:, ::-1],
+        corners[::-1, ::-1],
+        corners[::-1],
+        corners.T,
+        np.rot90(corners),
+        np.rot90(corners, 2).T,
+        np.rot90(corners, 3),
+    ]
+    stored = np.kron(turns[orientation - 1], np.ones((16, 16), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = open_image(save(tmp_path / "turned.jpg", Image.fromarray(stored), exif=exif, quality=95))
+    seen = np.asarray(image)[8::16, 8::16, 0].astype(int)
+    assert np.abs(seen - corners).max() <= 3
+
+
+def test_cmyk_may_be_turned_too(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    path = save(tmp_path / "print.jpg", Image.new("CMYK", (32, 16), (255, 0, 255, 0)), exif=exif)
+    image = open_image(path)
+    assert image.size == (16, 32) and pixel(image)[1] > 245 and pixel(image)[0] < 10
+
+
+def test_a_palette_with_degrees_of_transparency(tmp_path):
+    image = Image.new("P", (3, 1))
+    image.putpalette([0, 0, 0] * 3)
+    image.putdata([0, 1, 2])
+    loaded = open_image(save(tmp_path / "faded.png", image, transparency=bytes([0, 127, 255])))
+    assert [pixel(loaded, (x, 0))[0] for x in range(3)] == [255, 128, 0]
+
+
+def sixteen_bit_png(path, colour_type, *samples):
+    """A PNG of one pixel with 16 bits a sample, which Pillow can't write in colour."""
+    parts = {
+        b"IHDR": struct.pack(">IIBBBBB", 1, 1, 16, colour_type, 0, 0, 0),
+        b"IDAT": zlib.compress(b"\0" + struct.pack(f">{len(samples)}H", *samples)),
+        b"IEND": b"",
+    }
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(name, data) for name, data in parts.items()))
+    return path
+
+
+def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "samples", "expected"),
+    [
+        (2, (65535, 32896, 0), (255, 128, 0)),
+        (4, (0, 65535), (0, 0, 0)),
+        (4, (0, 0), (255, 255, 255)),
+        (6, (65535, 0, 0, 65535), (255, 0, 0)),
+        (6, (65535, 0, 0, 0), (255, 255, 255)),
+    ],
+)
+def test_sixteen_bits_in_colour_and_with_transparency(tmp_path, colour_type, samples, expected):
+    assert pixel(open_image(sixteen_bit_png(tmp_path / "deep.png", colour_type, *samples))) == expected
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0, "quality": 100}, {"optimize": True}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_kinds_of_jpeg(tmp_path, mode, options):
+    colour = (200, 30, 60) if mode == "RGB" else 90
+    path = save(tmp_path / "a.jpg", Image.new(mode, (20, 20), colour), **options)
+    verify_image(path)
+    assert np.abs(np.subtract(pixel(open_image(path), (9, 9)), colour)).max() <= 8
+
+
 def test_a_damaged_exif_block_does_no_harm(tmp_path):
     path = save(tmp_path / "exif.jpg", Image.new("RGB", (8, 8), "white"), exif=b"Exif\0\0nonsense")
     assert open_image(path).size == (8, 8)
 
 
-def test_first_frame_of_an_animation(tmp_path):
+@pytest.mark.parametrize(
+    ("extension", "options"), [("gif", {}), ("png", {}), ("webp", {"lossless": True}), ("tif", {})]
+)
+def test_first_frame_of_an_animation(tmp_path, extension, options):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
-    path = save(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
+    path = save(tmp_path / f"moving.{extension}", frames[0], save_all=True, append_images=frames[1:], **options)
+    verify_image(path)
     assert pixel(open_image(path)) == (255, 0, 0)
 
 
@@ -124,37 +207,96 @@ def noise():
     return Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.95])
 @pytest.mark.parametrize("extension", ["jpg", "png", "gif", "bmp", "tif", "webp"])
-def test_truncated_images_are_named(tmp_path, noise, extension):
-    path = save(tmp_path / f"cut.{extension}", noise)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match=rf"cut\.{extension}' can't be read: \S"):
-        open_image(path)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image"])
 @pytest.mark.parametrize("reader", [open_image, verify_image])
-def test_no_image_at_all(tmp_path, reader, content):
+def test_truncated_images_are_named(tmp_path, noise, reader, extension, share):
+    path = save(tmp_path / f"cut.{extension}", noise)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(UserError, match=rf"cut\.{extension}' can't be read: \S"):
+        reader(path)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "gif", "bmp", "tif", "webp"])
+def test_what_comes_after_an_image_does_no_harm(tmp_path, noise, extension):
+    path = save(tmp_path / f"long.{extension}", noise)
+    path.write_bytes(path.read_bytes() + b"appended")
+    verify_image(path)
+    assert open_image(path).size == noise.size
+
+
+@pytest.mark.parametrize("extension", ["jpg", "png", "gif"])
+def test_a_whole_file_is_verified_without_reading_its_pixels(tmp_path, noise, extension):
+    path = save(tmp_path / f"large.{extension}", noise.resize((600, 600)))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : -20_000] = bytes(len(content) // 2 - 20_000)
+    path.write_bytes(content)
+    verify_image(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"not an image", "it is not an image of a known format"),
+        (bytes(4000), "it is not an image of a known format"),
+        (b"<!DOCTYPE html><title>404</title>", "it is not an image of a known format"),
+    ],
+)
+@pytest.mark.parametrize("reader", [open_image, verify_image])
+def test_no_image_at_all(tmp_path, reader, content, reason):
     (tmp_path / "fake.jpg").write_bytes(content)
-    with pytest.raises(UserError, match=r"fake\.jpg' can't be read: it is not an image of a known format$"):
+    with pytest.raises(UserError, match=rf"fake\.jpg' can't be read: {reason}$"):
         reader(tmp_path / "fake.jpg")
 
 
-@pytest.mark.parametrize("reader", [open_image, verify_image])
+@pytest.mark.parametrize("reader", [open_image, verify_image, file_bytes])
 def test_missing_file(tmp_path, reader):
-    with pytest.raises(UserError, match=r"no image file '.*gone\.png'"):
+    with pytest.raises(UserError, match=r"no image file '.*gone\.png'$"):
         reader(tmp_path / "gone.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"no image file '.*link\.png', which is a link to a file that is gone$"):
+        reader(tmp_path / "link.png")
 
 
-def test_faults_are_all_told_and_sound_files_are_not(tmp_path, noise):
-    paths = [save(tmp_path / f"{number}.jpg", noise) for number in range(4)]
-    paths[1].write_bytes(paths[1].read_bytes()[:2000])
-    paths[3].write_text("no image")
-    pictures = Pictures(paths, open_image, verify_image)
-    assert ["1.jpg" in faults(pictures, decode=True)[0], "3.jpg" in faults(pictures, decode=True)[1]] == [True, True]
-    assert len(faults(pictures, decode=False)) == 1
-    assert faults(pictures[:1], decode=True) == []
-    assert faults([noise], decode=True) == []
+@pytest.mark.parametrize("reader", [open_image, verify_image, file_bytes])
+def test_a_folder_is_no_image(tmp_path, reader):
+    (tmp_path / "x.jpg").mkdir()
+    with pytest.raises(UserError, match=r"x\.jpg' can't be read: Is a directory$"):
+        reader(tmp_path / "x.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("reader", [open_image, verify_image, file_bytes])
+def test_a_file_that_may_not_be_read(tmp_path, noise, reader):
+    save(tmp_path / "own.png", noise).chmod(0)
+    with pytest.raises(UserError, match=r"own\.png' can't be read: Permission denied$"):
+        reader(tmp_path / "own.png")
+
+
+def with_size(path, width, height):
+    """A sound PNG of one pixel whose header claims another size."""
+    content = io.BytesIO()
+    Image.new("L", (1, 1)).save(content, "png")
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    path.write_bytes(content.getvalue()[:8] + header + content.getvalue()[8 + len(header) :])
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize(("side", "pixels"), [(60_000, "3,600,000,000"), (12_000, "144,000,000")])
+@pytest.mark.parametrize("reader", [open_image, verify_image])
+def test_a_decompression_bomb_is_refused(tmp_path, reader, side, pixels):
+    message = rf"bomb\.png' can't be read: it claims {pixels} pixels, and more than 89,478,485 could fill the memory"
+    with pytest.raises(UserError, match=message):
+        reader(with_size(tmp_path / "bomb.png", side, side))
+
+
+def test_who_lifts_the_limit_on_pixels_may(tmp_path, noise, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert open_image(save(tmp_path / "large.png", noise)).size == noise.size
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64)
+    assert open_image(tmp_path / "large.png").size == noise.size
 
 
 def test_pictures_load_when_asked_and_travel_between_processes(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from clipadapt.data import shards
+from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.shards import expanded, shards_of, webdataset
-from clipadapt.data.tasks import check
 from clipadapt.errors import UserError
 
 
@@ -217,7 +217,7 @@ def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
     entries["0002.png"] = entries["0002.png"][:40]
     entries["0003.png"] = b"no image"
     path = pack(tmp_path / "0.tar", entries.items())
-    with pytest.raises(UserError, match=r"0\.tar/0002\.png' can't be read: .*0\.tar/0003\.png' can't be read: "):
+    with pytest.raises(UserError, match=r"(?s)0\.tar/0002\.png' can't be read: .*0\.tar/0003\.png' can't be read: "):
         check(make_task(read(**CLASSES, test="0.tar"), shots=2, seed=1))
     images = read(**CLASSES).train.images
     path.write_bytes(path.read_bytes()[:700])

@@ -1,9 +1,11 @@
 """The digits, the drawn tasks, and folders of images as people keep them."""
 
+import os
 import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,7 +119,7 @@ def test_folder_of_classes(tmp_path):
     assert source.templates == ["a photo of a {}."]
     assert source.validation is None and source.tests == {}
     assert source.train.labels == [0] * 12 + [1] * 12 + [2] * 12
-    assert [path.name for path in source.train.images.items[:12]] == [f"img{number}.jpg" for number in range(12)]
+    assert [Path(path).name for path in source.train.images.items[:12]] == [f"img{number}.jpg" for number in range(12)]
     task = make_task(source, shots=4, seed=1)
     assert len(task.tests["test"]) == 36 - 12 - 12
 
@@ -128,7 +130,7 @@ def test_natural_order_of_classes_and_files(tmp_path):
     Image.new("RGB", (4, 4)).save(root / "class 2" / "nested" / "a.png")
     source = read(root)
     assert source.class_names == ["Class 1", "class 2", "class 10"]
-    assert [path.name for path in source.train.images.items[9:11]] == ["img9.jpg", "img10.jpg"]
+    assert [Path(path).name for path in source.train.images.items[9:11]] == ["img9.jpg", "img10.jpg"]
     assert source.train.labels.count(1) == 12
 
 
@@ -139,7 +141,7 @@ def test_folder_with_splits(tmp_path, validation):
     source = read(root)
     assert (len(source.train), len(source.validation), len(source.tests["test"])) == (12, 4, 12)
     assert source.tests["test"].labels == [0] * 6 + [1] * 6
-    assert source.tests["test"].images.items[0].parent.parent.name == "test"
+    assert Path(source.tests["test"].images.items[0]).parent.parent.name == "test"
     assert len(make_task(source, 6, 1).validation) == 4
 
 
@@ -261,6 +263,26 @@ def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.iterdir", refuse)
     with pytest.raises(UserError, match="may not be read by this user"):
+        read(root)
+
+
+def test_links_are_followed_once(tmp_path):
+    root = fill(tmp_path, "pets/cat", "pets/dog", "elsewhere/more")
+    (root / "pets" / "cat" / "again").symlink_to(root / "pets" / "cat")
+    (root / "pets" / "cat" / "further").symlink_to(root / "elsewhere")
+    assert read(root / "pets").train.labels == [0] * 6 + [1] * 3
+
+
+def test_a_folder_below_that_may_not_be_read(tmp_path, monkeypatch):
+    root, scandir = fill(tmp_path, "cat/white", "dog"), os.scandir
+
+    def refuse(path):
+        if str(path).endswith("white"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UserError, match="white' may not be read by this user"):
         read(root)
 
 

@@ -6,9 +6,9 @@ import pickle
 import pytest
 from PIL import Image
 
+from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.tables import csv
-from clipadapt.data.tasks import check
 from clipadapt.errors import UserError
 
 
@@ -94,7 +94,7 @@ def test_images_travel_between_processes_and_stand_for_their_files(table, tmp_pa
 
 def test_a_file_that_is_missing_is_named_when_the_task_is_checked(table):
     source = csv(table(POOL + "\nphotos/gone.png,dog\nphotos/lost.png,cat"))
-    with pytest.raises(UserError, match=r"no image file '.*no image file '") as caught:
+    with pytest.raises(UserError, match=r"(?s)no image file '.*no image file '") as caught:
         check(make_task(source, shots=1, seed=1))
     assert "gone.png" in str(caught.value) and "lost.png" in str(caught.value)
 

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from clipadapt.data.few_shot import make_task, sample
-from clipadapt.data.images import Pictures, open_image, verify_image
-from clipadapt.data.tasks import UNLABELLED, Source, Split, check
+from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
 
 
@@ -151,39 +150,12 @@ def test_a_source_for_testing_only_makes_a_task_with_nothing_to_learn_from():
     make_task(source_of(split_of(9, 9)), 1, 1).need_images()
 
 
-def test_check_tells_the_files_that_cannot_be_read(tmp_path):
-    paths = [tmp_path / f"{number}.png" for number in range(40)]
-    for path in paths:
-        Image.effect_noise((32, 32), 90).save(path)
-    split = Split(Pictures(paths, open_image, verify_image), [0, 1] * 20)
-    task = make_task(source_of(split), shots=4, seed=1)
-    check(task)
-    bad = paths[task.support_indices[0]], paths[task.validation_indices[0]], task.tests["test"].images.items[0]
-    for path in bad[:2]:
-        path.write_bytes(path.read_bytes()[:400])
-    bad[2].write_text("no image")
-    with pytest.raises(UserError) as caught:
-        check(task)
-    assert all(str(path) in str(caught.value) for path in bad)
-    for path in task.tests["test"].images.items:
-        path.unlink()
-    with pytest.raises(UserError, match=r"; and \d+ more$"):
-        check(task)
-
-
 def test_the_pool_is_all_that_is_not_tested_on():
     tested = make_task(source_of(split_of(9, 9), None, {"test": split_of(1, 1)}), shots=2, seed=1)
     assert tested.pool_indices == list(range(18)) and tested.pool.labels == [0] * 9 + [1] * 9
     rest = make_task(source_of(split_of(9, 9)), shots=2, seed=1)
     assert rest.pool_indices == sorted([*rest.support_indices, *rest.validation_indices])
     assert not {*numbers(rest.pool)} & {*numbers(rest.tests["test"])}
-
-
-def test_check_tells_the_unlabelled_files_that_cannot_be_read(tmp_path):
-    (tmp_path / "a.png").write_text("no image")
-    pool = Split(Pictures([tmp_path / "a.png"], open_image, verify_image), [UNLABELLED])
-    with pytest.raises(UserError, match=r"a\.png' can't be read"):
-        check(make_task(source_of(pool), shots=1, seed=1))
 
 
 def test_base_to_new_keeps_the_base_classes_of_the_whole_sample():

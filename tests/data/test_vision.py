@@ -18,9 +18,9 @@ from scipy.io import savemat
 from torchvision import datasets
 from torchvision.datasets import utils
 
+from clipadapt.data.broken import check
 from clipadapt.data.catalogue import CATALOGUE
 from clipadapt.data.few_shot import make_task
-from clipadapt.data.tasks import check
 from clipadapt.data.vision import torchvision
 from clipadapt.errors import UserError
 

@@ -95,3 +95,9 @@ def test_predictions_are_a_table_csv_or_json():
     assert rows[0] == {"image": "a.png", "class": "dog", "probability": "0.75", "p(cat)": "0.25", "p(dog)": "0.75"}
     found = json.loads(predictions.predictions_json(paths, names, probabilities))
     assert found[1]["class"] == "cat" and found[1]["probabilities"] == {"cat": 0.875, "dog": 0.125}
+
+
+def test_what_was_left_out_is_told():
+    assert (
+        tables.left_out_text({"support": ["a"], "test": ["b", "c"]}) == "support: 1 broken image\ntest: 2 broken images"
+    )

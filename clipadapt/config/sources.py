@@ -1,0 +1,36 @@
+"""Where images come from, as settings name it: what there is to choose from, and one of them built."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clipadapt.config.building import build
+from clipadapt.config.check import of_the_source
+from clipadapt.config.composing import composer, plain
+from clipadapt.config.tree import options
+
+
+def sources(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
+    """Name, description (the first comment of its YAML) and settings, as far as they are set, of every source."""
+    found = []
+    with composer(config_dir) as compose_with:
+        for name, path in options("data", config_dir).items():
+            settings = plain(compose_with([f"data={name}"]), config_dir)["data"]
+            found.append({"name": name, "about": first_comment(path), "data": settings})
+    return found
+
+
+def first_comment(path: Path) -> str:
+    """The comment that a YAML file begins with, its first line; empty where it begins otherwise."""
+    with path.open(encoding="utf-8") as lines:
+        first = next(lines, "")
+    return first.lstrip("#").strip() if first.startswith("#") and not first.startswith("# @package") else ""
+
+
+def source_of(config: Mapping[str, Any]) -> Any:
+    """The source that composed settings name.
+
+    Raises:
+        UserError: images that aren't there or can't be a task, or a target that isn't allowed.
+    """
+    return build(of_the_source(config["data"]), allowed=config["allowed_targets"])

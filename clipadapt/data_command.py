@@ -1,0 +1,106 @@
+"""`clipadapt data`: what data there are, and whether every image of them can be read."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipadapt import config
+from clipadapt.config.values import MISSING
+from clipadapt.config.words import Words
+from clipadapt.console import make_console, say
+from clipadapt.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from clipadapt.data import Source
+
+CONFIG_DIR = "--config-dir"
+
+
+def run(words: Words) -> None:
+    """Do what the first word says with the others.
+
+    Raises:
+        UserError: no such command, or what the command itself says.
+    """
+    commands: dict[str, Callable[[list[str], str | None], None]] = {"list": show, "verify": verify}
+    config.raise_all(f"{option} has no meaning here" for option in words.options if option != CONFIG_DIR)
+    folder, (verb, *settings) = words.options.get(CONFIG_DIR), words.settings or [""]
+    if not verb:
+        raise UserError("say what to do: clipadapt data list, or clipadapt data verify NAME")
+    if verb not in commands:
+        advice = f"to run on these data write data={verb}" if verb in config.options("data", folder) else ""
+        raise UserError(f"there is no command 'data {verb}': {advice or nearest(verb, commands)}")
+    commands[verb](settings, folder)
+
+
+def show(settings: Sequence[str], folder: str | None) -> None:
+    """`clipadapt data list`: every source of images, one line each, with whether it is there and what it is."""
+    config.raise_all(f"'{word}' has no meaning here: clipadapt data list shows all there are" for word in settings)
+    found = config.sources(folder)
+    states = [state(source["data"]) for source in found]
+    width, wide = max(len(source["name"]) for source in found), max(map(len, states))
+    for source, where in zip(found, states, strict=True):
+        say(f"{source['name']:{width}}  {where:{wide}}  {source['about']}".rstrip())
+
+
+def state(data: Mapping[str, Any]) -> str:
+    """Whether the images of a source with these settings are there, in a few words."""
+    needed = [f"data.{key}=…" for key, value in data.items() if value == MISSING]
+    if needed:
+        return f"needs {', '.join(needed)}"
+    if not isinstance(data.get("root"), str):
+        return "needs nothing"
+    place = Path(data["root"]).expanduser()
+    return f"found in {place}" if place.is_dir() else f"missing: there is no folder {place}"
+
+
+def verify(settings: Sequence[str], folder: str | None) -> None:
+    """`clipadapt data verify NAME [data.key=value …]`: decode every image of every split, and tell those that can't be.
+
+    Raises:
+        UserError: something is wrong with the settings, the source or any image.
+    """
+    from clipadapt.data.broken import faults  # knows how images are read, which a list need not wait for
+    from clipadapt.report import data as tables
+    from clipadapt.report import progress as bars
+
+    source = chosen(settings, folder)
+    splits = {"train": source.train, "validation": source.validation, **source.tests}
+    there = {name: split for name, split in splits.items() if split is not None}
+    console, total = make_console(), sum(map(len, there.values()))
+    with bars.images(console, total, "looked at", transient=True) as advance:
+        bad = {name: faults(split.images, True, advance) for name, split in there.items()}
+    console.print(tables.splits_table(source, there, {name: len(found) for name, found in bad.items()}))
+    problems = [*dict.fromkeys(text for found in bad.values() for text in found.values()), *alike(source.class_names)]
+    for text in problems:
+        say(text)
+    if problems:
+        found = "one problem is" if len(problems) == 1 else f"{len(problems):,} problems are"
+        raise UserError(f"'{source.name}' has to be mended: {found} listed above")
+    say(f"All {total:,} images can be read.")
+
+
+def chosen(settings: Sequence[str], folder: str | None) -> "Source":
+    """The source that `NAME data.key=value …` names, or `data=NAME data.key=value …`."""
+    name, *rest = settings or [""]
+    words = [f"data={name}", *rest] if name and "=" not in name and not name.startswith("-") else [*settings]
+    keys = [word.partition("=")[0].lstrip("+~") for word in words]
+    if "data" not in keys:
+        raise UserError("say which data: clipadapt data verify folder data.root=my_images")
+    config.raise_all(
+        f"{word} has no meaning here: settings of data are written data.key=value"
+        for word, key in zip(words, keys, strict=True)
+        if "=" in word and key != "data" and not key.startswith("data.")
+    )
+    source: Source = config.source_of(config.compose(words, folder))
+    return source
+
+
+def alike(class_names: Sequence[str]) -> Iterator[str]:
+    """A sentence on each group of classes whose names are the same words to a text tower."""
+    groups: dict[str, list[str]] = {}
+    for name in class_names:
+        groups.setdefault(" ".join(name.replace("_", " ").casefold().split()), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield f"the classes {', '.join(map(repr, names))} are the same words to CLIP: name them apart or join them"

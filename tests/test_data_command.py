@@ -1,0 +1,143 @@
+"""`clipadapt data`: what there is, and whether every image can be read."""
+
+import sys
+
+import pytest
+
+from clipadapt import config, data_command
+from clipadapt.cli import main
+from clipadapt.report.data import spread
+from tests.broken import BROKEN, break_in, cut, noise
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every command runs from a folder with nothing in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """Three cats and two dogs, and as many to test on."""
+    for split in ("train", "test"):
+        for name, count in (("cat", 3), ("dog", 2)):
+            for number in range(count):
+                noise(tmp_path / "pets" / split / name / f"{number}.jpg")
+    return tmp_path / "pets"
+
+
+def test_the_list_has_every_source(capsys):
+    assert main(["data", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*config.options("data")]
+    assert any(
+        line.startswith("digits ") and " needs nothing  " in line and "Real handwriting" in line for line in lines
+    )
+    assert any(line.startswith("folder ") and " needs data.root=… " in line for line in lines)
+
+
+def test_the_list_has_sources_of_ones_own(tmp_path, pets, capsys):
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    for name, root in (("here", pets), ("gone", tmp_path / "nowhere")):
+        text = f"# Mine, {name}.\n_target_: clipadapt.data.sources.folder\nroot: {root}\ntemplates: null\nviews: 0\n"
+        (tmp_path / "own" / "data" / f"{name}.yaml").write_text(f"{text}skip_broken: false\n")
+    assert main(["--config-dir", "own", "data", "list"]) == 0
+    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert f"here found in {pets} Mine, here." in said
+    assert f"gone missing: there is no folder {tmp_path / 'nowhere'} Mine, gone." in said
+    assert main(["data", "verify", "here", "-cd", "own"]) == 0
+    assert main(["data", "verify", "gone", "-cd", "own"]) == 2
+    assert "there is no image folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("chosen", [["folder"], ["data=folder"]])
+def test_sound_data(pets, chosen, capsys):
+    assert main(["data", "verify", *chosen, f"data.root={pets}"]) == 0
+    said = capsys.readouterr().out
+    assert "Data: pets, 2 classes" in said and "All 10 images can be read." in said
+    assert said.count("2 (dog) to 3 (cat)") == 2
+
+
+def test_every_problem_is_told(pets, capsys):
+    broken = [*break_in(pets / "test" / "cat"), pets / "train" / "dog" / "1.jpg"]
+    cut(broken[-1])
+    noise(pets / "train" / "sea_lion" / "0.jpg")
+    noise(pets / "train" / "Sea lion" / "0.jpg")
+    assert main(["data", "verify", "folder", f"data.root={pets}"]) == 2
+    said = capsys.readouterr()
+    lines = said.out.splitlines()
+    assert len([line for line in lines if "can't be read" in line or "no image file" in line]) == len(broken)
+    assert all(any(f"'{path}'" in line for line in lines) for path in broken)
+    assert any("the classes 'Sea lion', 'sea_lion' are the same words to CLIP" in line for line in lines)
+    assert "All" not in said.out
+    assert said.err == f"clipadapt: 'pets' has to be mended: {len(broken) + 1} problems are listed above\n"
+    assert f" {len(BROKEN)} │" in said.out
+
+
+def test_what_a_header_does_not_tell_is_found(pets, capsys):
+    path = pets / "test" / "dog" / "0.jpg"
+    content = bytearray(path.read_bytes())
+    content[100:400] = bytes(300)
+    path.write_bytes(content)
+    assert main(["data", "verify", "folder", f"data.root={pets}"]) == 2
+    assert f"'{path}' can't be read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["digits"], ["drawn", "data.test_images=12", "data.train_per_class=1"]])
+def test_sources_without_files(words, capsys):
+    assert main(["data", "verify", *words]) == 0
+    assert "images can be read." in capsys.readouterr().out
+
+
+def test_images_without_labels(pets, capsys):
+    assert main(["data", "verify", "unlabelled", f"data.root={pets}", "data.class_names=[cat,dog]"]) == 0
+    assert "not labelled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say what to do: clipadapt data list, or clipadapt data verify NAME"),
+        (["lst"], "there is no command 'data lst': did you mean 'list'?"),
+        (["folder"], "there is no command 'data folder': to run on these data write data=folder"),
+        (["list", "digits"], "'digits' has no meaning here"),
+        (["list", "-m"], "--multirun has no meaning here"),
+        (["verify"], "say which data: clipadapt data verify folder data.root=my_images"),
+        (["verify", "data.root=x"], "say which data"),
+        (["verify", "foldr", "data.root=x"], "there is no data 'foldr': did you mean 'folder'?"),
+        (["verify", "folder"], "data.root has no value yet"),
+        (["verify", "folder", "data.root=nowhere"], "there is no image folder 'nowhere'"),
+        (["verify", "folder", "root=x"], "root=x has no meaning here: settings of data are written data.key=value"),
+        (["verify", "digits", "data.skip_broken=2"], "data.skip_broken=2 does not fit"),
+    ],
+)
+def test_mistakes_are_told(words, said, capsys):
+    assert main(["data", *words]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("clipadapt: ") and said in errors
+
+
+def test_the_command_is_not_the_setting(capsys):
+    assert main(["--cfg", "job", "data=drawn", "-p", "data"]) == 0
+    assert "clipadapt.data.sources.drawn" in capsys.readouterr().out
+
+
+def test_help(capsys):
+    assert main(["data", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "clipadapt data verify folder data.root=my_images" in said and "unlabelled" in said
+
+
+def test_names_that_are_the_same_words():
+    names = ["sea_lion", "Sea  lion", "sealion", "cat", "CAT", "dog"]
+    assert [text.partition(" are ")[0] for text in data_command.alike(names)] == [
+        "the classes 'sea_lion', 'Sea  lion'",
+        "the classes 'cat', 'CAT'",
+    ]
+
+
+def test_how_many_images_a_class_has():
+    assert spread([0, 1, 1, 2], ["a", "b", "c"]) == "1 (a and 1 more) to 2 (b)"
+    assert spread([0, 1], ["a", "b"]) == "1 each"
+    assert spread([0], ["a", "b"]) == "0 (b) to 1 (a)"
