@@ -76,12 +76,12 @@ def compare(words: Words) -> None:
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
     folder = words.options.get("--config-dir")
     axes, overrides = config.axes_of(words.settings, folder)
-    cells = config.grid(axes, overrides, folder)
+    study = config.comparison(axes, overrides, folder)
     from clipadapt import grid
 
-    rows = grid.run(cells, make_console())
+    rows = grid.run(study, make_console())
     if not any(row["scores"] for row in rows):
-        raise UserError(f"none of the {len(cells)} runs has a result: the reasons stand below the table")
+        raise UserError(f"none of the {len(study.cells)} runs has a result: the reasons stand below the table")
 
 
 def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from clipadapt.config import Cell
+from clipadapt.config import Cell, Study
 from clipadapt.engine.run_directory import RunDirectory, write
 from clipadapt.errors import UserError
 from clipadapt.report import comparison, results
 from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
+from clipadapt.report.published import published_sheets
 from clipadapt.report.statistics import scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs import PREDICTIONS, settings_of, task_of
@@ -79,18 +79,14 @@ def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
             yield {key: found[key] for key in results.COLUMNS}
 
 
-def page_of(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> Page:
-    """The page about a grid, whose tables and curves are in a folder."""
-    curves = folder / "curves.png"
-    title = "Methods against each other" if folder.parent.name == "compare" else folder.parent.name.replace("_", " ")
-    remarks = [*dict.fromkeys(row["remark"] for row in rows if row["remark"])]
-    lead = [
-        f"{len({row['method'] for row in rows})} methods on {', '.join(dict.fromkeys(row['data'] for row in rows))}."
-    ]
+def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Page:
+    """The page about a study, whose curves are drawn."""
+    curves = study.directory / "curves.png"
+    methods, data = ({row[key]: None for row in rows} for key in ("method", "data"))
     return Page(
-        title=title.capitalize(),
-        lead=[*lead, *remarks],
-        sheets=comparison.sheets(rows),
+        title=study.protocol.replace("_", " ").capitalize(),
+        lead=[f"{', '.join(methods)} on {', '.join(data)}.", *{row["remark"] for row in rows if row["remark"]}],
+        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, rows[0]["backbone"])],
         curves=curves if curves.is_file() else None,
         gains=[*gains_of(outcomes)],
     )
@@ -129,12 +125,13 @@ def gains(one: Outcome, predictions: dict[str, list[int]]) -> Gains:
     )
 
 
-def save(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write what a grid says to a folder.
+def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    """Write what a study says to its directory.
 
     comparison.md and .tex have the tables, rows.csv and .json what they are made of, results.csv a row for each run and
     test set, curves.png accuracy against shots, report.html all of it with the images whose answers changed.
     """
+    folder = study.directory
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / "comparison.md", comparison.markdown(rows))
     write(folder / "comparison.tex", comparison.latex(rows))
@@ -144,4 +141,4 @@ def save(rows: Sequence[Row], outcomes: Sequence[Outcome], folder: Path) -> None
     if points:
         few_shot_curves(points, zero_shot, folder / "curves.png", rows[0]["remark"])
     write(folder / "results.csv", results.csv_text(measured(outcomes)))
-    write(folder / "report.html", page_of(rows, outcomes, folder).html())
+    write(folder / "report.html", page_of(study, rows, outcomes).html())

@@ -61,7 +61,7 @@ def compare(
         for axis, value in given.items()
         if value is not None
     }
-    return run(configuration.grid(axes, overrides, config_dir), console or Console(quiet=True))
+    return run(configuration.comparison(axes, overrides, config_dir), console or Console(quiet=True))
 
 
 class Shared:
@@ -104,34 +104,21 @@ def tested_task(config: dict[str, Any], console: Console) -> Task:
     return looked_at(task, config, console)
 
 
-def run_study(study: Study, console: Console) -> list[Row]:
-    """Do the runs of a protocol, each with its further test sets; as `run`, with its own folder."""
-    return run(study.cells, console, study.directory, study.targets)
-
-
-def run(
-    cells: Sequence[Cell], console: Console, folder: Path | None = None, targets: Sequence[Target] = ()
-) -> list[Row]:
-    """Do the runs of a grid, show what they say together, and keep it.
+def run(study: Study, console: Console) -> list[Row]:
+    """Do the runs of a study, show what they say together, and keep it.
 
     A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
-
-    Args:
-        cells: the runs.
-        console: where to print.
-        folder: where tables and curves go; `<output>/compare/` where None.
-        targets: what each run is tested on beside its own test sets.
 
     Raises:
         KeyboardInterrupt: with the folder that holds the runs finished before.
     """
-    folder = folder or configuration.grid_directory(cells)
+    cells = study.cells
     load, outcomes = Shared(), []
     try:
         for number, cell in enumerate(cells, 1):
             kept = RunDirectory(cell.directory).finished and not cell.config["rerun"]
             with console.status(f"{number} of {len(cells)}: {name_of(cell)}"):
-                outcomes.append(outcome(cell, load, targets))
+                outcomes.append(outcome(cell, load, study.targets))
             text = f"{number:{len(str(len(cells)))}}/{len(cells)} {name_of(cell)}: {said_of(outcomes[-1], kept)}"
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
@@ -139,8 +126,8 @@ def run(
     rows = [*rows_of(outcomes)]
     comparison.show(console, rows)
     if first_process():
-        save(rows, outcomes, folder)
-    console.print(Text(f"Saved in {folder}"), soft_wrap=True)
+        save(study, rows, outcomes)
+    console.print(Text(f"Saved in {study.directory}"), soft_wrap=True)
     return rows
 
 

@@ -13,9 +13,9 @@ def main(study: Study) -> None:
     H is the harmonic mean of both accuracies (Zhou et al., CVPR 2022, section 4.1).
     """
     from clipadapt.console import make_console
-    from clipadapt.grid import run_study
+    from clipadapt.grid import run
 
-    run_study(study, make_console())
+    run(study, make_console())
 
 
 if __name__ == "__main__":

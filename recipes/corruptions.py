@@ -13,9 +13,9 @@ def main(study: Study) -> None:
     Corruptions and severities are ImageNet-C's (Hendrycks & Dietterich, ICLR 2019).
     """
     from clipadapt.console import make_console
-    from clipadapt.grid import run_study
+    from clipadapt.grid import run
 
-    run_study(study, make_console())
+    run(study, make_console())
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ def main(study: Study) -> None:
     python recipes/test_time.py methods=[tpt,tda] data=[imagenet_a] corruptions=[] backbone=ViT-B-16
     """
     from clipadapt.console import make_console
-    from clipadapt.grid import run_study
+    from clipadapt.grid import run
 
-    run_study(study, make_console())
+    run(study, make_console())
 
 
 if __name__ == "__main__":

@@ -517,12 +517,12 @@ def test_all_methods_are_those_of_ones_own_too(own):
 
 def test_a_grids_directory_is_made_of_its_settings():
     axes = {"methods": ["coop", "zero_shot"], "shots": [1, 4]}
-    found = config.grid_directory(config.grid(axes)).as_posix()
+    found = config.comparison(axes).directory.as_posix()
     assert found.startswith("outputs/compare/digits-tiny-coop+zero_shot-shots1+4-seeds1-")
-    assert config.grid_directory(config.grid(axes, ["engine.cpu=true"])).as_posix() == found
-    assert config.grid_directory(config.grid(axes, ["engine.epochs=3"])).as_posix() != found
-    many = config.grid({"methods": ["coop"], "seed": range(30)})
-    assert "-30seeds-" in config.grid_directory(many).name
+    assert config.comparison(axes, ["engine.cpu=true"]).directory.as_posix() == found
+    assert config.comparison(axes, ["engine.epochs=3"]).directory.as_posix() != found
+    many = config.comparison({"methods": ["coop"], "seed": range(30)})
+    assert "-30seeds-" in many.directory.name
 
 
 @pytest.mark.parametrize(

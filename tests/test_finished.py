@@ -54,7 +54,7 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
     words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", "targets=[digits]", *QUICK[:-1], f"output={tmp_path}"]
     study = config.study("corruptions", [*words, "corruptions=[contrast]", "severities=[1,5]"])
     console = Console(width=200, file=io.StringIO())
-    from clipadapt.grid import run_study
+    from clipadapt.grid import run as run_study
 
     (row,) = run_study(study, console)
     assert {"test", "digits", "contrast/1", "contrast/5"} <= {*row["scores"]}

@@ -7,10 +7,10 @@ from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import at_home, file_name, identity, run_directory
-from clipadapt.config.grid import Cell, axes_of, grid, grid_directory
+from clipadapt.config.grid import Cell, axes_of, grid
 from clipadapt.config.launching import launch, protocol
 from clipadapt.config.sources import source_of, sources
-from clipadapt.config.study import Study, Target, study
+from clipadapt.config.study import Study, Target, comparison, study
 from clipadapt.config.tree import conf_dir, options, own_modules
 from clipadapt.config.words import setting
 
@@ -22,11 +22,11 @@ __all__ = [
     "axes_of",
     "build",
     "check",
+    "comparison",
     "compose",
     "conf_dir",
     "file_name",
     "grid",
-    "grid_directory",
     "identity",
     "launch",
     "methods",

@@ -163,7 +163,7 @@ def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
     return f"with {' and '.join(some)}: {text}" if some else text
 
 
-def grid_directory(cells: Sequence[Cell], folder: str = "compare", targets: Sequence[str] = ()) -> Path:
+def grid_directory(cells: Sequence[Cell], folder: str, targets: Sequence[str] = ()) -> Path:
     """`<output>/<folder>/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of the runs' directories and targets."""
     output = Path(cells[0].config["output"])
     runs = sorted(cell.directory.relative_to(output).as_posix() for cell in cells)

@@ -17,6 +17,7 @@ from clipadapt.errors import nearest
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
 FURTHER = (TARGETS, CORRUPTIONS, SEVERITIES)
 """What a protocol lists beside the axes of its grid."""
+COMPARE = "compare"
 CORRUPT = "clipadapt.data.corruptions.corrupted"
 
 
@@ -44,14 +45,12 @@ class Study:
         cells: the runs.
         targets: what each of them is tested on beside its own test sets.
         directory: where tables and pictures go.
-        config_dir: a folder of a user's own.
     """
 
     protocol: str
     cells: list[Cell]
     targets: list[Target]
     directory: Path
-    config_dir: str | None = None
 
 
 def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = None) -> Study:
@@ -72,7 +71,15 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
     cells = grid({axis: lists[axis] for axis in AXES}, [*usual.get("settings", []), *overrides], config_dir)
     directory = grid_directory(cells, protocol, [target.name for target in targets])
-    return Study(protocol, cells, targets, directory, config_dir)
+    return Study(protocol, cells, targets, directory)
+
+
+def comparison(
+    axes: Mapping[str, Sequence[Any]], overrides: Sequence[str] = (), config_dir: str | Path | None = None
+) -> Study:
+    """The runs of `clipadapt compare`; arguments and errors as of `grid`."""
+    cells = grid(axes, overrides, config_dir)
+    return Study(COMPARE, cells, [], grid_directory(cells, COMPARE))
 
 
 def other_data(names: Sequence[str], config_dir: str | None) -> list[Target]:
