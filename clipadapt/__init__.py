@@ -10,6 +10,11 @@ __version__ = "0.1.0"
 __all__ = ["compare", "finetune", "load", "load_backbone", "load_task"]
 
 
+def __dir__() -> list[str]:
+    """What there is, for tab completion."""
+    return [*__all__, "__version__"]
+
+
 def __getattr__(name: str) -> Any:
     """Import the functions when they are asked for: help and tab completion don't wait for torch."""
     if name not in __all__:

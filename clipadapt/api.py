@@ -93,6 +93,8 @@ def finetune(
     Raises:
         UserError: unknown or unfitting settings; a loss that is not finite.
     """
+    if not isinstance(backbone, CLIP) or not isinstance(task, Task):
+        raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in GIVEN:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")

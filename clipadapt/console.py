@@ -2,7 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from typing import TextIO
 
 from rich.console import Console
 
@@ -34,10 +36,24 @@ def complain(message: str) -> None:
         sys.stderr.write(f"{message.rstrip()}\n")
 
 
+def note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Tell a warning on stderr; which line of code it comes from says nothing to a user."""
+    complain(f"note: {message}")
+
+
 def guarded(action: Callable[[], int]) -> int:
     """Run a command; its exit code, with a user's mistakes told without a traceback."""
     try:
-        return action()
+        with warnings.catch_warnings():
+            warnings.showwarning = note
+            return action()
     except UserError as error:
         complain(f"clipadapt: {error}")
         return MENDABLE

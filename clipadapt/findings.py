@@ -13,7 +13,7 @@ from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
 from clipadapt.report.published import published_sheets
-from clipadapt.report.statistics import scores_of
+from clipadapt.report.statistics import HARMONIC, scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs import PREDICTIONS, settings_of, task_of
 
@@ -139,6 +139,8 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None
     write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
     points, zero_shot = comparison.points(rows)
     if points:
-        few_shot_curves(points, zero_shot, folder / "curves.png", rows[0]["remark"])
+        halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
+        remark = "; ".join(text for text in (halves, rows[0]["remark"]) if text)
+        few_shot_curves(points, zero_shot, folder / "curves.png", remark or None)
     write(folder / "results.csv", results.csv_text(measured(outcomes)))
     write(folder / "report.html", page_of(study, rows, outcomes).html())

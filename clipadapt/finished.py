@@ -15,7 +15,7 @@ from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
 from clipadapt.data import Task
-from clipadapt.data.few_shot import ALL
+from clipadapt.data.few_shot import ALL, tested_whole
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
@@ -62,7 +62,9 @@ class FinishedRun:
         return accelerator, classifier, test_time
 
     def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
-        """The run's task, or that of other data with all their classes; its images are looked at.
+        """The run's task, or other data with all their classes to test on; its images are looked at.
+
+        Other data without a test set are tested on whole: nothing was learned from them.
 
         Args:
             data: settings of the other data.
@@ -73,7 +75,7 @@ class FinishedRun:
         """
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
-        task = task_of(config)
+        task = task_of(config) if data is None else tested_whole(configuration.source_of(config), self.config["seed"])
         if not task.tests:
             raise UserError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "

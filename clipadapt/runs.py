@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -100,8 +101,16 @@ def looked_at(task: Task, config: Mapping[str, Any], console: Console | None = N
 
 
 def settings_of(config: Mapping[str, Any]) -> Settings:
-    """How the run of composed settings is fitted."""
+    """How the run of composed settings is fitted.
+
+    Raises:
+        UserError: an optimiser that refuses its settings.
+    """
     settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    try:
+        settings.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise UserError(f"engine.optimizer can't be made with its settings: {error}") from error
     return settings
 
 
@@ -131,7 +140,11 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     adaptation, ratio = prepared.classifier.adaptation, config["method"]["interpolation"]
     if ratio is not None:
         adaptation.interpolate(1.0)  # what has no start to go back to says so before the fit
+    unfitted = adaptation.left_to_fit()
+    if unfitted and not prepared.epochs and prepared.test_time is None:
+        warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(unfitted[:3])}", stacklevel=2)
     progress = _begin(prepared, config, target)
+    earlier = progress.seconds
     source = prepared.support(objective.teachers)
     with bars.epochs(console, progress.epoch, prepared.epochs) as advance:
         after = _after_epoch(target, settings.checkpoint_seconds, advance)
@@ -146,7 +159,7 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         "parameters": plan.parameters,
         "share": plan.share,
         "fit_seconds": progress.seconds,
-        "seconds": time.monotonic() - began,
+        "seconds": earlier + time.monotonic() - began,
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
         "processes": prepared.accelerator.num_processes,
         "selection": prepared.selection,

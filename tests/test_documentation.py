@@ -9,7 +9,7 @@ import pytest
 from clipadapt.cli import main
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding_a_method.md"
-BLOCK = re.compile(r"```(?:yaml|python)\n# mine/(\S+)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
 DATA = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
 
 

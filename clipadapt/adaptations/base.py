@@ -69,6 +69,10 @@ class Adaptation(nn.Module):
     def solve(self, learned: Learned) -> None:
         """Find what is found without gradients, once gradients have been followed; nothing unless overridden."""
 
+    def left_to_fit(self) -> list[str]:
+        """Names of the tensors that only a fit by gradient finds."""
+        return [] if type(self).solve is not Adaptation.solve else [name for name, _ in self.named_parameters()]
+
     def export(self) -> dict[str, bytes]:
         """What was learned as other tools read it: files of a run's directory; none unless overridden."""
         return {}
@@ -80,7 +84,7 @@ class Adaptation(nn.Module):
             UserError: there is no start to go back to.
         """
         if self.state_dict():
-            raise UserError(f"{type(self).__name__} has no start to go back to: keep what it learned, with ratio 1")
+            raise UserError(f"{type(self).__name__} has no start to go back to: leave out method.interpolation")
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Image features `[B, D]` and class weights `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
@@ -163,6 +167,10 @@ class Composed(Adaptation):
         for part in self._parts():
             if part.state_dict():
                 part.interpolate(ratio)
+
+    def left_to_fit(self) -> list[str]:
+        """Those of every part, after its name."""
+        return [f"{name}.{tensor}" for name, part in self._items() for tensor in part.left_to_fit()]
 
     def export(self) -> dict[str, bytes]:
         """The parts' files, each in a folder of its part's name."""

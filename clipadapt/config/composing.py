@@ -17,6 +17,7 @@ from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
+from clipadapt.config.values import MISSING
 from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
 
@@ -71,6 +72,9 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
     """What `gather` makes plain values of."""
     with composer(config_dir) as compose_with:
         good, problems = misfits(normal(overrides), lambda: keys_of(compose_with([])))
+        several = [text for text in good if lists_options(text, config_dir)]
+        problems += [f"{text}: a run has one {key_of(text)}; clipadapt compare takes lists" for text in several]
+        good = [text for text in good if text not in several]
         try:
             composed = compose_with(good)
         except Exception:  # Hydra and OmegaConf raise many kinds; which override it was is found one by one
@@ -87,7 +91,9 @@ def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]
         raise UserError(f"a reference can't be resolved: {one_line(error)}") from error
     if isinstance(config.get("allowed_targets"), list):
         config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
-    folder = own_folder(config_dir)
+    folder, data = own_folder(config_dir), config.get("data")
+    if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"] != MISSING:
+        data["root"] = str(Path(data["root"]).expanduser().absolute())  # a run is looked at from other folders, too
     return config | {"config_dir": None if folder is None else str(folder)}
 
 
@@ -187,6 +193,11 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     if appended and is_global(conf_dir() / key / f"{value}.yaml"):
         return f"{text}: write +{text}"
     return f"{text}: {said}"
+
+
+def lists_options(text: str, config_dir: str | Path | None) -> bool:
+    """Whether an override lists several options of a group, of which Hydra would take the last."""
+    return "=[" in text and bool(group_options(text, config_dir))
 
 
 def is_global(path: Path) -> bool:

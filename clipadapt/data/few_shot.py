@@ -108,6 +108,28 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     return task
 
 
+def tested_whole(source: Source, seed: int) -> Task:
+    """A task to test on alone: the source's test sets, or where it has none all its labelled images."""
+    nothing = source.train.select([])
+    whole = {"test": source.train} if source.train.labelled and len(source.train) else {}
+    task = Task(
+        name=source.name,
+        class_names=source.class_names,
+        templates=source.templates,
+        shots=1,
+        seed=seed,
+        views=0,
+        support=nothing,
+        validation=nothing,
+        tests=source.tests or whole,
+        support_indices=[],
+        validation_indices=[],
+    )
+    if remarks := untested_classes(task):
+        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+    return task
+
+
 def base_to_new(task: Task) -> Task:
     """The base-to-new protocol (Zhou et al., CVPR 2022, arXiv:2203.05557, section 4.1): learn one half, test on both.
 

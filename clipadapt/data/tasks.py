@@ -85,7 +85,7 @@ class Source:
                 raise UserError(f"the template '{template}' has no {{}} for the class name to stand in")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Task:
     """A few-shot task: class names, the images to learn from, and test sets.
 
@@ -124,6 +124,12 @@ class Task:
     pool_indices: list[int] = field(default_factory=list)
     classes: str = "all"
     left_out: dict[str, list[str]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """Its name and sizes."""
+        tests = ", ".join(f"{name}: {len(split)}" for name, split in self.tests.items())
+        sizes = f"{len(self.class_names)} classes, {len(self.support)} images to learn from"
+        return f"<Task {self.name}: {sizes}; {tests}>"
 
     @property
     def labelled(self) -> bool:

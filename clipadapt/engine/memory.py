@@ -101,8 +101,9 @@ def saved_bytes(compute: Callable[[], object]) -> int:
     sizes: dict[int, int] = {}
 
     def note(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        for part in (x._indices(), x._values()) if x.is_sparse else (x,):
+            storage = part.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -87,20 +89,34 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """Task, backbone, plan and versions of the run."""
-        return json.loads(self._read(RECORD))
+        with self._whole(RECORD):
+            return json.loads(self._read(RECORD))
 
     def result(self) -> dict[str, Any]:
         """What was measured."""
-        return json.loads(self._read(RESULT))
+        with self._whole(RESULT):
+            return json.loads(self._read(RESULT))
 
     def history(self) -> list[dict[str, float]]:
         """Loss, accuracy and learning rate of each epoch."""
-        return [json.loads(line) for line in self._read(METRICS).splitlines()]
+        with self._whole(METRICS):
+            return [json.loads(line) for line in self._read(METRICS).splitlines()]
 
     def tensors(self) -> dict[str, Tensor]:
         """What was learned."""
         self._read(TENSORS)
-        return load_file(self.path / TENSORS)
+        with self._whole(TENSORS):
+            return load_file(self.path / TENSORS)
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[None]:
+        """Tell a damaged file."""
+        try:
+            yield
+        except (ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{self.path / name} is damaged ({error}): delete {self.path} and give the command of the run again"
+            ) from error
 
     def _read(self, name: str) -> str:
         path = self.path / name

@@ -6,6 +6,7 @@ Accuracies are fractions, means over seeds with half their 95 % intervals.
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypedDict
 
 from rich.console import Console
@@ -16,9 +17,13 @@ from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of, 
 from clipadapt.report.tables import NONE, FewShotRow, interval_text, remarked, shots_text
 
 AVERAGE = "average"
+COSTS = ["parameters", "seconds", "peak MB"]
+HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
+HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
 NOTES = [
     "* zero-shot: nothing is learned",
     "seconds: of a whole run; the first one on a data set encodes images that others then find",
+    "peak MB: on a GPU of a run's tensors, on a CPU of the whole process",
 ]
 
 
@@ -49,9 +54,20 @@ class Row(TypedDict):
 def show(console: Console, rows: Sequence[Row]) -> None:
     """Print the tables, the main one last."""
     for sheet in reversed(sheets(rows)):
+        sheet = fitting(sheet, console)
         console.print(rich_table(sheet))
         for note in sheet.notes:
             console.print(Text(note))
+
+
+def fitting(sheet: Sheet, console: Console) -> Sheet:
+    """A sheet without what a run takes, where it is too wide for the console."""
+    if sheet.head[-len(COSTS) :] != COSTS or console.measure(rich_table(sheet)).maximum <= console.width:
+        return sheet
+    groups = [[line[: -len(COSTS)] for line in lines] for lines in sheet.groups]
+    notes = [note for note in sheet.notes if note not in NOTES[1:]]
+    left_out = f"{', '.join(COSTS)}: in the files, for want of room here"
+    return replace(sheet, head=sheet.head[: -len(COSTS)], groups=groups, notes=[*notes, left_out])
 
 
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -68,8 +84,9 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
         groups[AVERAGE] = main_lines(means, columns, reasons)
     several = len({shots for shots, _ in columns}) > 1
     heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
-    head = ["method", *heads, "parameters", "seconds", "peak MB"]
-    notes = [*NOTES, *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1))]
+    head = ["method", *heads, *COSTS]
+    halves = [HALVES] if any(kind == HARMONIC for _, kind in columns) else []
+    notes = [*halves, *NOTES, *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1))]
     if len(groups) == 1:
         return Sheet(f"Test {title(rows)}", head, [*groups.values()], 1, notes)
     named = [[[data, *line] for line in lines] for data, lines in groups.items()]
@@ -226,7 +243,7 @@ def points(rows: Sequence[Row]) -> tuple[list[FewShotRow], dict[str, dict[int, f
     curves: list[FewShotRow] = []
     zero_shot: dict[str, dict[int, float]] = {}
     for row in rows:
-        for score in [*row["scores"].values()][:1]:
+        for score in [row["scores"][HARMONIC]] if HARMONIC in row["scores"] else [*row["scores"].values()][:1]:
             zero_shot.setdefault(row["data"], {})[row["shots"]] = score["zero_shot_accuracy"]
             if not row["zero_shot"]:
                 point: FewShotRow = {

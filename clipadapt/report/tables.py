@@ -126,7 +126,9 @@ def tests_table(result: Mapping[str, Any]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for name, scores in result["tests"].items():
-        _compare(table, name, scores["zero_shot_accuracy"], scores["accuracy"])
+        label = f"{name}: {_count(scores['images'], 'image')}"
+        _compare(table, label, scores["zero_shot_accuracy"], scores["accuracy"])
+    _compare_harmonic(table, result["tests"])
     return table
 
 
@@ -203,11 +205,15 @@ def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
     if len(result["tests"]) > 1:
         for name, scores in result["tests"].items():
             _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
-        if {BASE, NEW} <= {*result["tests"]}:
-            both = harmonic(result["tests"][BASE], result["tests"][NEW])
-            _compare(table, "harmonic mean of base and new", both["zero_shot_accuracy"], both["accuracy"])
+        _compare_harmonic(table, result["tests"])
     before, after = result["zero_shot_calibration_error"], result["calibration_error"]
     _compare(table, "calibration error", before, after, better=-1, end_section=True)
+
+
+def _compare_harmonic(table: Table, tests: Mapping[str, Mapping[str, float]]) -> None:
+    if {BASE, NEW} <= {*tests}:
+        both = harmonic(tests[BASE], tests[NEW])
+        _compare(table, "harmonic mean of base and new", both["zero_shot_accuracy"], both["accuracy"])
 
 
 def _compare(table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False) -> None:
