@@ -9,10 +9,10 @@ from clipadapt.config import Cell, Study
 from clipadapt.engine.run_directory import RunDirectory, write
 from clipadapt.errors import UserError
 from clipadapt.report import comparison, results
-from clipadapt.report.comparison import Row
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
 from clipadapt.report.published import published_sheets
+from clipadapt.report.rows import Row
 from clipadapt.report.statistics import HARMONIC, scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs import PREDICTIONS, settings_of, task_of

@@ -19,7 +19,7 @@ from clipadapt.errors import UserError
 from clipadapt.findings import Outcome, rows_of, save
 from clipadapt.finished import FinishedRun
 from clipadapt.report import comparison
-from clipadapt.report.comparison import Row
+from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
 from clipadapt.runs import looked_at, task_of
 

@@ -5,18 +5,18 @@ Accuracies are fractions, means over seeds with half their 95 % intervals.
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypedDict
 
 from rich.console import Console
 from rich.text import Text
 
+from clipadapt.report.further import has_further_tests, tests_sheet
+from clipadapt.report.rows import AVERAGE, Row, by_method, grouped, label, score_text, title
 from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table
-from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of, average_over_data
-from clipadapt.report.tables import NONE, FewShotRow, interval_text, remarked, shots_text
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_data
+from clipadapt.report.tables import NONE, FewShotRow, interval_text, shots_text
 
-AVERAGE = "average"
 COSTS = ["parameters", "seconds", "peak MB"]
 HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
 HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
@@ -25,30 +25,6 @@ NOTES = [
     "seconds: of a whole run; the first one on a data set encodes images that others then find",
     "peak MB: on a GPU of a run's tensors, on a CPU of the whole process",
 ]
-
-
-class Row(TypedDict):
-    """A method on a data set at a number of shots, over seeds.
-
-    `scores` are by test set, the first one standing for the data set; where there are test sets "base" and "new", "H"
-    has their harmonic mean. They are empty where no seed has a result. `seconds` is a run's mean, `parameters` and
-    `peak_memory_mb` the most of any. `failed` has the seeds without a result by the reason, `runs` the directories.
-    """
-
-    backbone: str
-    data: str
-    method: str
-    title: str
-    shots: int
-    seeds: list[int]
-    zero_shot: bool
-    scores: dict[str, Score]
-    parameters: int
-    seconds: float
-    peak_memory_mb: float
-    remark: str | None
-    failed: dict[str, list[int]]
-    runs: list[str]
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:
@@ -61,13 +37,22 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 
 
 def fitting(sheet: Sheet, console: Console) -> Sheet:
-    """A sheet without what a run takes, where it is too wide for the console."""
-    if sheet.head[-len(COSTS) :] != COSTS or console.measure(rich_table(sheet)).maximum <= console.width:
+    """A sheet as the console has room for it: where it is too wide, without what a run takes, or turned."""
+    if console.measure(rich_table(sheet)).maximum <= console.width:
         return sheet
+    if sheet.head[-len(COSTS) :] != COSTS:
+        return turned(sheet) if len(sheet.groups) == 1 and len(sheet.groups[0]) < len(sheet.head) else sheet
     groups = [[line[: -len(COSTS)] for line in lines] for lines in sheet.groups]
     notes = [note for note in sheet.notes if note not in NOTES[1:]]
     left_out = f"{', '.join(COSTS)}: in the files, for want of room here"
     return replace(sheet, head=sheet.head[: -len(COSTS)], groups=groups, notes=[*notes, left_out])
+
+
+def turned(sheet: Sheet) -> Sheet:
+    """A sheet with its lines as columns."""
+    (lines,) = sheet.groups
+    head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
+    return replace(sheet, head=head, groups=[found], words=1)
 
 
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -117,42 +102,6 @@ def averages(rows: Sequence[Row]) -> list[Row]:
     return found  # type: ignore[return-value]
 
 
-def tests_sheet(rows: Sequence[Row]) -> Sheet:
-    """Accuracies on every test set of one data set."""
-    done = [row for points in by_method(rows) for row in points if row["scores"]]
-    scores = [over_severities(row["scores"]) for row in done]
-    names = list(dict.fromkeys(name for some in scores for name in some))
-    others = [name for name in names[1:] if name not in (NEW, HARMONIC)]
-    if len(others) > 1:
-        names.append(AVERAGE)
-        scores = [{**some, AVERAGE: average_of([some[name] for name in others])} for some in scores]
-    lines = [
-        [label(row, rows), str(row["shots"]), *(score_text(some[name]) for name in names)]
-        for row, some in zip(done, scores, strict=True)
-    ]
-    notes = [f"average: of {', '.join(others)}"] if len(others) > 1 else []
-    return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1, notes)
-
-
-def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores by test set, those of a corruption (`name/severity`) averaged over its severities."""
-    found: dict[str, list[Score]] = {}
-    for name, score in scores.items():
-        found.setdefault(name.partition("/")[0], []).append(score)
-    return {name: average_of(some) if len(some) > 1 else some[0] for name, some in found.items()}
-
-
-def title(rows: Sequence[Row]) -> str:
-    """What the tables and pictures show."""
-    seeds = dict.fromkeys(seed for row in rows for some in (row["seeds"], *row["failed"].values()) for seed in some)
-    over = f"mean and 95 % interval over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {min(seeds)}"
-    data = dict.fromkeys(row["data"] for row in rows)
-    where = f" on {rows[0]['data']}" if len(data) == 1 else ""
-    shots = {row["shots"] for row in rows}
-    learned = f", {shots_text(*shots)}" if len(shots) == 1 else ""
-    return remarked(f"accuracy (%) of {rows[0]['backbone']}{where}{learned}, {over}", rows[0]["remark"])
-
-
 def kinds(rows: Sequence[Row]) -> list[str]:
     """Which scores the main table has: "" for the test set that stands for its data, base and new with their mean."""
     split = {HARMONIC in row["scores"] for row in rows if row["scores"]}
@@ -166,22 +115,11 @@ def main_score(row: Row, kind: str) -> Score | None:
     return None if HARMONIC in row["scores"] else next(iter(row["scores"].values()), None)
 
 
-def has_further_tests(rows: Sequence[Row]) -> bool:
-    """Whether a data set has test sets that the main table leaves out."""
-    every = [[*row["scores"]] for row in rows]
-    return any({*names} - {BASE, NEW, HARMONIC} if HARMONIC in names else names[1:] for names in every)
-
-
 def cell_text(row: Row, kind: str, reasons: Sequence[str]) -> str:
     """A score, with the numbers of the reasons for which seeds are missing."""
     score = main_score(row, kind)
     marks = "".join(f" [{reasons.index(reason) + 1}]" for reason in row["failed"])
     return f"{score_text(score) if row['scores'] else 'failed'}{marks}"
-
-
-def score_text(score: Score | None) -> str:
-    """A score in percent."""
-    return NONE if score is None else interval_text(score["accuracy"], score["interval"])
 
 
 def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> list[str]:
@@ -204,13 +142,6 @@ def costs(points: Sequence[Row]) -> list[str]:
     return [parameters, f"{seconds:,.1f}", f"{max(row['peak_memory_mb'] for row in done):,.0f}"]
 
 
-def label(row: Row, rows: Sequence[Row]) -> str:
-    """A method's title, with its name where another has the same title; starred where it learns nothing."""
-    namesakes = {other["method"] for other in rows if other["title"] == row["title"]}
-    text = row["title"] if len(namesakes) == 1 else f"{row['title']} ({row['method']})"
-    return f"{text} *" if row["zero_shot"] else text
-
-
 def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
     """Where each of the reasons holds, and the reason."""
     for reason in reasons:
@@ -223,19 +154,6 @@ def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
                 )
         where = [f"{place} ({'; '.join(cells)})" for place, cells in places.items()]
         yield f"{', '.join(where)}: {reason}"
-
-
-def by_method(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each method, zero-shot first."""
-    return sorted(grouped(rows, "method"), key=lambda points: not points[0]["zero_shot"])
-
-
-def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
-    """Rows that agree in a key, in the order of their first."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(row[key], []).append(row)  # type: ignore[literal-required]
-    return list(found.values())
 
 
 def points(rows: Sequence[Row]) -> tuple[list[FewShotRow], dict[str, dict[int, float]]]:
