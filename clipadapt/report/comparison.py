@@ -17,6 +17,7 @@ from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_tab
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_data
 from clipadapt.report.tables import NONE, FewShotRow, interval_text, shots_text
 
+WIDEST = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
 HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
 HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
@@ -38,7 +39,8 @@ def show(console: Console, rows: Sequence[Row]) -> None:
 
 def fitting(sheet: Sheet, console: Console) -> Sheet:
     """A sheet as the console has room for it: where it is too wide, without what a run takes, or turned."""
-    if console.measure(rich_table(sheet)).maximum <= console.width:
+    unbounded = console.options.update(width=WIDEST)
+    if console.measure(rich_table(sheet), options=unbounded).maximum <= console.width:
         return sheet
     if sheet.head[-len(COSTS) :] != COSTS:
         return turned(sheet) if len(sheet.groups) == 1 and len(sheet.groups[0]) < len(sheet.head) else sheet

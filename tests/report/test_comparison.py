@@ -147,3 +147,23 @@ def test_curves_leave_the_zero_shot_row_out():
     points, zero_shot = comparison.points([row(), row("frozen", zero_shot=True)])
     assert [point["method"] for point in points] == ["Coop"]
     assert zero_shot == {"digits": {4: pytest.approx(0.7)}}
+
+
+def narrow(rows, width):
+    console = Console(width=width, file=io.StringIO())
+    comparison.show(console, rows)
+    return console.file.getvalue()
+
+
+def test_a_narrow_window_has_no_room_for_what_a_run_takes():
+    rows = [row(shots=shots) for shots in (1, 2, 4)]
+    assert "2,048" in narrow(rows, 100) and "for want of room" not in narrow(rows, 100)
+    text = narrow(rows, 70)
+    assert "2,048" not in text and "parameters, seconds, peak MB: in the files, for want of room here" in text
+    assert text.count("85.0 ± 63.5") == 3 and "…" not in text
+
+
+def test_many_test_sets_are_lines_in_a_narrow_window():
+    tests = [{f"set number {number}": (0.5 + number / 100, 0.4) for number in range(12)}]
+    text = narrow([row(tests=tests), row("other", tests=tests)], 80)
+    assert "…" not in text and "61.0" in line(text, "│ set number 11") and "40.0" in line(text, "│ set number 11")
