@@ -94,7 +94,9 @@ class FinishedRun:
         if task.class_names != classifier.class_names:
             classifier = classifier.for_classes(task.class_names)
         run = Run.of(classifier, task, accelerator, self.settings, partial(bars.images, console), test_time)
-        return measure(run) | {"remark": self.settings.remark}
+        found = measure(run)
+        found.pop("predictions", None)
+        return found | {"remark": self.settings.remark}
 
     def elsewhere(self, target: Target, console: Console) -> dict[str, dict[str, float]]:
         """Figures on a target, by its name; measured once, then read from the run's directory.

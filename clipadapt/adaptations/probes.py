@@ -28,6 +28,9 @@ class LinearProbe(Adaptation):
         tolerance: of the gradient, at which it stops.
     """
 
+    weight: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         clip: CLIP,
@@ -39,14 +42,14 @@ class LinearProbe(Adaptation):
         super().__init__(clip, task)
         self.fixed_classes = self.names = list(task.class_names)
         self.C, self.max_iterations, self.tolerance = C, max_iterations, tolerance
-        self.weight = nn.Parameter(torch.zeros(len(self.names), clip.width or 0))
-        self.bias = nn.Parameter(torch.zeros(len(self.names)))
+        self.register_buffer("weight", torch.zeros(len(self.names), clip.width or 0))
+        self.register_buffer("bias", torch.zeros(len(self.names)))
+        self.solved = self.weight.numel() + self.bias.numel()
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Of raw image features `[B, D]`; no text, no scale."""
         return functional.linear(image, self.weight, self.bias)
 
-    @torch.no_grad()
     def solve(self, learned: Learned) -> None:
         """Fit the support set.
 

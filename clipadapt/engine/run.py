@@ -178,7 +178,8 @@ class Run:
     def plan(self, teachers: Sequence[CLIP] = ()) -> Plan:
         """What will be computed once, what at every step, and what is learned; `teachers` are the objective's."""
         trained = {name: list(value.shape) for name, value in self.classifier.adaptation.named_parameters()}
-        count = sum(value.numel() for value in self.classifier.adaptation.parameters())
+        adaptation = self.classifier.adaptation
+        count = sum(value.numel() for value in adaptation.parameters()) + adaptation.solved
         kept = self.keeping.describe(self.classifier, self.task, self.place)
         names, stored = [f"of teacher {one.source['name']}" for one in teachers], self.task.views is not None
         return Plan(
