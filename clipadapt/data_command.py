@@ -1,4 +1,4 @@
-"""`clipadapt data`: what data there are, and whether every image of them can be read."""
+"""`clipadapt data`: what data there are, how to get them, and whether every image of them can be read."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,17 @@ def run(words: Words) -> None:
     Raises:
         UserError: no such command, or what the command itself says.
     """
-    commands: dict[str, Callable[[list[str], str | None], None]] = {"list": show, "verify": verify}
+    commands: dict[str, Callable[[list[str], str | None], None]] = {
+        "list": show,
+        "prepare": prepare,
+        "verify": verify,
+    }
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != CONFIG_DIR)
     folder, (verb, *settings) = words.options.get(CONFIG_DIR), words.settings or [""]
     if not verb:
-        raise UserError("say what to do: clipadapt data list, or clipadapt data verify NAME")
+        raise UserError(
+            "say what to do: clipadapt data list, clipadapt data prepare NAME or clipadapt data verify NAME"
+        )
     if verb not in commands:
         advice = f"to run on these data write data={verb}" if verb in config.options("data", folder) else ""
         raise UserError(f"there is no command 'data {verb}': {advice or nearest(verb, commands)}")
@@ -48,10 +54,34 @@ def state(data: Mapping[str, Any]) -> str:
     needed = [f"data.{key}=…" for key, value in data.items() if value == MISSING]
     if needed:
         return f"needs {', '.join(needed)}"
-    if not isinstance(data.get("root"), str):
-        return "needs nothing"
-    place = Path(data["root"]).expanduser()
+    if "home" in data:
+        place = Path(data["home"], data["images"]).expanduser()
+    elif isinstance(data.get("root"), str):
+        place = Path(data["root"]).expanduser()
+    else:
+        return "fetched on first use" if data.get("download") else "needs nothing"
     return f"found in {place}" if place.is_dir() else f"missing: there is no folder {place}"
+
+
+def prepare(settings: Sequence[str], folder: str | None) -> None:
+    """`clipadapt data prepare NAME [data.key=value …]`: fetch data that can be fetched, and say where they are.
+
+    Raises:
+        UserError: something is wrong with the settings, or the data can't be fetched.
+    """
+    found = composed(settings, folder, "prepare")
+    data = found["data"]
+    if "home" in data:
+        from clipadapt.data.mirror import fetch
+
+        place = fetch(Path(data["images"]).parts[0], Path(data["home"]).expanduser())
+        say(f"Unpacked in {place}. To look at every image: clipadapt data verify {data['name']}")
+    elif "cache_dir" in data:
+        source = config.source_of(found)
+        tests = "".join(f", {name}: {len(split):,}" for name, split in source.tests.items())
+        say(f"{source.name} is there: {len(source.class_names):,} classes, train: {len(source.train):,}{tests}")
+    else:
+        raise UserError(f"there is nothing to fetch for these data: {state(data)}")
 
 
 def verify(settings: Sequence[str], folder: str | None) -> None:
@@ -64,7 +94,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     from clipadapt.report import data as tables
     from clipadapt.report import progress as bars
 
-    source = chosen(settings, folder)
+    source: Source = config.source_of(composed(settings, folder, "verify"))
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     there = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, there.values()))
@@ -80,20 +110,19 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     say(f"All {total:,} images can be read.")
 
 
-def chosen(settings: Sequence[str], folder: str | None) -> "Source":
-    """The source that `NAME data.key=value …` names, or `data=NAME data.key=value …`."""
+def composed(settings: Sequence[str], folder: str | None, verb: str) -> dict[str, Any]:
+    """The settings of a run on the data that `NAME data.key=value …` names, or `data=NAME data.key=value …`."""
     name, *rest = settings or [""]
     words = [f"data={name}", *rest] if name and "=" not in name and not name.startswith("-") else [*settings]
     keys = [word.partition("=")[0].lstrip("+~") for word in words]
     if "data" not in keys:
-        raise UserError("say which data: clipadapt data verify folder data.root=my_images")
+        raise UserError(f"say which data: clipadapt data {verb} folder data.root=my_images")
     config.raise_all(
         f"{word} has no meaning here: settings of data are written data.key=value"
         for word, key in zip(words, keys, strict=True)
         if "=" in word and key != "data" and not key.startswith("data.")
     )
-    source: Source = config.source_of(config.compose(words, folder))
-    return source
+    return config.compose(words, folder)
 
 
 def alike(class_names: Sequence[str]) -> Iterator[str]:

@@ -32,7 +32,8 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt predict run=DIR images=PATH
                                    {predict}
   clipadapt methods                {methods}
-  clipadapt data list|verify NAME  {data}
+  clipadapt data list|prepare|verify
+                                   {data}
 
 Examples
   clipadapt                        CoOp on real handwritten digits, 16 images a class, on a laptop without network
@@ -121,16 +122,23 @@ Examples
 
 DATA = """\
 clipadapt data list [--config-dir DIR]
+clipadapt data prepare NAME [data.key=value …]
 clipadapt data verify NAME [data.key=value …]
 
 {data}.
 
-`list` says of each whether it is there, or what it needs. `verify` decodes every image of every split, counts them, and
-lists all files that are missing or broken, and classes whose names are the same to CLIP; the exit code is 2 where there
-are any. A run looks at its own images before it starts; data.skip_broken=true leaves broken ones out of it.
+`list` says of each whether it is there, or what it needs.
+
+`prepare` fetches what can be fetched: the papers' data sets but for ImageNet, prepared like CoOp's, from a mirror on
+the Hugging Face hub; those of torchvision and of the hub itself.
+
+`verify` decodes every image of every split, counts them, and lists all files that are missing or broken, and classes
+whose names are the same to CLIP; the exit code is 2 where there are any. A run looks at its own images before it
+starts; data.skip_broken=true leaves broken ones out of it.
 
 Examples
   clipadapt data list
+  clipadapt data prepare oxford_pets data.home=/datasets
   clipadapt data verify folder data.root=my_images
   clipadapt data verify data=folder data.root=my_images     the same, as it is written for a run
 

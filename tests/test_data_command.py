@@ -98,13 +98,15 @@ def test_images_without_labels(pets, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "say what to do: clipadapt data list, or clipadapt data verify NAME"),
+        ([], "say what to do: clipadapt data list, "),
         (["lst"], "there is no command 'data lst': did you mean 'list'?"),
         (["folder"], "there is no command 'data folder': to run on these data write data=folder"),
         (["list", "digits"], "'digits' has no meaning here"),
         (["list", "-m"], "--multirun has no meaning here"),
         (["verify"], "say which data: clipadapt data verify folder data.root=my_images"),
         (["verify", "data.root=x"], "say which data"),
+        (["prepare"], "say which data: clipadapt data prepare folder"),
+        (["prepare", "digits"], "there is nothing to fetch for these data: needs nothing"),
         (["verify", "foldr", "data.root=x"], "there is no data 'foldr': did you mean 'folder'?"),
         (["verify", "folder"], "data.root has no value yet"),
         (["verify", "folder", "data.root=nowhere"], "there is no image folder '"),
@@ -141,3 +143,14 @@ def test_how_many_images_a_class_has():
     assert spread([0, 1, 1, 2], ["a", "b", "c"]) == "1 (a and 1 more) to 2 (b)"
     assert spread([0, 1], ["a", "b"]) == "1 each"
     assert spread([0], ["a", "b"]) == "0 (b) to 1 (a)"
+
+
+def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(
+        "clipadapt.data.mirror.fetch", lambda *given: asked.append(given) or tmp_path / "oxford_flowers"
+    )
+    assert main(["data", "prepare", "flowers102", f"data.home={tmp_path}"]) == 0
+    assert asked == [("oxford_flowers", tmp_path)]
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Unpacked in {tmp_path / 'oxford_flowers'}" in said and "clipadapt data verify flowers102" in said
