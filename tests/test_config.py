@@ -130,6 +130,11 @@ def test_methods_name_their_paper(name):
     assert found[name]["title"] and found[name]["paper"] and found[name]["arxiv"]
 
 
+def test_a_run_has_one_of_a_group():
+    with pytest.raises(UserError, match=r"data=\[digits,drawn\]: a run has one data; -m data=digits,drawn runs each"):
+        config.compose(["data=[digits,drawn]"])
+
+
 TABLE = {1: 50, 2: 100, 4: 100, 8: 200, 16: 200}
 
 

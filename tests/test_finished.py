@@ -4,8 +4,10 @@ import io
 import json
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+import clipadapt
 from clipadapt import api, config, finished
 from clipadapt.cli import main
 from clipadapt.config import Target
@@ -63,3 +65,13 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
     lines = (study.directory / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(row["scores"])
     assert sum("contrast/" in line for line in lines) == 2
+
+
+def test_other_data_without_a_test_set_are_measured_whole(run, tmp_path):
+    names = clipadapt.load_task("drawn", shots=1).class_names[:3]
+    for name in names:
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (32, 32), (80 * number, 90, 120)).save(tmp_path / name / f"{number}.png")
+    data = config.compose(["data=folder", f"data.root={tmp_path}"])["data"]
+    assert api.evaluate_run(run, data, QUIET)["images"] == 9

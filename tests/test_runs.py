@@ -114,3 +114,34 @@ def test_a_missing_point_is_told_with_the_methods_that_work():
     told = str(caught.value).partition("with this backbone: ")[2].split(", ")
     assert {"coop", "clip_adapter", "tip_adapter", "zero_shot"} <= {*told}
     assert not {"vpt", "maple", "clip_lora"} & {*told}
+
+
+def test_tuners_with_sparse_weights(run):
+    assert run("sparse", "method=peft", "method.adaptation.config.peft_type=SHIRA").tensors
+
+
+@pytest.mark.parametrize("name", ["result.json", "adaptation.safetensors"])
+def test_a_damaged_file_is_told(name, run, load, tmp_path):
+    run("mine", "method=clip_adapter")
+    (tmp_path / "mine" / name).write_bytes(b"{")
+    with pytest.raises(UserError, match=rf"{name} is damaged .*: delete .*mine and give the command of the run again"):
+        load("mine")
+
+
+def test_what_nothing_trains_is_told(run):
+    with pytest.warns(UserWarning, match=r"engine\.epochs is 0, so that nothing is learned of pixels\."):
+        run(
+            "idle",
+            "method=zero_shot",
+            "engine.epochs=0",
+            "+adaptation@method.also.pixels=padding",
+            "method.also.pixels.size=2",
+        )
+
+
+def test_an_optimiser_that_refuses_its_settings(run, tmp_path):
+    with pytest.raises(
+        UserError, match=r"engine\.optimizer can't be made with its settings: Invalid learning rate: -1"
+    ):
+        run("negative", "engine.optimizer.lr=-1")
+    assert not (tmp_path / "negative").exists()

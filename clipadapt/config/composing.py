@@ -73,7 +73,7 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
     with composer(config_dir) as compose_with:
         good, problems = misfits(normal(overrides), lambda: keys_of(compose_with([])))
         several = [text for text in good if lists_options(text, config_dir)]
-        problems += [f"{text}: a run has one {key_of(text)}; clipadapt compare takes lists" for text in several]
+        problems += [f"{text}: a run has one {key_of(text)}; {each_of(text)} runs each" for text in several]
         good = [text for text in good if text not in several]
         try:
             composed = compose_with(good)
@@ -198,6 +198,12 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
 def lists_options(text: str, config_dir: str | Path | None) -> bool:
     """Whether an override lists several options of a group, of which Hydra would take the last."""
     return "=[" in text and bool(group_options(text, config_dir))
+
+
+def each_of(text: str) -> str:
+    """A setting that lists values in brackets, as a sweep."""
+    key, _, listed = text.partition("=")
+    return f"-m {key}={listed.strip('[]')}"
 
 
 def is_global(path: Path) -> bool:
