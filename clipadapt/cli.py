@@ -77,11 +77,9 @@ def compare(words: Words) -> None:
     folder = words.options.get("--config-dir")
     axes, overrides = config.axes_of(words.settings, folder)
     study = config.comparison(axes, overrides, folder)
-    from clipadapt import grid
+    from clipadapt.grid import show
 
-    rows = grid.run(study, make_console())
-    if not any(row["scores"] for row in rows):
-        raise UserError(f"none of the {len(study.cells)} runs has a result: the reasons stand below the table")
+    show(study)
 
 
 def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:

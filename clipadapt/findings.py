@@ -5,7 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from clipadapt.config import Cell, Study
+from clipadapt.data import Split
 from clipadapt.engine.run_directory import RunDirectory, write
 from clipadapt.errors import UserError
 from clipadapt.report import comparison, results
@@ -15,7 +18,7 @@ from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
 from clipadapt.report.statistics import HARMONIC, scores_of
 from clipadapt.report.tables import shots_text
-from clipadapt.runs import PREDICTIONS, settings_of, task_of
+from clipadapt.runs import PREDICTIONS, looked_at, settings_of, task_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "backbone": cell.config["backbone"]["name"],
         "data": cell.data,
         "method": cell.method,
-        "title": cell.config["method"]["title"] or cell.method,
+        "title": title_of(cell),
         "shots": cell.shots,
         "seeds": [one.cell.seed for one in done],
         "zero_shot": bool(done) and all(one.zero_shot for one in done),
@@ -66,6 +69,12 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "failed": failed,
         "runs": [one.cell.directory.as_posix() for one in done],
     }
+
+
+def title_of(cell: Cell) -> str:
+    """A method's name in print."""
+    title: str = cell.config["method"]["title"] or cell.method
+    return title
 
 
 def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
@@ -99,30 +108,46 @@ def gains_of(outcomes: Sequence[Outcome]) -> Iterator[Gains]:
         known = found.get((one.cell.data, one.cell.method))
         if not one.zero_shot and one.failure is None and (known is None or one.cell.shots > known.cell.shots):
             found[one.cell.data, one.cell.method] = one
+    tests: dict[str, Split] = {}
     for one in found.values():
         path = one.cell.directory / PREDICTIONS
         if path.is_file():  # runs of earlier versions have none
-            yield gains(one, json.loads(path.read_text()))
+            yield gains(one, json.loads(path.read_text()), tests)
 
 
-def gains(one: Outcome, predictions: dict[str, list[int]]) -> Gains:
-    """A run against zero-shot, with its test images where they can be had."""
+def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Split]) -> Gains:
+    """A run against zero-shot, with its test images where they can be had; `tests` has those of other runs."""
     images = unread = None
     try:
-        test = next(iter(task_of(one.cell.config).tests.values()))
-        images = test.images
+        images = tested_images(one.cell.config, predictions["labels"], tests)
     except UserError as error:
         unread = f"the images can't be shown: {error}"
+    cell = one.cell
     return Gains(
-        title=f"{one.cell.config['method']['title'] or one.cell.method} on {one.cell.data}, "
-        f"{shots_text(one.cell.shots)}, seed {one.cell.seed}",
-        class_names=RunDirectory(one.cell.directory).record()["class_names"],
+        title=f"{title_of(cell)} on {cell.data}, {shots_text(cell.shots)}, seed {cell.seed}",
+        class_names=RunDirectory(cell.directory).record()["class_names"],
         labels=predictions["labels"],
         before=predictions["zero_shot"],
         after=predictions["adapted"],
         images=images,
         unread=unread,
     )
+
+
+def tested_images(config: dict[str, Any], labels: list[int], tests: dict[str, Split]) -> Sequence[Image.Image]:
+    """The images that a run was tested on, listed once for all runs of the same task.
+
+    Raises:
+        UserError: they can't be had, or aren't those any more.
+    """
+    task = json.dumps([config[key] for key in ("data", "shots", "seed", "classes")], sort_keys=True)
+    if task not in tests:
+        found = task_of(config)
+        found = looked_at(found, config) if config["data"].get("skip_broken") else found
+        tests[task] = next(iter(found.tests.values()))
+    if tests[task].labels != labels:
+        raise UserError("the data have changed since the run")
+    return tests[task].images
 
 
 def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:

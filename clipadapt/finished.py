@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from clipadapt import config as configuration
 from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
-from clipadapt.data import Task
+from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, tested_whole
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
@@ -98,23 +99,36 @@ class FinishedRun:
         found.pop("predictions", None)
         return found | {"remark": self.settings.remark}
 
-    def elsewhere(self, target: Target, console: Console) -> dict[str, dict[str, float]]:
-        """Figures on a target, by its name; measured once, then read from the run's directory.
+    def elsewhere(self, targets: Sequence[Target], console: Console) -> dict[str, dict[str, float]]:
+        """Figures by target; each measured once, those of the same data together, then read from the run's directory.
 
         Raises:
             UserError: as of `task` and `measure`.
         """
-        asked = configuration.identity(asdict(target))
-        digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
-        path = self.directory / ELSEWHERE / f"{file_name(target.name)}-{digest}.json"
-        if path.is_file():
-            return json.loads(path.read_text())["tests"]
-        task = self.task(target.data, console)
-        test = next(iter(task.tests.values()))
-        if target.corruption is not None:
-            test = configuration.build(target.corruption, test)
-        found = self.measure(replace(task, tests={target.name: test}), console)["tests"]
+        missing = [target for target in targets if not self._kept(target).is_file()]
+        for data, some in groupby(missing, lambda target: target.data):
+            task = self.task(data, console)
+            test = next(iter(task.tests.values()))
+            tests = {target.name: tested_on(target, test) for target in some}
+            found = self.measure(replace(task, tests=tests), console)["tests"]
+            self._keep([target for target in missing if target.name in tests], found)
+        return {target.name: json.loads(self._kept(target).read_text()) for target in targets}
+
+    def _kept(self, target: Target) -> Path:
+        """Where the figures on a target are kept."""
+        asked = json.dumps(configuration.identity(asdict(target)), sort_keys=True)
+        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        return self.directory / ELSEWHERE / f"{file_name(target.name)}-{digest}.json"
+
+    def _keep(self, targets: Sequence[Target], found: Mapping[str, Any]) -> None:
         if first_process():
-            path.parent.mkdir(exist_ok=True)
-            write(path, json.dumps({"target": asked, "tests": found}, indent=2) + "\n")
-        return found
+            for target in targets:
+                self._kept(target).parent.mkdir(exist_ok=True)
+                write(self._kept(target), json.dumps(found[target.name], indent=2) + "\n")
+        self._learned[0].wait_for_everyone()
+
+
+def tested_on(target: Target, test: Split) -> Split:
+    """A target's images, of the first test set of its data."""
+    corrupted: Split = test if target.corruption is None else configuration.build(target.corruption, test)
+    return corrupted

@@ -12,7 +12,7 @@ from clipadapt import api
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.config import Cell, Study, Target
-from clipadapt.console import first_process
+from clipadapt.console import first_process, make_console
 from clipadapt.data.tasks import Task
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
@@ -131,6 +131,16 @@ def run(study: Study, console: Console) -> list[Row]:
     return rows
 
 
+def show(study: Study) -> None:
+    """Do the runs of a study on a command line.
+
+    Raises:
+        UserError: none of them has a result.
+    """
+    if not any(row["scores"] for row in run(study, make_console())):
+        raise UserError(f"none of the {len(study.cells)} runs has a result: the reasons stand below the table")
+
+
 def name_of(cell: Cell) -> str:
     """A run, in words."""
     return f"{cell.method} on {cell.data}, {shots_text(cell.shots)}, seed {cell.seed}"
@@ -151,9 +161,7 @@ def outcome(cell: Cell, load: api.Load, targets: Sequence[Target] = ()) -> Outco
     try:
         result = api.run(cell.config, cell.directory, quiet, load)
         if targets:
-            done = FinishedRun(cell.directory, cell.config["config_dir"])
-            for target in targets:
-                result.metrics["tests"] |= done.elsewhere(target, quiet)
+            result.metrics["tests"] |= FinishedRun(cell.directory, cell.config["config_dir"]).elsewhere(targets, quiet)
     except UserError as error:
         return Outcome(cell, failure=" ".join(str(error).split()))
     except torch.OutOfMemoryError as error:

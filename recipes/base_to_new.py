@@ -12,10 +12,9 @@ def main(study: Study) -> None:
 
     H is the harmonic mean of both accuracies (Zhou et al., CVPR 2022, section 4.1).
     """
-    from clipadapt.console import make_console
-    from clipadapt.grid import run
+    from clipadapt.grid import show
 
-    run(study, make_console())
+    show(study)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,9 @@ def main(study: Study) -> None:
 
     Corruptions and severities are ImageNet-C's (Hendrycks & Dietterich, ICLR 2019).
     """
-    from clipadapt.console import make_console
-    from clipadapt.grid import run
+    from clipadapt.grid import show
 
-    run(study, make_console())
+    show(study)
 
 
 if __name__ == "__main__":

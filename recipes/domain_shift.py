@@ -12,10 +12,9 @@ def main(study: Study) -> None:
 
     The papers' name for it is domain generalisation (Zhou et al., CVPR 2022, section 4.3).
     """
-    from clipadapt.console import make_console
-    from clipadapt.grid import run
+    from clipadapt.grid import show
 
-    run(study, make_console())
+    show(study)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ def main(study: Study) -> None:
     python recipes/few_shot.py methods=[coop,maple] shots=[1,4,16]
     python recipes/few_shot.py data=[oxford_pets,dtd] backbone=ViT-B-16
     """
-    from clipadapt.console import make_console
-    from clipadapt.grid import run
+    from clipadapt.grid import show
 
-    run(study, make_console())
+    show(study)
 
 
 if __name__ == "__main__":

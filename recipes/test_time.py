@@ -10,10 +10,9 @@ def main(study: Study) -> None:
     python recipes/test_time.py                                     five methods against zero-shot on drawings
     python recipes/test_time.py methods=[tpt,tda] data=[imagenet_a] corruptions=[] backbone=ViT-B-16
     """
-    from clipadapt.console import make_console
-    from clipadapt.grid import run
+    from clipadapt.grid import show
 
-    run(study, make_console())
+    show(study)
 
 
 if __name__ == "__main__":

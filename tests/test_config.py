@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -472,6 +473,19 @@ def test_a_protocol_checks_its_words(started, capsys, words, told):
     start, seen = started
     assert start(*words) == 2
     assert told in capsys.readouterr().err and not seen
+
+
+COMMANDS = [
+    (path.stem, line.split("   ")[0].strip())
+    for path in sorted(Path(__file__).parent.parent.joinpath("recipes").glob("*.py"))
+    for line in re.findall(rf"^ +python recipes/{path.stem}\.py(.*)$", path.read_text(), re.MULTILINE)
+    if path.stem in config.options("recipe")
+]
+
+
+@pytest.mark.parametrize("name, words", COMMANDS)
+def test_every_command_that_a_recipe_shows_can_be_run(name, words):
+    assert config.study(name, words.split()).cells
 
 
 @pytest.mark.parametrize("name", [name.removeprefix("recipe/") for name in FILES if name.startswith("recipe/")])

@@ -30,14 +30,14 @@ def run(tmp_path_factory):
 
 def test_other_data(run):
     data = config.compose(["data=glyphs", "data.test_images=40"])["data"]
-    found = FinishedRun(run).elsewhere(Target("glyphs", data=data), QUIET)
+    found = FinishedRun(run).elsewhere([Target("glyphs", data=data)], QUIET)
     assert found == {"glyphs": api.evaluate_run(run, data, QUIET)["tests"]["test"]}
 
 
 def test_corrupted_images(run):
     (target,) = config.study("corruptions", ["corruptions=[contrast]", "severities=[5]"]).targets
     done = FinishedRun(run)
-    (figures,) = done.elsewhere(target, QUIET).values()
+    (figures,) = done.elsewhere([target], QUIET).values()
     task = done.task(None, QUIET)
     darker = corrupted(task.tests["test"], "contrast", 5)
     expected = done.measure(finished.replace(task, tests={"darker": darker}), QUIET)["tests"]["darker"]
@@ -47,9 +47,9 @@ def test_corrupted_images(run):
 
 def test_measured_once(run, monkeypatch):
     (target,) = config.study("corruptions", ["corruptions=[pixelate]", "severities=[1]"]).targets
-    first = FinishedRun(run).elsewhere(target, QUIET)
+    first = FinishedRun(run).elsewhere([target], QUIET)
     monkeypatch.setattr(finished, "learned_classifier", None)
-    assert FinishedRun(run).elsewhere(target, QUIET) == first
+    assert FinishedRun(run).elsewhere([target], QUIET) == first
 
 
 def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):

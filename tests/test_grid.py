@@ -4,7 +4,9 @@ import io
 import json
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 
 import clipadapt
@@ -184,3 +186,23 @@ def test_everything_is_checked_before_the_first_run(tmp_path, capsys, monkeypatc
     assert "with method=clip_adapter: there is no key method.adaptation.n_ctx" in capsys.readouterr().err
     with pytest.raises(UserError, match="did you mean 'coop'"):
         clipadapt.compare("cop", console=Console(file=io.StringIO()))
+
+
+def test_the_page_shows_the_images_that_were_tested(tmp_path):
+    """A test image that is broken, and left out, moves none of the others; images that changed are not shown."""
+    classes = ("circle", "square", "star", "cross")
+    for split, count in (("train", 2), ("test", 4)):
+        for label, name in enumerate(classes):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                colour = tuple(np.random.default_rng([label, number]).integers(0, 256, 3).tolist())
+                Image.new("RGB", (32, 32), colour).save(tmp_path / "images" / split / name / f"{number}.png")
+    (tmp_path / "images" / "test" / "circle" / "0.png").write_text("no image")
+    words = ["methods=coop", "data=folder", f"data.root={tmp_path / 'images'}", "shots=1", f"output={tmp_path}"]
+    words += ["data.skip_broken=true", "engine.max_steps=2", "engine.workers=0", "engine.cpu=true"]
+    assert main(["compare", *words]) == 0
+    (page,) = (tmp_path / "compare").glob("*/report.html")
+    assert "shown:" not in page.read_text()
+    (tmp_path / "images" / "test" / "star" / "0.png").unlink()
+    assert main(["compare", *words]) == 0
+    assert "the images can&#39;t be shown: the data have changed since the run" in page.read_text()

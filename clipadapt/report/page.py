@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from clipadapt import __version__
+from clipadapt.errors import UserError
 from clipadapt.report.sheets import Sheet
 
 MOST_CLASSES = 30
@@ -99,6 +100,12 @@ def shown(gain: Gains) -> dict[str, Any]:
     largest = max((abs(points) for _, points in changes), default=0) or 1
     most = changes if len(changes) <= MOST_CLASSES else extremes(changes)
     right, wrong = gain.changed(True), gain.changed(False)
+    pictures, unread = [], gain.unread
+    try:
+        pictures = [thumbnails(gain, places) for places in (right, wrong)]
+    except UserError as error:  # a file was damaged in a place that its header doesn't tell of, or is gone
+        unread = f"the images can't be shown: {error}"
+    ways = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
     return {
         "title": gain.title,
         "right_text": f"{len(right):,} {'answer' if len(right) == 1 else 'answers'} became right",
@@ -107,11 +114,8 @@ def shown(gain: Gains) -> dict[str, Any]:
         "hidden": f"{len(changes) - len(most):,} classes between these aren't shown"
         if len(most) < len(changes)
         else "",
-        "groups": [
-            ("Wrong before, right now", "up-text", thumbnails(gain, right)),
-            ("Right before, wrong now", "down-text", thumbnails(gain, wrong)),
-        ],
-        "unread": gain.unread,
+        "groups": [(*way, images) for way, images in zip(ways, pictures, strict=False)],
+        "unread": unread,
     }
 
 

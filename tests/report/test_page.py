@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from PIL import Image
 
+from clipadapt.data.images import Pictures, open_image
 from clipadapt.report.page import Gains, Page
 from clipadapt.report.sheets import Sheet
 
@@ -91,3 +92,8 @@ def test_in_a_browser(tmp_path, width):
     whole, seen = map(int, title.split(" of "))
     assert whole <= seen == width
     assert "CONSOLE" not in done.stderr
+
+
+def test_an_image_that_is_gone_is_told(tmp_path):
+    images = Pictures([str(tmp_path / f"{number}.png") for number in range(5)], open_image)
+    assert "the images can&#39;t be shown: there is no image file" in page(gains(images=images))
