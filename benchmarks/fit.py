@@ -22,7 +22,7 @@ from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.backbone.clip import CLIP
 from clipadapt.data import Source, Split, Task, make_task
 from clipadapt.engine.activations import MICRO_BATCH
-from clipadapt.runs import Result
+from clipadapt.result import Result
 
 METHODS = ("coop", "clip_adapter")
 ADAPTER_EPOCHS = 200

@@ -17,7 +17,8 @@ from clipadapt.errors import UserError
 from clipadapt.finished import FinishedRun
 from clipadapt.predictors import Predictor
 from clipadapt.report import summary
-from clipadapt.runs import Result, carry_out, learned_classifier, looked_at, read_result, settings_of, task_of
+from clipadapt.result import Result, read_result
+from clipadapt.runs import carry_out, learned_classifier, looked_at, settings_of, task_of
 
 GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""

@@ -18,7 +18,8 @@ from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
 from clipadapt.report.statistics import HARMONIC, scores_of
 from clipadapt.report.tables import shots_text
-from clipadapt.runs import PREDICTIONS, looked_at, settings_of, task_of
+from clipadapt.result import PREDICTIONS
+from clipadapt.runs import looked_at, settings_of, task_of
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from clipadapt.engine.run_directory import write
 from clipadapt.errors import UserError
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
-from clipadapt.runs import learned_classifier, looked_at, read_result, settings_of, task_of
+from clipadapt.result import read_result
+from clipadapt.runs import learned_classifier, looked_at, settings_of, task_of
 
 ELSEWHERE = "elsewhere"
 

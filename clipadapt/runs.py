@@ -1,32 +1,28 @@
 """One run from composed settings to its directory, and back from the directory to what it learned."""
 
 import json
-import platform
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
-from clipadapt import __version__
 from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
 from clipadapt.data import Task, check, images_used, make_task, without_broken
-from clipadapt.data.tasks import told_apart
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.fit import Diverged, Progress
 from clipadapt.engine.measure import measure
 from clipadapt.engine.memory import budget, most_rows, peak_memory_mb
-from clipadapt.engine.run import Plan, Run, texts_at_once
+from clipadapt.engine.plan import plan
+from clipadapt.engine.run import Run, texts_at_once
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import MissingPoint, UserError
@@ -34,46 +30,7 @@ from clipadapt.methods import adaptation_maker, beside_the_optimiser, methods_fo
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-
-PREDICTIONS = "predictions.json"
-"""In a run directory: labels of the first test set, and what zero-shot and adapted predict, image by image."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run yielded.
-
-    Attributes:
-        metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set, and `per_class`,
-            where there is one; `tests`, learned `parameters` and their `share` of the backbone, `seconds`,
-            `peak_memory_mb`, `processes`; a `remark` that belongs beside them, or None.
-        history: loss, training accuracy and learning rate of each epoch.
-        config: the settings of the run.
-        record: task with the labels it was given in place of its own, if any, and the broken images `left_out` of it,
-            backbone, plan and versions.
-        tensors: what was learned, by name.
-        files: what was learned as other tools read it, by path in the run directory.
-    """
-
-    metrics: dict[str, Any]
-    history: list[dict[str, float]]
-    config: dict[str, Any]
-    record: dict[str, Any]
-    tensors: dict[str, Tensor]
-    files: dict[str, bytes] = field(default_factory=dict)
-
-    def save(self, directory: str | Path) -> Path:
-        """Write the run directory, for `clipadapt.load` and the command line.
-
-        Raises:
-            UserError: the directory holds something else.
-        """
-        target = RunDirectory(directory)
-        target.open(self.config, configuration.identity)
-        names = told_apart(self.record["class_names"])
-        summary.pictures(self.metrics, self.history, names, target.path / "pictures")
-        target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
-        return target.path
+from clipadapt.result import PREDICTIONS, Result, read_result, record_of
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
@@ -121,22 +78,15 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         UserError: an adaptation that doesn't fit the backbone or the task, a loss that isn't finite.
     """
     began = time.monotonic()
-    allowed = config["allowed_targets"]
     settings = settings_of(config)
     console = console if first_process() else Console(quiet=True)
-    watch = partial(bars.images, console)
-    pseudo_labels = config["method"]["pseudo_labels"]
-    try:
-        prepared = Run.prepare(
-            clip, task, adaptation_maker(config), settings, watch, test_time_of(config), pseudo_labels
-        )
-    except MissingPoint as error:
-        others = ", ".join(methods_for(clip, config["config_dir"]))
-        raise UserError(f"{error}; methods that work with this backbone: {others}") from None
-    objective = configuration.build(config["method"]["objective"], prepared.clip, prepared.known, allowed=allowed)
-    plan = prepared.plan(objective.teachers)
+    prepared = _prepared(config, clip, task, settings, console)
+    objective = configuration.build(
+        config["method"]["objective"], prepared.clip, prepared.known, allowed=config["allowed_targets"]
+    )
+    told = plan(prepared, objective.teachers)
     guessed = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
-    summary.show_plan(console, prepared.task, asdict(plan), guessed)
+    summary.show_plan(console, prepared.task, asdict(told), guessed)
     adaptation, ratio = prepared.classifier.adaptation, config["method"]["interpolation"]
     if ratio is not None:
         adaptation.interpolate(1.0)  # what has no start to go back to says so before the fit
@@ -145,19 +95,13 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(unfitted[:3])}", stacklevel=2)
     progress = _begin(prepared, config, target)
     earlier = progress.seconds
-    source = prepared.support(objective.teachers)
-    with bars.epochs(console, progress.epoch, prepared.epochs) as advance:
-        after = _after_epoch(target, settings.checkpoint_seconds, advance)
-        try:
-            prepared.fit(objective, source, progress, after, *beside_the_optimiser(config))
-        except Diverged as error:
-            raise _diverged(error, progress, target) from None
+    _fit(prepared, objective, config, progress, target, console)
     if ratio is not None:
         adaptation.interpolate(ratio)
     prepared.solve()
     metrics = measure(prepared) | {
-        "parameters": plan.parameters,
-        "share": plan.share,
+        "parameters": told.parameters,
+        "share": told.share,
         "fit_seconds": progress.seconds,
         "seconds": earlier + time.monotonic() - began,
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
@@ -169,12 +113,41 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
     files = adaptation.export()
     if predictions := metrics.pop("predictions", None):
         files |= {PREDICTIONS: json.dumps(predictions).encode()}
-    result = Result(metrics, progress.history, config, _record(prepared, plan, objective), tensors, files)
+    result = Result(metrics, progress.history, config, record_of(prepared, told, objective), tensors, files)
     if target is not None and first_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
     summary.show_result(console, metrics)
     return result
+
+
+def _prepared(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings, console: Console) -> Run:
+    """The run; where the backbone lacks what the method edits, it is said which methods it serves."""
+    watch, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
+    make, test_time = adaptation_maker(config), test_time_of(config)
+    try:
+        return Run.prepare(clip, task, make, settings, watch, test_time, pseudo_labels)
+    except MissingPoint as error:
+        others = ", ".join(methods_for(clip, config["config_dir"]))
+        raise UserError(f"{error}; methods that work with this backbone: {others}") from None
+
+
+def _fit(
+    prepared: Run,
+    objective: Objective,
+    config: dict[str, Any],
+    progress: Progress,
+    target: RunDirectory | None,
+    console: Console,
+) -> None:
+    """Go on with the fit from where it is, with a bar and checkpoints."""
+    source = prepared.support(objective.teachers)
+    with bars.epochs(console, progress.epoch, prepared.epochs) as advance:
+        after = _after_epoch(target, prepared.settings.checkpoint_seconds, advance)
+        try:
+            prepared.fit(objective, source, progress, after, *beside_the_optimiser(config))
+        except Diverged as error:
+            raise _diverged(error, progress, target) from None
 
 
 def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> Progress:
@@ -208,44 +181,6 @@ def _diverged(error: Diverged, progress: Progress, target: RunDirectory | None) 
     if first_process():
         target.save_checkpoint(progress)
     return UserError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
-
-
-def _record(prepared: Run, plan: Plan, objective: Objective) -> dict[str, Any]:
-    task, clip = prepared.task, prepared.clip
-    packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
-    return {
-        "task": task.name,
-        "class_names": task.class_names,
-        "templates": task.templates,
-        "shots": task.shots,
-        "seed": task.seed,
-        "classes": task.classes,
-        "support_indices": task.support_indices,
-        "validation_indices": task.validation_indices,
-        "left_out": task.left_out,
-        "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
-        "support_shape": prepared.known.support_shape,
-        "backbone": {**clip.source, "fingerprint": clip.fingerprint},
-        "teachers": [{**teacher.source, "fingerprint": teacher.fingerprint} for teacher in objective.teachers],
-        "plan": asdict(plan),
-        "device": str(prepared.accelerator.device),
-        "versions": {
-            "clipadapt": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in packages},
-        },
-    }
-
-
-def read_result(directory: str | Path) -> Result:
-    """A finished run, read from its directory.
-
-    Raises:
-        UserError: no run is there, or one that isn't finished.
-    """
-    source = RunDirectory(directory)
-    metrics = source.result()
-    return Result(metrics, source.history(), source.config(), source.record(), source.tensors())
 
 
 def learned_classifier(

@@ -2,9 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from safetensors.torch import load_file
@@ -30,33 +32,42 @@ CASES = {
 }
 
 
-def two_processes(words):
-    """Stdout of a command line run by torchrun."""
+def by_torchrun():
+    """Two processes of one machine."""
+    return [["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]]
+
+
+def by_accelerate():
+    """A process on each of two machines, which are both this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    launch = ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes", "2"]
+    machines = ["--num_machines", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    return [[*launch, *machines, "--machine_rank", str(rank)] for rank in range(2)]
+
+
+def two_processes(launchers, words):
+    """Stdout of a command line run by all of the launchers at once."""
     root = str(Path(clipadapt.__file__).parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "clipadapt",
-    ]
-    done = subprocess.run([*torchrun, *words], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    commands = [[sys.executable, "-m", *launcher, "-m", "clipadapt", *words] for launcher in launchers]
+    started = [subprocess.Popen(command, env=environment, text=True, stdout=PIPE, stderr=PIPE) for command in commands]
+    said = [process.communicate(timeout=300) for process in started]
+    assert not any(process.returncode for process in started), said
+    return "".join(out for out, _ in said)
 
 
 def runs(output):
     return {path.parent.relative_to(output): path.parent for path in output.rglob("result.json")}
 
 
-@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
-def test_two_processes_agree_with_one(tmp_path, words):
-    said = two_processes([*SETTINGS, *words, f"output={tmp_path / 'two'}"])
+@pytest.mark.parametrize(
+    "launchers, words", [*zip((by_torchrun, by_accelerate), CASES.values(), strict=True)], ids=CASES
+)
+def test_two_processes_agree_with_one(tmp_path, launchers, words):
+    said = two_processes(launchers(), [*SETTINGS, *words, f"output={tmp_path / 'two'}"])
     assert main([*SETTINGS, *words, f"output={tmp_path / 'one'}"]) == 0
     one, two = runs(tmp_path / "one"), runs(tmp_path / "two")
     assert one.keys() == two.keys() and len(one) in (1, 2)

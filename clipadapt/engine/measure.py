@@ -1,12 +1,17 @@
 """The figures of a run: zero-shot against adapted, on its test sets."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+
 from clipadapt.classifier import Classifier
-from clipadapt.data.tasks import told_apart
-from clipadapt.engine.evaluate import Evaluation
+from clipadapt.data.tasks import Split, told_apart
+from clipadapt.engine.evaluate import AtTestTime, Evaluation, evaluate
 from clipadapt.engine.run import Run
 
 Pair = tuple[Classifier, Classifier]
@@ -27,7 +32,7 @@ def measure(run: Run) -> dict[str, Any]:
     measured = {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
-        measured[name] = run.compare(*pair, split)
+        measured[name] = compared(run, *pair, split)
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
     first, (before, after) = next(iter(measured.items()))
     return tests[first] | {
@@ -48,6 +53,66 @@ def for_classes(pair: Pair, class_names: list[str]) -> Pair:
     before, after = pair
     same = before.class_names == class_names
     return pair if same else (before.for_classes(class_names), after.for_classes(class_names))
+
+
+def evaluated(
+    run: Run, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: AtTestTime | None = None
+) -> Evaluation:
+    """Measure a classifier on activations at its image cut and labels, shared out over the processes.
+
+    Args:
+        run: whose processes and number format are used.
+        classifier: CLIP through an adaptation.
+        batches: activations `[B, ...]` and labels `[B]`; `[B, V, ...]` of V views where something adapts.
+        test_time: what adapts.
+    """
+    classifier.eval()
+    with torch.no_grad(), run.accelerator.autocast():
+        text = None if classifier.adaptation.conditional else classifier.class_weights()
+
+        def predict(x: Tensor) -> Tensor:
+            if test_time is not None:
+                return test_time.logits(classifier, x, text)
+            return classifier.output(x, classifier.image_cut, text).logits
+
+        return evaluate(predict, batches, len(classifier.class_names), run.accelerator.device)
+
+
+def compared(run: Run, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
+    """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
+    before, after, order = as_seen(run, zero_shot, adapted, split)
+    own = run.keeping.share(split)
+    return in_order(run, before, own), in_order(run, after, [order[place] for place in own])
+
+
+def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
+    """An evaluation with the predictions of all processes, of which this one had some of the images."""
+    pairs = gather_object([*zip(images, found.predicted, strict=True)])
+    return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
+
+
+def as_seen(
+    run: Run, zero_shot: Classifier, adapted: Classifier, split: Split
+) -> tuple[Evaluation, Evaluation, Sequence[int]]:
+    """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
+    order: Sequence[int] = range(len(split))
+    batches = list(run.keeping.test_batches(zero_shot, split))
+    before = evaluated(run, zero_shot, batches)
+    if run.test_time is not None:
+        run.test_time.reset()
+        order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
+        views = run.keeping.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
+        return before, evaluated(run, adapted, views, run.test_time), order
+    if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
+        return before, evaluated(run, adapted, batches), order
+    return before, evaluated(run, adapted, run.keeping.test_batches(adapted, split)), order
+
+
+def shuffled(count: int, seed: int) -> list[int]:
+    """An order of images drawn by seed: a stream's must not come class by class."""
+    generator = torch.Generator().manual_seed(seed)
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order
 
 
 def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:

@@ -1,21 +1,19 @@
 """One run: zero-shot, fit, evaluation. Knows no concrete adaptation or objective."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
-from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier, check_classes
-from clipadapt.data.tasks import Split, Task
+from clipadapt.data.tasks import Task
 from clipadapt.engine.activations import MICRO_BATCH
 from clipadapt.engine.batches import Batches
-from clipadapt.engine.evaluate import AtTestTime, Evaluation, evaluate
+from clipadapt.engine.evaluate import AtTestTime
 from clipadapt.engine.feeds import Feed
 from clipadapt.engine.fit import Fit, Progress
 from clipadapt.engine.keeping import Keeping, Place, Watch, unwatched
@@ -52,21 +50,6 @@ def accelerator_for(settings: Settings, test_time: AtTestTime | None = None) -> 
             f"{accelerator.num_processes} processes: run it in one"
         )
     return accelerator
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run computes once and what at every step."""
-
-    image_cut: str
-    text_cut: str
-    kept: str
-    every_step: str
-    steps: int
-    remark: str | None
-    trained: dict[str, list[int]]
-    parameters: int
-    share: float
 
 
 @dataclass
@@ -138,19 +121,10 @@ class Run:
         torch.manual_seed(task.seed)
         known = KnownTask(clip, task.without_tests(), keeping)
         adaptation = make(clip, known).to(accelerator.device)
-        if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
-            task.need_images()
-        if adaptation.needs_validation and not len(task.validation):
-            advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
-            raise UserError(
-                f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
-                f"{advice}"
-            )
+        check_images(adaptation, task, settings, guessed)
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.accumulate * accelerator.num_processes))
-        for test in task.tests.values():
-            check_classes(adaptation, test.class_names or task.class_names)
         with accelerator.autocast():
             rows = most_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             classifier = Classifier(clip, adaptation, task.class_names, rows, settings.recompute)
@@ -175,51 +149,14 @@ class Run:
         place = keeping.place(classifier, task)
         return cls(accelerator, classifier.clip, task, classifier, settings, keeping, place, known, test_time)
 
-    def plan(self, teachers: Sequence[CLIP] = ()) -> Plan:
-        """What will be computed once, what at every step, and what is learned; `teachers` are the objective's."""
-        trained = {name: list(value.shape) for name, value in self.classifier.adaptation.named_parameters()}
-        adaptation = self.classifier.adaptation
-        count = sum(value.numel() for value in adaptation.parameters()) + adaptation.solved
-        kept = self.keeping.describe(self.classifier, self.task, self.place)
-        names, stored = [f"of teacher {one.source['name']}" for one in teachers], self.task.views is not None
-        return Plan(
-            image_cut=self.classifier.image_cut,
-            text_cut=self.classifier.text_cut,
-            kept="; ".join([kept, *(f"features {name}" for name in names if stored)]),
-            every_step=(self._step_text([] if stored else names) if self.epochs else "nothing") + self._test_text(),
-            steps=self.epochs * len(self._batches()),
-            remark=self.settings.remark,
-            trained=trained,
-            parameters=count,
-            share=count / self.clip.parameters,
-        )
-
-    def _step_text(self, teachers: Sequence[str]) -> str:
-        parts = [f"image tower {name}, without gradients" for name in teachers]
-        if not self.place.anywhere:
-            parts.append(f"image tower up to {self.classifier.image_cut}, without gradients")
-        if self.classifier.image_cut != "features":
-            parts.append(f"image tower from {self.classifier.image_cut}")
-        if self.classifier.text_cut != "features":
-            chunks = self.classifier.text_chunks
-            again = f", in {chunks} chunks computed again for their gradients" if chunks > 1 else ""
-            parts.append(f"text tower from {self.classifier.text_cut}{again}")
-        return "; ".join([*parts, "logits"])
-
-    def _test_text(self) -> str:
-        if self.test_time is None:
-            return ""
-        views, images = self.test_time.views, self.test_time.images
-        return f"; at the test {views} {'views' if views > 1 else 'view'} of each image, {images} images at a time"
-
     @property
     def epochs(self) -> int:
         """Passes over the support set; none where nothing is learned by gradient."""
         if not any(True for _ in self.classifier.adaptation.parameters()):
             return 0
-        return self.settings.epochs_within(self.task.shots, len(self._batches()))
+        return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
-    def _batches(self) -> Batches:
+    def batches(self) -> Batches:
         """What makes up each step."""
         return Batches(
             count=len(self.task.support),
@@ -279,7 +216,7 @@ class Run:
             learner=learner,
             optimizer=optimizer,
             schedule=shortened(self.settings.schedule, optimizer, whole, self.epochs),
-            batches=self._batches(),
+            batches=self.batches(),
             source=source,
             epochs=self.epochs,
             seed=self.task.seed,
@@ -297,66 +234,29 @@ class Run:
         if learned.validated:
             self.selection = ON_VALIDATION
 
-    def evaluate(
-        self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: AtTestTime | None = None
-    ) -> Evaluation:
-        """Measure a classifier on activations at its image cut and labels, shared out over the processes.
-
-        Args:
-            classifier: CLIP through an adaptation.
-            batches: activations `[B, ...]` and labels `[B]`; `[B, V, ...]` of V views where something adapts.
-            test_time: what adapts.
-        """
-        classifier.eval()
-        with torch.no_grad(), self.accelerator.autocast():
-            text = None if classifier.adaptation.conditional else classifier.class_weights()
-
-            def predict(x: Tensor) -> Tensor:
-                if test_time is not None:
-                    return test_time.logits(classifier, x, text)
-                return classifier.output(x, classifier.image_cut, text).logits
-
-            return evaluate(predict, batches, len(classifier.class_names), self.accelerator.device)
-
-    def compare(self, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
-        """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
-        before, after, order = self._compared(zero_shot, adapted, split)
-        own = self.keeping.share(split)
-        return self._in_order(before, own), self._in_order(after, [order[place] for place in own])
-
-    def _in_order(self, found: Evaluation, images: list[int]) -> Evaluation:
-        """An evaluation with the predictions of all processes, of which this one had some of the images."""
-        pairs = gather_object([*zip(images, found.predicted, strict=True)])
-        return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
-
-    def _compared(
-        self, zero_shot: Classifier, adapted: Classifier, split: Split
-    ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
-        """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
-        order: Sequence[int] = range(len(split))
-        batches = list(self.keeping.test_batches(zero_shot, split))
-        before = self.evaluate(zero_shot, batches)
-        if self.test_time is not None:
-            self.test_time.reset()
-            order = shuffled(len(split), self.task.seed) if self.test_time.stream else order
-            views = self.keeping.test_views(adapted, split.select(order), self.test_time.views, self.test_time.images)
-            return before, self.evaluate(adapted, views, self.test_time), order
-        if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
-            return before, self.evaluate(adapted, batches), order
-        return before, self.evaluate(adapted, self.keeping.test_batches(adapted, split)), order
-
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
         return Classifier(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
 
 
+def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
+    """See that a task has the images that an adaptation needs, and only classes that it can serve.
+
+    Raises:
+        UserError: it hasn't; as `Run.prepare`.
+    """
+    if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
+        task.need_images()
+    if adaptation.needs_validation and not len(task.validation):
+        advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
+        raise UserError(
+            f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
+            f"{advice}"
+        )
+    for test in task.tests.values():
+        check_classes(adaptation, test.class_names or task.class_names)
+
+
 def texts_at_once(adaptation: Adaptation, test_time: AtTestTime | None) -> int:
     """How many times all classes are computed together: for each image that something adapts to at once."""
     return test_time.images if test_time is not None and adaptation.per_image else 1
-
-
-def shuffled(count: int, seed: int) -> list[int]:
-    """An order of images drawn by seed: a stream's must not come class by class."""
-    generator = torch.Generator().manual_seed(seed)
-    order: list[int] = torch.randperm(count, generator=generator).tolist()
-    return order

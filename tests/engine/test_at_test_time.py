@@ -10,6 +10,8 @@ from accelerate import Accelerator
 from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.engine.activations import Encoder
 from clipadapt.engine.keeping import Keeping
+from clipadapt.engine.measure import compared
+from clipadapt.engine.plan import plan
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
 from clipadapt.objectives import CrossEntropy
@@ -28,7 +30,7 @@ def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
 
 def measured(run):
     (test,) = run.task.tests.values()
-    return run.compare(run.zero_shot(), run.classifier, test)
+    return compared(run, run.zero_shot(), run.classifier, test)
 
 
 def seen_views(run):
@@ -57,9 +59,7 @@ def test_nothing_is_learned_and_nothing_encoded_before_the_test(clip, monkeypatc
     compute = Encoder.compute
     monkeypatch.setattr(Encoder, "compute", lambda *given: (encoded.append(given[2]), compute(*given))[1])
     run = prepare(clip, TUNING, WORDS)
-    assert (
-        run.epochs == 0 and run.support() is None and run.plan().every_step.startswith("nothing; at the test 4 views")
-    )
+    assert run.epochs == 0 and run.support() is None and plan(run).every_step.startswith("nothing; at the test 4 views")
     state, progress = fit(run)
     run.solve()
     assert progress.history == [] and encoded == []

@@ -10,6 +10,7 @@ from clipadapt.adaptations.visual import Padding
 from clipadapt.backbone.clip import CLIP
 from clipadapt.engine.batches import Batches
 from clipadapt.engine.fit import Diverged, Progress
+from clipadapt.engine.plan import plan
 from clipadapt.engine.schedules import constant
 from clipadapt.errors import UserError
 from clipadapt.objectives import CrossEntropy
@@ -153,8 +154,8 @@ def test_a_fit_ends_after_so_many_steps(clip, most, epochs, steps):
     run = prepare(clip, max_steps=most)
     _, done = fit(run)
     assert done.epoch == run.epochs == epochs
-    assert run.plan().steps == steps <= most
-    assert run.plan().remark == f"quick schedule: at most {most} steps"
+    assert plan(run).steps == steps <= most
+    assert plan(run).remark == f"quick schedule: at most {most} steps"
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(clip):

@@ -2,6 +2,7 @@ import torch
 
 from clipadapt.adaptations.context import Context
 from clipadapt.engine import memory
+from clipadapt.engine.plan import plan
 from clipadapt.engine.run import Run
 from tests.engine.tasks import CONTEXT, distance, fit, learned, prepare, settings, task
 
@@ -49,7 +50,7 @@ def test_chunks_of_classes_change_nothing(clip):
     whole = prepare(clip, given, CONTEXT, memory=10)
     small = prepare(clip, given, CONTEXT, memory=0.002)
     assert whole.classifier.text_chunks == 1 < small.classifier.text_chunks
-    assert f"in {small.classifier.text_chunks} chunks" in small.plan().every_step
+    assert f"in {small.classifier.text_chunks} chunks" in plan(small).every_step
     expected, _ = fit(whole)
     assert distance(fit(small)[0], expected) < 1e-6
 

@@ -14,6 +14,7 @@ from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import CentreCrop, RandomCrops
 from clipadapt.engine.feeds import Fresh
 from clipadapt.engine.fit import Progress
+from clipadapt.engine.plan import plan
 from clipadapt.engine.teaching import Taught
 from clipadapt.objectives import Distillation
 from tests.engine.tasks import CONTEXT, FEATURES, prepare, same, task
@@ -107,10 +108,10 @@ def test_no_teacher_changes_nothing(clip):
 
 @pytest.mark.parametrize("views", [0, None])
 def test_the_plan_tells_of_teachers(clip, large, views):
-    plan = prepare(clip, task(views=views)).plan([large])
+    told = plan(prepare(clip, task(views=views)), [large])
     said = "image tower of teacher large, without gradients" if views is None else "features of teacher large"
-    assert said in (plan.every_step if views is None else plan.kept)
-    assert said not in (plan.kept if views is None else plan.every_step)
+    assert said in (told.every_step if views is None else told.kept)
+    assert said not in (told.kept if views is None else told.every_step)
 
 
 @pytest.mark.parametrize("views", [0, None])

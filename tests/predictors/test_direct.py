@@ -7,7 +7,7 @@ from PIL import Image
 
 import clipadapt
 from clipadapt.api import evaluate_run
-from clipadapt.engine.run import shuffled
+from clipadapt.engine.measure import shuffled
 from clipadapt.errors import UserError
 
 VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
