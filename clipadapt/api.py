@@ -143,6 +143,8 @@ def run(
     """
     console = console or Console()
     target = RunDirectory(directory)
+    if first_process():
+        target.restore()
     if target.path.exists():
         target.open(config, configuration.identity)
     if target.finished and not config["rerun"]:

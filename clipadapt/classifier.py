@@ -14,13 +14,13 @@ from clipadapt.objectives.base import Output
 
 
 def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
-    """Refuse class names other than those that what is learned belongs to.
+    """Refuse class names other than those that what is learned belongs to, or some of them.
 
     Raises:
         UserError: the adaptation learns for its classes one by one, and these are others.
     """
     fixed = adaptation.fixed_classes
-    if fixed is not None and list(class_names) != fixed:
+    if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(
             "this method learns something for each of its classes, which can't serve others: for new classes take one "
             "that learns a shared context, prompt tokens, or weights of the towers"
@@ -36,7 +36,9 @@ class Classifier(nn.Module):
     Args:
         clip: the frozen backbone, on its device.
         adaptation: where the network is touched, on the same device.
-        class_names: the C classes.
+        class_names: the C classes. Where what was learned belongs to its classes, C of those, in any order: logits are
+            then read where they stand, as ImageNet's classifiers are tested on ImageNet-A and -R (Hendrycks et al.,
+            CVPR 2021, arXiv:1907.07174, section 3); of namesakes, the first.
         most_rows: rows of the text tower that are computed at once, where there are more of them in chunks whose
             activations are computed again for their gradients; None for all at once.
         recompute: whether the image tower's activations are computed again for their gradients, stage by stage.
@@ -67,7 +69,9 @@ class Classifier(nn.Module):
         self.image = clip.image_of_all_tokens if adaptation.all_tokens else clip.image
         self.image_cut = self.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
         self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), most_rows, adaptation.own_prefix)
+        computed = adaptation.fixed_classes or self.class_names
+        self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(computed), most_rows, adaptation.own_prefix)
         with torch.no_grad():
             self.text_start: Prompts | Tensor = prompts.run(clip.text, stop=self.text_cut)
 
@@ -129,9 +133,10 @@ class Classifier(nn.Module):
         )
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
-        """Logits of image features and class weights, in float32."""
+        """Logits `[B, C]` of image features and class weights, in float32."""
         with torch.autocast(image.device.type, enabled=False):
-            return self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+            logits = self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+        return logits if self.places is None else logits[..., self.places]
 
     def frozen_features(self, at_cut: Tensor) -> Tensor:
         """From the activation at the image cut to the features of the tower as it is, without gradients."""

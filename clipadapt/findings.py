@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipadapt.config import Cell, Study
 from clipadapt.data import Split
-from clipadapt.engine.run_directory import RunDirectory, write
+from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory, write
 from clipadapt.errors import UserError
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
@@ -18,7 +18,6 @@ from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
 from clipadapt.report.statistics import HARMONIC, scores_of
 from clipadapt.report.tables import shots_text
-from clipadapt.result import PREDICTIONS
 from clipadapt.runs import looked_at, settings_of, task_of
 
 
@@ -30,12 +29,14 @@ class Outcome:
         cell: the run.
         metrics: as of a run; empty where it failed.
         failure: the reason.
+        untested: why there are no figures on some further test sets, a sentence each.
         zero_shot: whether nothing was learned, neither before the test images nor along them.
     """
 
     cell: Cell
     metrics: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
+    untested: list[str] = field(default_factory=list)
     zero_shot: bool = False
 
 
@@ -52,8 +53,8 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     cell, done = outcomes[0].cell, [one for one in outcomes if one.failure is None]
     failed: dict[str, list[int]] = {}
     for one in outcomes:
-        if one.failure is not None:
-            failed.setdefault(one.failure, []).append(one.cell.seed)
+        for reason in one.untested if one.failure is None else [one.failure]:
+            failed.setdefault(reason, []).append(one.cell.seed)
     return {
         "backbone": cell.config["backbone"]["name"],
         "data": cell.data,
@@ -111,9 +112,8 @@ def gains_of(outcomes: Sequence[Outcome]) -> Iterator[Gains]:
             found[one.cell.data, one.cell.method] = one
     tests: dict[str, Split] = {}
     for one in found.values():
-        path = one.cell.directory / PREDICTIONS
-        if path.is_file():  # runs of earlier versions have none
-            yield gains(one, json.loads(path.read_text()), tests)
+        predictions = json.loads((one.cell.directory / PREDICTIONS).read_text())
+        yield gains(one, predictions, tests)
 
 
 def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Split]) -> Gains:

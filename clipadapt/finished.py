@@ -16,18 +16,16 @@ from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
 from clipadapt.data import Split, Task
-from clipadapt.data.few_shot import ALL, tested_whole
+from clipadapt.data.few_shot import ALL, make_task, tested_whole
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
-from clipadapt.engine.run_directory import write
+from clipadapt.engine.run_directory import ELSEWHERE, write
 from clipadapt.errors import UserError
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
 from clipadapt.result import read_result
-from clipadapt.runs import learned_classifier, looked_at, settings_of, task_of
-
-ELSEWHERE = "elsewhere"
+from clipadapt.runs import learned_adaptation, learned_classifier, looked_at, settings_of, task_of
 
 
 class FinishedRun:
@@ -36,17 +34,23 @@ class FinishedRun:
     Args:
         directory: of the run.
         config_dir: a folder of the user's own with the adaptation's module.
+        cache: folder where activations are kept; "usual" for this machine's.
 
     Raises:
         UserError: no finished run is there, or (once it is loaded) what it was learned on isn't.
     """
 
-    def __init__(self, directory: str | Path, config_dir: str | Path | None = None) -> None:
+    def __init__(
+        self, directory: str | Path, config_dir: str | Path | None = None, cache: str | None = "usual"
+    ) -> None:
         self.directory = Path(directory)
         self.config_dir = config_dir
-        self.config = {**read_result(directory).config, "allowed_targets": configuration.own_modules(config_dir)}
-        here = {"cache": configuration.compose()["engine"]["cache"]}  # the run may be from another machine
-        self.settings = settings_of({**self.config, "engine": {**self.config["engine"], **here}})
+        result = read_result(directory)
+        self.record = result.record
+        self.config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
+        if cache == "usual":  # the run may be from another machine
+            cache = configuration.compose()["engine"]["cache"]
+        self.settings = settings_of({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
     def _learned(self) -> tuple[Any, Classifier, Any]:
@@ -66,7 +70,9 @@ class FinishedRun:
     def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
         """The run's task, or other data with all their classes to test on; its images are looked at.
 
-        Other data without a test set are tested on whole: nothing was learned from them.
+        Other data without a test set are tested on whole; those that the run learned from, on what it left of them.
+        Where all classes are among the run's, they are looked for with the run's templates, unless others are chosen in
+        `data`; other classes have the data's own.
 
         Args:
             data: settings of the other data.
@@ -77,7 +83,7 @@ class FinishedRun:
         """
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
-        task = task_of(config) if data is None else tested_whole(configuration.source_of(config), self.config["seed"])
+        task = task_of(config) if data is None else self._other(config)
         if not task.tests:
             raise UserError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "
@@ -85,20 +91,39 @@ class FinishedRun:
             )
         return looked_at(task, config, console)
 
+    def _other(self, config: Mapping[str, Any]) -> Task:
+        source, record = configuration.source_of(config), self.record
+        if not source.tests and configuration.same_images(config["data"], self.config["data"]):
+            task = make_task(source, record["shots"], record["seed"])
+        else:
+            task = tested_whole(source, record["seed"])
+        usual = configuration.reference({**config, "config_dir": self.config_dir})["data"]
+        chosen = config["data"].get("templates") != usual.get("templates")
+        if chosen or not {*task.class_names} <= {*record["class_names"]}:
+            return task
+        return replace(task, templates=record["templates"])
+
     def measure(self, task: Task, console: Console) -> dict[str, Any]:
-        """Figures on a task's test sets, as in a run's `metrics`; its class names take the place of the run's.
+        """Figures on a task's test sets, as in a run's `metrics`; its class names and templates take the run's place.
 
         Raises:
             UserError: what was learned belongs to classes that aren't the task's, or a method that adapts along a
                 stream, in several processes.
         """
-        accelerator, classifier, test_time = self._learned
-        if task.class_names != classifier.class_names:
-            classifier = classifier.for_classes(task.class_names)
-        run = Run.of(classifier, task, accelerator, self.settings, partial(bars.images, console), test_time)
+        accelerator, _, test_time = self._learned
+        watch = partial(bars.images, console)
+        run = Run.of(self._classifier_for(task), task, accelerator, self.settings, watch, test_time)
         found = measure(run)
         found.pop("predictions", None)
         return found | {"remark": self.settings.remark}
+
+    def _classifier_for(self, task: Task) -> Classifier:
+        _, classifier, _ = self._learned
+        if task.templates != self.record["templates"]:
+            clip = classifier.clip
+            adaptation = learned_adaptation(read_result(self.directory), self.config, clip, task.templates)
+            return Classifier(clip, adaptation, task.class_names, classifier.most_rows)
+        return classifier if task.class_names == classifier.class_names else classifier.for_classes(task.class_names)
 
     def elsewhere(self, targets: Sequence[Target], console: Console) -> dict[str, dict[str, float]]:
         """Figures by target; each measured once, those of the same data together, then read from the run's directory.

@@ -1,6 +1,7 @@
 """Methods against each other: the runs of a grid, one after another, and what they say together."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -110,8 +111,10 @@ def run(study: Study, console: Console) -> list[Row]:
     A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
 
     Raises:
+        UserError: data to test on that aren't there.
         KeyboardInterrupt: with the folder that holds the runs finished before.
     """
+    check_targets(study)
     cells = study.cells
     load, outcomes = Shared(), []
     try:
@@ -160,12 +163,54 @@ def outcome(cell: Cell, load: api.Load, targets: Sequence[Target] = ()) -> Outco
     quiet = Console(quiet=True)
     try:
         result = api.run(cell.config, cell.directory, quiet, load)
-        if targets:
-            result.metrics["tests"] |= FinishedRun(cell.directory, cell.config["config_dir"]).elsewhere(targets, quiet)
     except UserError as error:
-        return Outcome(cell, failure=" ".join(str(error).split()))
+        return Outcome(cell, failure=one_line(error))
     except torch.OutOfMemoryError as error:
-        return Outcome(cell, failure=f"not enough memory on the GPU: {str(error).partition('. ')[0]}")
+        return Outcome(cell, failure=out_of_memory(error))
+    untested = further(cell, result.metrics["tests"], targets, quiet) if targets else []
     if not result.metrics["tests"]:
-        return Outcome(cell, failure=UNTESTED)
-    return Outcome(cell, result.metrics, zero_shot=not result.tensors and cell.config["method"]["test_time"] is None)
+        return Outcome(cell, failure="; ".join([UNTESTED, *untested]))
+    zero_shot = not result.tensors and cell.config["method"]["test_time"] is None
+    return Outcome(cell, result.metrics, untested=untested, zero_shot=zero_shot)
+
+
+def further(cell: Cell, tests: dict[str, Any], targets: Sequence[Target], console: Console) -> list[str]:
+    """Measure a finished run on further test sets, those of the same data together, and add them to its own.
+
+    Returns:
+        Why there are no figures on some of them.
+    """
+    run = FinishedRun(cell.directory, cell.config["config_dir"], cell.config["engine"]["cache"])
+    own, untested = {*tests}, []
+    for _, group in groupby(targets, lambda target: target.data):
+        some = [target for target in group if target.name not in own]
+        try:
+            tests |= run.elsewhere(some, console)
+        except UserError as error:
+            untested.append(f"not tested on {', '.join(target.name for target in some)}: {one_line(error)}")
+        except torch.OutOfMemoryError as error:
+            untested.append(f"not tested on {', '.join(target.name for target in some)}: {out_of_memory(error)}")
+    taken = [target.name for target in targets if target.name in own]
+    return [*untested, *(f"{cell.data} has a test set of its own called {name}, which is shown" for name in taken)]
+
+
+def one_line(error: UserError) -> str:
+    """What an error says, on one line."""
+    return " ".join(str(error).split())
+
+
+def out_of_memory(error: torch.OutOfMemoryError) -> str:
+    """What it means for a run."""
+    return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
+
+
+def check_targets(study: Study) -> None:
+    """Find the data of the targets before anything is learned, where there is anything to learn.
+
+    Raises:
+        UserError: they aren't there.
+    """
+    unfinished = [cell for cell in study.cells if cell.config["rerun"] or not RunDirectory(cell.directory).finished]
+    for data, _ in groupby(study.targets, lambda target: target.data):
+        if data is not None and unfinished:
+            configuration.source_of({**unfinished[0].config, "data": data})

@@ -13,12 +13,9 @@ from clipadapt import config as configuration
 from clipadapt.data.tasks import told_apart
 from clipadapt.engine.plan import Plan
 from clipadapt.engine.run import Run
-from clipadapt.engine.run_directory import RunDirectory
+from clipadapt.engine.run_directory import PICTURES, RunDirectory
 from clipadapt.objectives.base import Objective
 from clipadapt.report import summary
-
-PREDICTIONS = "predictions.json"
-"""In a run directory: labels of the first test set, and what zero-shot and adapted predict, image by image."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Result:
         target = RunDirectory(directory)
         target.open(self.config, configuration.identity)
         names = told_apart(self.record["class_names"])
-        summary.pictures(self.metrics, self.history, names, target.path / "pictures")
+        summary.pictures(self.metrics, self.history, names, target.path / PICTURES)
         target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
         return target.path
 

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from clipadapt import config as configuration
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.clip import CLIP
 from clipadapt.classifier import Classifier
 from clipadapt.console import first_process
@@ -23,14 +24,14 @@ from clipadapt.engine.measure import measure
 from clipadapt.engine.memory import budget, most_rows, peak_memory_mb
 from clipadapt.engine.plan import plan
 from clipadapt.engine.run import Run, texts_at_once
-from clipadapt.engine.run_directory import RunDirectory
+from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import MissingPoint, UserError
 from clipadapt.methods import adaptation_maker, beside_the_optimiser, methods_for, stand_in, test_time_of
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.result import PREDICTIONS, Result, read_result, record_of
+from clipadapt.result import Result, read_result, record_of
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
@@ -156,7 +157,7 @@ def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -
         return Progress()
     with prepared.accelerator.main_process_first():
         target.open(config, configuration.identity)
-    return target.load_checkpoint(prepared.accelerator.device)
+    return target.load_checkpoint(prepared.accelerator.device, prepared.task.stamp())
 
 
 def _after_epoch(
@@ -214,12 +215,28 @@ def learned_classifier(
             f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
         )
     clip.to(device, dtype)
-    task = stand_in(clip, *(result.record[key] for key in ("class_names", "templates", "support_shape")))
-    adaptation = adaptation_maker(config)(clip, task)
-    adaptation.load_state_dict(result.tensors)
-    adaptation, test_time, rows = adaptation.to(clip.device), test_time_of(config), None
+    adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
+    test_time, rows = test_time_of(config), None
     if test_time is not None:
         free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
-            rows = most_rows(clip, adaptation, task.class_names, free, MICRO_BATCH, MICRO_BATCH)
-    return Classifier(clip, adaptation, task.class_names, rows), test_time
+            rows = most_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
+    return Classifier(clip, adaptation, class_names, rows), test_time
+
+
+def learned_adaptation(
+    result: Result, config: Mapping[str, Any], clip: CLIP, templates: list[str] | None = None
+) -> Adaptation:
+    """The adaptation of a finished run, with what it learned.
+
+    Args:
+        result: of the run.
+        config: its settings.
+        clip: the backbone that it was learned on, on its device.
+        templates: sentences in place of those it was learned with.
+    """
+    record = result.record
+    task = stand_in(clip, record["class_names"], templates or record["templates"], record["support_shape"])
+    adaptation = adaptation_maker(config)(clip, task)
+    adaptation.load_state_dict(result.tensors)
+    return adaptation.to(clip.device)

@@ -217,6 +217,29 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_result(tmp_path, monkeypatch,
     assert not (stopped / "checkpoint.pt").exists()
 
 
+def test_a_stopped_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "images"
+    for name in ("red", "blue"):
+        (folder / name).mkdir(parents=True)
+        for number in range(6):
+            Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(folder / name / f"{number}.png")
+    words = ["data=folder", f"data.root={folder}", "shots=2", "engine.epochs=2", "engine.checkpoint_seconds=0"]
+    save = RunDirectory.save_checkpoint
+
+    def interrupted(directory, progress):
+        save(directory, progress)
+        raise Stop
+
+    monkeypatch.setattr(RunDirectory, "save_checkpoint", interrupted)
+    with pytest.raises(Stop):
+        command(tmp_path / "runs", *words)
+    monkeypatch.undo()
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((64, 64)).save(path)
+    assert main([*SETTINGS, f"output={tmp_path / 'runs'}", *words]) == 2
+    assert "have changed since it was stopped" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path):
     words = ["shots=1", "engine.epochs=30", "engine.workers=0", "engine.cpu=true", "engine.checkpoint_seconds=0"]
     words += ["data=drawn", *FEW_DRAWINGS]

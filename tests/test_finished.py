@@ -12,6 +12,7 @@ from clipadapt import api, config, finished
 from clipadapt.cli import main
 from clipadapt.config import Target
 from clipadapt.data.corruptions import corrupted
+from clipadapt.errors import UserError
 from clipadapt.finished import FinishedRun
 from tests.test_api import FEW_DRAWINGS
 
@@ -68,10 +69,106 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
 
 
 def test_other_data_without_a_test_set_are_measured_whole(run, tmp_path):
-    names = clipadapt.load_task("drawn", shots=1).class_names[:3]
-    for name in names:
-        (tmp_path / name).mkdir()
-        for number in range(3):
-            Image.new("RGB", (32, 32), (80 * number, 90, 120)).save(tmp_path / name / f"{number}.png")
+    few_images(tmp_path, clipadapt.load_task("drawn", shots=1).class_names[:3])
     data = config.compose(["data=folder", f"data.root={tmp_path}"])["data"]
     assert api.evaluate_run(run, data, QUIET)["images"] == 9
+
+
+def few_images(folder, names, count=3):
+    """A folder of flat images, a folder for each class."""
+    for label, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (32, 32), (80 * number, 20 * label, 120)).save(folder / name / f"{number}.png")
+    return folder
+
+
+def without_learning(output, *words):
+    """Directory of a run of zero-shot CLIP."""
+    assert main([*words, "method=zero_shot", "shots=2", f"output={output}", "engine.cpu=true"]) == 0
+    (result,) = output.rglob("result.json")
+    return result.parent
+
+
+DRAWN = ["data=drawn", *FEW_DRAWINGS]
+
+
+@pytest.mark.parametrize(
+    "target, templates",
+    [
+        (["data=digits"], None),  # other classes, with a template of their own
+        (["data=drawn", *FEW_DRAWINGS, "data.size=40"], None),
+        (["data=drawn", *FEW_DRAWINGS, "data.templates=['one {}']"], ["one {}"]),
+    ],
+)
+def test_what_has_learned_nothing_is_zero_shot_elsewhere(tmp_path, target, templates):
+    directory = without_learning(tmp_path, *DRAWN)
+    data = config.compose(target)["data"]
+    task = FinishedRun(directory).task(data, QUIET)
+    assert templates in (None, task.templates)
+    found = api.evaluate_run(directory, data, QUIET)
+    assert found["accuracy"] == found["zero_shot_accuracy"]
+
+
+def test_classes_of_the_run_keep_its_templates(tmp_path):
+    directory = without_learning(tmp_path / "runs", *DRAWN, "data.templates=['my {}']")
+    names = json.loads((directory / "record.json").read_text())["class_names"]
+    some = config.compose(["data=folder", f"data.root={few_images(tmp_path / 'some', names[:2])}"])["data"]
+    others = config.compose(["data=folder", f"data.root={few_images(tmp_path / 'others', ['cat', names[0]])}"])["data"]
+    chosen = {**some, "templates": ["their {}"]}
+    found = [FinishedRun(directory).task(data, QUIET).templates for data in (some, others, chosen)]
+    assert found == [["my {}"], ["a photo of a {}."], ["their {}"]]
+
+
+def test_images_that_were_learned_from_are_no_test_set(tmp_path):
+    folder = few_images(tmp_path / "images", ["red", "blue"], 9)
+    words = ["data=folder", f"data.root={folder}"]
+    assert main([*words, "engine.max_steps=1", "shots=2", f"output={tmp_path / 'runs'}", "engine.cpu=true"]) == 0
+    (result,) = (tmp_path / "runs").rglob("result.json")
+    figures = json.loads(result.read_text())
+    again = api.evaluate_run(result.parent, config.compose([*words, "data.templates=['a {}']"])["data"], QUIET)
+    assert again["images"] == figures["images"] == 2 * (9 - 2 - 2)
+
+
+def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):
+    words = ["methods=[tip_adapter]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path}"]
+    study = config.study("domain_shift", [*words, "targets=[digits]"])
+    from clipadapt.grid import run as run_study
+
+    console = Console(width=200, file=io.StringIO())
+    (row,) = run_study(study, console)
+    assert row["seeds"] == [1] and "test" in row["scores"] and "digits" not in row["scores"]
+    (reason,) = row["failed"]
+    assert reason.startswith("not tested on digits: this method learns something for each of its classes")
+    assert reason in (study.directory / "comparison.md").read_text()
+
+
+def test_a_target_of_a_test_sets_name_does_not_take_its_place(run):
+    from clipadapt.grid import further
+
+    own = json.loads((run / "result.json").read_text())["tests"]
+    (cell,) = config.study("domain_shift", ["methods=[coop]", "data=[drawn]", "seed=[1]", *QUICK]).cells
+    cell = finished.replace(cell, directory=run)
+    data = config.compose(["data=digits"])["data"]
+    tests = {**own}
+    (reason,) = further(cell, tests, [Target("sketch", data=data)], QUIET)
+    assert tests == own and "drawn has a test set of its own called sketch" in reason
+
+
+def test_data_to_test_on_that_are_not_there_are_told_before_anything_is_learned(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPADAPT_DATA", str(tmp_path / "nowhere"))
+    words = ["methods=[coop]", "data=[drawn]", "targets=[dtd]", f"output={tmp_path}"]
+    from clipadapt.grid import run as run_study
+
+    with pytest.raises(UserError, match="nowhere"):
+        run_study(config.study("cross_dataset", words), QUIET)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_kept_of_targets_goes_where_the_runs_do(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPADAPT_CACHE", str(tmp_path / "usual"))
+    words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path / 'runs'}"]
+    from clipadapt.grid import run as run_study
+
+    run_study(config.study("domain_shift", [*words, "targets=[digits]", "engine.cache=null"]), QUIET)
+    assert not (tmp_path / "usual").exists()

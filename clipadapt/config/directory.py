@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipadapt.config.check import leaves
+from clipadapt.config.check import leaves, of_the_source
 from clipadapt.config.composing import gather, read_yaml
 from clipadapt.config.tree import options
 
@@ -33,6 +33,9 @@ WITHOUT_EFFECT = (
 )
 """Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be
 named, what computes it."""
+
+CALLED = ("data.class_names", "data.templates")
+"""Keys that say what the classes of images are called."""
 
 IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
@@ -95,6 +98,15 @@ def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool
     """Whether a name in conf/data is one of the source of some data."""
     path = options("data", config_dir).get(name)
     return path is not None and read_yaml(path).get("_target_") == data["_target_"]
+
+
+def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two settings below `data` name the same images, whatever their classes are called."""
+    ours, theirs = (
+        {key: value for key, value in identity({"data": of_the_source(one)}).items() if key not in CALLED}
+        for one in (data, other)
+    )
+    return ours == theirs
 
 
 def at_home(config: Mapping[str, Any]) -> dict[str, Any]:

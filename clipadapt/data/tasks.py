@@ -1,5 +1,7 @@
 """What is learned and what it is tested on: splits of labelled images, sources of them, tasks."""
 
+import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -7,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipadapt.data.images import select
+from clipadapt.data.images import Pictures, select
 from clipadapt.errors import UserError
 
 UNLABELLED = -1
@@ -148,6 +150,13 @@ class Task:
                 f"'{self.name}' has no images to learn from, only some to test on: take method=zero_shot, or learn on "
                 f"other data and measure that run with clipadapt evaluate run=DIR data={self.name}"
             )
+
+    def stamp(self) -> str:
+        """What stands for the support set, without reading it: class names, labels, indices, sizes of image files."""
+        items = self.support.images.items if isinstance(self.support.images, Pictures) else []
+        sizes = [os.path.getsize(item) for item in items if isinstance(item, str)]
+        told = repr((self.class_names, self.support.labels, self.support_indices, sizes))
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def without_tests(self) -> "Task":
         """The task as those see it that may not look at a test label."""

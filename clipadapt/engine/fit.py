@@ -32,12 +32,14 @@ class Progress:
         history: of each, its mean losses, training accuracy and learning rate.
         seconds: spent so far.
         state: of the learned tensors, the optimiser and the schedule; empty before the first epoch.
+        images: what stands for the images that are learned from.
     """
 
     epoch: int = 0
     history: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
+    images: str = ""
 
 
 class BentGradients:

@@ -1,5 +1,6 @@
 """A run's directory: written atomically, found again after a kill, never overwritten by another run."""
 
+import io
 import json
 import os
 import shutil
@@ -26,6 +27,10 @@ CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
     "metrics.jsonl",
     "checkpoint.pt",
 )
+PREDICTIONS, PICTURES, ELSEWHERE = "predictions.json", "pictures", "elsewhere"
+"""Labels of the first test set with what zero-shot and adapted predict of each image; a folder of pictures; one of
+figures on other data."""
+OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, ELSEWHERE)
 
 
 def write(path: Path, content: bytes | str) -> None:
@@ -39,7 +44,8 @@ class RunDirectory:
     """The files of one run.
 
     config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
-    adaptation.safetensors (what was learned, alone), checkpoint.pt while the run is unfinished, and pictures.
+    adaptation.safetensors (what was learned, alone), checkpoint.pt while the run is unfinished, predictions.json,
+    pictures/, and elsewhere/ with figures on other data.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -137,26 +143,48 @@ class RunDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def replace_by(self, fresh: "RunDirectory") -> None:
-        """Put a run computed again in this one's place."""
-        old = self.path.with_name(f".{self.path.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        self.path.rename(old)
+        """Put a run computed again in this one's place; files that aren't the run's stay."""
+        for name in {path.name for path in self.path.iterdir()} - {*OWN, *(path.name for path in fresh.path.iterdir())}:
+            (self.path / name).rename(fresh.path / name)
+        shutil.rmtree(self._old, ignore_errors=True)
+        self.path.rename(self._old)
         fresh.path.rename(self.path)
-        shutil.rmtree(old)
+        shutil.rmtree(self._old)
+
+    def restore(self) -> None:
+        """Put back what `replace_by` had moved away when it was killed."""
+        if self._old.is_dir() and not self.path.exists():
+            self._old.rename(self.path)
+
+    @property
+    def _old(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.old")
 
     def save_checkpoint(self, progress: Progress) -> None:
         """Keep all it takes to go on."""
-        path = self.path / CHECKPOINT
-        part = path.with_suffix(".part")
-        torch.save(vars(progress), part)
-        os.replace(part, path)
+        content = io.BytesIO()
+        torch.save(vars(progress), content)
+        write(self.path / CHECKPOINT, content.getvalue())
 
-    def load_checkpoint(self, device: torch.device) -> Progress:
-        """Where the run stands; at its start when there is no checkpoint."""
+    def load_checkpoint(self, device: torch.device, images: str) -> Progress:
+        """Where the run stands; at its start when there is no checkpoint.
+
+        Args:
+            device: where the tensors go.
+            images: what stands for the images that are learned from.
+
+        Raises:
+            UserError: the checkpoint has learned from others.
+        """
         path = self.path / CHECKPOINT
         if not path.is_file():
-            return Progress()
-        return Progress(**torch.load(path, map_location=device, weights_only=True))
+            return Progress(images=images)
+        progress = Progress(**torch.load(path, map_location=device, weights_only=True))
+        if progress.images != images:
+            raise UserError(
+                f"the images that {self.path} learned from have changed since it was stopped: delete it to begin again"
+            )
+        return progress
 
     def finish(
         self,

@@ -14,7 +14,8 @@ class Row(TypedDict):
 
     `scores` are by test set, the first one standing for the data set; where there are test sets "base" and "new", "H"
     has their harmonic mean. They are empty where no seed has a result. `seconds` is a run's mean, `parameters` and
-    `peak_memory_mb` the most of any. `failed` has the seeds without a result by the reason, `runs` the directories.
+    `peak_memory_mb` the most of any. `failed` has, by the reason, the seeds without a result or without figures on
+    some further test sets, `runs` the directories.
     """
 
     backbone: str

@@ -240,6 +240,8 @@ def test_other_classes_or_the_reason_why_not(case):
     else:
         with pytest.raises(UserError, match="each of its classes, which can't serve others"):
             classifier.for_classes(["dog", "owl"])
+        some = [CLASS_NAMES[1], CLASS_NAMES[0]]
+        close(classifier.for_classes(some)(images(4)), classifier(images(4))[:, [1, 0]])
     assert classifier.for_classes(CLASS_NAMES)(images(4)).shape == (4, len(CLASS_NAMES))
 
 

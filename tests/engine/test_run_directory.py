@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -93,10 +94,11 @@ def test_no_directory(tmp_path):
 
 def test_checkpoint_is_read_as_it_was_written_and_removed_at_the_end(tmp_path):
     directory = opened(tmp_path / "run")
-    assert directory.load_checkpoint(CPU) == Progress()
-    progress = Progress(2, [{"epoch": 1.0}, {"epoch": 2.0}], 1.5, {"adaptation": TENSORS, "optimizer": {"lr": 0.1}})
+    assert directory.load_checkpoint(CPU, "mine") == Progress(images="mine")
+    state = {"adaptation": TENSORS, "optimizer": {"lr": 0.1}}
+    progress = Progress(2, [{"epoch": 1.0}, {"epoch": 2.0}], 1.5, state, "mine")
     directory.save_checkpoint(progress)
-    found = directory.load_checkpoint(CPU)
+    found = directory.load_checkpoint(CPU, "mine")
     assert (found.epoch, found.history, found.seconds) == (2, progress.history, 1.5)
     assert torch.equal(found.state["adaptation"]["context"], TENSORS["context"])
     assert [path.name for path in directory.path.glob("check*")] == ["checkpoint.pt"]
@@ -112,6 +114,42 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
     directory.replace_by(fresh)
     assert directory.result() == {"accuracy": 0.75}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path):
+    directory = opened(tmp_path / "run")
+    directory.save_checkpoint(Progress(images="mine"))
+    with pytest.raises(UserError, match="have changed since it was stopped: delete it"):
+        directory.load_checkpoint(CPU, "others")
+
+
+def test_what_others_put_into_a_run_outlives_its_rerun(tmp_path):
+    directory = finished(tmp_path / "run")
+    (directory.path / "notes.txt").write_text("mine")
+    (directory.path / "elsewhere").mkdir()
+    finished(directory.beside().path)
+    directory.replace_by(directory.beside())
+    assert (directory.path / "notes.txt").read_text() == "mine"
+    assert not (directory.path / "elsewhere").exists()
+
+
+def test_a_rerun_killed_while_it_takes_the_old_ones_place_loses_nothing(tmp_path, monkeypatch):
+    directory = finished(tmp_path / "run")
+    fresh = directory.beside()
+    finished(fresh.path, accuracy=0.75)
+    rename = Path.rename
+
+    def killed(path, target):
+        if path == fresh.path:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        directory.replace_by(fresh)
+    monkeypatch.undo()
+    directory.restore()
+    assert directory.result() == {"accuracy": 0.5}
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path):
