@@ -13,16 +13,17 @@ def snow(
     """Flakes in two directions over a paler image: magnified noise, where it is above a threshold, with a trail.
 
     Args:
-        image: what it snows on; flakes have the size of a pixel at least.
+        image: what it snows on.
         setting: the noise's mean and deviation, its magnification, the threshold, half the length of the trails and
             the deviation by which they fade, and the share of the image as it was.
         random: draws the noise and the angle.
     """
     mean, deviation, size, threshold, radius, fading, share = setting
-    noise = random.normal(mean, deviation, image.size[::-1]).astype(np.float32)
-    layer = np.asarray(magnified(Image.fromarray(noise), max(1, size * scale(image))))
-    flakes = np.where(layer < threshold, 0, layer.clip(0, 1))[..., None]
-    falling = trailed(flakes, radius, fading, random.uniform(-135, -45), scale(image))
+    width, height = (round(side / scale(image)) for side in image.size)
+    noise = Image.fromarray(random.normal(mean, deviation, (height, width)).astype(np.float32))
+    layer = np.asarray(magnified(noise, size))
+    flakes = Image.fromarray(np.where(layer < threshold, 0, layer.clip(0, 1))).resize(image.size, Image.Resampling.BOX)
+    falling = trailed(np.asarray(flakes)[..., None], radius, fading, random.uniform(-135, -45), scale(image))
     pixels = unit(image)
     pale = np.maximum(pixels, 1.5 * unit(image.convert("L"))[..., None] + 0.5)
     return from_unit(share * pixels + (1 - share) * pale + falling + falling[::-1, ::-1])
