@@ -1,12 +1,13 @@
 """Corrupted test images (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261): kinds of ImageNet-C's, five severities.
 
 Formulas and severities are those of its code (github.com/hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py;
-there `gaussian_blur` is an extra), for images of 224 pixels. Larger images are cropped to that first, as there; on
+there `gaussian_blur` is an extra), for images of 224 pixels. Larger images are shrunk and cropped to that first; on
 smaller ones, which it doesn't take, blurs, flakes and displacements are smaller in proportion. Frost is left out, since
 it needs photographs of frost; it is in the published images, which `data=imagenet_c` reads.
 
 What differs from that code, beside the draws:
 
+- an image is shrunk to 224 pixels by its shorter side; there to 256, of which the middle 224 are taken
 - the result is rounded to 8 bits, there cut off; so are, there alone, the steps between of snow, glass and motion blur
 - `defocus_blur` keeps the brightness; there its two highest severities add 1 %, as their disks reach their array's rim
 - `elastic_transform` smooths by a whole Gaussian, there by one cut off at three deviations
