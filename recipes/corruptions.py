@@ -1,4 +1,4 @@
-"""The corruption protocol: eight corruptions of the test images, at five severities."""
+"""The corruption protocol: ImageNet-C's corruptions of the test images but for frost, at five severities."""
 
 from clipadapt.config import Study, protocol
 

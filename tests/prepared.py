@@ -67,6 +67,14 @@ def variant(home: Path, images: str, folders: Iterable[str]) -> None:
     (home / images / "README.txt").write_text("what this is")
 
 
+def imagenet_c(home: Path, unpacked: str, corruption: str, severity: int) -> None:
+    """One corruption of ImageNet-C at one severity: two images of each of four classes."""
+    for wordnet_id in WORDNET:
+        for number in range(2):
+            place = home / unpacked / corruption / str(severity) / wordnet_id
+            picture(place / f"ILSVRC2012_val_{number:08d}.JPEG")
+
+
 def write_classnames(folder: Path, names: dict[str, str] = WORDNET) -> None:
     """A classnames.txt."""
     (folder / "classnames.txt").write_text("".join(f"{wordnet_id} {name}\n" for wordnet_id, name in names.items()))

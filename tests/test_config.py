@@ -463,7 +463,10 @@ def test_a_protocol_is_a_program(started, capsys):
     "words, told",
     [
         (["targets=[drwan]"], "there is no data 'drwan': did you mean 'drawn'"),
-        (["corruptions=[fog]", "severities=[1]"], "corruption.name=fog does not fit: it must be one of gaussian_noise"),
+        (
+            ["corruptions=[frost]", "severities=[1]"],
+            "corruption.name=frost does not fit: it must be one of gaussian_noise",
+        ),
         (["corruptions=[contrast]", "severities=[6]"], "corruption.severity=6 does not fit: it must be"),
         (["methods=[cop]"], "there is no method 'cop': did you mean"),
         (["-m"], "--multirun has no meaning here"),

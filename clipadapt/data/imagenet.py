@@ -73,8 +73,24 @@ def imagenet_variant(name: str, home: str, images: str, class_names: list[str] |
             names of another number.
     """
     place = existing(home, images, Path.is_dir)
+    return to_test_on(name, place, place.parent, class_names, templates)
+
+
+def to_test_on(name: str, place: Path, beside: Path, class_names: list[str] | None, templates: list[str]) -> Source:
+    """A test set of class folders, with nothing to learn from.
+
+    Args:
+        name: What it is called.
+        place: Where the folders are.
+        beside: Where classnames.txt may be.
+        class_names: In the order of the folders; None for those of classnames.txt, or else CLIP's.
+        templates: Sentences with {} for the class name.
+
+    Raises:
+        UserError: As of `imagenet_variant`.
+    """
     folders = class_folders(place)
-    own = names_of(folders, place, place.parent)
+    own = names_of(folders, place, beside)
     return Source(
         name=name,
         class_names=named(name, own, class_names),

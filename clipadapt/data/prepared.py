@@ -100,15 +100,25 @@ def existing(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
     Raises:
         UserError: Where it is missing, the data set's own folder, or the home; it says which.
     """
+    root = home_folder(home)
+    for part, there in ((Path(*Path(path).parts[:1]), Path.is_dir), (Path(path), is_there)):
+        if not there(root / part):
+            raise UserError(f"'{root}' has no {part.as_posix()}: {INSTRUCTIONS} says how it is prepared")
+    return root / path
+
+
+def home_folder(home: str) -> Path:
+    """The folder that holds all data sets.
+
+    Raises:
+        UserError: Where it is missing.
+    """
     root = Path(home).expanduser()
     if not home or not root.is_dir():
         raise UserError(
             f"there is no folder of data sets '{home}': name yours by the variable CLIPADAPT_DATA, or as data.home=…"
         )
-    for part, there in ((Path(*Path(path).parts[:1]), Path.is_dir), (Path(path), is_there)):
-        if not there(root / part):
-            raise UserError(f"'{root}' has no {part.as_posix()}: {INSTRUCTIONS} says how it is prepared")
-    return root / path
+    return root
 
 
 def lines(file: Path) -> list[str]:

@@ -1,11 +1,13 @@
 """Corrupted images: what each kind does, and that it is the same every time."""
 
 import pickle
+from itertools import pairwise
 from typing import get_args
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_image
 
 from clipadapt.data.corruptions import CORRUPTIONS, Name, corrupted
 from clipadapt.data.images import fingerprints
@@ -13,6 +15,7 @@ from clipadapt.data.tasks import Split
 
 RANDOM = np.random.default_rng(0)
 PICTURES = [Image.fromarray(RANDOM.integers(0, 256, (32, 48, 3), dtype=np.uint8)) for _ in range(2)]
+PHOTOGRAPH = ImageOps.fit(Image.fromarray(load_sample_image("china.jpg")), (224, 224))
 SPLIT = Split([*PICTURES, Image.new("RGB", (300, 400), (90, 120, 200))], [0, 1, 1])
 
 
@@ -20,19 +23,41 @@ def pixels(image):
     return np.asarray(image).astype(float)
 
 
-def distance(name, severity, index=0):
-    clean = pixels(SPLIT.images[index])
-    return np.abs(pixels(corrupted(SPLIT, name, severity).images[index]) - clean).mean()
+def distances(name, side):
+    """How far a photograph is from itself when it is corrupted at each severity, on average over pixels and draws."""
+    photograph = PHOTOGRAPH.resize((side, side))
+    split = Split([photograph] * 4, [0] * 4)
+    found = [[pixels(image) for image in corrupted(split, name, severity).images] for severity in range(1, 6)]
+    return [np.abs(np.stack(images) - pixels(photograph)).mean() for images in found]
 
 
 def test_every_name_has_a_corruption():
-    assert {*get_args(Name)} == {*CORRUPTIONS}
+    assert [*get_args(Name)] == [*CORRUPTIONS] and len(CORRUPTIONS) == 15
+    assert all(len(values) == len({*values}) == 5 for _, values in CORRUPTIONS.values())
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_worse_with_every_severity(name):
-    distances = [distance(name, severity) for severity in range(1, 6)]
-    assert distances[0] > 0 and distances == sorted(distances)
+@pytest.mark.parametrize("side", [224, 64])
+@pytest.mark.parametrize("name", [name for name in CORRUPTIONS if name != "elastic_transform"])
+def test_further_with_every_severity(name, side):
+    found = distances(name, side)
+    assert found[0] > 0 and found[-1] > 1.1 * found[0] and len({*found}) == 5
+    assert all(later > 0.95 * sooner for sooner, later in pairwise(found))  # some of ImageNet-C's are about as strong
+
+
+def test_elastic_shifts_further_and_then_ripples_more():
+    apply, values = CORRUPTIONS["elastic_transform"]
+    clean = PHOTOGRAPH.resize((112, 112))
+
+    def mean_distance(value):
+        return np.mean(
+            [
+                np.abs(pixels(apply(clean, value, np.random.default_rng(seed))) - pixels(clean)).mean()
+                for seed in range(8)
+            ]
+        )
+
+    found = [mean_distance(value) for value in values]
+    assert 0 < found[0] < found[1] and 0 < found[2] < found[3] < found[4]
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
@@ -40,7 +65,14 @@ def test_the_same_every_time_and_in_every_process(name):
     split = corrupted(SPLIT, name, 3)
     again = pickle.loads(pickle.dumps(split))
     assert [a.tobytes() for a in split.images] == [b.tobytes() for b in again.images]
-    assert split.labels == SPLIT.labels and split.images[0].size == (48, 32)
+    assert split.labels == SPLIT.labels and split.images[0].size == (48, 32) and split.images[0].mode == "RGB"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (40, 3)])
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_images_of_a_few_pixels(name, size):
+    tiny = Split([Image.new("RGB", size, (90, 120, 200))], [0])
+    assert [corrupted(tiny, name, severity).images[0].size for severity in (1, 5)] == [size, size]
 
 
 def test_noise_is_drawn_for_each_image():

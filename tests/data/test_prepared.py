@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -9,8 +10,10 @@ from open_clip import IMAGENET_CLASSNAMES, OPENAI_IMAGENET_TEMPLATES
 
 import clipadapt
 from clipadapt import config
+from clipadapt.data.corruptions import CORRUPTIONS
 from clipadapt.data.few_shot import sample
 from clipadapt.data.imagenet import SHIPPED
+from clipadapt.data.imagenet_c import ARCHIVES
 from clipadapt.data.tasks import told_apart
 from clipadapt.errors import UserError
 from tests import prepared
@@ -73,10 +76,11 @@ def files(split):
 
 
 def test_all_names_are_tested():
-    targets = ("clipadapt.data.prepared.", "clipadapt.data.imagenet.")
+    targets = ("clipadapt.data.prepared.", "clipadapt.data.imagenet.", "clipadapt.data.imagenet_c.")
     nodes = {name: yaml.safe_load(path.read_text()) for name, path in config.options("data").items()}
     found = {name for name, node in nodes.items() if node.get("_target_", "").startswith(targets)}
-    assert found == {*SPLIT_FILES, *VARIANTS_OF_IMAGENET, "fgvc_aircraft", "imagenet"} and len(found) == 15
+    assert found == {*SPLIT_FILES, *VARIANTS_OF_IMAGENET, "fgvc_aircraft", "imagenet", "imagenet_c"}
+    assert len(found) == 16
     for name in found:
         assert nodes[name]["name"] == name and nodes[name]["views"] is None
         assert nodes[name]["home"] == "${oc.env:CLIPADAPT_DATA,data}"
@@ -157,6 +161,49 @@ def test_a_variant_of_imagenet(home, name, classnames):
     assert files(source.tests["test"])[::2] == [f"{home / images}/{folder}/0.jpg" for folder in ordered]
     task = clipadapt.load_task(name)
     assert not task.teaches and task.support_indices == [] and len(task.tests["test"]) == 2 * len(folders)
+
+
+@pytest.mark.parametrize("unpacked", ["imagenet-c", "imagenet-c/weather"])
+def test_imagenet_c(home, unpacked):
+    prepared.imagenet_c(home, unpacked, "frost", 3)
+    prepared.imagenet_c(home, unpacked, "snow", 3)
+    source = source_of("imagenet_c", corruption="frost", severity=3)
+    assert source.class_names == ["tench", "goldfish", "missile", "missile"] and source.templates == [PHOTO]
+    assert (len(source.train), source.validation) == (0, None)
+    assert source.tests["test"].labels == [0, 0, 1, 1, 2, 2, 3, 3]
+    first = f"{home}/{unpacked}/frost/3/n01440764/ILSVRC2012_val_00000000.JPEG"
+    assert files(source.tests["test"])[0] == first and source.namesakes
+    prepared.write_classnames(home / "imagenet-c", WORDNET | {"n01443537": "gold fish, a pet"})
+    assert source_of("imagenet_c", corruption="frost", severity=3).class_names[1] == "gold fish, a pet"
+    own = ["a", "b", "c", "d"]
+    assert source_of("imagenet_c", corruption="snow", severity=3, class_names=own).class_names == own
+    assert not clipadapt.load_task("imagenet_c", corruption="frost", severity=3).teaches
+
+
+def test_what_of_imagenet_c_is_missing(home):
+    where = "of https://zenodo.org/records/2235448 into it"
+    assert complaint("imagenet_c") == f"'{home}/imagenet-c' has no gaussian_noise/5: unpack noise.tar {where}"
+    prepared.imagenet_c(home, "imagenet-c", "spatter", 1)
+    said = complaint("imagenet_c", corruption="spatter", severity=2)
+    assert said == f"'{home}/imagenet-c' has no spatter/2: unpack extra.tar {where}"
+    prepared.picture(home / "imagenet-c" / "spatter" / "1" / "n00000000" / "0.JPEG")
+    said = complaint("imagenet_c", corruption="spatter", severity=1)
+    assert "spatter/1' has folders that aren't WordNet ids of ImageNet's 1,000 classes: n00000000" in said
+    assert complaint("imagenet_c", home=f"{home}/nowhere").startswith("there is no folder of data sets")
+
+
+def test_imagenet_c_has_nineteen_corruptions():
+    kinds = [kind for archive in ARCHIVES.values() for kind in get_args(archive)]
+    assert len(kinds) == len({*kinds}) == 19 and {*CORRUPTIONS} < {*kinds}
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [("corruption=fgo", "it must be one of gaussian_noise, shot_noise"), ("severity=6", "at least 1, at most 5")],
+)
+def test_imagenet_cs_keys_are_checked(setting, said):
+    with pytest.raises(UserError, match=rf"data\.{setting} does not fit: .*{said}"):
+        config.compose(["data=imagenet_c", "method=zero_shot", f"data.{setting}"])
 
 
 def test_a_split_file_gives_coops_few_shots(home):
