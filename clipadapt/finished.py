@@ -17,6 +17,7 @@ from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
 from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, make_task, tested_whole
+from clipadapt.data.images import fingerprinted
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
@@ -134,8 +135,7 @@ class FinishedRun:
         missing = [target for target in targets if not self._kept(target).is_file()]
         for data, some in groupby(missing, lambda target: target.data):
             task = self.task(data, console)
-            test = next(iter(task.tests.values()))
-            tests = {target.name: tested_on(target, test) for target in some}
+            tests = tested_on([*some], next(iter(task.tests.values())))
             found = self.measure(replace(task, tests=tests), console)["tests"]
             self._keep([target for target in missing if target.name in tests], found)
         return {target.name: json.loads(self._kept(target).read_text()) for target in targets}
@@ -154,7 +154,11 @@ class FinishedRun:
         self._learned[0].wait_for_everyone()
 
 
-def tested_on(target: Target, test: Split) -> Split:
-    """A target's images, of the first test set of its data."""
-    corrupted: Split = test if target.corruption is None else configuration.build(target.corruption, test)
-    return corrupted
+def tested_on(targets: Sequence[Target], test: Split) -> dict[str, Split]:
+    """By target its images, of the first test set of their data."""
+    if any(target.corruption is not None for target in targets):
+        test = replace(test, images=fingerprinted(test.images))
+    return {
+        target.name: test if target.corruption is None else configuration.build(target.corruption, test)
+        for target in targets
+    }

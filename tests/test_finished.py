@@ -46,6 +46,18 @@ def test_corrupted_images(run):
     assert figures["zero_shot_accuracy"] < json.loads((run / "result.json").read_text())["zero_shot_accuracy"]
 
 
+def test_what_stands_for_clean_images_is_computed_once(run, monkeypatch):
+    from clipadapt.data import corruptions, images
+
+    read, calls = images.fingerprints, []
+    for module in (images, corruptions):
+        monkeypatch.setattr(module, "fingerprints", lambda found: calls.append(found) or read(found))
+    targets = config.study("corruptions", ["corruptions=[brightness,fog]", "severities=[1,2]"]).targets
+    test = FinishedRun(run).task(None, QUIET).tests["test"]
+    assert len(finished.tested_on(targets, test)) == 4
+    assert sum(found is test.images for found in calls) == 1
+
+
 def test_measured_once(run, monkeypatch):
     (target,) = config.study("corruptions", ["corruptions=[pixelate]", "severities=[1]"]).targets
     first = FinishedRun(run).elsewhere([target], QUIET)

@@ -197,6 +197,15 @@ def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
     return in_threads(lambda index: digest(pixel_bytes(images[index])), len(images))
 
 
+def fingerprinted(images: Sequence[Image.Image]) -> Pictures[int]:
+    """The images, what stands for each of them computed here, once for all that is made of them.
+
+    Raises:
+        UserError: For an image file that is missing or can't be read.
+    """
+    return Pictures(range(len(images)), images.__getitem__, content=fingerprints(images).__getitem__)
+
+
 def digest(content: bytes) -> bytes:
     """16 bytes for any content."""
     return hashlib.blake2b(content, digest_size=16).digest()

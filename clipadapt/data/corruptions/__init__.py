@@ -1,13 +1,12 @@
 """Corrupted test images (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261): kinds of ImageNet-C's, five severities.
 
 Formulas and severities are those of its code (github.com/hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py;
-there `gaussian_blur` is an extra), for images of 224 pixels. Larger images are shrunk and cropped to that first; on
+there `gaussian_blur` is an extra), for images of 224 pixels. Larger images are first cropped to that as there; on
 smaller ones, which it doesn't take, blurs, flakes and displacements are smaller in proportion. Frost is left out, since
 it needs photographs of frost; it is in the published images, which `data=imagenet_c` reads.
 
 What differs from that code, beside the draws:
 
-- an image is shrunk to 224 pixels by its shorter side; there to 256, of which the middle 224 are taken
 - the result is rounded to 8 bits, there cut off; so are, there alone, the steps between of snow, glass and motion blur
 - `defocus_blur` keeps the brightness; there its two highest severities add 1 %, as their disks reach their array's rim
 - `elastic_transform` smooths by a whole Gaussian, there by one cut off at three deviations
@@ -27,7 +26,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Interval
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clipadapt.data.corruptions.blur import defocus_blur, gaussian_blur, glass_blur, motion_blur, zoom_blur
 from clipadapt.data.corruptions.digital import contrast, elastic_transform, jpeg_compression, pixelate
@@ -54,6 +53,7 @@ Name = Literal[
     "jpeg_compression",
     "gaussian_blur",
 ]
+SHORTER = 256
 Corruption = Callable[[Image.Image, Any, Random], Image.Image]
 CORRUPTIONS: Mapping[Name, tuple[Corruption, Sequence[Any]]] = {
     "gaussian_noise": (gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
@@ -93,6 +93,15 @@ CORRUPTIONS: Mapping[Name, tuple[Corruption, Sequence[Any]]] = {
 """Of each kind its function, and what that takes at the five severities; in the paper's order, the extra last."""
 
 
+def cropped(image: Image.Image) -> Image.Image:
+    """The middle 224 pixels of an image whose shorter side is 256, bilinear, as there; smaller ones as they are."""
+    if min(image.size) <= SIDE:
+        return image
+    from torchvision.transforms.functional import center_crop, resize
+
+    return center_crop(resize(image, SHORTER), [SIDE, SIDE])
+
+
 @dataclass(frozen=True)
 class Corrupted:
     """Images seen through a corruption; pickles as the images do.
@@ -111,9 +120,8 @@ class Corrupted:
         """One image; noise is drawn anew for each, and always the same."""
         apply, values = CORRUPTIONS[self.name]
         image = self.images[index]
-        cropped = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.BILINEAR) if min(image.size) > SIDE else image
         random = np.random.default_rng([zlib.crc32(self.name.encode()), self.severity, index])
-        return apply(cropped, values[self.severity - 1], random)
+        return apply(cropped(image), values[self.severity - 1], random)
 
 
 def corrupted(split: Split, name: Name, severity: Annotated[int, Interval(ge=1, le=5)]) -> Split:
