@@ -212,7 +212,7 @@ def evaluate_run(
             or a method that adapts along a stream, in several processes.
     """
     console = console or Console()
-    run = FinishedRun(directory, config_dir)
+    run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
     metrics = run.measure(run.task(data, console), console)
     summary.show_tests(console, metrics)
     return metrics

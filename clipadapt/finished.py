@@ -35,22 +35,18 @@ class FinishedRun:
     Args:
         directory: of the run.
         config_dir: a folder of the user's own with the adaptation's module.
-        cache: folder where activations are kept; "usual" for this machine's.
+        cache: folder where activations are kept, which needn't be that of the run's machine; None to keep none.
 
     Raises:
         UserError: no finished run is there, or (once it is loaded) what it was learned on isn't.
     """
 
-    def __init__(
-        self, directory: str | Path, config_dir: str | Path | None = None, cache: str | None = "usual"
-    ) -> None:
+    def __init__(self, directory: str | Path, config_dir: str | Path | None = None, cache: str | None = None) -> None:
         self.directory = Path(directory)
         self.config_dir = config_dir
         result = read_result(directory)
         self.record = result.record
         self.config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
-        if cache == "usual":  # the run may be from another machine
-            cache = configuration.compose()["engine"]["cache"]
         self.settings = settings_of({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
