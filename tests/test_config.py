@@ -465,6 +465,12 @@ def test_a_protocol_is_a_program(started, capsys):
         (["targets=[drwan]"], "there is no data 'drwan': did you mean 'drawn'"),
         (["corruptions=[fog]", "severities=[1]"], "corruption.name=fog does not fit: it must be one of gaussian_noise"),
         (["corruptions=[contrast]", "severities=[6]"], "corruption.severity=6 does not fit: it must be"),
+        (["severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
+        (["corruptions=[]", "severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
+        (["corruptions=[contrast]", "severities=[]"], "say which severities: severities=[…]"),
+        (["targets=[drawn,digits,drawn]"], "targets=[drawn,digits,drawn] has a value twice"),
+        (["corruptions=[contrast,contrast]"], "corruptions=[contrast,contrast] has a value twice"),
+        (["corruptions=[contrast]", "severities=[3,3]"], "severities=[3,3] has a value twice"),
         (["methods=[cop]"], "there is no method 'cop': did you mean"),
         (["-m"], "--multirun has no meaning here"),
     ],
@@ -473,6 +479,16 @@ def test_a_protocol_checks_its_words(started, capsys, words, told):
     start, seen = started
     assert start(*words) == 2
     assert told in capsys.readouterr().err and not seen
+
+
+@pytest.mark.parametrize("name", config.options("recipe"))
+def test_corruptions_have_all_severities_unless_the_recipe_or_the_user_says_otherwise(name):
+    usual = {"test_time": [3]}.get(name, [1, 2, 3, 4, 5])
+    few = ["methods=[zero_shot]", "seed=[1]", "targets=[]"]
+    for words, severities in (["corruptions=[contrast]"], usual), (["corruptions=[contrast]", "severities=2"], [2]):
+        targets = config.study(name, [*few, *words]).targets
+        assert [target.name for target in targets] == [f"contrast/{severity}" for severity in severities]
+    assert config.study(name, [*few, "corruptions=[]"]).targets == []
 
 
 COMMANDS = [

@@ -23,7 +23,7 @@ from clipadapt.errors import UserError
 PROTOCOL = """\
 Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
 --config-dir DIR; and targets=[…], data sets that each run is tested on beside its own, corruptions=[…] severities=[…].
-What isn't given stands in conf/recipe/{name}.yaml.
+What isn't given stands in conf/recipe/{name}.yaml; severities that don't stand there either are all five.
 
 Every run has its own directory, so that a stopped study goes on where it was and a larger one computes what is missing.
 Tables (Markdown, LaTeX), curves and results.csv, a row for each run and test set, go to outputs/{name}/.
