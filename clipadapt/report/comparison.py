@@ -66,9 +66,9 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     """Accuracies of methods at numbers of shots, and what a run takes; data set by data set."""
     columns = [(shots, kind) for shots in dict.fromkeys(row["shots"] for row in rows) for kind in kinds(rows)]
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["failed"]))
-    groups = {some[0]["data"]: main_lines(some, columns, reasons) for some in grouped(rows, "data")}
+    groups = {some[0]["data"]: main_lines(some, columns, reasons, some) for some in grouped(rows, "data")}
     if means := averages(rows):
-        groups[AVERAGE] = main_lines(means, columns, reasons)
+        groups[AVERAGE] = main_lines(means, columns, reasons, rows)
     several = len({shots for shots, _ in columns}) > 1
     heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
     head = ["method", *heads, *COSTS]
@@ -80,18 +80,24 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     return Sheet(f"Test {title(rows)}", ["data", *head], named, 2, notes)
 
 
-def main_lines(rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str]) -> list[list[str]]:
-    """A line for each method on one data set, zero-shot first."""
+def main_lines(
+    rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str], measured: Sequence[Row]
+) -> list[list[str]]:
+    """A line for each method on one data set, or on average, zero-shot first; what it took is that of `measured`."""
     lines = [] if any(row["zero_shot"] for row in rows) else [zero_shot_line(rows, columns)]
     for points in by_method(rows):
         at = {row["shots"]: row for row in points}
         cells = [cell_text(at[shots], kind, reasons) if shots in at else NONE for shots, kind in columns]
-        lines.append([label(points[0], rows), *cells, *costs(points)])
+        took = [row for row in measured if row["method"] == points[0]["method"] and row["shots"] in at]
+        lines.append([label(points[0], rows), *cells, *costs(took)])
     return lines
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
-    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them."""
+    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them.
+
+    Only the scores are averages; what the runs took stands in the rows that were averaged.
+    """
     everywhere = {row["data"] for row in rows}
     found = []
     for points in by_method(rows):
@@ -99,8 +105,7 @@ def averages(rows: Sequence[Row]) -> list[Row]:
             seeds = {tuple(row["seeds"]) for row in some}
             if len(some) == len(everywhere) > 1 and len(seeds) == 1 and all(row["scores"] for row in some):
                 scores = average_over_data([row["scores"] for row in some])
-                seconds = sum(row["seconds"] for row in some) / len(some)
-                found.append({**some[0], "data": AVERAGE, "scores": scores, "seconds": seconds, "failed": {}})
+                found.append({**some[0], "data": AVERAGE, "scores": scores, "failed": {}})
     return found  # type: ignore[return-value]
 
 
@@ -134,7 +139,7 @@ def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> l
 
 
 def costs(points: Sequence[Row]) -> list[str]:
-    """What a method's runs take on a data set: learned parameters, seconds of one run on average, most memory."""
+    """What a method's runs take: learned parameters, seconds of one run on average, most memory."""
     done = [row for row in points if row["scores"]]
     if not done:
         return [NONE] * 3
