@@ -6,6 +6,20 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+LATEX = {
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "±": r"$\pm$",
+    "*": r"$^*$",
+}
+"""Letters that LaTeX takes for something else or prints as another; a bracket, as it may follow the end of a line."""
+
 
 @dataclass(frozen=True)
 class Sheet:
@@ -54,6 +68,7 @@ def latex_table(sheet: Sheet) -> str:
     return "\n".join(
         [
             r"\begin{table}",
+            r"\centering",
             rf"\caption{{{_latex(sheet.title)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
@@ -69,13 +84,7 @@ def latex_table(sheet: Sheet) -> str:
 
 
 def _latex(text: str) -> str:
-    special = {
-        **{letter: rf"\{letter}" for letter in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "*": r"$^*$",
-    }
-    return "".join(special.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def _line(cells: Sequence[str]) -> str:
