@@ -135,9 +135,9 @@ def thumbnails(gain: Gains, places: Sequence[int]) -> list[dict[str, str]]:
     """A few of the images at these places, spread evenly, with their class and both answers."""
     if gain.images is None:
         return []
-    step = max(1, len(places) // MOST_IMAGES)
+    count = min(len(places), MOST_IMAGES)
     found = []
-    for place in places[::step][:MOST_IMAGES]:
+    for place in (places[index * len(places) // count] for index in range(count)):
         label, before, after = (gain.class_names[of[place]] for of in (gain.labels, gain.before, gain.after))
         found.append({"source": thumbnail(gain.images[place]), "label": label, "before": before, "after": after})
     return found

@@ -3,12 +3,13 @@
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 from PIL import Image
 
 from clipadapt.data.images import Pictures, open_image
-from clipadapt.report.page import Gains, Page
+from clipadapt.report.page import Gains, Page, thumbnails
 from clipadapt.report.sheets import Sheet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -64,6 +65,17 @@ def test_of_many_classes_the_extremes_are_shown():
     labels = list(range(100))
     text = page(gains(class_names=names, labels=labels, before=[0] * 100, after=labels, images=None))
     assert text.count('class="track"') == 30 and "70 classes between these" in text
+
+
+@pytest.mark.parametrize("count, last", [(5, 4), (12, 11), (13, 11), (23, 21), (240, 220)])
+def test_images_are_from_all_classes(count, last):
+    names = [f"class {index}" for index in range(count + 1)]
+    images = [Image.new("RGB", (8, 8))] * count
+    labels = list(range(count))
+    found = gains(class_names=names, labels=labels, before=[count] * count, after=labels, images=images)
+    shown = [int(image["label"].split()[1]) for image in thumbnails(found, labels)]
+    gaps = {after - before for before, after in pairwise(shown)}
+    assert len(shown) == min(count, 12) and (shown[0], shown[-1]) == (0, last) and max(gaps) - min(gaps) <= 1
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
