@@ -12,10 +12,21 @@ from rich.console import Console
 from rich.text import Text
 
 from clipadapt.report.further import has_further_tests, tests_sheet
-from clipadapt.report.rows import AVERAGE, Row, by_method, grouped, label, score_text, title
-from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table
+from clipadapt.report.rows import (
+    AVERAGE,
+    ZERO_SHOT,
+    Point,
+    Row,
+    by_method,
+    grouped,
+    label,
+    score_text,
+    title,
+    zero_shot_text,
+)
+from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table, turned
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_data
-from clipadapt.report.tables import NONE, FewShotRow, interval_text, shots_text
+from clipadapt.report.tables import NONE, shots_text
 
 WIDEST = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
@@ -48,13 +59,6 @@ def fitting(sheet: Sheet, console: Console) -> Sheet:
     notes = [note for note in sheet.notes if note not in NOTES[1:]]
     left_out = f"{', '.join(COSTS)}: in the files, for want of room here"
     return replace(sheet, head=sheet.head[: -len(COSTS)], groups=groups, notes=[*notes, left_out])
-
-
-def turned(sheet: Sheet) -> Sheet:
-    """A sheet with its lines as columns."""
-    (lines,) = sheet.groups
-    head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
-    return replace(sheet, head=head, groups=[found], words=1)
 
 
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
@@ -133,9 +137,9 @@ def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> l
     """Zero-shot CLIP on a data set where none of the methods is that, as the other methods' runs measured it."""
     cells = []
     for shots, kind in columns:
-        found = [score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None]
-        cells.append(interval_text(found[0]["zero_shot_accuracy"], None) if found else NONE)
-    return ["zero-shot *", *cells, "0", NONE, NONE]
+        found = (score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None)
+        cells.append(zero_shot_text(next(found, None)))
+    return [ZERO_SHOT, *cells, "0", NONE, NONE]
 
 
 def costs(points: Sequence[Row]) -> list[str]:
@@ -163,20 +167,21 @@ def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
         yield f"{', '.join(where)}: {reason}"
 
 
-def points(rows: Sequence[Row]) -> tuple[list[FewShotRow], dict[str, dict[int, float]]]:
+def points(rows: Sequence[Row]) -> tuple[list[Point], dict[str, dict[int, float]]]:
     """What curves are drawn of: the methods' main accuracies, and zero-shot's by data set and shots."""
-    curves: list[FewShotRow] = []
+    curves: list[Point] = []
     zero_shot: dict[str, dict[int, float]] = {}
     for row in rows:
         for score in [row["scores"][HARMONIC]] if HARMONIC in row["scores"] else [*row["scores"].values()][:1]:
             zero_shot.setdefault(row["data"], {})[row["shots"]] = score["zero_shot_accuracy"]
             if not row["zero_shot"]:
-                point: FewShotRow = {
+                point: Point = {
                     "data": row["data"],
                     "method": label(row, rows),
                     "shots": row["shots"],
                     "mean": score["accuracy"],
                     "interval": score["interval"],
+                    "values": score["values"],
                 }
                 curves.append(point)
     return curves, zero_shot

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipadapt.report.pictures import BLUE, GREY, ORANGE, figures, save, short_label
-from clipadapt.report.tables import FewShotRow, shots_text
+from clipadapt.report.rows import Point
+from clipadapt.report.tables import shots_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ ZERO_SHOT = "zero-shot"
 
 
 def few_shot_curves(
-    rows: Sequence[FewShotRow],
+    rows: Sequence[Point],
     zero_shot: Mapping[str, Mapping[int, float]],
     path: str | Path,
     remark: str | None = None,
@@ -52,7 +53,7 @@ def few_shot_curves(
     return save(figure, path)
 
 
-def curves(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
+def curves(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
     """A line with its band for each method, named where it ends."""
     shots = sorted({row["shots"] for row in rows})
     ends = []
@@ -74,7 +75,7 @@ def curves(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, flo
     _name_ends(axes, ends)
 
 
-def _frame(rows: Sequence[FewShotRow], zero_shot: Mapping[int, float]) -> tuple[float, float]:
+def _frame(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
     """All accuracies, but only a part of intervals that are wider than all of these: few seeds make very wide ones."""
     values = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
     low, high = min(values), max(values)
@@ -82,7 +83,7 @@ def _frame(rows: Sequence[FewShotRow], zero_shot: Mapping[int, float]) -> tuple[
     return low - room, high + room
 
 
-def _curve(axes: "Axes", points: Sequence[FewShotRow], index: int) -> None:
+def _curve(axes: "Axes", points: Sequence[Point], index: int) -> None:
     shots = [row["shots"] for row in points]
     means = np.array([100 * row["mean"] for row in points])
     halves = np.array([100 * (row["interval"] or 0.0) for row in points])
@@ -141,7 +142,7 @@ def apart(values: Sequence[float], gap: float, low: float, high: float) -> list[
     return [float(place) for place in level + gap * np.arange(len(values))]
 
 
-def in_order(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
+def in_order(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
     """A point with its interval for each method, the most accurate one on top."""
     ordered = sorted(rows, key=lambda row: row["mean"])
     means = [100 * row["mean"] for row in ordered]

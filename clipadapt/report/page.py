@@ -12,6 +12,7 @@ from PIL import Image
 from clipadapt import __version__
 from clipadapt.errors import UserError
 from clipadapt.report.sheets import Sheet
+from clipadapt.report.tables import count_text
 
 MOST_CLASSES = 30
 MOST_IMAGES = 12
@@ -108,7 +109,7 @@ def shown(gain: Gains) -> dict[str, Any]:
     ways = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
     return {
         "title": gain.title,
-        "right_text": f"{len(right):,} {'answer' if len(right) == 1 else 'answers'} became right",
+        "right_text": f"{count_text(len(right), 'answer')} became right",
         "wrong_text": f"{len(wrong):,} became wrong",
         "bars": [bar(name, points, largest) for name, points in most],
         "hidden": f"{len(changes) - len(most):,} classes between these aren't shown"

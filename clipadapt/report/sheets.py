@@ -1,7 +1,7 @@
 """Tables as text: for the terminal and as Markdown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 from rich.text import Text
@@ -38,6 +38,13 @@ class Sheet:
     groups: list[list[list[str]]]
     words: int
     notes: Sequence[str] = ()
+
+
+def turned(sheet: Sheet) -> Sheet:
+    """A sheet with its lines as columns."""
+    (lines,) = sheet.groups
+    head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
+    return replace(sheet, head=head, groups=[found], words=1)
 
 
 def rich_table(sheet: Sheet) -> Table:

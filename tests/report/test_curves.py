@@ -6,7 +6,14 @@ from tests.report.test_pictures import ink
 
 def rows(data, shots, methods, interval=0.02):
     return [
-        {"data": data, "method": f"Method {number}", "shots": count, "mean": 0.4 + 0.01 * number, "interval": interval}
+        {
+            "data": data,
+            "method": f"Method {number}",
+            "shots": count,
+            "mean": 0.4 + 0.01 * number,
+            "interval": interval,
+            "values": [0.4] * 3,
+        }
         for count in shots
         for number in range(methods)
     ]
