@@ -17,6 +17,7 @@ from clipadapt.report.tables import count_text
 MOST_CLASSES = 30
 MOST_IMAGES = 12
 THUMBNAIL = 192
+WAYS = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
 TEMPLATE = "page.html.j2"
 
 
@@ -101,12 +102,14 @@ def shown(gain: Gains) -> dict[str, Any]:
     largest = max((abs(points) for _, points in changes), default=0) or 1
     most = changes if len(changes) <= MOST_CLASSES else extremes(changes)
     right, wrong = gain.changed(True), gain.changed(False)
-    pictures, unread = [], gain.unread
+    groups, unread = [], gain.unread
     try:
-        pictures = [thumbnails(gain, places) for places in (right, wrong)]
+        groups = [
+            (heading(text, len(places)), way, thumbnails(gain, places))
+            for (text, way), places in zip(WAYS, (right, wrong), strict=True)
+        ]
     except UserError as error:  # a file was damaged in a place that its header doesn't tell of, or is gone
         unread = f"the images can't be shown: {error}"
-    ways = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
     return {
         "title": gain.title,
         "right_text": f"{count_text(len(right), 'answer')} became right",
@@ -115,9 +118,14 @@ def shown(gain: Gains) -> dict[str, Any]:
         "hidden": f"{len(changes) - len(most):,} classes between these aren't shown"
         if len(most) < len(changes)
         else "",
-        "groups": [(*way, images) for way, images in zip(ways, pictures, strict=False)],
+        "groups": groups,
         "unread": unread,
     }
+
+
+def heading(text: str, images: int) -> str:
+    """What stands above images, with their number where not all are shown."""
+    return text if images <= MOST_IMAGES else f"{text} ({MOST_IMAGES} of {images:,})"
 
 
 def extremes(changes: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
