@@ -1,4 +1,4 @@
-"""Protocols: grids of runs with a default for every axis, and further test sets for each of their runs."""
+"""Studies: the grid of runs that a call of a recipe or of `clipadapt compare` asks for, and their further test sets."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from clipadapt.errors import nearest
 
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
 FURTHER: Mapping[str, list[Any]] = {TARGETS: [], CORRUPTIONS: [], SEVERITIES: [1, 2, 3, 4, 5]}
-"""What a protocol lists beside the axes of its grid, and what that is where neither its YAML nor the user says."""
+"""What a recipe lists beside the axes of its grid, and what that is where neither its YAML nor the user says."""
 COMPARE = "compare"
 CORRUPT = "clipadapt.data.corruptions.corrupted"
 
@@ -38,10 +38,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Study:
-    """A protocol's runs.
+    """What one call of a recipe, or of `clipadapt compare`, runs.
 
     Attributes:
-        protocol: its name.
+        protocol: the name of what the recipe follows; "compare" for a comparison.
         cells: the runs.
         targets: what each of them is tested on beside its own test sets.
         directory: where tables and pictures go.
@@ -54,10 +54,10 @@ class Study:
 
 
 def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = None) -> Study:
-    """The runs of a protocol.
+    """What a protocol's recipe runs.
 
     Args:
-        protocol: its name: conf/recipe/<name>.yaml has its axes, its targets, and settings of all runs.
+        protocol: its name: conf/recipe/<name>.yaml has the axes, the targets, and settings of all runs.
         words: of the command line, which go before the YAML's: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
             `targets=[…]`, `corruptions=[…]`, `severities=[…]`, and further settings of all runs.
         config_dir: a folder of a user's own.
@@ -78,7 +78,7 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
 def comparison(
     axes: Mapping[str, Sequence[Any]], overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Study:
-    """The runs of `clipadapt compare`; arguments and errors as of `grid`."""
+    """What `clipadapt compare` runs; arguments and errors as of `grid`."""
     cells = grid(axes, overrides, config_dir)
     return Study(COMPARE, cells, [], grid_directory(cells, COMPARE))
 
