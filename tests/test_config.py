@@ -425,7 +425,7 @@ def test_hydra_of_a_caller_is_left_as_it_was(tmp_path):
 
 @pytest.fixture
 def started(tmp_path, monkeypatch):
-    """Start a protocol's program with words; its exit code, and the studies it was given."""
+    """Start a recipe with words; its exit code, and the studies it was given."""
     monkeypatch.chdir(tmp_path)
     seen = []
 
@@ -443,7 +443,7 @@ def started(tmp_path, monkeypatch):
     return start, seen
 
 
-def test_a_protocol_is_a_program(started, capsys):
+def test_a_recipe_is_a_program(started, capsys):
     start, seen = started
     words = ["methods=[coop]", "data=[digits]", "seed=[2]", "targets=[drawn]", "corruptions=[contrast]", "severities=2"]
     assert start(*words, "engine.epochs=3") == 0
@@ -468,14 +468,30 @@ def test_a_protocol_is_a_program(started, capsys):
             "corruption.name=frost does not fit: it must be one of gaussian_noise",
         ),
         (["corruptions=[contrast]", "severities=[6]"], "corruption.severity=6 does not fit: it must be"),
+        (["severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
+        (["corruptions=[]", "severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
+        (["corruptions=[contrast]", "severities=[]"], "say which severities: severities=[…]"),
+        (["targets=[drawn,digits,drawn]"], "targets=[drawn,digits,drawn] has a value twice"),
+        (["corruptions=[contrast,contrast]"], "corruptions=[contrast,contrast] has a value twice"),
+        (["corruptions=[contrast]", "severities=[3,3]"], "severities=[3,3] has a value twice"),
         (["methods=[cop]"], "there is no method 'cop': did you mean"),
         (["-m"], "--multirun has no meaning here"),
     ],
 )
-def test_a_protocol_checks_its_words(started, capsys, words, told):
+def test_a_recipe_checks_its_words(started, capsys, words, told):
     start, seen = started
     assert start(*words) == 2
     assert told in capsys.readouterr().err and not seen
+
+
+@pytest.mark.parametrize("name", config.options("recipe"))
+def test_corruptions_have_all_severities_unless_the_recipe_or_the_user_says_otherwise(name):
+    usual = {"test_time": [3]}.get(name, [1, 2, 3, 4, 5])
+    few = ["methods=[zero_shot]", "seed=[1]", "targets=[]"]
+    for words, severities in (["corruptions=[contrast]"], usual), (["corruptions=[contrast]", "severities=2"], [2]):
+        targets = config.study(name, [*few, *words]).targets
+        assert [target.name for target in targets] == [f"contrast/{severity}" for severity in severities]
+    assert config.study(name, [*few, "corruptions=[]"]).targets == []
 
 
 COMMANDS = [
@@ -492,7 +508,7 @@ def test_every_command_that_a_recipe_shows_can_be_run(name, words):
 
 
 @pytest.mark.parametrize("name", [name.removeprefix("recipe/") for name in FILES if name.startswith("recipe/")])
-def test_every_protocol_has_a_program_and_runs_to_do(name):
+def test_every_protocol_has_a_recipe_with_runs_to_do(name):
     program = ast.parse(Path(__file__).parent.parent.joinpath("recipes", f"{name}.py").read_text())
     (function,) = [node for node in program.body if isinstance(node, ast.FunctionDef)]
     assert ast.unparse(function.decorator_list[0]) == f"protocol('{name}')"

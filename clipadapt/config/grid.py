@@ -127,14 +127,24 @@ def faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
     for axis, listed in axes.items():
         if not listed:
             yield f"say which {axis}: {axis}=[…]" + (f", or {axis}={ALL}" if axis == "methods" else "")
-        if len({*map(written, listed)}) < len(listed):
-            yield f"{axis}=[{','.join(map(written, listed))}] has a value twice"
+        yield from repeated(axis, listed)
         known = options(AXES[axis], config_dir)
         for value in listed:
             if known and written(value) not in known:
                 yield f"there is no {AXES[axis]} '{written(value)}': {nearest(written(value), known)}"
             elif not known:
                 yield from check_value(axis, value, RUN[axis])
+
+
+def repeated(key: str, listed: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with a list that has a value twice."""
+    if len({*map(written, listed)}) < len(listed):
+        yield f"{bracketed(key, listed)} has a value twice"
+
+
+def bracketed(key: str, listed: Iterable[Any]) -> str:
+    """A list as the command line has it."""
+    return f"{key}=[{','.join(map(written, listed))}]"
 
 
 def misplaced(overrides: Iterable[str]) -> Iterator[str]:

@@ -20,10 +20,10 @@ from clipadapt.config.words import Words, split
 from clipadapt.console import guarded
 from clipadapt.errors import UserError
 
-PROTOCOL = """\
+RECIPE = """\
 Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
 --config-dir DIR; and targets=[…], data sets that each run is tested on beside its own, corruptions=[…] severities=[…].
-What isn't given stands in conf/recipe/{name}.yaml.
+What isn't given stands in conf/recipe/{name}.yaml; severities that don't stand there either are all five.
 
 Every run has its own directory, so that a stopped study goes on where it was and a larger one computes what is missing.
 Tables (Markdown, LaTeX), curves and results.csv, a row for each run and test set, go to outputs/{name}/.
@@ -110,10 +110,11 @@ def command_line(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None]]:
-    """Make a function the program of a protocol: it gets the runs that YAML and command line ask for.
+    """Make a function the recipe of a protocol: a program that gets the study its YAML and its command line ask for.
 
-    conf/recipe/<name>.yaml has the axes of its grid (`methods`, `data`, `shots`, `seed`), the `targets` that its runs
-    are tested on beside their own test sets, and `settings` of all runs; words of the command line go before them.
+    The YAML, conf/recipe/<name>.yaml, has the axes of the grid (`methods`, `data`, `shots`, `seed`), the `targets` and
+    `corruptions` that its runs are tested on beside their own test sets, and `settings` of all runs; words of the
+    command line go before them.
     `--help` prints the function's docstring.
     """
 
@@ -121,7 +122,7 @@ def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None
         def start() -> int:
             words = split(sys.argv[1:])
             if "--help" in words.options:
-                sys.stdout.write(f"{inspect.getdoc(function)}\n\n{PROTOCOL.format(name=name)}")
+                sys.stdout.write(f"{inspect.getdoc(function)}\n\n{RECIPE.format(name=name)}")
                 return 0
             raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
             function(study(name, words.settings, words.options.get("--config-dir")))

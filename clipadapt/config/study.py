@@ -1,6 +1,6 @@
-"""Protocols: grids of runs with a default for every axis, and further test sets for each of their runs."""
+"""Studies: the grid of runs that a call of a recipe or of `clipadapt compare` asks for, and their further test sets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -8,15 +8,15 @@ from typing import Any
 
 from clipadapt.config.check import check_call
 from clipadapt.config.composing import compose, raise_all, read_yaml
-from clipadapt.config.grid import AXES, Cell, axes_of, grid, grid_directory
+from clipadapt.config.grid import AXES, Cell, axes_of, bracketed, grid, grid_directory, repeated
 from clipadapt.config.targets import locate, trusted
 from clipadapt.config.tree import options
 from clipadapt.config.words import setting
 from clipadapt.errors import nearest
 
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
-FURTHER = (TARGETS, CORRUPTIONS, SEVERITIES)
-"""What a protocol lists beside the axes of its grid."""
+FURTHER: Mapping[str, list[Any]] = {TARGETS: [], CORRUPTIONS: [], SEVERITIES: [1, 2, 3, 4, 5]}
+"""What a recipe lists beside the axes of its grid, and what that is where neither its YAML nor the user says."""
 COMPARE = "compare"
 CORRUPT = "clipadapt.data.corruptions.corrupted"
 
@@ -38,10 +38,10 @@ class Target:
 
 @dataclass(frozen=True)
 class Study:
-    """A protocol's runs.
+    """What one call of a recipe, or of `clipadapt compare`, runs.
 
     Attributes:
-        protocol: its name.
+        protocol: the name of what the recipe follows; "compare" for a comparison.
         cells: the runs.
         targets: what each of them is tested on beside its own test sets.
         directory: where tables and pictures go.
@@ -54,10 +54,10 @@ class Study:
 
 
 def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = None) -> Study:
-    """The runs of a protocol.
+    """What a protocol's recipe runs.
 
     Args:
-        protocol: its name: conf/recipe/<name>.yaml has its axes, its targets, and settings of all runs.
+        protocol: its name: conf/recipe/<name>.yaml has the axes, the targets, and settings of all runs.
         words: of the command line, which go before the YAML's: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
             `targets=[…]`, `corruptions=[…]`, `severities=[…]`, and further settings of all runs.
         config_dir: a folder of a user's own.
@@ -65,9 +65,10 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     Raises:
         UserError: listing everything that is wrong with any of the runs.
     """
-    usual = read_yaml(options("recipe", config_dir)[protocol])
+    usual = {**FURTHER, **read_yaml(options("recipe", config_dir)[protocol])}
     given, overrides = axes_of(words, config_dir, (*AXES, *FURTHER))
     lists = {key: given.get(key, usual.get(key, [])) for key in (*AXES, *FURTHER)}
+    raise_all(faults(lists, given))
     targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
     cells = grid({axis: lists[axis] for axis in AXES}, [*usual.get("settings", []), *overrides], config_dir)
     directory = grid_directory(cells, protocol, [target.name for target in targets])
@@ -77,9 +78,19 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
 def comparison(
     axes: Mapping[str, Sequence[Any]], overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Study:
-    """The runs of `clipadapt compare`; arguments and errors as of `grid`."""
+    """What `clipadapt compare` runs; arguments and errors as of `grid`."""
     cells = grid(axes, overrides, config_dir)
     return Study(COMPARE, cells, [], grid_directory(cells, COMPARE))
+
+
+def faults(lists: Mapping[str, Sequence[Any]], given: Iterable[str]) -> Iterator[str]:
+    """What is wrong with the lists of further test sets, some of which the user has given."""
+    for key in FURTHER:
+        yield from repeated(key, lists[key])
+    if lists[CORRUPTIONS] and not lists[SEVERITIES]:
+        yield f"say which {SEVERITIES}: {SEVERITIES}=[…]"
+    if SEVERITIES in given and not lists[CORRUPTIONS]:
+        yield f"there are no corruptions for {bracketed(SEVERITIES, lists[SEVERITIES])}: add {CORRUPTIONS}=[…]"
 
 
 def other_data(names: Sequence[str], config_dir: str | None) -> list[Target]:

@@ -12,10 +12,21 @@ from rich.console import Console
 from rich.text import Text
 
 from clipadapt.report.further import has_further_tests, tests_sheet
-from clipadapt.report.rows import AVERAGE, Row, by_method, grouped, label, score_text, title
-from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table
+from clipadapt.report.rows import (
+    AVERAGE,
+    ZERO_SHOT,
+    Point,
+    Row,
+    by_method,
+    grouped,
+    label,
+    score_text,
+    title,
+    zero_shot_text,
+)
+from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table, turned
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_data
-from clipadapt.report.tables import NONE, FewShotRow, interval_text, shots_text
+from clipadapt.report.tables import NONE, shots_text
 
 WIDEST = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
@@ -50,13 +61,6 @@ def fitting(sheet: Sheet, console: Console) -> Sheet:
     return replace(sheet, head=sheet.head[: -len(COSTS)], groups=groups, notes=[*notes, left_out])
 
 
-def turned(sheet: Sheet) -> Sheet:
-    """A sheet with its lines as columns."""
-    (lines,) = sheet.groups
-    head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
-    return replace(sheet, head=head, groups=[found], words=1)
-
-
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
     """The main table, then one for each data set that has further test sets."""
     return [main_sheet(rows), *(tests_sheet(some) for some in grouped(rows, "data") if has_further_tests(some))]
@@ -66,9 +70,9 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     """Accuracies of methods at numbers of shots, and what a run takes; data set by data set."""
     columns = [(shots, kind) for shots in dict.fromkeys(row["shots"] for row in rows) for kind in kinds(rows)]
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["failed"]))
-    groups = {some[0]["data"]: main_lines(some, columns, reasons) for some in grouped(rows, "data")}
+    groups = {some[0]["data"]: main_lines(some, columns, reasons, some) for some in grouped(rows, "data")}
     if means := averages(rows):
-        groups[AVERAGE] = main_lines(means, columns, reasons)
+        groups[AVERAGE] = main_lines(means, columns, reasons, rows)
     several = len({shots for shots, _ in columns}) > 1
     heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
     head = ["method", *heads, *COSTS]
@@ -80,18 +84,24 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     return Sheet(f"Test {title(rows)}", ["data", *head], named, 2, notes)
 
 
-def main_lines(rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str]) -> list[list[str]]:
-    """A line for each method on one data set, zero-shot first."""
+def main_lines(
+    rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str], measured: Sequence[Row]
+) -> list[list[str]]:
+    """A line for each method on one data set, or on average, zero-shot first; what it took is that of `measured`."""
     lines = [] if any(row["zero_shot"] for row in rows) else [zero_shot_line(rows, columns)]
     for points in by_method(rows):
         at = {row["shots"]: row for row in points}
         cells = [cell_text(at[shots], kind, reasons) if shots in at else NONE for shots, kind in columns]
-        lines.append([label(points[0], rows), *cells, *costs(points)])
+        took = [row for row in measured if row["method"] == points[0]["method"] and row["shots"] in at]
+        lines.append([label(points[0], rows), *cells, *costs(took)])
     return lines
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
-    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them."""
+    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them.
+
+    Only the scores are averages; what the runs took stands in the rows that were averaged.
+    """
     everywhere = {row["data"] for row in rows}
     found = []
     for points in by_method(rows):
@@ -99,8 +109,7 @@ def averages(rows: Sequence[Row]) -> list[Row]:
             seeds = {tuple(row["seeds"]) for row in some}
             if len(some) == len(everywhere) > 1 and len(seeds) == 1 and all(row["scores"] for row in some):
                 scores = average_over_data([row["scores"] for row in some])
-                seconds = sum(row["seconds"] for row in some) / len(some)
-                found.append({**some[0], "data": AVERAGE, "scores": scores, "seconds": seconds, "failed": {}})
+                found.append({**some[0], "data": AVERAGE, "scores": scores, "failed": {}})
     return found  # type: ignore[return-value]
 
 
@@ -128,13 +137,13 @@ def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> l
     """Zero-shot CLIP on a data set where none of the methods is that, as the other methods' runs measured it."""
     cells = []
     for shots, kind in columns:
-        found = [score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None]
-        cells.append(interval_text(found[0]["zero_shot_accuracy"], None) if found else NONE)
-    return ["zero-shot *", *cells, "0", NONE, NONE]
+        found = (score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None)
+        cells.append(zero_shot_text(next(found, None)))
+    return [ZERO_SHOT, *cells, "0", NONE, NONE]
 
 
 def costs(points: Sequence[Row]) -> list[str]:
-    """What a method's runs take on a data set: learned parameters, seconds of one run on average, most memory."""
+    """What a method's runs take: learned parameters, seconds of one run on average, most memory."""
     done = [row for row in points if row["scores"]]
     if not done:
         return [NONE] * 3
@@ -158,20 +167,21 @@ def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
         yield f"{', '.join(where)}: {reason}"
 
 
-def points(rows: Sequence[Row]) -> tuple[list[FewShotRow], dict[str, dict[int, float]]]:
+def points(rows: Sequence[Row]) -> tuple[list[Point], dict[str, dict[int, float]]]:
     """What curves are drawn of: the methods' main accuracies, and zero-shot's by data set and shots."""
-    curves: list[FewShotRow] = []
+    curves: list[Point] = []
     zero_shot: dict[str, dict[int, float]] = {}
     for row in rows:
         for score in [row["scores"][HARMONIC]] if HARMONIC in row["scores"] else [*row["scores"].values()][:1]:
             zero_shot.setdefault(row["data"], {})[row["shots"]] = score["zero_shot_accuracy"]
             if not row["zero_shot"]:
-                point: FewShotRow = {
+                point: Point = {
                     "data": row["data"],
                     "method": label(row, rows),
                     "shots": row["shots"],
                     "mean": score["accuracy"],
                     "interval": score["interval"],
+                    "values": score["values"],
                 }
                 curves.append(point)
     return curves, zero_shot

@@ -1,13 +1,15 @@
 """Accuracy against shots, a panel for each data set; with one number of shots, the methods in order instead."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipadapt.report.pictures import BLUE, GREY, ORANGE, figures, save, short_label
-from clipadapt.report.tables import FewShotRow, shots_text
+from clipadapt.report.rows import Point
+from clipadapt.report.tables import shots_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,16 +21,19 @@ COLUMNS = 3
 POINTS_PER_INCH = 72
 FONT, LINE_HEIGHT = 7.5, 1.3
 LEADER = {"arrowstyle": "-", "relpos": (0, 0.5), "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2}
+PAIR: dict[str, Any] = {"marker": ".", "markersize": 5, "linewidth": 0.8, "alpha": 0.7}
 ZERO_SHOT = "zero-shot"
+FEWEST_SEEDS = 3
+"""Of an interval in a picture: that of two is 13 times as wide as their distance, so they are shown themselves."""
 
 
 def few_shot_curves(
-    rows: Sequence[FewShotRow],
+    rows: Sequence[Point],
     zero_shot: Mapping[str, Mapping[int, float]],
     path: str | Path,
     remark: str | None = None,
 ) -> Path:
-    """Test accuracy of methods with 95 % intervals over seeds.
+    """Test accuracy of methods with 95 % intervals over seeds; of two seeds, each.
 
     Args:
         rows: points of the curves; accuracies are fractions, an interval is half a width or None.
@@ -46,13 +51,30 @@ def few_shot_curves(
     for data, panel in zip(panels, axes, strict=True):
         draw(panel, [row for row in rows if row["data"] == data], zero_shot[data], methods)
         panel.set_title(short_label(data), fontsize=10, pad=14)
-    intervals = any(row["interval"] is not None for row in rows)
-    title = "Test accuracy" + (", mean and 95 % interval over seeds" if intervals else "")
+    title = title_of(rows)
     figure.suptitle(title if remark is None else f"{title}\n{remark}", fontsize=11)
     return save(figure, path)
 
 
-def curves(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
+def title_of(rows: Sequence[Point]) -> str:
+    """What a picture shows."""
+    pairs = any(pair(row) for row in rows)
+    if any(len(row["values"]) >= FEWEST_SEEDS for row in rows):
+        return "Test accuracy, mean and 95 % interval over seeds" + (", or each of two" if pairs else "")
+    return "Test accuracy, mean and each of two seeds" if pairs else "Test accuracy"
+
+
+def half(row: Point) -> float:
+    """Half the interval that is drawn around a mean, in percent; NaN where none is."""
+    return math.nan if row["interval"] is None or len(row["values"]) < FEWEST_SEEDS else 100 * row["interval"]
+
+
+def pair(row: Point) -> list[float]:
+    """The accuracies of two seeds, in percent, which are drawn in place of their interval; empty where there is one."""
+    return [100 * value for value in row["values"]] if 1 < len(row["values"]) < FEWEST_SEEDS else []
+
+
+def curves(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
     """A line with its band for each method, named where it ends."""
     shots = sorted({row["shots"] for row in rows})
     ends = []
@@ -74,18 +96,22 @@ def curves(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, flo
     _name_ends(axes, ends)
 
 
-def _frame(rows: Sequence[FewShotRow], zero_shot: Mapping[int, float]) -> tuple[float, float]:
+def _frame(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
     """All accuracies, but only a part of intervals that are wider than all of these: few seeds make very wide ones."""
-    values = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
+    means = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
+    values = [*means, *(value for row in rows for value in pair(row))]
     low, high = min(values), max(values)
-    room = min(max(100 * (row["interval"] or 0.0) for row in rows), 0.5 * (high - low)) + 1.0
+    halves = [half(row) for row in rows if not math.isnan(half(row))]
+    room = min(max(halves, default=0.0), 0.5 * (high - low)) + 1.0
     return low - room, high + room
 
 
-def _curve(axes: "Axes", points: Sequence[FewShotRow], index: int) -> None:
+def _curve(axes: "Axes", points: Sequence[Point], index: int) -> None:
     shots = [row["shots"] for row in points]
     means = np.array([100 * row["mean"] for row in points])
-    halves = np.array([100 * (row["interval"] or 0.0) for row in points])
+    halves = np.array([half(row) for row in points])
+    for row in filter(pair, points):
+        axes.plot([row["shots"]] * 2, pair(row), color=_colour(index), **PAIR)
     axes.fill_between(shots, means - halves, means + halves, color=_colour(index), alpha=0.12, linewidth=0)
     around = index // len(COLOURS)
     axes.plot(
@@ -141,12 +167,15 @@ def apart(values: Sequence[float], gap: float, low: float, high: float) -> list[
     return [float(place) for place in level + gap * np.arange(len(values))]
 
 
-def in_order(axes: "Axes", rows: Sequence[FewShotRow], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
+def in_order(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
     """A point with its interval for each method, the most accurate one on top."""
     ordered = sorted(rows, key=lambda row: row["mean"])
     means = [100 * row["mean"] for row in ordered]
     places = np.arange(len(ordered))
-    halves = [100 * (row["interval"] or 0.0) for row in ordered]
+    halves = [half(row) for row in ordered]
+    for place, row in enumerate(ordered):
+        if pair(row):
+            axes.plot(pair(row), [place] * 2, color=BLUE, **PAIR)
     axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.2)
     for count, accuracy in zero_shot.items():
         axes.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.3, zorder=1)

@@ -1,11 +1,11 @@
 """Test sets beside the one that stands for its data: shifted styles, other data, corruptions."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from clipadapt.report.rows import AVERAGE, Row, by_method, label, score_text, title
+from clipadapt.report.rows import AVERAGE, ZERO_SHOT, Row, by_method, label, score_text, title, zero_shot_text
 from clipadapt.report.sheets import Sheet
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of
-from clipadapt.report.tables import NONE, interval_text
+from clipadapt.report.tables import NONE
 
 
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
@@ -17,7 +17,8 @@ def tests_sheet(rows: Sequence[Row]) -> Sheet:
     if len(others) > 1:
         names.append(AVERAGE)
         scores = [{**some, AVERAGE: average_of([some[name] for name in others])} for some in scores]
-    lines = [] if any(row["zero_shot"] for row in done) else [zero_shot_line(scores[0], names)]
+    zero_shot = [ZERO_SHOT, NONE, *(zero_shot_text(scores[0][name]) for name in names)]
+    lines = [] if any(row["zero_shot"] for row in done) else [zero_shot]
     lines += [
         [label(row, rows), str(row["shots"]), *(score_text(some[name]) for name in names)]
         for row, some in zip(done, scores, strict=True)
@@ -38,9 +39,3 @@ def has_further_tests(rows: Sequence[Row]) -> bool:
     """Whether a data set has test sets that the main table leaves out."""
     every = [[*row["scores"]] for row in rows]
     return any({*names} - {BASE, NEW, HARMONIC} if HARMONIC in names else names[1:] for names in every)
-
-
-def zero_shot_line(scores: Mapping[str, Score], names: Iterable[str]) -> list[str]:
-    """Zero-shot CLIP, as a method's run measured it."""
-    cells = [interval_text(scores[name]["zero_shot_accuracy"], None) for name in names]
-    return ["zero-shot *", NONE, *cells]

@@ -12,10 +12,12 @@ from PIL import Image
 from clipadapt import __version__
 from clipadapt.errors import UserError
 from clipadapt.report.sheets import Sheet
+from clipadapt.report.tables import count_text
 
 MOST_CLASSES = 30
 MOST_IMAGES = 12
 THUMBNAIL = 192
+WAYS = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
 TEMPLATE = "page.html.j2"
 
 
@@ -100,23 +102,30 @@ def shown(gain: Gains) -> dict[str, Any]:
     largest = max((abs(points) for _, points in changes), default=0) or 1
     most = changes if len(changes) <= MOST_CLASSES else extremes(changes)
     right, wrong = gain.changed(True), gain.changed(False)
-    pictures, unread = [], gain.unread
+    groups, unread = [], gain.unread
     try:
-        pictures = [thumbnails(gain, places) for places in (right, wrong)]
+        groups = [
+            (heading(text, len(places)), way, thumbnails(gain, places))
+            for (text, way), places in zip(WAYS, (right, wrong), strict=True)
+        ]
     except UserError as error:  # a file was damaged in a place that its header doesn't tell of, or is gone
         unread = f"the images can't be shown: {error}"
-    ways = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
     return {
         "title": gain.title,
-        "right_text": f"{len(right):,} {'answer' if len(right) == 1 else 'answers'} became right",
+        "right_text": f"{count_text(len(right), 'answer')} became right",
         "wrong_text": f"{len(wrong):,} became wrong",
         "bars": [bar(name, points, largest) for name, points in most],
         "hidden": f"{len(changes) - len(most):,} classes between these aren't shown"
         if len(most) < len(changes)
         else "",
-        "groups": [(*way, images) for way, images in zip(ways, pictures, strict=False)],
+        "groups": groups,
         "unread": unread,
     }
+
+
+def heading(text: str, images: int) -> str:
+    """What stands above images, with their number where not all are shown."""
+    return text if images <= MOST_IMAGES else f"{text} ({MOST_IMAGES} of {images:,})"
 
 
 def extremes(changes: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
@@ -135,9 +144,9 @@ def thumbnails(gain: Gains, places: Sequence[int]) -> list[dict[str, str]]:
     """A few of the images at these places, spread evenly, with their class and both answers."""
     if gain.images is None:
         return []
-    step = max(1, len(places) // MOST_IMAGES)
+    count = min(len(places), MOST_IMAGES)
     found = []
-    for place in places[::step][:MOST_IMAGES]:
+    for place in (places[index * len(places) // count] for index in range(count)):
         label, before, after = (gain.class_names[of[place]] for of in (gain.labels, gain.before, gain.after))
         found.append({"source": thumbnail(gain.images[place]), "label": label, "before": before, "after": after})
     return found

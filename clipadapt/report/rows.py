@@ -7,6 +7,7 @@ from clipadapt.report.statistics import Score
 from clipadapt.report.tables import NONE, interval_text, remarked, shots_text
 
 AVERAGE = "average"
+ZERO_SHOT = "zero-shot *"
 
 
 class Row(TypedDict):
@@ -32,6 +33,17 @@ class Row(TypedDict):
     remark: str | None
     failed: dict[str, list[int]]
     runs: list[str]
+
+
+class Point(TypedDict):
+    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed."""
+
+    data: str
+    method: str
+    shots: int
+    mean: float
+    interval: float | None
+    values: list[float]
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -68,3 +80,8 @@ def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
 def score_text(score: Score | None) -> str:
     """A score in percent."""
     return NONE if score is None else interval_text(score["accuracy"], score["interval"])
+
+
+def zero_shot_text(score: Score | None) -> str:
+    """Zero-shot CLIP on the images of a score, in percent."""
+    return NONE if score is None else interval_text(score["zero_shot_accuracy"], None)

@@ -1,10 +1,24 @@
 """Tables as text: for the terminal and as Markdown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 from rich.text import Text
+
+LATEX = {
+    **{letter: rf"\{letter}" for letter in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "[": "{[}",
+    "±": r"$\pm$",
+    "*": r"$^*$",
+}
+"""Letters that LaTeX takes for something else or prints as another; a bracket, as it may follow the end of a line."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,13 @@ class Sheet:
     groups: list[list[list[str]]]
     words: int
     notes: Sequence[str] = ()
+
+
+def turned(sheet: Sheet) -> Sheet:
+    """A sheet with its lines as columns."""
+    (lines,) = sheet.groups
+    head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
+    return replace(sheet, head=head, groups=[found], words=1)
 
 
 def rich_table(sheet: Sheet) -> Table:
@@ -54,6 +75,7 @@ def latex_table(sheet: Sheet) -> str:
     return "\n".join(
         [
             r"\begin{table}",
+            r"\centering",
             rf"\caption{{{_latex(sheet.title)}}}",
             rf"\begin{{tabular}}{{{columns}}}",
             r"\toprule",
@@ -69,13 +91,7 @@ def latex_table(sheet: Sheet) -> str:
 
 
 def _latex(text: str) -> str:
-    special = {
-        **{letter: rf"\{letter}" for letter in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "±": r"$\pm$",
-        "*": r"$^*$",
-    }
-    return "".join(special.get(letter, letter) for letter in text)
+    return "".join(LATEX.get(letter, letter) for letter in text)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -39,7 +39,7 @@ def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
 
 
 def _with_remark(table: Table, metrics: Mapping[str, Any]) -> Table:
-    table.title = tables.remarked(str(table.title), metrics.get("remark"))  # runs of earlier versions have none
+    table.title = tables.remarked(str(table.title), metrics["remark"])
     return table
 
 

@@ -1,8 +1,8 @@
-"""Tables for the terminal: the task and the plan before a run, the result after it, a few-shot study over seeds."""
+"""Tables for the terminal: the task and the plan before a run, the result after it."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -16,28 +16,18 @@ NONE = "-"
 MOST_TENSORS = 8
 
 
-class FewShotRow(TypedDict):
-    """One point of a few-shot curve: a method's accuracy on a data set at a number of shots, over seeds."""
-
-    data: str
-    method: str
-    shots: int
-    mean: float
-    interval: float | None
-
-
 def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> Table:
     """What is to be learned and what it is tested on; `pseudo_labels` tell their `choice` and how many are `right`."""
     how = pseudo_labels_text(pseudo_labels, task.shots) if pseudo_labels else f"{task.shots} shots, seed {task.seed}"
-    sampled = f"{_count(len(task.support), 'image')} ({how})"
-    tests = [f"{name}: {_count(len(split), 'image')}" for name, split in task.tests.items()]
+    sampled = f"{count_text(len(task.support), 'image')} ({how})"
+    tests = [f"{name}: {count_text(len(split), 'image')}" for name, split in task.tests.items()]
     return _facts(
         f"Task: {task.name}",
         {
             "classes": f"{len(task.class_names):,} ({_shortened(task.class_names)})",
             "templates": _shortened(task.templates, shown=3),
             "support set": f"{sampled}, {views_text(task.views)}",
-            "validation": _count(len(task.validation), "image"),
+            "validation": count_text(len(task.validation), "image"),
             "test sets": "\n".join(tests) or NONE,
             **({"left out": left_out_text(task.left_out)} if task.left_out else {}),
         },
@@ -46,7 +36,7 @@ def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> 
 
 def left_out_text(left_out: Mapping[str, Sequence[str]]) -> str:
     """In words, how many broken images were left out of what."""
-    return "\n".join(f"{name}: {_count(len(bad), 'broken image')}" for name, bad in left_out.items())
+    return "\n".join(f"{name}: {count_text(len(bad), 'broken image')}" for name, bad in left_out.items())
 
 
 def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
@@ -61,7 +51,7 @@ def views_text(views: int | None) -> str:
     """In words, which views of an image are learned from: `None` fresh ones, 0 the centre crop, k stored ones."""
     if views is None:
         return "fresh random views every epoch"
-    return "centre crop" if views == 0 else f"{_count(views, 'stored random view')} per image"
+    return "centre crop" if views == 0 else f"{count_text(views, 'stored random view')} per image"
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
@@ -104,9 +94,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     `result` has `tests`, accuracies by test set; where there are any, `accuracy` and `calibration_error`, each with its
     `zero_shot_` counterpart; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
     """
-    table = Table("", "zero-shot", "adapted", "change", title="Result", title_justify="left", title_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _against_zero_shot("", "Result")
     if result["tests"]:
         _compare_tests(table, result)
     table.add_row("learned parameters", "0", f"{result['parameters']:,}", "")
@@ -120,13 +108,9 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def tests_table(result: Mapping[str, Any]) -> Table:
     """Accuracy on each test set, zero-shot against adapted; `result` as of `result_table`."""
-    table = Table(
-        "test set", "zero-shot", "adapted", "change", title="Accuracy", title_justify="left", title_style="bold"
-    )
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _against_zero_shot("test set", "Accuracy")
     for name, scores in result["tests"].items():
-        label = f"{name}: {_count(scores['images'], 'image')}"
+        label = f"{name}: {count_text(scores['images'], 'image')}"
         _compare(table, label, scores["zero_shot_accuracy"], scores["accuracy"])
     _compare_harmonic(table, result["tests"])
     return table
@@ -144,26 +128,9 @@ def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     if len(changes) > limit:
         names = sorted(changes, key=lambda name: -abs(changes[name]))[:limit]
         title = f"Accuracy of the {limit} classes of {len(changes):,} that changed most"
-    table = Table("class", "zero-shot", "adapted", "change", title=title, title_justify="left", title_style="bold")
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = _against_zero_shot("class", title)
     for name in names:
         _compare(table, name, before[name], after[name])
-    return table
-
-
-def few_shot_table(rows: Sequence[FewShotRow], zero_shot: float | None, remark: str | None = None) -> Table:
-    """Methods against shots: the mean accuracy over seeds with its 95 % interval, in percent."""
-    title = remarked("Test accuracy (%), mean and 95 % interval over seeds", remark)
-    shots = sorted({row["shots"] for row in rows})
-    cells = {(row["method"], row["shots"]): interval_text(row["mean"], row["interval"]) for row in rows}
-    table = Table("method", title=title, title_justify="left")
-    for count in shots:
-        table.add_column(shots_text(count), justify="right", no_wrap=True)
-    if zero_shot is not None:
-        table.add_row("zero-shot", *[interval_text(zero_shot, None)] * len(shots))
-    for method in dict.fromkeys(row["method"] for row in rows):
-        table.add_row(Text(method), *[cells.get((method, count), NONE) for count in shots])
     return table
 
 
@@ -187,9 +154,14 @@ def parameters_text(parameters: int, share: float) -> str:
     return f"{parameters:,} ({share_text(share)} of the backbone)"
 
 
+def count_text(number: int, noun: str) -> str:
+    """A number of things."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def shots_text(shots: int) -> str:
     """A number of shots in words."""
-    return _count(shots, "shot")
+    return count_text(shots, "shot")
 
 
 def seconds_text(seconds: float) -> str:
@@ -198,6 +170,13 @@ def seconds_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _against_zero_shot(first: str, title: str) -> Table:
+    table = Table(first, title=title, title_justify="left", title_style="bold")
+    for head in ("zero-shot", "adapted", "change"):
+        table.add_column(head, justify="right")
+    return table
 
 
 def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
@@ -235,7 +214,3 @@ def _facts(title: str, facts: Mapping[str, str]) -> Table:
 def _shortened(names: Sequence[str], shown: int = 6) -> str:
     rest = f", and {len(names) - shown:,} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + rest
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -105,6 +105,19 @@ def test_the_average_has_the_interval_of_the_seeds_averages():
     assert "70.0 ± 0.0" in line(shown(rows), "│ average │ Coop")
 
 
+def test_the_average_row_says_what_runs_took_on_all_data():
+    took = [
+        {"parameters": parameters, "seconds": seconds, "peak_memory_mb": memory}
+        for parameters, seconds, memory in ((5_120, 9.0, 300.0), (1_024, 3.0, 900.0))
+    ]
+    rows = [row(**took[0]), row(data="drawn", **took[1]), row("tip"), row("tip", data="drawn")]
+    rows += [row(shots=16, parameters=7)]  # which has no average
+    text = shown(rows)
+    found = line(text, "│ average │ Coop")
+    assert [part in found for part in ("1,024 to 5,120 ", " 6.0 ", " 900 ")] == [True] * 3
+    assert " 2,048 " in line(text, "│ average │ Tip")
+
+
 def test_further_test_sets_are_averaged_and_corruptions_over_severities():
     tests = [{"test": (0.9, 0.4), "noise/1": (0.8, 0.2), "noise/5": (0.4, 0.2), "sketch": (0.3, 0.2)}]
     text = shown([row(tests=tests)])

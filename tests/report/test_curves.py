@@ -1,24 +1,70 @@
 import pytest
 
-from clipadapt.report.curves import apart, few_shot_curves
+from clipadapt.report.curves import apart, curves, few_shot_curves, in_order, title_of
+from clipadapt.report.pictures import figures
+from clipadapt.report.statistics import mean_interval
 from tests.report.test_pictures import ink
 
 
-def rows(data, shots, methods, interval=0.02):
+def point(data, method, shots, values):
+    mean, interval = mean_interval(values)
+    return {"data": data, "method": method, "shots": shots, "mean": mean, "interval": interval, "values": values}
+
+
+def rows(data, shots, methods, spread=(-0.01, 0.0, 0.01)):
     return [
-        {"data": data, "method": f"Method {number}", "shots": count, "mean": 0.4 + 0.01 * number, "interval": interval}
+        point(data, f"Method {number}", count, [0.4 + 0.01 * number + some for some in spread])
         for count in shots
         for number in range(methods)
     ]
 
 
 @pytest.mark.parametrize("shots", [(1, 2, 4), (16,)])
-@pytest.mark.parametrize("panels, methods, interval", [(1, 1, None), (2, 30, 0.3), (4, 3, 0.02)])
-def test_few_and_many_methods_and_data_sets(shots, panels, methods, interval, tmp_path):
+@pytest.mark.parametrize("panels, methods, spread", [(1, 1, [0.0]), (2, 30, [-0.1, 0.0, 0.1]), (4, 3, [-0.01, 0.01])])
+def test_few_and_many_methods_and_data_sets(shots, panels, methods, spread, tmp_path):
     names = [f"set {number}" for number in range(panels)]
-    points = [row for name in names for row in rows(name, shots, methods, interval)]
+    points = [row for name in names for row in rows(name, shots, methods, spread)]
     zero_shot = {name: dict.fromkeys(shots, 0.42) for name in names}
     assert ink(few_shot_curves(points, zero_shot, tmp_path / "curves.png", "quick schedule")) > 0.005
+
+
+def drawn(shots, *spreads):
+    """A panel with a method for each spread; heights of its bands and bars, and how many lines join single seeds."""
+    _, [panel] = figures(1, 6, 4)
+    methods = [f"Method {number}" for number in range(len(spreads))]
+    points = [
+        point("digits", name, count, [0.5 + number / 10 + some for some in spread])
+        for count in shots
+        for number, (name, spread) in enumerate(zip(methods, spreads, strict=True))
+    ]
+    draw = curves if len(shots) > 1 else in_order
+    draw(panel, points, dict.fromkeys(shots, 0.42), methods)
+    extents = [path.get_extents() for band in panel.collections for path in band.get_paths() if len(path.vertices)]
+    heights = [max(extent.height, extent.width * (draw is in_order)) for extent in extents]
+    return [height for height in heights if height > 0], sum(line.get_marker() == "." for line in panel.lines)
+
+
+@pytest.mark.parametrize("shots", [(1, 4), (16,)])
+def test_two_seeds_are_shown_themselves_and_three_by_an_interval(shots):
+    pair, three = [-0.01, 0.01], [-0.01, 0.0, 0.01]
+    assert drawn(shots, pair) == ([], len(shots))
+    assert drawn(shots, [0.0]) == ([], 0)
+    (height, *others), joined = drawn(shots, pair, three)
+    assert joined == len(shots) and not others and height > 2
+
+
+@pytest.mark.parametrize(
+    "counts, said",
+    [
+        ([1], ""),
+        ([2], ", mean and each of two seeds"),
+        ([3, 4], ", mean and 95 % interval over seeds"),
+        ([1, 2, 3], ", mean and 95 % interval over seeds, or each of two"),
+    ],
+)
+def test_the_title_says_what_stands_around_a_mean(counts, said):
+    points = [point("digits", "CoOp", shots, [0.4 + seed / 100 for seed in range(shots)]) for shots in counts]
+    assert title_of(points) == f"Test accuracy{said}"
 
 
 def test_a_method_may_lack_points(tmp_path):

@@ -3,17 +3,19 @@
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 
 import pytest
 from PIL import Image
 
 from clipadapt.data.images import Pictures, open_image
-from clipadapt.report.page import Gains, Page
+from clipadapt.report.page import Gains, Page, thumbnails
 from clipadapt.report.sheets import Sheet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SHEET = Sheet("Accuracy of <tiny>", ["data", "method", *(f"{n} shots" for n in range(1, 17))], [], 2, ["* zero-shot"])
 LINES = [[["digits", name, *["81.2 ± 1.3"] * 16] for name in ("zero-shot *", "CoOp & more")]]
+IMAGE = Image.new("RGB", (8, 8))
 NAMES = ["cat", "dog", "an animal whose name is rather long to be read on a phone"]
 
 
@@ -64,6 +66,21 @@ def test_of_many_classes_the_extremes_are_shown():
     labels = list(range(100))
     text = page(gains(class_names=names, labels=labels, before=[0] * 100, after=labels, images=None))
     assert text.count('class="track"') == 30 and "70 classes between these" in text
+
+
+@pytest.mark.parametrize("count, last", [(5, 4), (12, 11), (13, 11), (23, 21), (240, 220)])
+def test_images_are_from_all_classes(count, last):
+    names = [f"class {index}" for index in range(count + 1)]
+    labels = list(range(count))
+    found = gains(class_names=names, labels=labels, before=[count] * count, after=labels, images=[IMAGE] * count)
+    shown = [int(image["label"].split()[1]) for image in thumbnails(found, labels)]
+    gaps = {after - before for before, after in pairwise(shown)}
+    assert len(shown) == min(count, 12) and (shown[0], shown[-1]) == (0, last) and max(gaps) - min(gaps) <= 1
+
+
+def test_it_says_how_many_of_the_images_are_shown():
+    text = page(gains(labels=[0] * 30, before=[1] * 23 + [0] * 7, after=[0] * 23 + [1] * 7, images=[IMAGE] * 30))
+    assert "Wrong before, right now (12 of 23)<" in text and "Right before, wrong now<" in text
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")

@@ -71,15 +71,6 @@ def test_the_plan_names_cuts_and_what_is_kept():
     assert "1,000 (quick)" in text_of(tables.plan_table({**plan, "remark": "quick"}))
 
 
-def test_few_shot_rows_stand_under_their_shots():
-    rows = [
-        {"data": "digits", "method": "CoOp", "shots": 1, "mean": 0.5, "interval": 0.1},
-        {"data": "digits", "method": "CoOp", "shots": 16, "mean": 0.8, "interval": None},
-    ]
-    text = text_of(tables.few_shot_table(rows, 0.4))
-    assert "50.0 ± 10.0" in text and "80.0" in text and "40.0" in text
-
-
 def test_the_interval_is_students():
     mean, half = mean_interval([0.1, 0.2, 0.3])
     assert mean == pytest.approx(0.2)
