@@ -38,8 +38,8 @@ def csv(
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        UserError: For a table that is missing or can't be read, columns that it lacks, empty cells, unknown splits
-            and labels.
+        UserError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
+            unknown splits and labels.
     """
     table = Path(root).expanduser()
     columns = read(table, {path, label, split or SPLIT_COLUMN})
@@ -89,7 +89,7 @@ def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     What other columns there are is told without their cells.
 
     Raises:
-        UserError: For a table that is missing or can't be read.
+        UserError: For a table that is missing or can't be read, or has several columns of a wanted name.
     """
     try:
         return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
@@ -106,8 +106,10 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         file.seek(0)
         rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
     header, *below = [row for row in rows if row] or [[]]
-    columns: dict[str, list[str]] = {name.strip(): [] for name in header}
-    for place, name in enumerate(columns):
+    names = [name.strip() for name in header]
+    refuse_repeated(table, names, wanted)
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for place, name in enumerate(names):
         if name in wanted:
             columns[name] = [row[place].strip() if place < len(row) else "" for row in below]
     return columns
@@ -121,10 +123,19 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     except ImportError:
         raise UserError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
     try:
-        columns: dict[str, list[str]] = {name: [] for name in read_schema(table).names}
+        names = read_schema(table).names
+        refuse_repeated(table, names, wanted)
+        columns: dict[str, list[str]] = {name: [] for name in names}
         found = read_table(table, columns=[name for name in columns if name in wanted]).to_pydict()
     except ArrowInvalid as error:
         raise UserError(f"the table '{table}' can't be read: {error}") from error
     return columns | {
         name: ["" if cell is None else str(cell).strip() for cell in cells] for name, cells in found.items()
     }
+
+
+def refuse_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
+    """Raise UserError when several columns have a wanted name: which of them is meant can't be told."""
+    for name in names:
+        if name in wanted and names.count(name) > 1:
+            raise UserError(f"the table '{table}' has {names.count(name)} columns called '{name}': name them apart")
