@@ -74,7 +74,7 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
     if "home" in data:
         from clipadapt.data.mirror import fetch
 
-        place = fetch(Path(data["images"]).parts[0], Path(data["home"]).expanduser())
+        place = fetch([data[key] for key in ("images", "split") if key in data], Path(data["home"]).expanduser())
         say(f"Unpacked in {place}. To look at every image: clipadapt data verify {data['name']}")
     elif "cache_dir" in data:
         source = config.source_of(found)

@@ -151,6 +151,6 @@ def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, cap
         "clipadapt.data.mirror.fetch", lambda *given: asked.append(given) or tmp_path / "oxford_flowers"
     )
     assert main(["data", "prepare", "flowers102", f"data.home={tmp_path}"]) == 0
-    assert asked == [("oxford_flowers", tmp_path)]
+    assert asked == [(["oxford_flowers/jpg", "oxford_flowers/split_zhou_OxfordFlowers.json"], tmp_path)]
     said = " ".join(capsys.readouterr().out.split())
     assert f"Unpacked in {tmp_path / 'oxford_flowers'}" in said and "clipadapt data verify flowers102" in said
