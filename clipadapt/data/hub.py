@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
-from clipadapt.data.labels import numbered, source_of, words
+from clipadapt.data.labels import numbered, refuse_shared, source_of, words
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -57,7 +57,7 @@ def huggingface(
 
     Raises:
         UserError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
-            and labels that aren't single classes.
+            a split that is taken twice, and labels that aren't single classes.
     """
     with told(name):
         there, version = opened(name, subset, revision, cache_dir, streaming is not None)
@@ -122,11 +122,12 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     """The data set's split for each of train, val and test, as given or else by the usual names.
 
     Raises:
-        UserError: A split isn't there, or none is known to be for training.
+        UserError: A split isn't there, is taken twice, or none is known to be for training.
     """
     for split in given.values():
         if split is not None and split not in there:
             raise UserError(f"'{name}' has no split '{split}': {nearest(split, there)}")
+    refuse_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
     usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
     if len(there) == 1:
         usual = {"train": there[0]}

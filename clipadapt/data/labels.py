@@ -1,6 +1,7 @@
 """Labels as data sets write them, words or numbers, the classes they stand for, and sources made of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
@@ -49,6 +50,22 @@ def numbered(
         shown = ", ".join(unknown[:SHOWN_LABELS]) + more
         raise UserError(f"'{place}' has labels that {source}: {shown}: {nearest(unknown[0], numbers)}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
+
+
+def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
+    """Raise UserError where two splits have something in common: what is tested on would have been learned from.
+
+    Args:
+        parts: What each split is made of.
+        what: The word for one of these.
+        place: Where they are from.
+    """
+    for one, other in combinations(parts, 2):
+        shared = {*parts[one]}.intersection(parts[other])
+        if shared:
+            raise UserError(
+                f"the {what} '{min(shared)}' of '{place}' is taken for {one} and for {other}: give each its own"
+            )
 
 
 def source_of(

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from clipadapt.console import make_console
 from clipadapt.data.folders import EXTENSIONS, extensions, natural_order
 from clipadapt.data.images import Pictures, open_image, verify_image
-from clipadapt.data.labels import numbered, source_of
+from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
 
@@ -76,11 +76,13 @@ def webdataset(
         cache_dir: Where the shards' indices are kept; a shard that changed is indexed again.
 
     Raises:
-        UserError: For shards that are missing or no tar files, images without a label, and labels of no class.
+        UserError: For shards that are missing, no tar files or of two splits, images without a label, and labels of no
+            class.
     """
     kept = Path(cache_dir).expanduser()
     places = {"train": root, "val": validation, "test": test}
     shards = {split: shards_of(place) for split, place in places.items() if place is not None}
+    refuse_shared({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
     with watched() as watch:
         samples = {
             split: [sample for shard in watch(found) for sample in indexed(shard, field, kept)]

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from clipadapt.data.folders import SPLIT_NAMES, pictures
-from clipadapt.data.labels import numbered, source_of
+from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -39,7 +39,7 @@ def csv(
 
     Raises:
         UserError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
-            unknown splits and labels.
+            unknown splits and labels, and images of two splits.
     """
     table = Path(root).expanduser()
     columns = read(table, {path, label, split or SPLIT_COLUMN})
@@ -56,6 +56,7 @@ def csv(
     names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
     folder = table.parent if images is None else Path(images).expanduser()
     paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
+    refuse_shared(paths, "image", root)
     found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
     return source_of(table.stem, names, templates, found)
 

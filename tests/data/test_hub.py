@@ -171,6 +171,20 @@ def test_a_stream_of_unknown_classes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"train": "train", "test": "train"}, "train and for test"),
+        ({"train": "test", "validation": "test"}, "train and for val"),
+        ({"validation": "test", "test": "test"}, "val and for test"),
+    ],
+)
+def test_a_split_taken_twice(tmp_path, options, parts):
+    root = write(tmp_path, train=table([0, 1]), test=table([0, 1]))
+    with pytest.raises(UserError, match=rf"the split '(train|test)' of '.*' is taken for {parts}: give each its own"):
+        huggingface(root, **options)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"test": "tset"}, "has no split 'tset': did you mean 'test'"),

@@ -157,6 +157,15 @@ def test_patterns(tmp_path):
     assert [path.name for path in shards_of(str(tmp_path / "1*.tar"))] == ["1.tar", "10.tar"]
 
 
+@pytest.mark.parametrize("root", ["", "test-*.tar", "{train,test}-0.tar"])
+def test_a_shard_of_two_splits(tmp_path, read, root):
+    for split, first in (("train", 0), ("test", 4)):
+        pack(tmp_path / f"{split}-0.tar", samples(first))
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(UserError, match=r"the shard '.*/test-0\.tar' of '.*' is taken for train and for test: give"):
+        read(root, test="kept/../test-0.tar", **CLASSES)
+
+
 @pytest.mark.parametrize("root", ["{1..3}.tar", "x*.tar", "nowhere/0.tar", "empty"])
 def test_shards_that_are_missing(tmp_path, read, root):
     (tmp_path / "empty").mkdir()
@@ -217,8 +226,9 @@ def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
     entries["0002.png"] = entries["0002.png"][:40]
     entries["0003.png"] = b"no image"
     path = pack(tmp_path / "0.tar", entries.items())
+    pack(tmp_path / "test" / "0.tar", entries.items())
     with pytest.raises(UserError, match=r"(?s)0\.tar/0002\.png' can't be read: .*0\.tar/0003\.png' can't be read: "):
-        check(make_task(read(**CLASSES, test="0.tar"), shots=2, seed=1))
+        check(make_task(read(**CLASSES, test="test"), shots=2, seed=1))
     images = read(**CLASSES).train.images
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(UserError, match=r"0001\.png' can't be read: the shard is cut off"):

@@ -128,7 +128,8 @@ def test_columns_of_one_name_that_are_read(table, name):
         ("path,label,split\na.png,cat,test\nb.png,dog,test", {}, "has no rows of the split train"),
         ("path,label\na.png,cat\nb.png,cat", {}, "has 1 class; a task needs at least two"),
         ("path,label\na.png,0\nb.png,1", {}, r"labels\.csv' are numbers"),
-        (SPLIT + "\nphotos/1.png,owl,test", {}, "has labels that its training images lack: owl"),
+        (SPLIT + "\nphotos/9.png,owl,test", {}, "has labels that its training images lack: owl"),
+        (SPLIT + "\nphotos/1.png,dog,test", {}, r"the image '.*/1\.png' of '.*' is taken for train and for test: give"),
         (POOL, {"class_names": ["cat", "owl"]}, r"has labels that data\.class_names lacks: dog"),
     ],
 )
