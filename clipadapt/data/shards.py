@@ -1,7 +1,7 @@
 """Images in tar shards as WebDataset writes them: indexed once, then read by their place in the shard.
 
 The entries of a sample share their name up to its first dot (https://github.com/webdataset/webdataset): dog/1.jpg is an
-image, dog/1.cls the number of its class; or dog/1.txt its class name, or dog/1.json a table with its label.
+image, dog/1.cls the number of its class; or dog/1.json a table with its label, or dog/1.txt its class name.
 """
 
 import glob
@@ -26,8 +26,9 @@ from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
 
-KINDS = ("cls", "txt", "json")
-"""Extensions of entries that may hold a label; of several in all samples, the first."""
+KINDS = ("cls", "json", "txt")
+"""Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
+table are a caption."""
 
 INDEX_FORMAT = 1
 SHOWN_NAMES = 3
@@ -60,11 +61,11 @@ def webdataset(
     templates: list[str] | None = None,
     cache_dir: str = "~/.cache/clipadapt/shards",
 ) -> Source:
-    """Images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.txt (a word) or x.json.
+    """Images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.json or x.txt (a word).
 
-    Shards are named by a pattern, as 'shards/train-{000..011}.tar' or 'shards/train-*.tar', or by their folder. Without
-    validation shards that split is drawn from the pool; without test shards what support and validation leave is the
-    test set.
+    Of several that all images have, the first of these is the label. Shards are named by a pattern, as
+    'shards/train-{000..011}.tar' or 'shards/train-*.tar', or by their folder. Without validation shards that split is
+    drawn from the pool; without test shards what support and validation leave is the test set.
 
     Args:
         root: The shards to learn from.
@@ -215,7 +216,7 @@ def kind_of_labels(samples: Sequence[Sample], field: str) -> str:
     if not there:
         raise UserError(
             f"the images of '{samples[0][0].shard}' have no labels beside them: a sample {samples[0][0].name} needs an "
-            f'entry .cls (a number), .txt (a word) or .json (with "{field}")'
+            f'entry .cls (a number), .json (with "{field}") or .txt (a word)'
         )
     bare = [str(image) for image, labels in samples if there[0] not in labels]
     more = f" and {len(bare) - SHOWN_NAMES} more" if len(bare) > SHOWN_NAMES else ""

@@ -119,6 +119,12 @@ def test_a_value_of_json_entries(tmp_path, read):
         read()
 
 
+def test_captions_beside_labels_are_no_classes(tmp_path, read):
+    pack(tmp_path / "0.tar", [*samples(0, kind="json"), *((f"{i:04d}.txt", f"caption {i}".encode()) for i in range(4))])
+    assert read(**CLASSES).train.labels == [0, 1, 0, 1]
+    assert read(field="other").class_names == [f"caption {i}" for i in range(4)]
+
+
 def test_an_index_is_made_once(tmp_path, read, monkeypatch):
     pack(tmp_path / "0.tar", samples(0))
     first = read(**CLASSES)
