@@ -37,9 +37,14 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder isn't the user's own: .cache, .DS_Store, and what macOS adds to an archive."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder that aren't hidden, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    found = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
@@ -56,8 +61,8 @@ def images_in(folder: Path) -> list[str]:
             below.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        below[:] = [name for name in below if not name.startswith(".")]
-        images = [name for name in names if not name.startswith(".") and extension(name) in EXTENSIONS]
+        below[:] = [name for name in below if not is_hidden(name)]
+        images = [name for name in names if not is_hidden(name) and extension(name) in EXTENSIONS]
         found += [os.path.join(place, name)[len(top) :] for name in images]
     return [top + name for name in sorted(found, key=natural_order)]
 

@@ -13,14 +13,14 @@ import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 from rich.progress import Progress
 
 from clipadapt.console import make_console
-from clipadapt.data.folders import EXTENSIONS, extensions, natural_order
+from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden, natural_order
 from clipadapt.data.images import Pictures, open_image, verify_image
 from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
@@ -30,7 +30,7 @@ KINDS = ("cls", "json", "txt")
 """Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
 table are a caption."""
 
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
 SHOWN_NAMES = 3
 Labels = dict[str, str]
 
@@ -154,7 +154,7 @@ def indexed(shard: Path, field: str, folder: Path) -> list[Sample]:
 
 
 def index(shard: Path, field: str) -> list[Sample]:
-    """Read the headers and labels of a shard, in its order, without any image.
+    """Read the headers and labels of a shard, in its order, without any image; hidden files are left out.
 
     Raises:
         UserError: For a file that is no tar file, is compressed or cut off (which `tarfile` doesn't tell), has no
@@ -164,7 +164,7 @@ def index(shard: Path, field: str) -> list[Sample]:
     labels: dict[str, Labels] = {}
     try:
         with tarfile.open(shard, "r:") as archive, shard.open("rb") as file:
-            for entry in filter(tarfile.TarInfo.isfile, archive):
+            for entry in filter(is_visible_file, archive):
                 member = Member(str(shard), entry.offset_data, entry.size, entry.name)
                 key, extension = key_and_extension(entry.name)
                 if f".{extension}" in EXTENSIONS:
@@ -182,6 +182,11 @@ def index(shard: Path, field: str) -> list[Sample]:
     if not images:
         raise UserError(f"the shard '{shard}' has no images (read are {', '.join(extensions())})")
     return [(image, labels.get(key, {})) for key, (image,) in images.items()]
+
+
+def is_visible_file(entry: tarfile.TarInfo) -> bool:
+    """Whether an entry is a file, and neither it nor a folder that it is in is hidden."""
+    return entry.isfile() and not any(map(is_hidden, PurePosixPath(entry.name).parts))
 
 
 def key_and_extension(name: str) -> tuple[str, str]:

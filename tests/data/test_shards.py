@@ -125,6 +125,12 @@ def test_captions_beside_labels_are_no_classes(tmp_path, read):
     assert read(field="other").class_names == [f"caption {i}" for i in range(4)]
 
 
+def test_what_file_managers_put_beside_files_is_left_out(tmp_path, read):
+    hidden = [("__MACOSX/a/._1.png", b"x"), ("a/._1.png", b"x"), ("a/.cache/2.png", b"x"), ("__MACOSX/3.png", b"x")]
+    pack(tmp_path / "0.tar", [("./a/1.png", png(1)), ("./a/1.cls", b"1"), *hidden])
+    assert [image.name for image in read(**CLASSES).train.images.items] == ["./a/1.png"]
+
+
 def test_an_index_is_made_once(tmp_path, read, monkeypatch):
     pack(tmp_path / "0.tar", samples(0))
     first = read(**CLASSES)
