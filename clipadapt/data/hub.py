@@ -13,7 +13,7 @@ from PIL import Image
 
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
-from clipadapt.data.labels import numbered, refuse_shared, source_of, words
+from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, source_of, words
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -167,9 +167,10 @@ def column(name: str, features: Mapping[str, Any], key: str, kind: str, given: s
 def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[str] | None:
     """Names of the classes, the user's or else the column's; None where its words are the names."""
     own = getattr(feature, "names", None)
-    if own is not None and class_names is not None and len(own) != len(class_names):
-        raise UserError(f"'{name}' has {len(own)} classes, and data.class_names has {len(class_names)}")
-    return class_names if own is None or class_names is not None else [words(called) for called in own]
+    if own is None:
+        return class_names
+    refuse_other_number(name, class_names, len(own))
+    return [words(called) for called in own] if class_names is None else class_names
 
 
 def without_secrets(

@@ -5,7 +5,7 @@ from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import UserError, listed, nearest
 
 SHOWN_LABELS = 5
 
@@ -46,10 +46,18 @@ def numbered(
         numbers = {str(number): number for number in range(len(names))}
     unknown = sorted(every.difference(numbers), key=natural_order)
     if unknown:
-        more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
-        shown = ", ".join(unknown[:SHOWN_LABELS]) + more
-        raise UserError(f"'{place}' has labels that {source}: {shown}: {nearest(unknown[0], numbers)}")
+        shown, advice = listed(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
+        raise UserError(f"'{place}' has labels that {source}: {shown}: {advice}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
+
+
+def refuse_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
+    """Raise UserError for class names, where some are given, of another number than a data set's classes."""
+    if class_names is not None and len(class_names) != count:
+        given = len(class_names)
+        raise UserError(
+            f"data.class_names has {given} names, and '{name}' {count} classes: give each one, in their order"
+        )
 
 
 def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:

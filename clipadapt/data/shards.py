@@ -24,7 +24,7 @@ from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden, natural_or
 from clipadapt.data.images import Pictures, open_image, verify_image
 from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, listed
 
 KINDS = ("cls", "json", "txt")
 """Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
@@ -224,8 +224,7 @@ def kind_of_labels(samples: Sequence[Sample], field: str) -> str:
             f'entry .cls (a number), .json (with "{field}") or .txt (a word)'
         )
     bare = [str(image) for image, labels in samples if there[0] not in labels]
-    more = f" and {len(bare) - SHOWN_NAMES} more" if len(bare) > SHOWN_NAMES else ""
-    raise UserError(f"some images have a label .{there[0]}, and these have none: {', '.join(bare[:SHOWN_NAMES])}{more}")
+    raise UserError(f"some images have a label .{there[0]}, and these have none: {listed(bare, SHOWN_NAMES)}")
 
 
 def pictures(members: list[Member]) -> Pictures[Member]:

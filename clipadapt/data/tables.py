@@ -7,7 +7,7 @@ from pathlib import Path
 from clipadapt.data.folders import SPLIT_NAMES, pictures
 from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import UserError, listed, nearest
 
 DELIMITERS = ",;\t"
 SPLIT_COLUMN = "split"
@@ -65,8 +65,7 @@ def refuse_empty(table: str, column: str, cells: Sequence[str]) -> None:
     """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
     empty = [str(row) for row, cell in enumerate(cells, start=2) if not cell]
     if empty:
-        more = f" and {len(empty) - SHOWN_ROWS} more" if len(empty) > SHOWN_ROWS else ""
-        raise UserError(f"the table '{table}' has no {column} in row {', '.join(empty[:SHOWN_ROWS])}{more}")
+        raise UserError(f"the table '{table}' has no {column} in row {listed(empty, SHOWN_ROWS)}")
 
 
 def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:

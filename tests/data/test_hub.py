@@ -191,7 +191,7 @@ def test_a_split_taken_twice(tmp_path, options, parts):
         ({"image": "imge"}, "has no column 'imge': did you mean 'image'"),
         ({"label": "lable"}, "has no column 'lable': did you mean 'label'"),
         ({"label": "boxes"}, "the column 'boxes' of '.*' has no single class for an image"),
-        ({"class_names": ["x"]}, r"has 2 classes, and data\.class_names has 1"),
+        ({"class_names": ["x"]}, r"data\.class_names has 1 names, and '.*' 2 classes: give each one"),
         ({"subset": "other"}, "can't be loaded: .*other"),
     ],
 )
