@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from clipadapt.data import shards
+from clipadapt.data import shard_index
 from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.shards import expanded, shards_of, webdataset
@@ -134,7 +134,7 @@ def test_what_file_managers_put_beside_files_is_left_out(tmp_path, read):
 def test_an_index_is_made_once(tmp_path, read, monkeypatch):
     pack(tmp_path / "0.tar", samples(0))
     first = read(**CLASSES)
-    monkeypatch.setattr(shards, "index", lambda *given: pytest.fail("it was indexed again"))
+    monkeypatch.setattr(shard_index, "index", lambda *given: pytest.fail("it was indexed again"))
     assert read(**CLASSES) == first
 
 
