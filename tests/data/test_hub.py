@@ -147,14 +147,14 @@ def test_the_first_images_of_each_class_are_streamed_once(tmp_path, monkeypatch)
     source = huggingface(root, streaming=2)
     assert source.train.labels == [0, 0, 1, 1] and reds(source.train) == [0, 1, 3, 5]
     assert source.tests["test"].labels == [1, 0, 1]
-    monkeypatch.setattr("clipadapt.data.hub.leading", lambda *given: pytest.fail("it was fetched again"))
+    monkeypatch.setattr("clipadapt.data.hub_rows.leading", lambda *given: pytest.fail("it was fetched again"))
     assert reds(huggingface(root, streaming=2).train) == [0, 1, 3, 5]
     with pytest.raises(pytest.fail.Exception, match="fetched again"):
         huggingface(root, streaming=1)
 
 
 def test_a_stream_ends_when_all_classes_are_full():
-    from clipadapt.data.hub import leading
+    from clipadapt.data.hub_rows import leading
 
     rows = iter([{"label": label} for label in (0, 0, 1, 0, 1)])
     assert [row["label"] for row in leading(rows, "label", 2, 1)] == [0, 1]
