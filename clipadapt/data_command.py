@@ -1,6 +1,7 @@
 """`clipadapt data`: what data there are, how to get them, and whether every image of them can be read."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,11 +57,21 @@ def state(data: Mapping[str, Any]) -> str:
         return f"needs {', '.join(needed)}"
     if "home" in data:
         place = Path(data["home"], data["images"]).expanduser()
-    elif isinstance(data.get("root"), str):
+        return f"found in {place}" if place.is_dir() else f"missing: there is no folder {place}"
+    if isinstance(data.get("root"), str):
         place = Path(data["root"]).expanduser()
-    else:
-        return "fetched on first use" if data.get("download") else "needs nothing"
-    return f"found in {place}" if place.is_dir() else f"missing: there is no folder {place}"
+        missing = absent(place)
+        return f"missing: there is no {missing}" if missing else f"found in {place}"
+    return "fetched on first use" if data.get("download") else "needs nothing"
+
+
+def absent(place: Path) -> str | None:
+    """The first of what isn't there of a folder, a file or the shards that a pattern stands for; None if all is."""
+    from clipadapt.data.shards import expanded  # knows how images are read, which data without a pattern need not
+
+    if place.exists():
+        return None
+    return next((pattern for pattern in expanded(str(place)) if not glob(pattern)), None)
 
 
 def prepare(settings: Sequence[str], folder: str | None) -> None:
@@ -74,7 +85,7 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
     if "home" in data:
         from clipadapt.data.mirror import fetch
 
-        place = fetch(Path(data["images"]).parts[0], Path(data["home"]).expanduser())
+        place = fetch([data[key] for key in ("images", "split") if key in data], Path(data["home"]).expanduser())
         say(f"Unpacked in {place}. To look at every image: clipadapt data verify {data['name']}")
     elif "cache_dir" in data:
         source = config.source_of(found)

@@ -1,7 +1,7 @@
 """Mistakes a user can mend, told in one sentence."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -17,5 +17,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(map(str, choices))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     advice = f"did you mean '{close[0]}'? " if close else ""
-    shown = ", ".join(known) if len(known) <= 20 else f"{', '.join(known[:20])} and {len(known) - 20} more"
-    return f"{advice}(known: {shown})"
+    return f"{advice}(known: {listed(known, 20)})"
+
+
+def listed(names: Sequence[str], shown: int) -> str:
+    """Names with commas between them: so many of them as are to be `shown`, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more

@@ -1,6 +1,7 @@
 """`clipadapt data`: what there is, and whether every image can be read."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,18 +38,46 @@ def test_the_list_has_every_source(capsys):
     assert any(line.startswith("folder ") and " needs data.root=… " in line for line in lines)
 
 
-def test_the_list_has_sources_of_ones_own(tmp_path, pets, capsys):
-    (tmp_path / "own" / "data").mkdir(parents=True)
-    for name, root in (("here", pets), ("gone", tmp_path / "nowhere")):
-        text = f"# Mine, {name}.\n_target_: clipadapt.data.sources.folder\nroot: {root}\ntemplates: null\nviews: 0\n"
-        (tmp_path / "own" / "data" / f"{name}.yaml").write_text(f"{text}skip_broken: false\n")
+def own(name, target, root):
+    """A source of one's own below the folder `own`."""
+    Path("own", "data").mkdir(parents=True, exist_ok=True)
+    text = f"# Mine, {name}.\n_target_: clipadapt.data.{target}\nroot: {root}\ntemplates: null\nviews: 0\n"
+    Path("own", "data", f"{name}.yaml").write_text(f"{text}skip_broken: false\n")
+
+
+def listed(capsys):
+    """What is listed with sources of one's own, without the spaces that line it up."""
     assert main(["--config-dir", "own", "data", "list"]) == 0
-    said = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_the_list_has_sources_of_ones_own(tmp_path, pets, capsys):
+    own("here", "sources.folder", pets)
+    own("gone", "sources.folder", tmp_path / "nowhere")
+    said = listed(capsys)
     assert f"here found in {pets} Mine, here." in said
-    assert f"gone missing: there is no folder {tmp_path / 'nowhere'} Mine, gone." in said
+    assert f"gone missing: there is no {tmp_path / 'nowhere'} Mine, gone." in said
     assert main(["data", "verify", "here", "-cd", "own"]) == 0
     assert main(["data", "verify", "gone", "-cd", "own"]) == 2
     assert "there is no image folder" in capsys.readouterr().err
+
+
+def test_tables_and_shards_that_are_there_are_listed_so(tmp_path, capsys):
+    for file in ("labels.csv", "a-0.tar", "a-1.tar", "[b].tar"):
+        (tmp_path / file).touch()
+    for name, file in {"table": "labels.csv", "notable": "label.csv"}.items():
+        own(name, "tables.csv", tmp_path / file)
+    patterns = {"stars": "a-*.tar", "braces": "a-{0..1}.tar", "nobraces": "a-{0..2}.tar", "nostars": "b-*.tar"}
+    for name, pattern in {**patterns, "plain": "[b].tar"}.items():
+        own(name, "shards.webdataset", f"'{tmp_path / pattern}'")
+    said = listed(capsys)
+    assert f"table found in {tmp_path / 'labels.csv'} Mine, table." in said
+    assert f"notable missing: there is no {tmp_path / 'label.csv'} Mine, notable." in said
+    assert f"stars found in {tmp_path / 'a-*.tar'} Mine, stars." in said
+    assert f"braces found in {tmp_path / 'a-{0..1}.tar'} Mine, braces." in said
+    assert f"plain found in {tmp_path / '[b].tar'} Mine, plain." in said
+    assert f"nobraces missing: there is no {tmp_path / 'a-2.tar'} Mine, nobraces." in said
+    assert f"nostars missing: there is no {tmp_path / 'b-*.tar'} Mine, nostars." in said
 
 
 @pytest.mark.parametrize("chosen", [["folder"], ["data=folder"]])
@@ -143,6 +172,8 @@ def test_how_many_images_a_class_has():
     assert spread([0, 1, 1, 2], ["a", "b", "c"]) == "1 (a and 1 more) to 2 (b)"
     assert spread([0, 1], ["a", "b"]) == "1 each"
     assert spread([0], ["a", "b"]) == "0 (b) to 1 (a)"
+    assert spread([], ["a", "b"]) == "0 each"
+    assert spread([0] * 10 + [1] + [2] * 5, ["missile", "missile", "cat"]) == "1 (missile (1)) to 10 (missile (0))"
 
 
 def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, capsys):
@@ -151,6 +182,6 @@ def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, cap
         "clipadapt.data.mirror.fetch", lambda *given: asked.append(given) or tmp_path / "oxford_flowers"
     )
     assert main(["data", "prepare", "flowers102", f"data.home={tmp_path}"]) == 0
-    assert asked == [("oxford_flowers", tmp_path)]
+    assert asked == [(["oxford_flowers/jpg", "oxford_flowers/split_zhou_OxfordFlowers.json"], tmp_path)]
     said = " ".join(capsys.readouterr().out.split())
     assert f"Unpacked in {tmp_path / 'oxford_flowers'}" in said and "clipadapt data verify flowers102" in said

@@ -4,9 +4,8 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED, Split
@@ -16,14 +15,11 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif"
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
-@dataclass(frozen=True)
-class ImageFolder:
-    """What an image folder holds; validation and test are None where it has no such folder."""
+class ImageFolder(NamedTuple):
+    """What an image folder holds: its splits are "train", and "val" and "test" where it has such folders."""
 
     class_names: list[str]
-    train: Split
-    validation: Split | None
-    test: Split | None
+    splits: dict[str, Split]
 
 
 def extensions() -> list[str]:
@@ -37,9 +33,14 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder isn't the user's own: .cache, .DS_Store, and what macOS adds to an archive."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
 def folders_in(folder: Path) -> list[Path]:
     """The folders in a folder that aren't hidden, in natural order."""
-    found = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    found = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
@@ -56,8 +57,8 @@ def images_in(folder: Path) -> list[str]:
             below.clear()
             continue
         seen.add((here.st_dev, here.st_ino))
-        below[:] = [name for name in below if not name.startswith(".")]
-        images = [name for name in names if not name.startswith(".") and extension(name) in EXTENSIONS]
+        below[:] = [name for name in below if not is_hidden(name)]
+        images = [name for name in names if not is_hidden(name) and extension(name) in EXTENSIONS]
         found += [os.path.join(place, name)[len(top) :] for name in images]
     return [top + name for name in sorted(found, key=natural_order)]
 
@@ -129,10 +130,8 @@ def labelled(files: dict[str, list[str]], class_names: list[str]) -> Split:
     return Split(pictures([path for path, _ in pairs]), [label for _, label in pairs])
 
 
-def further_split(folder: Path | None, class_names: list[str], first: str = "the train folder") -> Split | None:
+def further_split(folder: Path, class_names: list[str], first: str = "the train folder") -> Split:
     """A validation or test folder as a split; raises UserError when it has classes that the `first` lacks."""
-    if folder is None:
-        return None
     files = class_folders(folder)
     unknown = [name for name in files if name not in class_names]
     if unknown:
@@ -166,18 +165,14 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
 
 def read_splits(root: Path) -> ImageFolder:
     """read_folder's work on a folder that exists."""
-    splits = split_folders(root)
-    pool = splits["train"] if splits else root
+    further = split_folders(root)
+    pool = further.pop("train", root)
     files = class_folders(pool)
     if len(files) < 2:
         raise UserError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
-    class_names = list(files)
-    return ImageFolder(
-        class_names=class_names,
-        train=labelled(files, class_names),
-        validation=further_split(splits.get("val"), class_names),
-        test=further_split(splits.get("test"), class_names),
-    )
+    names = list(files)
+    splits = {split: further_split(folder, names) for split, folder in further.items()}
+    return ImageFolder(names, {"train": labelled(files, names), **splits})
 
 
 def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
@@ -187,9 +182,7 @@ def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
     files = [path for path in images_in(root) if not path.startswith(tested)]
     if not files:
         raise UserError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
-    return ImageFolder(
-        class_names=class_names,
-        train=Split(pictures(files), [UNLABELLED] * len(files)),
-        validation=None,
-        test=further_split(test, class_names, "data.class_names"),
-    )
+    splits = {"train": Split(pictures(files), [UNLABELLED] * len(files))}
+    if test is not None:
+        splits["test"] = further_split(test, class_names, "data.class_names")
+    return ImageFolder(class_names, splits)

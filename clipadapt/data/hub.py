@@ -1,19 +1,15 @@
 """Image-classification data sets of the Hugging Face hub, or of a local folder in one of its formats."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from PIL import Image
 
 from clipadapt.data.folders import SPLIT_NAMES
-from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
-from clipadapt.data.labels import numbered, source_of, words
+from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures, without_decoding
+from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, source_of, words
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -57,30 +53,31 @@ def huggingface(
 
     Raises:
         UserError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
-            and labels that aren't single classes.
+            a split that is taken twice, and labels that aren't single classes.
     """
+    given = {"train": train, "val": validation, "test": test}
     with told(name):
         there, version = opened(name, subset, revision, cache_dir, streaming is not None)
-    parts = chosen_splits(name, [*there], {"train": train, "val": validation, "test": test})
+    parts = chosen_splits(name, [*there], given)
     features = features_of(name, there[parts["train"]])
-    picture = column(name, features, "image", "Image", image)
-    answer = column(name, features, "label", "ClassLabel", label)
-    names = known_names(name, features[answer], class_names)
-    data = {}
+    columns = Columns(
+        image=column(name, features, "image", "Image", image),
+        label=column(name, features, "label", "ClassLabel", label),
+    )
+    names = known_names(name, features[columns.label], class_names)
     with told(name):
-        for part, split in parts.items():
-            data[part] = without_decoding(there[split], picture, answer)
-            if streaming is not None:
-                data[part] = first_of_each(
-                    name, data[part], picture, answer, names, streaming, f"{version} {split}", cache_dir
-                )
-        labels = {part: [UNLABELLED if said is None else said for said in rows[answer]] for part, rows in data.items()}
-    needed = {"train", *(part for part, split in (("val", validation), ("test", test)) if split is not None)}
-    labels = without_secrets(name, labels, parts, needed)
-    if type(features[answer]).__name__ == "Value":
+        rows = {part: without_decoding(there[split], columns) for part, split in parts.items()}
+        if streaming is not None:
+            rows = {
+                part: first_of_each(name, rows[part], columns, names, streaming, f"{version} {split}", cache_dir)
+                for part, split in parts.items()
+            }
+        labels = {part: labels_of(data, columns) for part, data in rows.items()}
+    labels = without_secrets(name, labels, parts, given)
+    if type(features[columns.label]).__name__ == "Value":
         names, labels = numbered(labels, names, name)
     assert names is not None, "they are the data set's, the user's or the labels themselves"
-    splits = {part: Split(pictures(name, data[part], picture), found) for part, found in labels.items()}
+    splits = {part: Split(pictures(name, rows[part], columns.image), found) for part, found in labels.items()}
     return source_of(name.rstrip("/").rpartition("/")[2], names, templates, splits)
 
 
@@ -122,11 +119,12 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     """The data set's split for each of train, val and test, as given or else by the usual names.
 
     Raises:
-        UserError: A split isn't there, or none is known to be for training.
+        UserError: A split isn't there, is taken twice, or none is known to be for training.
     """
     for split in given.values():
         if split is not None and split not in there:
             raise UserError(f"'{name}' has no split '{split}': {nearest(split, there)}")
+    refuse_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
     usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
     if len(there) == 1:
         usual = {"train": there[0]}
@@ -166,97 +164,18 @@ def column(name: str, features: Mapping[str, Any], key: str, kind: str, given: s
 def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[str] | None:
     """Names of the classes, the user's or else the column's; None where its words are the names."""
     own = getattr(feature, "names", None)
-    if own is not None and class_names is not None and len(own) != len(class_names):
-        raise UserError(f"'{name}' has {len(own)} classes, and data.class_names has {len(class_names)}")
-    return class_names if own is None or class_names is not None else [words(called) for called in own]
+    if own is None:
+        return class_names
+    refuse_other_number(name, class_names, len(own))
+    return [words(called) for called in own] if class_names is None else class_names
 
 
 def without_secrets(
-    name: str, labels: Mapping[str, list[Any]], parts: Mapping[str, str], needed: Container[str]
+    name: str, labels: Mapping[str, list[Any]], parts: Mapping[str, str], given: Mapping[str, str | None]
 ) -> dict[str, list[Any]]:
-    """The splits whose labels are known; raises UserError where it is one that is needed."""
+    """The splits whose labels are known; raises UserError where others are those to learn from, or were asked for."""
     secret = [part for part, found in labels.items() if UNLABELLED in found]
     for part in secret:
-        if part in needed:
+        if part == "train" or given[part] is not None:
             raise UserError(f"'{name}' has images without label in its split '{parts[part]}': take another one")
     return {part: found for part, found in labels.items() if part not in secret}
-
-
-def without_decoding(data: Any, picture: str, answer: str) -> Any:
-    """The two columns that are needed; images as the bytes of their files."""
-    from datasets import Image as ImageFeature
-
-    return data.select_columns([picture, answer]).cast_column(picture, ImageFeature(decode=False))
-
-
-def first_of_each(
-    name: str,
-    stream: Any,
-    picture: str,
-    answer: str,
-    names: list[str] | None,
-    count: int,
-    version: str,
-    cache_dir: str | None,
-) -> Any:
-    """The first `count` images of each class of a stream, kept on disk: fetched once for each version of the data set.
-
-    Raises:
-        UserError: The classes aren't known, so that the stream's end would have to be awaited.
-    """
-    from datasets import Dataset
-
-    if names is None:
-        raise UserError(f"the classes of '{name}' aren't known before it is fetched: leave out data.streaming")
-    digest = hashlib.sha256(f"{version} {picture} {answer} {len(names)} {count}".encode()).hexdigest()[:16]
-    generate = partial(leading, stream.map(partial(with_bytes, picture)), answer, len(names), count)
-    return Dataset.from_generator(generate, stream.features, cache_dir, fingerprint=digest)
-
-
-def with_bytes(picture: str, row: dict[str, Any]) -> dict[str, Any]:
-    """A row whose image lies in it, wherever its file was."""
-    import fsspec
-
-    file = row[picture]
-    if file["bytes"] is not None:
-        return row
-    with fsspec.open(file["path"], "rb") as opened_file:
-        return row | {picture: {"bytes": opened_file.read(), "path": None}}
-
-
-def leading(rows: Iterable[dict[str, Any]], answer: str, classes: int, count: int) -> Iterator[dict[str, Any]]:
-    """The first `count` rows of each class, until all classes have them; a first one without label is the last, too."""
-    taken: Counter[Any] = Counter()
-    for row in rows:
-        if taken[row[answer]] < count:
-            taken[row[answer]] += 1
-            yield row
-        if row[answer] in (None, UNLABELLED) or taken.total() == classes * count:
-            return
-
-
-def pictures(name: str, data: Any, picture: str) -> Pictures[int]:
-    """Images of a split, loaded when asked for; in another process from the same file on disk."""
-    rows = data.select_columns([picture])
-    return Pictures(
-        range(len(rows)),
-        partial(load, name, rows, picture),
-        partial(verify, name, rows, picture),
-        partial(content, rows, picture),
-    )
-
-
-def content(rows: Any, picture: str, index: int) -> bytes:
-    """The bytes of an image's file; raises UserError where it is one of its own that can't be read."""
-    file = rows[index][picture]
-    return file["bytes"] if file["bytes"] is not None else file_bytes(file["path"])
-
-
-def load(name: str, rows: Any, picture: str, index: int) -> Image.Image:
-    """An image, as upright RGB; raises UserError where it is damaged."""
-    return open_image(f"{name}/{picture}-{index}", content(rows, picture, index))
-
-
-def verify(name: str, rows: Any, picture: str, index: int) -> None:
-    """Check an image's header; raises UserError where it is damaged."""
-    verify_image(f"{name}/{picture}-{index}", content(rows, picture, index))

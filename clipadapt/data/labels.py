@@ -1,10 +1,11 @@
 """Labels as data sets write them, words or numbers, the classes they stand for, and sources made of both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import UserError, listed, nearest
 
 SHOWN_LABELS = 5
 
@@ -45,10 +46,34 @@ def numbered(
         numbers = {str(number): number for number in range(len(names))}
     unknown = sorted(every.difference(numbers), key=natural_order)
     if unknown:
-        more = f" and {len(unknown) - SHOWN_LABELS} more" if len(unknown) > SHOWN_LABELS else ""
-        shown = ", ".join(unknown[:SHOWN_LABELS]) + more
-        raise UserError(f"'{place}' has labels that {source}: {shown}: {nearest(unknown[0], numbers)}")
+        shown, advice = listed(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
+        raise UserError(f"'{place}' has labels that {source}: {shown}: {advice}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
+
+
+def refuse_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
+    """Raise UserError for class names, where some are given, of another number than a data set's classes."""
+    if class_names is not None and len(class_names) != count:
+        given = len(class_names)
+        raise UserError(
+            f"data.class_names has {given} names, and '{name}' {count} classes: give each one, in their order"
+        )
+
+
+def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
+    """Raise UserError where two splits have something in common: what is tested on would have been learned from.
+
+    Args:
+        parts: What each split is made of.
+        what: The word for one of these.
+        place: Where they are from.
+    """
+    for one, other in combinations(parts, 2):
+        shared = {*parts[one]}.intersection(parts[other])
+        if shared:
+            raise UserError(
+                f"the {what} '{min(shared)}' of '{place}' is taken for {one} and for {other}: give each its own"
+            )
 
 
 def source_of(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from clipadapt.data.folders import pictures
+from clipadapt.data.labels import refuse_other_number
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -174,10 +175,7 @@ def named(name: str, own: list[str], given: list[str] | None) -> list[str]:
     Raises:
         UserError: For names of another number than the classes.
     """
-    if given is not None and len(given) != len(own):
-        raise UserError(
-            f"data.class_names has {len(given)} names, and '{name}' {len(own)} classes: give each one, in their order"
-        )
+    refuse_other_number(name, given, len(own))
     return own if given is None else given
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clipadapt.data.folders import read_folder
 from clipadapt.data.images import Pictures
+from clipadapt.data.labels import source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -161,11 +162,4 @@ def from_folder(root: str, class_names: list[str] | None, templates: list[str] |
     """What a folder of image files holds; class names where its folders aren't the classes."""
     place = Path(root).expanduser()
     found = read_folder(place, class_names)
-    return Source(
-        name=place.resolve().name,
-        class_names=found.class_names,
-        templates=["a photo of a {}."] if templates is None else templates,
-        train=found.train,
-        validation=found.validation,
-        tests={} if found.test is None else {"test": found.test},
-    )
+    return source_of(place.resolve().name, found.class_names, templates, found.splits)

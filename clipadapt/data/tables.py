@@ -5,9 +5,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from clipadapt.data.folders import SPLIT_NAMES, pictures
-from clipadapt.data.labels import numbered, source_of
+from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import UserError, listed, nearest
 
 DELIMITERS = ",;\t"
 SPLIT_COLUMN = "split"
@@ -38,8 +38,8 @@ def csv(
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        UserError: For a table that is missing or can't be read, columns that it lacks, empty cells, unknown splits
-            and labels.
+        UserError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
+            unknown splits and labels, and images of two splits.
     """
     table = Path(root).expanduser()
     columns = read(table, {path, label, split or SPLIT_COLUMN})
@@ -56,6 +56,7 @@ def csv(
     names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
     folder = table.parent if images is None else Path(images).expanduser()
     paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
+    refuse_shared(paths, "image", root)
     found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
     return source_of(table.stem, names, templates, found)
 
@@ -64,8 +65,7 @@ def refuse_empty(table: str, column: str, cells: Sequence[str]) -> None:
     """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
     empty = [str(row) for row, cell in enumerate(cells, start=2) if not cell]
     if empty:
-        more = f" and {len(empty) - SHOWN_ROWS} more" if len(empty) > SHOWN_ROWS else ""
-        raise UserError(f"the table '{table}' has no {column} in row {', '.join(empty[:SHOWN_ROWS])}{more}")
+        raise UserError(f"the table '{table}' has no {column} in row {listed(empty, SHOWN_ROWS)}")
 
 
 def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
@@ -89,7 +89,7 @@ def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     What other columns there are is told without their cells.
 
     Raises:
-        UserError: For a table that is missing or can't be read.
+        UserError: For a table that is missing or can't be read, or has several columns of a wanted name.
     """
     try:
         return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
@@ -106,8 +106,10 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         file.seek(0)
         rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
     header, *below = [row for row in rows if row] or [[]]
-    columns: dict[str, list[str]] = {name.strip(): [] for name in header}
-    for place, name in enumerate(columns):
+    names = [name.strip() for name in header]
+    refuse_repeated(table, names, wanted)
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for place, name in enumerate(names):
         if name in wanted:
             columns[name] = [row[place].strip() if place < len(row) else "" for row in below]
     return columns
@@ -121,10 +123,19 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     except ImportError:
         raise UserError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
     try:
-        columns: dict[str, list[str]] = {name: [] for name in read_schema(table).names}
+        names = read_schema(table).names
+        refuse_repeated(table, names, wanted)
+        columns: dict[str, list[str]] = {name: [] for name in names}
         found = read_table(table, columns=[name for name in columns if name in wanted]).to_pydict()
     except ArrowInvalid as error:
         raise UserError(f"the table '{table}' can't be read: {error}") from error
     return columns | {
         name: ["" if cell is None else str(cell).strip() for cell in cells] for name, cells in found.items()
     }
+
+
+def refuse_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
+    """Raise UserError when several columns have a wanted name: which of them is meant can't be told."""
+    for name in names:
+        if name in wanted and names.count(name) > 1:
+            raise UserError(f"the table '{table}' has {names.count(name)} columns called '{name}': name them apart")

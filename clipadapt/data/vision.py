@@ -15,7 +15,7 @@ from clipadapt.console import complain
 from clipadapt.data import folders
 from clipadapt.data.catalogue import CATALOGUE, Known
 from clipadapt.data.images import Pictures, pixel_bytes, to_rgb
-from clipadapt.data.labels import source_of
+from clipadapt.data.labels import refuse_other_number, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -64,8 +64,7 @@ def torchvision(
     splits = {part: split_of(dataset) for part, dataset in parts.items()}
     own = known.class_names or [known.say(called) for called in classes_of(parts["train"])]
     count = len(own) or 1 + max(max(split.labels) for split in splits.values())
-    if class_names is not None and len(class_names) != count:
-        raise UserError(f"{name} has {count} classes, and data.class_names has {len(class_names)}")
+    refuse_other_number(name, class_names, count)
     return source_of(name, [*own] if class_names is None else class_names, templates, splits, known.template)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from clipadapt.data.tasks import told_apart
+
 if TYPE_CHECKING:
     from clipadapt.data import Source, Split
 
@@ -25,15 +27,15 @@ def splits_table(source: "Source", splits: Mapping[str, "Split"], broken: Mappin
 def spread(labels: Sequence[int], class_names: Sequence[str]) -> str:
     """The least and the largest number of images of a class, with the first class that has it."""
     counts = Counter(labels)
-    of_class = {name: counts[label] for label, name in enumerate(class_names)}
-    fewest, most = min(of_class.values()), max(of_class.values())
+    of_classes = [(name, counts[label]) for label, name in enumerate(told_apart(class_names))]
+    numbers = [number for _, number in of_classes]
+    fewest, most = min(numbers), max(numbers)
     if fewest == most:
         return f"{most:,} each"
-    ends = [f"{extreme:,} ({having(of_class, extreme)})" for extreme in (fewest, most)]
-    return " to ".join(ends)
+    return " to ".join(f"{number:,} ({having(of_classes, number)})" for number in (fewest, most))
 
 
-def having(of_class: Mapping[str, int], number: int) -> str:
+def having(of_classes: Sequence[tuple[str, int]], number: int) -> str:
     """The first of the classes with so many images, and how many more there are."""
-    first, *more = [name for name, count in of_class.items() if count == number]
+    first, *more = [name for name, count in of_classes if count == number]
     return f"{first} and {len(more):,} more" if more else first

@@ -147,14 +147,14 @@ def test_the_first_images_of_each_class_are_streamed_once(tmp_path, monkeypatch)
     source = huggingface(root, streaming=2)
     assert source.train.labels == [0, 0, 1, 1] and reds(source.train) == [0, 1, 3, 5]
     assert source.tests["test"].labels == [1, 0, 1]
-    monkeypatch.setattr("clipadapt.data.hub.leading", lambda *given: pytest.fail("it was fetched again"))
+    monkeypatch.setattr("clipadapt.data.hub_rows.leading", lambda *given: pytest.fail("it was fetched again"))
     assert reds(huggingface(root, streaming=2).train) == [0, 1, 3, 5]
     with pytest.raises(pytest.fail.Exception, match="fetched again"):
         huggingface(root, streaming=1)
 
 
 def test_a_stream_ends_when_all_classes_are_full():
-    from clipadapt.data.hub import leading
+    from clipadapt.data.hub_rows import leading
 
     rows = iter([{"label": label} for label in (0, 0, 1, 0, 1)])
     assert [row["label"] for row in leading(rows, "label", 2, 1)] == [0, 1]
@@ -171,13 +171,27 @@ def test_a_stream_of_unknown_classes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ({"train": "train", "test": "train"}, "train and for test"),
+        ({"train": "test", "validation": "test"}, "train and for val"),
+        ({"validation": "test", "test": "test"}, "val and for test"),
+    ],
+)
+def test_a_split_taken_twice(tmp_path, options, parts):
+    root = write(tmp_path, train=table([0, 1]), test=table([0, 1]))
+    with pytest.raises(UserError, match=rf"the split '(train|test)' of '.*' is taken for {parts}: give each its own"):
+        huggingface(root, **options)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"test": "tset"}, "has no split 'tset': did you mean 'test'"),
         ({"image": "imge"}, "has no column 'imge': did you mean 'image'"),
         ({"label": "lable"}, "has no column 'lable': did you mean 'label'"),
         ({"label": "boxes"}, "the column 'boxes' of '.*' has no single class for an image"),
-        ({"class_names": ["x"]}, r"has 2 classes, and data\.class_names has 1"),
+        ({"class_names": ["x"]}, r"data\.class_names has 1 names, and '.*' 2 classes: give each one"),
         ({"subset": "other"}, "can't be loaded: .*other"),
     ],
 )

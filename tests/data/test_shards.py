@@ -9,7 +9,7 @@ import tarfile
 import pytest
 from PIL import Image
 
-from clipadapt.data import shards
+from clipadapt.data import shard_index
 from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.shards import expanded, shards_of, webdataset
@@ -119,10 +119,22 @@ def test_a_value_of_json_entries(tmp_path, read):
         read()
 
 
+def test_captions_beside_labels_are_no_classes(tmp_path, read):
+    pack(tmp_path / "0.tar", [*samples(0, kind="json"), *((f"{i:04d}.txt", f"caption {i}".encode()) for i in range(4))])
+    assert read(**CLASSES).train.labels == [0, 1, 0, 1]
+    assert read(field="other").class_names == [f"caption {i}" for i in range(4)]
+
+
+def test_what_file_managers_put_beside_files_is_left_out(tmp_path, read):
+    hidden = [("__MACOSX/a/._1.png", b"x"), ("a/._1.png", b"x"), ("a/.cache/2.png", b"x"), ("__MACOSX/3.png", b"x")]
+    pack(tmp_path / "0.tar", [("./a/1.png", png(1)), ("./a/1.cls", b"1"), *hidden])
+    assert [image.name for image in read(**CLASSES).train.images.items] == ["./a/1.png"]
+
+
 def test_an_index_is_made_once(tmp_path, read, monkeypatch):
     pack(tmp_path / "0.tar", samples(0))
     first = read(**CLASSES)
-    monkeypatch.setattr(shards, "index", lambda *given: pytest.fail("it was indexed again"))
+    monkeypatch.setattr(shard_index, "index", lambda *given: pytest.fail("it was indexed again"))
     assert read(**CLASSES) == first
 
 
@@ -155,6 +167,15 @@ def test_patterns(tmp_path):
         pack(tmp_path / f"{number}.tar", samples(0))
     assert [path.name for path in shards_of(str(tmp_path))] == ["1.tar", "2.tar", "10.tar"]
     assert [path.name for path in shards_of(str(tmp_path / "1*.tar"))] == ["1.tar", "10.tar"]
+
+
+@pytest.mark.parametrize("root", ["", "test-*.tar", "{train,test}-0.tar"])
+def test_a_shard_of_two_splits(tmp_path, read, root):
+    for split, first in (("train", 0), ("test", 4)):
+        pack(tmp_path / f"{split}-0.tar", samples(first))
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(UserError, match=r"the shard '.*/test-0\.tar' of '.*' is taken for train and for test: give"):
+        read(root, test="kept/../test-0.tar", **CLASSES)
 
 
 @pytest.mark.parametrize("root", ["{1..3}.tar", "x*.tar", "nowhere/0.tar", "empty"])
@@ -217,8 +238,9 @@ def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
     entries["0002.png"] = entries["0002.png"][:40]
     entries["0003.png"] = b"no image"
     path = pack(tmp_path / "0.tar", entries.items())
+    pack(tmp_path / "test" / "0.tar", entries.items())
     with pytest.raises(UserError, match=r"(?s)0\.tar/0002\.png' can't be read: .*0\.tar/0003\.png' can't be read: "):
-        check(make_task(read(**CLASSES, test="0.tar"), shots=2, seed=1))
+        check(make_task(read(**CLASSES, test="test"), shots=2, seed=1))
     images = read(**CLASSES).train.images
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(UserError, match=r"0001\.png' can't be read: the shard is cut off"):

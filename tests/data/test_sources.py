@@ -164,6 +164,14 @@ def test_only_visible_image_files_are_read(tmp_path):
     assert source.class_names == ["cat", "dog"] and len(source.train) == 4
 
 
+def test_what_an_unpacked_archive_has_of_another_system_is_not_read(tmp_path):
+    root = fill(tmp_path, "cat", "dog", "__MACOSX", "__MACOSX/cat", "dog/__MACOSX", count=2)
+    (root / "cat" / "._img0.jpg").write_text("")
+    source = read(root)
+    assert source.class_names == ["cat", "dog"] and len(source.train) == 4
+    assert len(unlabelled(str(root), ["cat", "dog"]).train) == 4
+
+
 @pytest.mark.parametrize("extension", ["JPG", "jpeg", "PNG", "bmp", "gif", "webp", "tif", "Tiff"])
 def test_extensions(tmp_path, extension):
     assert len(read(fill(tmp_path, "cat", "dog", extension=extension)).train) == 6

@@ -99,6 +99,20 @@ def test_a_file_that_is_missing_is_named_when_the_task_is_checked(table):
     assert "gone.png" in str(caught.value) and "lost.png" in str(caught.value)
 
 
+def test_columns_of_one_name_that_are_not_read(table):
+    text = "path,note,note,label,species\nphotos/0.png,n,m,x,cat\nphotos/1.png,n,m,x,dog"
+    assert csv(table(text), label="species").class_names == ["cat", "dog"]
+    text = "id,id,path,label\n7,8,photos/0.png,cat\n9,9,photos/1.png,dog"
+    assert csv(table(text)).train.images[1].size == (4, 4)
+
+
+@pytest.mark.parametrize("name", ["path", "label", "split"])
+def test_columns_of_one_name_that_are_read(table, name):
+    text = f"path,label,split, {name} \nphotos/0.png,cat,train,x\nphotos/1.png,dog,train,y"
+    with pytest.raises(UserError, match=rf"labels\.csv' has 2 columns called '{name}': name them apart"):
+        csv(table(text))
+
+
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
@@ -114,7 +128,8 @@ def test_a_file_that_is_missing_is_named_when_the_task_is_checked(table):
         ("path,label,split\na.png,cat,test\nb.png,dog,test", {}, "has no rows of the split train"),
         ("path,label\na.png,cat\nb.png,cat", {}, "has 1 class; a task needs at least two"),
         ("path,label\na.png,0\nb.png,1", {}, r"labels\.csv' are numbers"),
-        (SPLIT + "\nphotos/1.png,owl,test", {}, "has labels that its training images lack: owl"),
+        (SPLIT + "\nphotos/9.png,owl,test", {}, "has labels that its training images lack: owl"),
+        (SPLIT + "\nphotos/1.png,dog,test", {}, r"the image '.*/1\.png' of '.*' is taken for train and for test: give"),
         (POOL, {"class_names": ["cat", "owl"]}, r"has labels that data\.class_names lacks: dog"),
     ],
 )
@@ -155,6 +170,14 @@ def test_parquet(table, tmp_path):
     parquet.write_table(pyarrow.table({"path": ["a", "b"], "label": ["x", None]}), tmp_path / "empty.parquet")
     with pytest.raises(UserError, match="has no label in row 3"):
         csv(str(tmp_path / "empty.parquet"))
+    twice = pyarrow.Table.from_arrays([["a", "b"], ["x", "y"], ["x", "y"]], ["path", "label", "label"])
+    parquet.write_table(twice, tmp_path / "twice.parquet")
+    with pytest.raises(UserError, match=r"twice\.parquet' has 2 columns called 'label': name them apart"):
+        csv(str(tmp_path / "twice.parquet"))
+    notes = pyarrow.Table.from_arrays([["n"], ["m"], ["a"], ["x"]], ["note", "note", "path", "label"])
+    parquet.write_table(notes, tmp_path / "notes.parquet")
+    with pytest.raises(UserError, match="has 1 class"):
+        csv(str(tmp_path / "notes.parquet"))
     with pytest.raises(UserError, match=r"broken\.parquet' can't be read"):
         csv(table("no table", "broken.parquet"))
 

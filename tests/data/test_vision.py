@@ -334,7 +334,7 @@ def test_names_that_are_not_there_or_not_right(tmp_path, unchecked):
     signs(tmp_path)
     mnist(tmp_path)
     for name, count in (("GTSRB", 2), ("MNIST", 10)):
-        with pytest.raises(UserError, match=rf"{name} has {count} classes, and data\.class_names has 3"):
+        with pytest.raises(UserError, match=rf"data\.class_names has 3 names, and '{name}' {count} classes: give"):
             read(tmp_path, name, class_names=["a", "b", "c"])
 
 
