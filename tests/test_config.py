@@ -596,3 +596,17 @@ def test_the_quick_schedule_is_an_option_of_its_group_that_sets_the_engine():
     assert complaint("schedule=quick") == "schedule=quick: write +schedule=quick"
     assert "must be a table with a _target_" in complaint("schedule@engine.schedule=quick")
     assert "schedule@engine.schedule" in complaint("schedule=constant")
+
+
+def test_paths_of_a_source_hold_in_other_folders(tmp_path, monkeypatch):
+    (tmp_path / "saved").mkdir()
+    monkeypatch.chdir(tmp_path)
+    here = str(tmp_path)
+    for words, found in (
+        (["data=csv", "data.root=a.csv", "data.images=pics"], {"root": f"{here}/a.csv", "images": f"{here}/pics"}),
+        (["data=webdataset", "data.root=a", "data.test='b/{0..2}.tar'"], {"test": f"{here}/b/{{0..2}}.tar"}),
+        (["data=dtd", "data.home=sets"], {"home": f"{here}/sets", "images": "dtd/images"}),
+        (["data=huggingface", "data.name=saved"], {"name": f"{here}/saved"}),
+        (["data=huggingface", "data.name=ethz/food101"], {"name": "ethz/food101"}),
+    ):
+        assert found.items() <= config.compose(words)["data"].items()

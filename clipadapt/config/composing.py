@@ -1,7 +1,7 @@
 """Settings of one run, composed by Hydra from YAML and overrides; everything wrong with them is told at once."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
+from clipadapt.config.targets import annotations, locate, trusted
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.config.values import MISSING
 from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
+from clipadapt.paths import is_path
 
 CONFIG = "config"
 LAUNCHER = "hydra/launcher"
@@ -92,9 +94,21 @@ def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]
     if isinstance(config.get("allowed_targets"), list):
         config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
     folder, data = own_folder(config_dir), config.get("data")
-    if isinstance(data, dict) and isinstance(data.get("root"), str) and data["root"] != MISSING:
-        data["root"] = str(Path(data["root"]).expanduser().absolute())  # a run is looked at from other folders, too
+    if isinstance(data, dict):
+        data |= absolute_paths(data, config.get("allowed_targets", []))
     return config | {"config_dir": None if folder is None else str(folder)}
+
+
+def absolute_paths(data: Mapping[str, Any], allowed: Any) -> dict[str, str]:
+    """The paths among a source's settings, made absolute: a run is looked at from other folders, too."""
+    try:
+        hints = annotations(locate(data.get("_target_"), trusted(allowed)))
+    except UserError:  # which is told when the settings are checked
+        return {}
+    found = {key: value for key, value in data.items() if isinstance(value, str) and value != MISSING}
+    return {
+        key: str(Path(text).expanduser().absolute()) for key, text in found.items() if is_path(hints.get(key), text)
+    }
 
 
 def raise_all(problems: Iterable[str]) -> None:

@@ -12,13 +12,14 @@ from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures,
 from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, source_of, words
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
+from clipadapt.paths import NameOrFolder
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files that tell a folder that `save_to_disk` wrote."""
 
 
 def huggingface(
-    name: str,
+    name: NameOrFolder,
     subset: str | None = None,
     revision: str | None = None,
     image: str | None = None,

@@ -14,11 +14,12 @@ from clipadapt.data.folders import EXTENSIONS, pictures
 from clipadapt.data.prepared import INSTRUCTIONS, existing, lines, named
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
+from clipadapt.paths import FilePath
 
 SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
 
 
-def imagenet(name: str, home: str, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
     """ImageNet (Deng et al., CVPR 2009; ILSVRC 2012): folders by WordNet id below train/ and val/.
 
     The val folder is the test set, as in CoOp, which also validates on it; here validation images are drawn from the
@@ -54,7 +55,9 @@ def imagenet(name: str, home: str, images: str, class_names: list[str] | None, t
     )
 
 
-def imagenet_variant(name: str, home: str, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+def imagenet_variant(
+    name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]
+) -> Source:
     """A test set for models of ImageNet; there is nothing to learn from.
 
     ImageNet-V2 (Recht et al., ICML 2019, arXiv:1902.10811) has folders by label, -Sketch (Wang et al., NeurIPS 2019,

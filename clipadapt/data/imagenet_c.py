@@ -12,6 +12,7 @@ from clipadapt.data.imagenet import to_test_on
 from clipadapt.data.prepared import home_folder
 from clipadapt.data.tasks import Source
 from clipadapt.errors import UserError
+from clipadapt.paths import FilePath
 
 URL = "https://zenodo.org/records/2235448"
 
@@ -25,7 +26,7 @@ ARCHIVES = {"noise": Noise, "blur": Blur, "weather": Weather, "digital": Digital
 
 def imagenet_c(
     name: str,
-    home: str,
+    home: FilePath,
     images: str,
     corruption: Literal[Noise, Blur, Weather, Digital, Extra],
     severity: Annotated[int, Interval(ge=1, le=5)],

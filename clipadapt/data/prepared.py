@@ -17,6 +17,7 @@ from clipadapt.data.folders import pictures
 from clipadapt.data.labels import refuse_other_number
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
+from clipadapt.paths import FilePath
 
 INSTRUCTIONS = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 AIRCRAFT_LISTS = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
@@ -34,7 +35,7 @@ class Lists(BaseModel):
 
 
 def split_file(
-    name: str, home: str, images: str, split: str, class_names: list[str] | None, templates: list[str]
+    name: str, home: FilePath, images: str, split: str, class_names: list[str] | None, templates: list[str]
 ) -> Source:
     """A data set whose splits are listed in a file of CoOp's, split_zhou_*.json.
 
@@ -55,7 +56,7 @@ def split_file(
     return source(name, folder, items, named(name, names_in(lists, file), class_names), templates, class_names is None)
 
 
-def aircraft(name: str, home: str, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+def aircraft(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
     """FGVC Aircraft (Maji et al., 2013, arXiv:1306.5151), by its own lists beside the image folder.
 
     The classes are those of variants.txt, the images those of images_variant_train.txt, -_val.txt and -_test.txt.

@@ -19,14 +19,15 @@ from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.shard_index import KINDS, Sample, indexed, pictures
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed
+from clipadapt.paths import FilePath
 
 SHOWN_NAMES = 3
 
 
 def webdataset(
-    root: str,
-    validation: str | None = None,
-    test: str | None = None,
+    root: FilePath,
+    validation: FilePath | None = None,
+    test: FilePath | None = None,
     field: str = "label",
     class_names: list[str] | None = None,
     templates: list[str] | None = None,

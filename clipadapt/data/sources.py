@@ -17,6 +17,7 @@ from clipadapt.data.images import Pictures
 from clipadapt.data.labels import source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
+from clipadapt.paths import FilePath
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS_IN_POOL = 1000
@@ -126,7 +127,7 @@ def drawn(
     )
 
 
-def folder(root: str, templates: list[str] | None = None) -> Source:
+def folder(root: FilePath, templates: list[str] | None = None) -> Source:
     """A folder of image files with one folder for each class, or train, val and test folders of such.
 
     Class names are the folders' names. The val and test folders may be missing: validation images are then drawn from
@@ -142,7 +143,7 @@ def folder(root: str, templates: list[str] | None = None) -> Source:
     return from_folder(root, None, templates)
 
 
-def unlabelled(root: str, class_names: list[str], templates: list[str] | None = None) -> Source:
+def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | None = None) -> Source:
     """A folder of image files, flat or with folders in it, of known classes, without word on which image is of which.
 
     A folder named test in it is the test set, with one folder for each class; without one there is none.

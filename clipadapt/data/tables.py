@@ -8,6 +8,7 @@ from clipadapt.data.folders import SPLIT_NAMES, pictures
 from clipadapt.data.labels import numbered, refuse_shared, source_of
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed, nearest
+from clipadapt.paths import FilePath
 
 DELIMITERS = ",;\t"
 SPLIT_COLUMN = "split"
@@ -15,8 +16,8 @@ SHOWN_ROWS = 5
 
 
 def csv(
-    root: str,
-    images: str | None = None,
+    root: FilePath,
+    images: FilePath | None = None,
     path: str = "path",
     label: str = "label",
     split: str | None = None,
