@@ -9,8 +9,9 @@ from PIL import Image
 
 from clipadapt.config import Cell, Study
 from clipadapt.data import Split
-from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory, write
+from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.files import write
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page

@@ -21,8 +21,9 @@ from clipadapt.data.images import fingerprinted
 from clipadapt.engine.keeping import check_cache
 from clipadapt.engine.measure import measure
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
-from clipadapt.engine.run_directory import ELSEWHERE, write
+from clipadapt.engine.run_directory import ELSEWHERE
 from clipadapt.errors import UserError
+from clipadapt.files import write
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
 from clipadapt.result import read_result

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import tarfile
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -13,6 +12,7 @@ from PIL import Image
 from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden
 from clipadapt.data.images import Pictures, open_image, verify_image
 from clipadapt.errors import UserError
+from clipadapt.files import write
 
 KINDS = ("cls", "json", "txt")
 """Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
@@ -53,9 +53,7 @@ def indexed(shard: Path, field: str, folder: Path) -> list[Sample]:
     samples = index(shard, field)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
-        os.replace(part, kept)
+        write(kept, json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
     return samples
 
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from clipadapt.engine.fit import Progress
 from clipadapt.errors import UserError
+from clipadapt.files import write
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
@@ -31,13 +31,6 @@ PREDICTIONS, PICTURES, ELSEWHERE = "predictions.json", "pictures", "elsewhere"
 """Labels of the first test set with what zero-shot and adapted predict of each image; a folder of pictures; one of
 figures on other data."""
 OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, ELSEWHERE)
-
-
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file so that at any moment the old one or the new one is there, whole."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(content if isinstance(content, bytes) else content.encode())
-    os.replace(part, path)
 
 
 class RunDirectory:

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from clipadapt.data import seeds
 from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, to_rgb
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
+from clipadapt.files import write
 from clipadapt.predictors.views import AtTestTime
 
 Picture = str | Path | Image.Image | Tensor
@@ -89,10 +89,8 @@ class Predictor:
             UserError: nothing is carried from image to image, or the file can't be written.
         """
         content = save(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
-        part = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.part")
         try:
-            part.write_bytes(content)
-            os.replace(part, path)
+            write(Path(path), content)
         except OSError as error:
             raise UserError(f"the state can't be written to {path}: {error.strerror}") from error
 

@@ -4,12 +4,14 @@ Figures are made without pyplot: nothing global changes and no display is needed
 picture is drawn. Every function writes to a temporary file beside `path`, moves it into place and returns `path`.
 """
 
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from clipadapt.files import write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -151,10 +153,7 @@ def save(figure: "Figure", path: str | Path) -> Path:
     """Write a figure as PNG, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    write(path, content.getvalue())
     return path

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from clipadapt.engine.fit import Progress
-from clipadapt.engine.run_directory import RunDirectory, write
+from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.files import write
 
 CONFIG = {"seed": 1, "note": "a"}
 TENSORS = {"context": torch.arange(6.0).view(2, 3)}
@@ -48,7 +49,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "file", "new")
-    assert (tmp_path / "file").read_text() == "old"
+    assert (tmp_path / "file").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
 
 
 def test_another_configuration_is_refused(tmp_path):
