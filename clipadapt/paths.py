@@ -16,4 +16,4 @@ def is_path(annotation: Any, text: str) -> bool:
     """Whether a text is a path, where it goes by an annotation."""
     if annotation == NameOrFolder:
         return Path(text).expanduser().is_dir()
-    return FilePath in (annotation, *get_args(annotation))
+    return bool(text) and FilePath in (annotation, *get_args(annotation))

@@ -1,7 +1,7 @@
 """Settings of one run, composed by Hydra from YAML and overrides; everything wrong with them is told at once."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from yaml import YAMLError
 from clipadapt.config.check import check, leaves
 from clipadapt.config.targets import annotations, locate, trusted
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
-from clipadapt.config.values import MISSING
 from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import is_path
@@ -61,7 +60,7 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     """
     config, problems = gather(overrides, config_dir)
     raise_all([*problems, *check(config)])
-    return config
+    return located(config)
 
 
 def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
@@ -93,22 +92,16 @@ def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]
         raise UserError(f"a reference can't be resolved: {one_line(error)}") from error
     if isinstance(config.get("allowed_targets"), list):
         config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
-    folder, data = own_folder(config_dir), config.get("data")
-    if isinstance(data, dict):
-        data |= absolute_paths(data, config.get("allowed_targets", []))
+    folder = own_folder(config_dir)
     return config | {"config_dir": None if folder is None else str(folder)}
 
 
-def absolute_paths(data: Mapping[str, Any], allowed: Any) -> dict[str, str]:
-    """The paths among a source's settings, made absolute: a run is looked at from other folders, too."""
-    try:
-        hints = annotations(locate(data.get("_target_"), trusted(allowed)))
-    except UserError:  # which is told when the settings are checked
-        return {}
-    found = {key: value for key, value in data.items() if isinstance(value, str) and value != MISSING}
-    return {
-        key: str(Path(text).expanduser().absolute()) for key, text in found.items() if is_path(hints.get(key), text)
-    }
+def located(config: dict[str, Any]) -> dict[str, Any]:
+    """Checked settings with the paths of their data made absolute: a run is looked at from other folders, too."""
+    data = config["data"]
+    hints = annotations(locate(data["_target_"], trusted(config["allowed_targets"])))
+    paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
+    return config | {"data": data | {key: str(Path(text).expanduser().absolute()) for key, text in paths.items()}}
 
 
 def raise_all(problems: Iterable[str]) -> None:

@@ -13,7 +13,17 @@ from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from clipadapt.config.check import RUN, check
-from clipadapt.config.composing import composer, key_of, parse, partly_composed, plain, raise_all, read_yaml, unreadable
+from clipadapt.config.composing import (
+    composer,
+    key_of,
+    located,
+    parse,
+    partly_composed,
+    plain,
+    raise_all,
+    read_yaml,
+    unreadable,
+)
 from clipadapt.config.directory import file_name, reference, run_directory
 from clipadapt.config.tree import conf_dir, options
 from clipadapt.config.values import check_value, written
@@ -105,7 +115,7 @@ def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | Non
     usual = {pair: reference(plain(config, config_dir)) for pair, config in composed.items()}
     cells = []
     for data, shots, seed, method in product(full["data"], full["shots"], full["seed"], full["methods"]):
-        config = plain(at(composed[method, data], shots, seed), config_dir)
+        config = located(plain(at(composed[method, data], shots, seed), config_dir))
         directory = run_directory(config, usual[method, data])
         cells.append(Cell(method, data, shots, seed, config, directory))
     return cells

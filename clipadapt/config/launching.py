@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from clipadapt.config.check import check
-from clipadapt.config.composing import CONFIG, composer, gather, normal, parse, plain, raise_all
+from clipadapt.config.composing import CONFIG, composer, gather, located, normal, parse, plain, raise_all
 from clipadapt.config.study import Study, study
 from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.config.words import Words, split
@@ -84,7 +84,7 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
         try:
             config = plain(composed, folder)
             raise_all(check(config))
-            task(config)
+            task(located(config))
         except Exception as error:  # raised below: Hydra would cut its traceback
             if os.getpid() != here:  # a launcher's own process, which has no other way to tell
                 raise

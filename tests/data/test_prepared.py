@@ -278,11 +278,12 @@ def test_shipped_templates_are_openais():
 
 
 def test_a_missing_home(tmp_path, monkeypatch):
-    for home in ("nowhere", ""):
-        monkeypatch.setenv("CLIPADAPT_DATA", str(home))
+    monkeypatch.chdir(tmp_path)
+    for home, told in (("nowhere", tmp_path / "nowhere"), ("", "")):
+        monkeypatch.setenv("CLIPADAPT_DATA", home)
         said = complaint("oxford_pets")
         assert said == (
-            f"there is no folder of data sets '{home}': name yours by the variable CLIPADAPT_DATA, or as data.home=…"
+            f"there is no folder of data sets '{told}': name yours by the variable CLIPADAPT_DATA, or as data.home=…"
         )
 
 
