@@ -18,7 +18,7 @@ from clipadapt.finished import FinishedRun
 from clipadapt.predictors import Predictor
 from clipadapt.report import summary
 from clipadapt.result import Result, read_result
-from clipadapt.runs import carry_out, learned_classifier, looked_at, settings_of, task_of
+from clipadapt.runs import carry_out, changed, learned_classifier, looked_at, settings_of, task_of
 
 GIVEN = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
@@ -151,6 +151,8 @@ def run(
         console.print(f"This run is finished (rerun=true computes it again): {directory}")
         result = read_result(directory)
         summary.show_result(console, result.metrics)
+        if not console.quiet and (note := changed(config, result.record)):
+            console.print(f"note: {note}")
         return result
     check_cache(settings_of(config))
     backbone, task = load(config, console)

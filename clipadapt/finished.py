@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property, partial
@@ -138,10 +139,12 @@ class FinishedRun:
         return {target.name: json.loads(self._kept(target).read_text()) for target in targets}
 
     def _kept(self, target: Target) -> Path:
-        """Where the figures on a target are kept."""
-        asked = json.dumps(configuration.identity(asdict(target)), sort_keys=True)
+        """Where the figures on a target are kept; the latest ones, where it isn't known which images it has now."""
+        asked = json.dumps(configuration.identity(asdict(replace(target, images=""))), sort_keys=True)
         digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-        return self.directory / ELSEWHERE / f"{file_name(target.name)}-{digest}.json"
+        folder, stem = self.directory / ELSEWHERE, f"{file_name(target.name)}-{digest}"
+        kept = sorted(folder.glob(f"{stem}*.json"), key=os.path.getmtime)
+        return kept[-1] if kept and not target.images else folder / f"{stem}{target.images and '-'}{target.images}.json"
 
     def _keep(self, targets: Sequence[Target], found: Mapping[str, Any]) -> None:
         if first_process():

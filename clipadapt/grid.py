@@ -1,6 +1,8 @@
 """Methods against each other: the runs of a grid, one after another, and what they say together."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.clip import CLIP
 from clipadapt.config import Cell, Study, Target
 from clipadapt.console import first_process, make_console
+from clipadapt.data.few_shot import tested_whole
 from clipadapt.data.tasks import Task
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
@@ -22,7 +25,7 @@ from clipadapt.finished import FinishedRun
 from clipadapt.report import comparison
 from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
-from clipadapt.runs import looked_at, task_of
+from clipadapt.runs import changed, images_now, looked_at, task_of
 
 UNTESTED = "these data have no test set to compare on"
 
@@ -70,6 +73,7 @@ class Shared:
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[list[Any], Any]] = {}
+        self.images = cache(images_now)
 
     def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
         """Backbone and task of a run's settings.
@@ -114,14 +118,13 @@ def run(study: Study, console: Console) -> list[Row]:
         UserError: data to test on that aren't there.
         KeyboardInterrupt: with the folder that holds the runs finished before.
     """
-    check_targets(study)
-    cells = study.cells
+    cells, targets = study.cells, known_targets(study)
     load, outcomes = Shared(), []
     try:
         for number, cell in enumerate(cells, 1):
-            kept = RunDirectory(cell.directory).finished and not cell.config["rerun"]
+            kept = is_kept(cell)
             with console.status(f"{number} of {len(cells)}: {name_of(cell)}"):
-                outcomes.append(outcome(cell, load, study.targets))
+                outcomes.append(outcome(cell, load, targets))
             text = f"{number:{len(str(len(cells)))}}/{len(cells)} {name_of(cell)}: {said_of(outcomes[-1], kept)}"
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
@@ -158,8 +161,9 @@ def said_of(outcome: Outcome, kept: bool) -> str:
     return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
 
 
-def outcome(cell: Cell, load: api.Load, targets: Sequence[Target] = ()) -> Outcome:
+def outcome(cell: Cell, load: Shared, targets: Sequence[Target] = ()) -> Outcome:
     """Do a run, or read it if it is finished, and measure it on further test sets."""
+    kept = is_kept(cell)
     quiet = Console(quiet=True)
     try:
         result = api.run(cell.config, cell.directory, quiet, load)
@@ -167,7 +171,10 @@ def outcome(cell: Cell, load: api.Load, targets: Sequence[Target] = ()) -> Outco
         return Outcome(cell, failure=one_line(error))
     except torch.OutOfMemoryError as error:
         return Outcome(cell, failure=out_of_memory(error))
-    untested = further(cell, result.metrics["tests"], targets, quiet) if targets else []
+    note = changed(cell.config, result.record, load.images) if kept else None
+    untested = [note] if note else []
+    if targets:
+        untested += further(cell, result.metrics["tests"], targets, quiet)
     if not result.metrics["tests"]:
         return Outcome(cell, failure="; ".join([UNTESTED, *untested]))
     zero_shot = not result.tensors and cell.config["method"]["test_time"] is None
@@ -194,6 +201,11 @@ def further(cell: Cell, tests: dict[str, Any], targets: Sequence[Target], consol
     return [*untested, *(f"{cell.data} has a test set of its own called {name}, which is shown" for name in taken)]
 
 
+def is_kept(cell: Cell) -> bool:
+    """Whether a run is read, not made."""
+    return RunDirectory(cell.directory).finished and not cell.config["rerun"]
+
+
 def one_line(error: UserError) -> str:
     """What an error says, on one line."""
     return " ".join(str(error).split())
@@ -204,13 +216,25 @@ def out_of_memory(error: torch.OutOfMemoryError) -> str:
     return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
 
 
-def check_targets(study: Study) -> None:
-    """Find the data of the targets before anything is learned, where there is anything to learn.
+def known_targets(study: Study) -> list[Target]:
+    """A study's targets, with what stands for their images.
 
     Raises:
-        UserError: they aren't there.
+        UserError: their data aren't there, and not all runs are finished.
     """
-    unfinished = [cell for cell in study.cells if cell.config["rerun"] or not RunDirectory(cell.directory).finished]
-    for data, _ in groupby(study.targets, lambda target: target.data):
-        if data is not None and unfinished:
-            configuration.source_of({**unfinished[0].config, "data": data})
+    unfinished = not all(map(is_kept, study.cells))
+    found: list[Target] = []
+    for data, group in groupby(study.targets, lambda target: target.data):
+        images = "" if data is None else images_of({**study.cells[0].config, "data": data}, needed=unfinished)
+        found += [replace(target, images=images) for target in group]
+    return found
+
+
+def images_of(config: dict[str, Any], needed: bool) -> str:
+    """What stands for the images of data to test on; empty where they aren't there and aren't needed."""
+    try:
+        return tested_whole(configuration.source_of(config), config["seed"]).images
+    except UserError:
+        if needed:
+            raise
+        return ""

@@ -68,6 +68,7 @@ def record_of(prepared: Run, told: Plan, objective: Objective) -> dict[str, Any]
         "classes": task.classes,
         "support_indices": task.support_indices,
         "validation_indices": task.validation_indices,
+        "images": task.images,
         "left_out": task.left_out,
         "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
         "support_shape": prepared.known.support_shape,

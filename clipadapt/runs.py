@@ -44,6 +44,36 @@ def task_of(config: Mapping[str, Any]) -> Task:
     return replace(task, origin=dict(node))
 
 
+def changed(
+    config: Mapping[str, Any], record: Mapping[str, Any], images: Callable[[str], str] | None = None
+) -> str | None:
+    """What is to be said of the data of a finished run; None where they are those that it learned from.
+
+    Args:
+        config: the run's settings.
+        record: as of its `Result`.
+        images: `images_now`, where it is kept what that said before.
+    """
+    keys = ("data", "shots", "seed", "classes", "allowed_targets")
+    try:
+        now = (images or images_now)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
+    except UserError as error:
+        return f"it can't be told whether the data have changed since this run was finished: {error}"
+    same = now == record["images"]
+    return None if same else "the data have changed since this run was finished: rerun=true computes it again"
+
+
+def images_now(settings: str) -> str:
+    """What stands for the images of a task; raises what `task_of` does.
+
+    Args:
+        settings: of the task, as JSON.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were told when the run was made
+        return task_of(json.loads(settings)).images
+
+
 def looked_at(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
     """The task of composed settings after a look at the image files of its run, without those that may be left out.
 
@@ -157,7 +187,7 @@ def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -
         return Progress()
     with prepared.accelerator.main_process_first():
         target.open(config, configuration.identity)
-    return target.load_checkpoint(prepared.accelerator.device, prepared.task.stamp())
+    return target.load_checkpoint(prepared.accelerator.device, prepared.task.images)
 
 
 def _after_epoch(

@@ -11,6 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
 from clipadapt import config
+from clipadapt.cli import main
 from clipadapt.config.check import OF_THE_TASK, SUPPLIED, check_node, nodes
 from clipadapt.config.targets import TRUSTED, annotations, locate
 from clipadapt.config.values import check_value
@@ -610,3 +611,20 @@ def test_paths_of_a_source_hold_in_other_folders(tmp_path, monkeypatch):
         (["data=huggingface", "data.name=ethz/food101"], {"name": "ethz/food101"}),
     ):
         assert found.items() <= config.compose(words)["data"].items()
+
+
+@pytest.mark.parametrize(
+    "protocol, words, said",
+    [
+        ("base_to_new", ["classes=all"], "classes=all: what base_to_new runs has classes=base"),
+        ("cross_dataset", ["data=[digits]", "targets=[digits]"], "digits is learned and a target"),
+    ],
+)
+def test_a_protocol_is_kept(protocol, words, said):
+    with pytest.raises(UserError, match=said):
+        config.study(protocol, words)
+
+
+def test_a_sweeps_settings_are_not_shown(capsys):
+    assert main(["-m", "shots=1,2", "--cfg", "job"]) == 2
+    assert "--cfg shows the settings of one run: leave out -m" in capsys.readouterr().err

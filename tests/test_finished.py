@@ -184,3 +184,53 @@ def test_what_is_kept_of_targets_goes_where_the_runs_do(tmp_path, monkeypatch):
 
     run_study(config.study("domain_shift", [*words, "targets=[digits]", "engine.cache=null"]), QUIET)
     assert not (tmp_path / "usual").exists()
+
+
+def test_a_target_whose_images_have_changed_is_measured_again(tmp_path):
+    names = clipadapt.load_task("drawn", shots=1).class_names[:2]
+    root = few_images(tmp_path / "images", names)
+    words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path / 'runs'}"]
+    study = config.study("domain_shift", words)
+    target = Target("own", data=config.compose(["data=folder", f"data.root={root}"])["data"])
+    from clipadapt.grid import run as run_study
+
+    def images():
+        return run_study(finished.replace(study, targets=[target]), QUIET)[0]["scores"], (
+            json.loads(path.read_text())["images"] for path in tmp_path.rglob("elsewhere/*.json")
+        )
+
+    assert [*images()[1]] == [6]
+    Image.new("RGB", (40, 40), (9, 9, 9)).save(root / names[0] / "more.png")
+    assert sorted(images()[1]) == [6, 7]
+    root.rename(tmp_path / "moved")
+    scores, kept = images()
+    assert "own" in scores and sorted(kept) == [6, 7]
+
+
+def test_a_finished_run_whose_data_have_changed_says_so(tmp_path, capsys):
+    root = few_images(tmp_path / "images", ["red", "blue"], 9)
+    words = ["data=folder", f"data.root={root}", "shots=2", "method=zero_shot", f"output={tmp_path / 'runs'}"]
+    said = []
+    for change in (
+        lambda: None,
+        lambda: None,
+        lambda: (root / "red" / "0.png").write_bytes(b"!"),
+        lambda: root.rename(tmp_path / "x"),
+    ):
+        change()
+        assert main(words) == 0
+        said.append(" ".join(capsys.readouterr().out.split()))
+    assert "note:" not in said[0] and "note:" not in said[1]
+    assert "the data have changed since this run was finished: rerun=true" in said[2]
+    assert "can't be told whether the data have changed since this run was finished: " in said[3]
+
+
+def test_a_study_marks_runs_whose_data_have_changed(tmp_path):
+    root = few_images(tmp_path / "images", ["red", "blue"], 9)
+    words = ["methods=[zero_shot]", "data=[folder]", f"data.root={root}", "seed=[1]", f"output={tmp_path / 'runs'}"]
+    from clipadapt.grid import run as run_study
+
+    run_study(config.study("few_shot", [*words, "shots=[1]"]), QUIET)
+    (root / "red").rename(root / "green")
+    before, after = run_study(config.study("few_shot", [*words, "shots=[1,2]"]), QUIET)
+    assert not after["failed"] and "the data have changed" in next(iter(before["failed"]))

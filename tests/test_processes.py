@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import clipadapt
@@ -92,3 +93,10 @@ def assert_agree(one, two):
     for left, right in zip(*histories, strict=True):
         assert json.loads(left) == pytest.approx(json.loads(right), abs=1e-4)
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_processes_that_would_each_do_the_whole_run_are_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["shots=1", f"output={tmp_path}"]) == 2
+    assert "2 processes were started, and there is no GPU for them: add engine.cpu=true" in capsys.readouterr().err

@@ -23,7 +23,8 @@ def alone(tmp_path_factory):
 
 def sweep(place, cache, *words):
     command = [*PROGRAM, "-m", "shots=1,2", "seed=1,2", *SETTINGS, *words, f"output={place}", f"engine.cache={cache}"]
-    subprocess.run(command, check=True, capture_output=True, timeout=300, env=ENVIRONMENT)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
+    return done.stdout
 
 
 def results(place):
@@ -47,8 +48,16 @@ def test_four_runs_at_once_share_a_cache(alone, tmp_path):
 
 def test_a_launcher_of_processes(alone, tmp_path):
     pytest.importorskip("submitit")
-    sweep(tmp_path, tmp_path / "cache", "hydra/launcher=processes")
+    said = sweep(tmp_path, tmp_path / "cache", "hydra/launcher=processes")
+    assert f"Runs are in {tmp_path}; what the jobs said, in {tmp_path}/.submitit" in said
     assert_same_runs(results(tmp_path), results(alone))
+
+
+def test_slurm_that_is_not_here_is_told():
+    pytest.importorskip("submitit")
+    words = ["-m", "seed=1,2", "hydra/launcher=slurm"]
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, env=ENVIRONMENT | {"PATH": ""})
+    assert done.returncode == 2 and "hydra/launcher=slurm needs SLURM" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_configuration_for_slurm_composes():

@@ -20,13 +20,13 @@ RUN = {
     "method": dict,
     "shots": Annotated[int, Ge(1)],
     "classes": Literal["all", "base"],
-    "seed": Annotated[int, Ge(0)],
+    "seed": Annotated[int, Interval(ge=0, lt=2**32)],
     "output": str,
     "rerun": bool,
     "allowed_targets": list[str],
     "config_dir": str | None,
 }
-BACKBONE = {"name": str, "pretrained": str | None, "seed": Annotated[int, Ge(0)]}
+BACKBONE = {"name": str, "pretrained": str | None, "seed": Annotated[int, Interval(ge=0, lt=2**32)]}
 METHOD = {
     "name": str,
     "title": str | None,

@@ -13,7 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from clipadapt.config.check import check
-from clipadapt.config.composing import CONFIG, composer, gather, located, normal, parse, plain, raise_all
+from clipadapt.config.composing import CONFIG, LAUNCHER, composer, gather, located, normal, parse, plain, raise_all
 from clipadapt.config.study import Study, study
 from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.config.words import Words, split
@@ -45,14 +45,20 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     words.settings = normal(words.settings)
     folder = words.options.get("--config-dir")
     own_folder(folder)
-    if not SHOWING & {*words.options}:
-        wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
-        problems = []
-        for settings in wanted:
-            config, found = gather(settings, folder)
-            problems += found if "--cfg" in words.options else [*found, *check(config)]
-        raise_all(problems)
+    if {"--cfg", "--multirun"} <= {*words.options}:
+        raise UserError("--cfg shows the settings of one run: leave out -m")
+    if SHOWING & {*words.options}:
+        hand_over(task, words)
+        return
+    wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
+    problems = []
+    for settings in wanted:
+        config, found = gather(settings, folder)
+        problems += found if "--cfg" in words.options else [*found, *check(config)]
+    raise_all(problems)
     hand_over(task, words)
+    if "--multirun" in words.options and any(text.startswith(f"{LAUNCHER}=") for text in words.settings):
+        sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
 
 
 def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
@@ -92,7 +98,12 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
 
     # Hydra writes its record of a sweep to a folder: not among the runs.
     with tempfile.TemporaryDirectory() as elsewhere, command_line(words.for_hydra(f"hydra.sweep.dir={elsewhere}")):
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
+        except RuntimeError as error:
+            if "srun" not in str(error):
+                raise
+            raise UserError("hydra/launcher=slurm needs SLURM: give the command on a machine of the cluster") from error
     for crash in crashes:
         raise crash
     raise_all(str(error) for error in mistakes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clipadapt.config.check import check_call
-from clipadapt.config.composing import compose, raise_all, read_yaml
+from clipadapt.config.composing import compose, key_of, raise_all, read_yaml
 from clipadapt.config.grid import AXES, Cell, axes_of, bracketed, grid, grid_directory, repeated
 from clipadapt.config.targets import locate, trusted
 from clipadapt.config.tree import options
@@ -29,11 +29,13 @@ class Target:
         name: in tables.
         data: settings of the data; the run's own where None. Their first test set is taken.
         corruption: what makes of that a split of corrupted images; None for the images as they are.
+        images: what stands for the data as they are now, as a task's; empty where they aren't there, or the run's own.
     """
 
     name: str
     data: Mapping[str, Any] | None = None
     corruption: Mapping[str, Any] | None = None
+    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     """What a protocol's recipe runs.
 
     Args:
-        protocol: its name: conf/recipe/<name>.yaml has the axes, the targets, and settings of all runs.
+        protocol: its name: conf/recipe/<name>.yaml has the axes, the targets, and the settings of all runs that make it
+            what it is.
         words: of the command line, which go before the YAML's: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
             `targets=[…]`, `corruptions=[…]`, `severities=[…]`, and further settings of all runs.
         config_dir: a folder of a user's own.
@@ -68,9 +71,13 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     usual = {**FURTHER, **read_yaml(options("recipe", config_dir)[protocol])}
     given, overrides = axes_of(words, config_dir, (*AXES, *FURTHER))
     lists = {key: given.get(key, usual.get(key, [])) for key in (*AXES, *FURTHER)}
-    raise_all(faults(lists, given))
+    settings = usual.get("settings", [])
+    fixed = {key_of(text): text for text in settings}
+    contrary = [text for text in overrides if key_of(text) in fixed]
+    problems = [f"{text}: what {protocol} runs has {fixed[key_of(text)]}" for text in contrary]
+    raise_all([*faults(lists, given), *problems])
     targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
-    cells = grid({axis: lists[axis] for axis in AXES}, [*usual.get("settings", []), *overrides], config_dir)
+    cells = grid({axis: lists[axis] for axis in AXES}, [*settings, *overrides], config_dir)
     directory = grid_directory(cells, protocol, [target.name for target in targets])
     return Study(protocol, cells, targets, directory)
 
@@ -87,6 +94,9 @@ def faults(lists: Mapping[str, Sequence[Any]], given: Iterable[str]) -> Iterator
     """What is wrong with the lists of further test sets, some of which the user has given."""
     for key in FURTHER:
         yield from repeated(key, lists[key])
+    for name in lists[TARGETS]:
+        if name in lists["data"]:
+            yield f"{name} is learned and a target: what is learned from is no other data; leave it out of {TARGETS}"
     if lists[CORRUPTIONS] and not lists[SEVERITIES]:
         yield f"say which {SEVERITIES}: {SEVERITIES}=[…]"
     if SEVERITIES in given and not lists[CORRUPTIONS]:

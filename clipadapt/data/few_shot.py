@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from clipadapt.data.tasks import UNLABELLED, Source, Split, Task
+from clipadapt.data.tasks import UNLABELLED, Source, Split, Task, listed_images
 from clipadapt.errors import UserError
 
 MOST_VALIDATION_SHOTS = 4
@@ -100,6 +100,8 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
         pool=source.train.select(pool),
         pool_indices=pool,
     )
+    splits = [task.support, task.validation, *task.tests.values()]
+    task = replace(task, images=listed_images(task.class_names, splits, source.train))
     if classes == BASE:
         task = base_to_new(task)
     remarks = [*(short_classes(task) if labelled and task.teaches else []), *untested_classes(task)]
@@ -125,6 +127,7 @@ def tested_whole(source: Source, seed: int) -> Task:
         support_indices=[],
         validation_indices=[],
     )
+    task = replace(task, images=listed_images(task.class_names, [*task.tests.values()], source.train))
     if remarks := untested_classes(task):
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task

@@ -106,6 +106,8 @@ class Task:
         pool: All images that may be learned from: the source's pool but for what is tested on. None in a task made by
             hand: the support set.
         pool_indices: Which of the source's pool they are.
+        images: What stands for the lists it was drawn from, to tell whether they have changed; empty in a task made by
+            hand.
         left_out: What is wrong with the broken images that were left out, a sentence each that names the file, by the
             name of what they were in: "support", "validation", "pool" or a test set.
     """
@@ -125,6 +127,7 @@ class Task:
     pool: Split | None = None
     pool_indices: list[int] = field(default_factory=list)
     classes: str = "all"
+    images: str = ""
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -151,16 +154,35 @@ class Task:
                 f"other data and measure that run with clipadapt evaluate run=DIR data={self.name}"
             )
 
-    def stamp(self) -> str:
-        """What stands for the support set, without reading it: class names, labels, indices, sizes of image files."""
-        items = self.support.images.items if isinstance(self.support.images, Pictures) else []
-        sizes = [os.path.getsize(item) for item in items if isinstance(item, str)]
-        told = repr((self.class_names, self.support.labels, self.support_indices, sizes))
-        return hashlib.sha256(told.encode()).hexdigest()[:16]
-
     def without_tests(self) -> "Task":
         """The task as those see it that may not look at a test label."""
         return replace(self, tests={})
+
+
+def listed_images(class_names: Sequence[str], splits: Sequence[Split], pool: Split) -> str:
+    """16 hexadecimal digits that stand for class names, labels, and the sizes of image files, none of which is read.
+
+    Args:
+        class_names: of the task.
+        splits: what is learned from and tested on.
+        pool: what the first of them was drawn from, whose files aren't looked at.
+    """
+    found = [(split.labels, [file_size(item) for item in items_of(split)]) for split in splits]
+    told = repr((class_names, found, pool.labels))
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def items_of(split: Split) -> Sequence[Any]:
+    """What a split's images are made from, where they are made when asked for."""
+    return split.images.items if isinstance(split.images, Pictures) else []
+
+
+def file_size(item: Any) -> int | None:
+    """The size of an image file; None for one that is missing, and for what is no file of its own."""
+    try:
+        return os.path.getsize(item) if isinstance(item, str) else None
+    except OSError:
+        return None
 
 
 def told_apart(class_names: Sequence[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """One run: zero-shot, fit, evaluation. Knows no concrete adaptation or objective."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ def accelerator_for(settings: Settings, test_time: AtTestTime | None = None) -> 
     """The processes, the device and the number format.
 
     Raises:
-        UserError: a test stream is to be shared out over processes.
+        UserError: a test stream is to be shared out over processes, or there is no GPU for several.
     """
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(
@@ -44,6 +45,9 @@ def accelerator_for(settings: Settings, test_time: AtTestTime | None = None) -> 
         )  # an earlier run in this process may have chosen otherwise
     mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
     accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes < started:  # each would do the whole run
+        raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
     if test_time is not None and test_time.stream and accelerator.num_processes > 1:
         raise UserError(
             f"this method learns along the test images, one after another, and can't share them out over "
