@@ -1,9 +1,14 @@
 """Options and fixtures of all tests."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
-import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # reads that variable when it is imported
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
