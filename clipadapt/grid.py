@@ -28,6 +28,8 @@ from clipadapt.report.tables import percent_text, seconds_text, shots_text
 from clipadapt.runs import changed, images_now, looked_at, task_of
 
 UNTESTED = "these data have no test set to compare on"
+MENDABLE = (UserError, torch.OutOfMemoryError)
+"""What ends a run, and not those after it."""
 
 
 def compare(
@@ -167,10 +169,8 @@ def outcome(cell: Cell, load: Shared, targets: Sequence[Target] = ()) -> Outcome
     quiet = Console(quiet=True)
     try:
         result = api.run(cell.config, cell.directory, quiet, load)
-    except UserError as error:
-        return Outcome(cell, failure=one_line(error))
-    except torch.OutOfMemoryError as error:
-        return Outcome(cell, failure=out_of_memory(error))
+    except MENDABLE as error:
+        return Outcome(cell, failure=reason_of(error))
     note = changed(cell.config, result.record, load.images) if kept else None
     untested = [note] if note else []
     if targets:
@@ -193,10 +193,8 @@ def further(cell: Cell, tests: dict[str, Any], targets: Sequence[Target], consol
         some = [target for target in group if target.name not in own]
         try:
             tests |= run.elsewhere(some, console)
-        except UserError as error:
-            untested.append(f"not tested on {', '.join(target.name for target in some)}: {one_line(error)}")
-        except torch.OutOfMemoryError as error:
-            untested.append(f"not tested on {', '.join(target.name for target in some)}: {out_of_memory(error)}")
+        except MENDABLE as error:
+            untested.append(f"not tested on {', '.join(target.name for target in some)}: {reason_of(error)}")
     taken = [target.name for target in targets if target.name in own]
     return [*untested, *(f"{cell.data} has a test set of its own called {name}, which is shown" for name in taken)]
 
@@ -206,14 +204,11 @@ def is_kept(cell: Cell) -> bool:
     return RunDirectory(cell.directory).finished and not cell.config["rerun"]
 
 
-def one_line(error: UserError) -> str:
-    """What an error says, on one line."""
+def reason_of(error: UserError | torch.OutOfMemoryError) -> str:
+    """What went wrong with a run, on one line."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
     return " ".join(str(error).split())
-
-
-def out_of_memory(error: torch.OutOfMemoryError) -> str:
-    """What it means for a run."""
-    return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
 
 
 def known_targets(study: Study) -> list[Target]:
