@@ -1,7 +1,7 @@
 """What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,7 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     for one in outcomes:
         for reason in one.untested if one.failure is None else [one.failure]:
             failed.setdefault(reason, []).append(one.cell.seed)
+    scores = scores_of([one.metrics["tests"] for one in done])
     return {
         "backbone": cell.config["backbone"]["name"],
         "data": cell.data,
@@ -64,7 +65,8 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "shots": cell.shots,
         "seeds": [one.cell.seed for one in done],
         "zero_shot": bool(done) and all(one.zero_shot for one in done),
-        "scores": scores_of([one.metrics["tests"] for one in done]),
+        "scores": scores,
+        "targets": targets_of(done, scores),
         "parameters": max((one.metrics["parameters"] for one in done), default=0),
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
@@ -72,6 +74,12 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "failed": failed,
         "runs": [one.cell.directory.as_posix() for one in done],
     }
+
+
+def targets_of(done: Sequence[Outcome], scores: Iterable[str]) -> list[str]:
+    """The names of the test sets that runs were measured on after they were finished: those of the study."""
+    own = {name for one in done[:1] for name in RunDirectory(one.cell.directory).result()["tests"]}
+    return [name for name in scores if name not in {*own, HARMONIC}]
 
 
 def title_of(cell: Cell) -> str:

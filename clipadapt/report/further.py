@@ -1,6 +1,6 @@
 """Test sets beside the one that stands for its data: shifted styles, other data, corruptions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipadapt.report.rows import AVERAGE, ZERO_SHOT, Row, by_method, label, score_text, title, zero_shot_text
 from clipadapt.report.sheets import Sheet
@@ -9,30 +9,54 @@ from clipadapt.report.tables import NONE
 
 
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
-    """Accuracies on every test set of one data set."""
+    """Accuracies on every test set of one data set, with their average over some: see `averaged`."""
     done = [row for points in by_method(rows) for row in points if row["scores"]]
-    scores = [over_severities(row["scores"]) for row in done]
-    names = list(dict.fromkeys(name for some in scores for name in some))
-    others = [name for name in names[1:] if name not in (NEW, HARMONIC)]
-    if len(others) > 1:
-        names.append(AVERAGE)
-        scores = [{**some, AVERAGE: average_of([some[name] for name in others])} for some in scores]
-    zero_shot = [ZERO_SHOT, NONE, *(zero_shot_text(scores[0][name]) for name in names)]
-    lines = [] if any(row["zero_shot"] for row in done) else [zero_shot]
+    others = averaged(rows)
+    scores = [{**over_severities(row["scores"]), **average(row, others)} for row in done]
+    names = sorted(dict.fromkeys(name for some in scores for name in some), key=lambda name: name == AVERAGE)
+    lines = [] if any(row["zero_shot"] for row in done) else [[ZERO_SHOT, NONE, *zero_shot_cells(scores, names)]]
     lines += [
-        [label(row, rows), str(row["shots"]), *(score_text(some[name]) for name in names)]
+        [label(row, rows), str(row["shots"]), *(score_text(some.get(name)) for name in names)]
         for row, some in zip(done, scores, strict=True)
     ]
-    notes = [f"average: of {', '.join(others)}"] if len(others) > 1 else []
+    notes = [f"average: of {', '.join(others)}"] if AVERAGE in names else []
     return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1, notes)
 
 
+def zero_shot_cells(scores: Sequence[Mapping[str, Score]], names: Iterable[str]) -> list[str]:
+    """Zero-shot CLIP on each test set, as the first method that was tested on it measured it."""
+    return [zero_shot_text(next((some[name] for some in scores if name in some), None)) for name in names]
+
+
+def averaged(rows: Sequence[Row]) -> list[str]:
+    """Which test sets of one data set are averaged: the study's targets; without any, those beside the data's first.
+
+    A corruption is one of them, whatever its severities.
+    """
+    if targets := [name for row in rows for name in row["targets"]]:
+        return [*dict.fromkeys(map(test_set, targets))]
+    every = [*dict.fromkeys(test_set(name) for row in rows for name in row["scores"])]
+    return [name for name in every[1:] if name not in (NEW, HARMONIC)]
+
+
+def average(row: Row, names: Sequence[str]) -> dict[str, Score]:
+    """The average over several test sets, by its name; none for a method that lacks figures on one of them."""
+    scores = over_severities(row["scores"])
+    whole = len(names) > 1 and all(name in scores for name in names)
+    return {AVERAGE: average_of([scores[name] for name in names])} if whole else {}
+
+
 def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores by test set, those of a corruption (`name/severity`) averaged over its severities."""
+    """Scores by test set, those of a corruption averaged over its severities."""
     found: dict[str, list[Score]] = {}
     for name, score in scores.items():
-        found.setdefault(name.partition("/")[0], []).append(score)
+        found.setdefault(test_set(name), []).append(score)
     return {name: average_of(some) if len(some) > 1 else some[0] for name, some in found.items()}
+
+
+def test_set(name: str) -> str:
+    """A test set's name, without the severity of a corruption (`name/severity`)."""
+    return name.partition("/")[0]
 
 
 def has_further_tests(rows: Sequence[Row]) -> bool:

@@ -20,6 +20,7 @@ def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other)
         "seeds": list(range(1, len(tests) + 1)),
         "zero_shot": False,
         "scores": scores_of(figures),
+        "targets": [],
         "parameters": 2048,
         "seconds": 3.25,
         "peak_memory_mb": 1234.0,
@@ -125,6 +126,30 @@ def test_further_test_sets_are_averaged_and_corruptions_over_severities():
     assert "noise/" not in text
     assert [value in found for value in ("90.0", "60.0", "30.0", "45.0")] == [True] * 4
     assert "average: of noise, sketch" in text
+
+
+def test_the_average_of_a_study_with_targets_is_over_them_alone():
+    tests = [
+        {"test": (0.9, 0.4), "sketch": (0.1, 0.1), "glyphs": (0.8, 0.3), "noise/1": (0.7, 0.6), "noise/5": (0.5, 0.4)}
+    ]
+    text = shown([row(tests=tests, targets=["glyphs", "noise/1", "noise/5"])])
+    assert "average: of glyphs, noise" in text
+    assert line(text, "│ Coop").split("│")[-2].strip() == "70.0"
+    assert line(text.partition("Every test set")[2], "│ zero-shot *").split("│")[-2].strip() == "40.0"
+
+
+def test_a_method_that_lacks_some_targets_has_no_average():
+    tests = [{"test": (0.9, 0.4), "glyphs": (0.8, 0.3), "pairs": (0.4, 0.1)}]
+    rows = [row("tip", tests=[{"test": (0.9, 0.4)}]), row(tests=tests, targets=["glyphs", "pairs"])]
+    cells = {name: line(shown(rows), f"│ {name}").split("│")[3:-1] for name in ("Coop", "Tip", "zero-shot *")}
+    found = {name: [cell.strip() for cell in some] for name, some in cells.items()}
+    assert found["Tip"] == ["90.0", "-", "-", "-"] and found["Coop"] == ["90.0", "80.0", "40.0", "60.0"]
+    assert found["zero-shot *"] == ["40.0", "30.0", "10.0", "20.0"]
+
+
+def test_a_seed_that_lacks_a_test_set_leaves_it_out_of_the_scores():
+    figures = {"accuracy": 0.5, "zero_shot_accuracy": 0.4}
+    assert [*scores_of([{"test": figures, "glyphs": figures}, {"test": figures}])] == ["test"]
 
 
 def test_latex():
