@@ -102,11 +102,12 @@ def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
 def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Page:
     """The page about a study, whose curves are drawn."""
     curves = study.directory / "curves.png"
-    methods, data = ({row[key]: None for row in rows} for key in ("method", "data"))
+    methods, data, titles = ({row[key]: None for row in rows} for key in ("method", "data", "title"))
+    backbone = study.cells[0].config["backbone"]
     return Page(
         title=study.protocol.replace("_", " ").capitalize(),
         lead=[f"{', '.join(methods)} on {', '.join(data)}.", *{row["remark"] for row in rows if row["remark"]}],
-        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, rows[0]["backbone"])],
+        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, backbone, titles)],
         curves=curves if curves.is_file() else None,
         gains=[*gains_of(outcomes)],
     )
