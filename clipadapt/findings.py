@@ -17,7 +17,7 @@ from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
 from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
-from clipadapt.report.statistics import HARMONIC, scores_of
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs import looked_at, settings_of, task_of
 
@@ -114,29 +114,34 @@ def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> P
 
 
 def gains_of(outcomes: Sequence[Outcome]) -> Iterator[Gains]:
-    """Of each method on each data set, the run with most shots and the first seed against zero-shot."""
+    """Of each method on each data set, the run with most shots and the first seed against zero-shot.
+
+    On the test set that stands for the data; where their classes are halved, on both halves.
+    """
     found: dict[tuple[str, str], Outcome] = {}
     for one in outcomes:
         known = found.get((one.cell.data, one.cell.method))
         if not one.zero_shot and one.failure is None and (known is None or one.cell.shots > known.cell.shots):
             found[one.cell.data, one.cell.method] = one
-    tests: dict[str, Split] = {}
+    tests: dict[str, dict[str, Split]] = {}
     for one in found.values():
         predictions = json.loads((one.cell.directory / PREDICTIONS).read_text())
-        yield gains(one, predictions, tests)
+        for test in [name for name in (BASE, NEW) if name in predictions] or [*predictions][:1]:
+            yield gains(one, test, predictions[test], tests)
 
 
-def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Split]) -> Gains:
-    """A run against zero-shot, with its test images where they can be had; `tests` has those of other runs."""
+def gains(one: Outcome, test: str, predictions: dict[str, Any], tests: dict[str, dict[str, Split]]) -> Gains:
+    """A run against zero-shot on a test set, with the images where they can be had; `tests` has those of other runs."""
     images = unread = None
     try:
-        images = tested_images(one.cell.config, predictions["labels"], tests)
+        images = tested_images(one.cell.config, test, predictions["labels"], tests)
     except UserError as error:
         unread = f"the images can't be shown: {error}"
     cell = one.cell
+    half = f" ({test} classes)" if test in (BASE, NEW) else ""
     return Gains(
-        title=f"{title_of(cell)} on {cell.data}, {shots_text(cell.shots)}, seed {cell.seed}",
-        class_names=RunDirectory(cell.directory).record()["class_names"],
+        title=f"{title_of(cell)} on {cell.data}{half}, {shots_text(cell.shots)}, seed {cell.seed}",
+        class_names=predictions["class_names"],
         labels=predictions["labels"],
         before=predictions["zero_shot"],
         after=predictions["adapted"],
@@ -145,8 +150,10 @@ def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Spli
     )
 
 
-def tested_images(config: dict[str, Any], labels: list[int], tests: dict[str, Split]) -> Sequence[Image.Image]:
-    """The images that a run was tested on, listed once for all runs of the same task.
+def tested_images(
+    config: dict[str, Any], test: str, labels: list[int], tests: dict[str, dict[str, Split]]
+) -> Sequence[Image.Image]:
+    """The images of a test set of a run, listed once for all runs of the same task.
 
     Raises:
         UserError: they can't be had, or aren't those any more.
@@ -155,10 +162,11 @@ def tested_images(config: dict[str, Any], labels: list[int], tests: dict[str, Sp
     if task not in tests:
         found = task_of(config)
         found = looked_at(found, config) if config["data"].get("skip_broken") else found
-        tests[task] = next(iter(found.tests.values()))
-    if tests[task].labels != labels:
+        tests[task] = found.tests
+    split = tests[task].get(test)
+    if split is None or split.labels != labels:
         raise UserError("the data have changed since the run")
-    return tests[task].images
+    return split.images
 
 
 def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
