@@ -15,6 +15,7 @@ from clipadapt.files import write
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
+from clipadapt.report.points import points_of
 from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
@@ -181,7 +182,7 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None
     write(folder / "comparison.tex", comparison.latex(rows))
     write(folder / "rows.csv", comparison.csv_text(rows))
     write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
-    points, zero_shot = comparison.points(rows)
+    points, zero_shot = points_of(rows)
     if points:
         halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
         remark = "; ".join(text for text in (halves, rows[0]["remark"]) if text)

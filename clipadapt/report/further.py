@@ -7,12 +7,17 @@ from clipadapt.report.sheets import Sheet
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of
 from clipadapt.report.tables import NONE
 
+MOST_NAMES = 3
+
 
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
     """Accuracies on every test set of one data set, with their average over some: see `averaged`."""
     done = [row for points in by_method(rows) for row in points if row["scores"]]
     others = averaged(rows)
-    scores = [{**over_severities(row["scores"]), **average(row, others)} for row in done]
+    scores = [over_severities(row["scores"]) for row in done]
+    for row, some in zip(done, scores, strict=True):
+        if len(others) > 1 and (mean := average(row, others)) is not None:
+            some[AVERAGE] = mean
     names = sorted(dict.fromkeys(name for some in scores for name in some), key=lambda name: name == AVERAGE)
     lines = [] if any(row["zero_shot"] for row in done) else [[ZERO_SHOT, NONE, *zero_shot_cells(scores, names)]]
     lines += [
@@ -39,11 +44,19 @@ def averaged(rows: Sequence[Row]) -> list[str]:
     return [name for name in every[1:] if name not in (NEW, HARMONIC)]
 
 
-def average(row: Row, names: Sequence[str]) -> dict[str, Score]:
-    """The average over several test sets, by its name; none for a method that lacks figures on one of them."""
+def average(row: Row, names: Sequence[str]) -> Score | None:
+    """The average over test sets; None where there are none, or where a method lacks figures on one of them."""
     scores = over_severities(row["scores"])
-    whole = len(names) > 1 and all(name in scores for name in names)
-    return {AVERAGE: average_of([scores[name] for name in names])} if whole else {}
+    whole = names and all(name in scores for name in names)
+    return average_of([scores[name] for name in names]) if whole else None
+
+
+def average_title(data: str, names: Sequence[str]) -> str:
+    """What a picture of the average over some test sets of one data set is called."""
+    if len(names) == 1:
+        return f"{data}: {names[0]}"
+    which = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} further test sets"
+    return f"{data}: average over {which}"
 
 
 def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:

@@ -38,7 +38,10 @@ class Row(TypedDict):
 
 
 class Point(TypedDict):
-    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed."""
+    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed.
+
+    `data` may also name an average over test sets.
+    """
 
     data: str
     method: str

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from clipadapt.report import comparison
+from clipadapt.report.points import points_of
 from clipadapt.report.statistics import scores_of
 
 
@@ -69,7 +70,7 @@ def test_what_failed_is_told_once_below():
 def test_everything_may_fail():
     rows = [row(tests=[], failed={"no images": [1]})]
     assert "failed [1]" in shown(rows) and "seed 1" in shown(rows)
-    assert comparison.points(rows) == ([], {})
+    assert points_of(rows) == ([], {})
     assert "curves.png" not in comparison.markdown(rows)
 
 
@@ -182,9 +183,37 @@ def test_markdown_and_csv():
 
 
 def test_curves_leave_the_zero_shot_row_out():
-    points, zero_shot = comparison.points([row(), row("frozen", zero_shot=True)])
-    assert [point["method"] for point in points] == ["Coop"]
+    found, zero_shot = points_of([row(), row("frozen", zero_shot=True)])
+    assert [point["method"] for point in found] == ["Coop"]
     assert zero_shot == {"digits": {4: pytest.approx(0.7)}}
+
+
+def test_curves_show_the_average_over_targets_beside_the_data_that_were_learned():
+    tests = [{"test": (0.9, 0.4), "sketch": (0.1, 0.1), "glyphs": (0.8, 0.3), "pairs": (0.4, 0.1)}]
+    rows = [row(tests=tests, targets=["glyphs", "pairs"]), row("tip", tests=[{"test": (0.7, 0.4)}])]
+    found, zero_shot = points_of(rows)
+    other = "digits: average over glyphs, pairs"
+    assert [(point["data"], point["method"], point["mean"]) for point in found] == [
+        ("digits", "Coop", pytest.approx(0.9)),
+        (other, "Coop", pytest.approx(0.6)),
+        ("digits", "Tip", pytest.approx(0.7)),
+    ]
+    assert zero_shot == {"digits": {4: pytest.approx(0.4)}, other: {4: pytest.approx(0.2)}}
+    assert comparison.ITS_OWN in shown(rows) and comparison.ITS_OWN not in shown([row()])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a"], "digits: a"),
+        (["a", "b", "c"], "digits: average over a, b, c"),
+        (["a", "b", "c", "d"], "digits: average over 4 further test sets"),
+    ],
+)
+def test_a_panel_of_further_test_sets_says_which(names, said):
+    figures = {name: (0.5, 0.4) for name in ["test", *names]}
+    found, _ = points_of([row(tests=[figures])])
+    assert [point["data"] for point in found] == ["digits", said]
 
 
 def narrow(rows, width):
