@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipadapt.config import Cell, Study
+from clipadapt.config import Cell, Study, data_name
 from clipadapt.data import Split
 from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory
 from clipadapt.errors import UserError
@@ -60,7 +60,7 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     scores = scores_of([one.metrics["tests"] for one in done])
     return {
         "backbone": cell.config["backbone"]["name"],
-        "data": cell.data,
+        "data": data_of(cell),
         "method": cell.method,
         "title": title_of(cell),
         "shots": cell.shots,
@@ -89,11 +89,22 @@ def title_of(cell: Cell) -> str:
     return title
 
 
+def data_of(cell: Cell) -> str:
+    """The data's name in print; of a user's own images, with that of their folder or table."""
+    name = data_name(cell.config["data"], cell.config["config_dir"])
+    return name if "root" in cell.config["data"] and name.startswith(f"{cell.data}-") else cell.data
+
+
 def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
     """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
     for one in outcomes:
         cell, config = one.cell, one.cell.config
-        run = {"backbone": config["backbone"]["name"], "data": cell.data, "method": cell.method, "shots": cell.shots}
+        run = {
+            "backbone": config["backbone"]["name"],
+            "data": data_of(cell),
+            "method": cell.method,
+            "shots": cell.shots,
+        }
         run |= {"seed": cell.seed, "classes": config["classes"], "run": cell.directory.as_posix()}
         for test, figures in one.metrics.get("tests", {}).items():
             found = {**one.metrics, **run, "test_set": test, **figures}
@@ -141,7 +152,7 @@ def gains(one: Outcome, test: str, predictions: dict[str, Any], tests: dict[str,
     cell = one.cell
     half = f" ({test} classes)" if test in (BASE, NEW) else ""
     return Gains(
-        title=f"{title_of(cell)} on {cell.data}{half}, {shots_text(cell.shots)}, seed {cell.seed}",
+        title=f"{title_of(cell)} on {data_of(cell)}{half}, {shots_text(cell.shots)}, seed {cell.seed}",
         class_names=predictions["class_names"],
         labels=predictions["labels"],
         before=predictions["zero_shot"],

@@ -203,7 +203,8 @@ def test_the_page_shows_the_images_that_were_tested(tmp_path):
     words += ["data.skip_broken=true", "engine.max_steps=2", "engine.workers=0", "engine.cpu=true"]
     assert main(["compare", *words]) == 0
     (page,) = (tmp_path / "compare").glob("*/report.html")
-    assert "shown:" not in page.read_text()
+    assert "shown:" not in page.read_text() and "CoOp on folder-images, 1 shot, seed 1" in page.read_text()
+    assert saved(tmp_path)[0][0]["data"] == "folder-images"
     (tmp_path / "images" / "test" / "star" / "0.png").unlink()
     assert main(["compare", *words]) == 0
     assert "the images can&#39;t be shown: the data have changed since the run" in page.read_text()
