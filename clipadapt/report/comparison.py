@@ -31,6 +31,7 @@ from clipadapt.report.tables import NONE, shots_text
 WIDEST = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
 HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
+IN_WORDS = {HARMONIC: "H (harmonic mean of base and new)"}
 HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
 ITS_OWN = "accuracy: on the test set of the data that were learned; others have a table of their own"
 NOTES = [
@@ -186,18 +187,17 @@ def latex(rows: Sequence[Row]) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV: `accuracy`, its `interval` and `zero_shot_accuracy` of the main test set, then of every one."""
+    """The rows as CSV, with `accuracy`, its `interval` and `zero_shot_accuracy` on every test set, by its name."""
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     plain = ["backbone", "data", "method", "title", "shots", "zero_shot"]
     took = ["parameters", "seconds", "peak_memory_mb", "remark"]
     scores = ["accuracy", "interval", "zero_shot_accuracy"]
-    tests = [f"{part} on {name}" for name in names for part in scores]
-    writer.writerow([*plain, "seeds", *scores, *tests, *took, "failed"])
+    tests = [f"{part} on {IN_WORDS.get(name, name)}" for name in names for part in scores]
+    writer.writerow([*plain, "seeds", *tests, *took, "failed"])
     for row in rows:
-        main = next(iter(row["scores"].values()), None)
-        found = [main, *(row["scores"].get(name) for name in names)]
+        found = [row["scores"].get(name) for name in names]
         numbers = [None if score is None else score[part] for score in found for part in scores]  # type: ignore[literal-required]
         line = [[row[key] for key in keys] for keys in (plain, took)]  # type: ignore[literal-required]
         seeds = " ".join(map(str, row["seeds"]))

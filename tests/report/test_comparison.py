@@ -177,9 +177,20 @@ def test_markdown_and_csv():
     assert "| Coop | 85.0 ± 63.5 | 2,048 | 3.2 | 1,234 |" in text
     assert r"A\|b" in text and r"zero-shot \*" in text and text.endswith("(curves.png)\n")
     first, second = csv.DictReader(io.StringIO(comparison.csv_text(rows)))
-    assert float(first["accuracy"]) == float(first["accuracy on test"]) == pytest.approx(0.85)
-    assert first["seeds"] == "1 2" and first["zero_shot_accuracy"] == "0.7"
-    assert second["accuracy"] == "" and second["failed"] == "no, really"
+    assert float(first["accuracy on test"]) == pytest.approx(0.85)
+    assert first["seeds"] == "1 2" and first["zero_shot_accuracy on test"] == "0.7"
+    assert second["accuracy on test"] == "" and second["failed"] == "no, really"
+
+
+def test_every_accuracy_in_the_csv_says_what_it_is_on():
+    text = comparison.csv_text([row(tests=[{"base": (0.9, 0.8), "new": (0.6, 0.4)}])])
+    (found,) = csv.DictReader(io.StringIO(text))
+    accuracies = {key: float(value) for key, value in found.items() if key.startswith("accuracy")}
+    assert accuracies == {
+        "accuracy on base": 0.9,
+        "accuracy on new": 0.6,
+        "accuracy on H (harmonic mean of base and new)": pytest.approx(0.72),
+    }
 
 
 def test_curves_leave_the_zero_shot_row_out():
