@@ -1,13 +1,13 @@
 """What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import Image
 
-from clipadapt.config import Cell, Study
+from clipadapt.config import Cell, Study, data_name
 from clipadapt.data import Split
 from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory
 from clipadapt.errors import UserError
@@ -15,9 +15,10 @@ from clipadapt.files import write
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Gains, Page
+from clipadapt.report.points import points_of
 from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
-from clipadapt.report.statistics import HARMONIC, scores_of
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs import looked_at, settings_of, task_of
 
@@ -56,15 +57,17 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     for one in outcomes:
         for reason in one.untested if one.failure is None else [one.failure]:
             failed.setdefault(reason, []).append(one.cell.seed)
+    scores = scores_of([one.metrics["tests"] for one in done])
     return {
         "backbone": cell.config["backbone"]["name"],
-        "data": cell.data,
+        "data": data_of(cell),
         "method": cell.method,
         "title": title_of(cell),
         "shots": cell.shots,
         "seeds": [one.cell.seed for one in done],
         "zero_shot": bool(done) and all(one.zero_shot for one in done),
-        "scores": scores_of([one.metrics["tests"] for one in done]),
+        "scores": scores,
+        "targets": targets_of(done, scores),
         "parameters": max((one.metrics["parameters"] for one in done), default=0),
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
@@ -74,17 +77,34 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
     }
 
 
+def targets_of(done: Sequence[Outcome], scores: Iterable[str]) -> list[str]:
+    """The names of the test sets that runs were measured on after they were finished: those of the study."""
+    own = {name for one in done[:1] for name in RunDirectory(one.cell.directory).result()["tests"]}
+    return [name for name in scores if name not in {*own, HARMONIC}]
+
+
 def title_of(cell: Cell) -> str:
     """A method's name in print."""
     title: str = cell.config["method"]["title"] or cell.method
     return title
 
 
+def data_of(cell: Cell) -> str:
+    """The data's name in print; of a user's own images, with that of their folder or table."""
+    name = data_name(cell.config["data"], cell.config["config_dir"])
+    return name if "root" in cell.config["data"] and name.startswith(f"{cell.data}-") else cell.data
+
+
 def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
     """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
     for one in outcomes:
         cell, config = one.cell, one.cell.config
-        run = {"backbone": config["backbone"]["name"], "data": cell.data, "method": cell.method, "shots": cell.shots}
+        run = {
+            "backbone": config["backbone"]["name"],
+            "data": data_of(cell),
+            "method": cell.method,
+            "shots": cell.shots,
+        }
         run |= {"seed": cell.seed, "classes": config["classes"], "run": cell.directory.as_posix()}
         for test, figures in one.metrics.get("tests", {}).items():
             found = {**one.metrics, **run, "test_set": test, **figures}
@@ -94,40 +114,46 @@ def measured(outcomes: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
 def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Page:
     """The page about a study, whose curves are drawn."""
     curves = study.directory / "curves.png"
-    methods, data = ({row[key]: None for row in rows} for key in ("method", "data"))
+    methods, data, titles = ({row[key]: None for row in rows} for key in ("method", "data", "title"))
+    backbone = study.cells[0].config["backbone"]
     return Page(
         title=study.protocol.replace("_", " ").capitalize(),
         lead=[f"{', '.join(methods)} on {', '.join(data)}.", *{row["remark"] for row in rows if row["remark"]}],
-        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, rows[0]["backbone"])],
+        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, backbone, titles)],
         curves=curves if curves.is_file() else None,
         gains=[*gains_of(outcomes)],
     )
 
 
 def gains_of(outcomes: Sequence[Outcome]) -> Iterator[Gains]:
-    """Of each method on each data set, the run with most shots and the first seed against zero-shot."""
+    """Of each method on each data set, the run with most shots and the first seed against zero-shot.
+
+    On the test set that stands for the data; where their classes are halved, on both halves.
+    """
     found: dict[tuple[str, str], Outcome] = {}
     for one in outcomes:
         known = found.get((one.cell.data, one.cell.method))
         if not one.zero_shot and one.failure is None and (known is None or one.cell.shots > known.cell.shots):
             found[one.cell.data, one.cell.method] = one
-    tests: dict[str, Split] = {}
+    tests: dict[str, dict[str, Split]] = {}
     for one in found.values():
         predictions = json.loads((one.cell.directory / PREDICTIONS).read_text())
-        yield gains(one, predictions, tests)
+        for test in [name for name in (BASE, NEW) if name in predictions] or [*predictions][:1]:
+            yield gains(one, test, predictions[test], tests)
 
 
-def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Split]) -> Gains:
-    """A run against zero-shot, with its test images where they can be had; `tests` has those of other runs."""
+def gains(one: Outcome, test: str, predictions: dict[str, Any], tests: dict[str, dict[str, Split]]) -> Gains:
+    """A run against zero-shot on a test set, with the images where they can be had; `tests` has those of other runs."""
     images = unread = None
     try:
-        images = tested_images(one.cell.config, predictions["labels"], tests)
+        images = tested_images(one.cell.config, test, predictions["labels"], tests)
     except UserError as error:
         unread = f"the images can't be shown: {error}"
     cell = one.cell
+    half = f" ({test} classes)" if test in (BASE, NEW) else ""
     return Gains(
-        title=f"{title_of(cell)} on {cell.data}, {shots_text(cell.shots)}, seed {cell.seed}",
-        class_names=RunDirectory(cell.directory).record()["class_names"],
+        title=f"{title_of(cell)} on {data_of(cell)}{half}, {shots_text(cell.shots)}, seed {cell.seed}",
+        class_names=predictions["class_names"],
         labels=predictions["labels"],
         before=predictions["zero_shot"],
         after=predictions["adapted"],
@@ -136,8 +162,10 @@ def gains(one: Outcome, predictions: dict[str, list[int]], tests: dict[str, Spli
     )
 
 
-def tested_images(config: dict[str, Any], labels: list[int], tests: dict[str, Split]) -> Sequence[Image.Image]:
-    """The images that a run was tested on, listed once for all runs of the same task.
+def tested_images(
+    config: dict[str, Any], test: str, labels: list[int], tests: dict[str, dict[str, Split]]
+) -> Sequence[Image.Image]:
+    """The images of a test set of a run, listed once for all runs of the same task.
 
     Raises:
         UserError: they can't be had, or aren't those any more.
@@ -146,10 +174,11 @@ def tested_images(config: dict[str, Any], labels: list[int], tests: dict[str, Sp
     if task not in tests:
         found = task_of(config)
         found = looked_at(found, config) if config["data"].get("skip_broken") else found
-        tests[task] = next(iter(found.tests.values()))
-    if tests[task].labels != labels:
+        tests[task] = found.tests
+    split = tests[task].get(test)
+    if split is None or split.labels != labels:
         raise UserError("the data have changed since the run")
-    return tests[task].images
+    return split.images
 
 
 def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
@@ -164,7 +193,7 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None
     write(folder / "comparison.tex", comparison.latex(rows))
     write(folder / "rows.csv", comparison.csv_text(rows))
     write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
-    points, zero_shot = comparison.points(rows)
+    points, zero_shot = points_of(rows)
     if points:
         halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
         remark = "; ".join(text for text in (halves, rows[0]["remark"]) if text)

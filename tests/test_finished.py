@@ -73,7 +73,9 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
 
     (row,) = run_study(study, console)
     assert {"test", "digits", "contrast/1", "contrast/5"} <= {*row["scores"]}
+    assert row["targets"] == ["digits", "contrast/1", "contrast/5"] and "sketch" in row["scores"]
     text = console.file.getvalue()
+    assert "average: of digits, contrast\n" in text
     assert "contrast" in text and "contrast/5" not in text
     lines = (study.directory / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(row["scores"])
@@ -149,7 +151,7 @@ def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):
 
     console = Console(width=200, file=io.StringIO())
     (row,) = run_study(study, console)
-    assert row["seeds"] == [1] and "test" in row["scores"] and "digits" not in row["scores"]
+    assert row["seeds"] == [1] and "test" in row["scores"] and "digits" not in row["scores"] and not row["targets"]
     (reason,) = row["failed"]
     assert reason.startswith("not tested on digits: this method learns something for each of its classes")
     assert reason in (study.directory / "comparison.md").read_text()

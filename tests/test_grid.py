@@ -10,8 +10,9 @@ from PIL import Image
 from rich.console import Console
 
 import clipadapt
-from clipadapt import api, grid
+from clipadapt import api, config, grid
 from clipadapt.cli import main
+from clipadapt.data.sources import DIGIT_NAMES
 from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
 from tests.test_api import FEW_DRAWINGS, assert_same, content
@@ -202,7 +203,21 @@ def test_the_page_shows_the_images_that_were_tested(tmp_path):
     words += ["data.skip_broken=true", "engine.max_steps=2", "engine.workers=0", "engine.cpu=true"]
     assert main(["compare", *words]) == 0
     (page,) = (tmp_path / "compare").glob("*/report.html")
-    assert "shown:" not in page.read_text()
+    assert "shown:" not in page.read_text() and "CoOp on folder-images, 1 shot, seed 1" in page.read_text()
+    assert saved(tmp_path)[0][0]["data"] == "folder-images"
     (tmp_path / "images" / "test" / "star" / "0.png").unlink()
     assert main(["compare", *words]) == 0
     assert "the images can&#39;t be shown: the data have changed since the run" in page.read_text()
+
+
+def test_the_page_shows_both_halves_of_the_classes(tmp_path):
+    words = ["methods=[coop]", "data=[digits]", "shots=[1]", "seed=[1]", "engine.max_steps=2", "engine.workers=0"]
+    study = config.study("base_to_new", [*words, "engine.cpu=true", f"output={tmp_path}"])
+    grid.run(study, Console(quiet=True))
+    text = (study.directory / "report.html").read_text()
+    base, new = text.partition("CoOp on digits (base classes), 1 shot, seed 1")[2].split(
+        "CoOp on digits (new classes), 1 shot, seed 1"
+    )
+    shown = [{name for name in DIGIT_NAMES if f"<span>{name}</span>" in half} for half in (base, new)]
+    assert shown == [{*DIGIT_NAMES[:5]}, {*DIGIT_NAMES[5:]}]
+    assert "data:image/jpeg" in base and "data:image/jpeg" in new and "shown:" not in text

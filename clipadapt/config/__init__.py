@@ -6,7 +6,7 @@ Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
-from clipadapt.config.directory import at_home, file_name, identity, reference, run_directory, same_images
+from clipadapt.config.directory import at_home, data_name, file_name, identity, reference, run_directory, same_images
 from clipadapt.config.grid import Cell, axes_of, grid
 from clipadapt.config.launching import launch, protocol
 from clipadapt.config.sources import source_of, sources
@@ -25,6 +25,7 @@ __all__ = [
     "comparison",
     "compose",
     "conf_dir",
+    "data_name",
     "file_name",
     "grid",
     "identity",

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.classifier import Classifier
-from clipadapt.data.tasks import Split, told_apart
+from clipadapt.data.tasks import Split, Task, told_apart
 from clipadapt.engine.evaluate import AtTestTime, Evaluation, evaluate
 from clipadapt.engine.run import Run
 
@@ -22,8 +22,9 @@ def measure(run: Run) -> dict[str, Any]:
 
     Returns:
         `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
-        the same by test set; of the first one, accuracies `per_class` and `zero_shot_per_class`, the `confusion`, and
-        `predictions`: its `labels` and what is predicted, `zero_shot` and `adapted`, image by image.
+        the same by test set; of the first one, accuracies `per_class` and `zero_shot_per_class`, and the `confusion`;
+        `predictions` by test set: its `class_names`, its `labels`, and what is predicted, `zero_shot` and `adapted`,
+        image by image.
         Without a test set, `tests` alone, which is empty.
     """
     if not run.task.tests:
@@ -40,11 +41,18 @@ def measure(run: Run) -> dict[str, Any]:
         "per_class": by_class(run.task.class_names, after),
         "zero_shot_per_class": by_class(run.task.class_names, before),
         "confusion": after.confusion,
-        "predictions": {
-            "labels": run.task.tests[first].labels,
-            "zero_shot": before.predicted,
-            "adapted": after.predicted,
-        },
+        "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
+    }
+
+
+def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
+    """What zero-shot and adapted answer for each image of a test set, and what is right."""
+    split = task.tests[name]
+    return {
+        "class_names": split.class_names or task.class_names,
+        "labels": split.labels,
+        "zero_shot": before.predicted,
+        "adapted": after.predicted,
     }
 
 

@@ -28,8 +28,8 @@ CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
     "checkpoint.pt",
 )
 PREDICTIONS, PICTURES, ELSEWHERE = "predictions.json", "pictures", "elsewhere"
-"""Labels of the first test set with what zero-shot and adapted predict of each image; a folder of pictures; one of
-figures on other data."""
+"""By test set its class names, labels, and what zero-shot and adapted predict of each image; a folder of pictures; one
+of figures on other data."""
 OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, ELSEWHERE)
 
 

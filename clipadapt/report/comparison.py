@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.text import Text
 
 from clipadapt.report.further import has_further_tests, tests_sheet
+from clipadapt.report.points import points_of
 from clipadapt.report.rows import (
     AVERAGE,
     ZERO_SHOT,
-    Point,
     Row,
     by_method,
     grouped,
@@ -31,7 +31,9 @@ from clipadapt.report.tables import NONE, shots_text
 WIDEST = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
 HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
+IN_WORDS = {HARMONIC: "H (harmonic mean of base and new)"}
 HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
+ITS_OWN = "accuracy: on the test set of the data that were learned; others have a table of their own"
 NOTES = [
     "* zero-shot: nothing is learned",
     "seconds: of a whole run; the first one on a data set encodes images that others then find",
@@ -77,7 +79,13 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
     heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
     head = ["method", *heads, *COSTS]
     halves = [HALVES] if any(kind == HARMONIC for _, kind in columns) else []
-    notes = [*halves, *NOTES, *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1))]
+    own = [ITS_OWN] if any(map(has_further_tests, grouped(rows, "data"))) else []
+    notes = [
+        *halves,
+        *own,
+        *NOTES,
+        *(f"[{number}] {text}" for number, text in enumerate(failure_texts(rows, reasons), 1)),
+    ]
     if len(groups) == 1:
         return Sheet(f"Test {title(rows)}", head, [*groups.values()], 1, notes)
     named = [[[data, *line] for line in lines] for data, lines in groups.items()]
@@ -167,29 +175,9 @@ def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
         yield f"{', '.join(where)}: {reason}"
 
 
-def points(rows: Sequence[Row]) -> tuple[list[Point], dict[str, dict[int, float]]]:
-    """What curves are drawn of: the methods' main accuracies, and zero-shot's by data set and shots."""
-    curves: list[Point] = []
-    zero_shot: dict[str, dict[int, float]] = {}
-    for row in rows:
-        for score in [row["scores"][HARMONIC]] if HARMONIC in row["scores"] else [*row["scores"].values()][:1]:
-            zero_shot.setdefault(row["data"], {})[row["shots"]] = score["zero_shot_accuracy"]
-            if not row["zero_shot"]:
-                point: Point = {
-                    "data": row["data"],
-                    "method": label(row, rows),
-                    "shots": row["shots"],
-                    "mean": score["accuracy"],
-                    "interval": score["interval"],
-                    "values": score["values"],
-                }
-                curves.append(point)
-    return curves, zero_shot
-
-
 def markdown(rows: Sequence[Row]) -> str:
     """The tables as Markdown, with the picture of the curves, where there are any."""
-    picture = ["![accuracy against shots](curves.png)"] if points(rows)[0] else []
+    picture = ["![accuracy against shots](curves.png)"] if points_of(rows)[0] else []
     return "\n\n".join([*map(markdown_table, sheets(rows)), *picture]) + "\n"
 
 
@@ -199,18 +187,17 @@ def latex(rows: Sequence[Row]) -> str:
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV: `accuracy`, its `interval` and `zero_shot_accuracy` of the main test set, then of every one."""
+    """The rows as CSV, with `accuracy`, its `interval` and `zero_shot_accuracy` on every test set, by its name."""
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     plain = ["backbone", "data", "method", "title", "shots", "zero_shot"]
     took = ["parameters", "seconds", "peak_memory_mb", "remark"]
     scores = ["accuracy", "interval", "zero_shot_accuracy"]
-    tests = [f"{part} on {name}" for name in names for part in scores]
-    writer.writerow([*plain, "seeds", *scores, *tests, *took, "failed"])
+    tests = [f"{part} on {IN_WORDS.get(name, name)}" for name in names for part in scores]
+    writer.writerow([*plain, "seeds", *tests, *took, "failed"])
     for row in rows:
-        main = next(iter(row["scores"].values()), None)
-        found = [main, *(row["scores"].get(name) for name in names)]
+        found = [row["scores"].get(name) for name in names]
         numbers = [None if score is None else score[part] for score in found for part in scores]  # type: ignore[literal-required]
         line = [[row[key] for key in keys] for keys in (plain, took)]  # type: ignore[literal-required]
         seeds = " ".join(map(str, row["seeds"]))

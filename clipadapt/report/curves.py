@@ -1,6 +1,7 @@
 """Accuracy against shots, a panel for each data set; with one number of shots, the methods in order instead."""
 
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ FONT, LINE_HEIGHT = 7.5, 1.3
 LEADER = {"arrowstyle": "-", "relpos": (0, 0.5), "linewidth": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 2}
 PAIR: dict[str, Any] = {"marker": ".", "markersize": 5, "linewidth": 0.8, "alpha": 0.7}
 ZERO_SHOT = "zero-shot"
+TITLE_WIDTH = 44
 FEWEST_SEEDS = 3
 """Of an interval in a picture: that of two is 13 times as wide as their distance, so they are shown themselves."""
 
@@ -50,10 +52,15 @@ def few_shot_curves(
     figure, axes = figures(len(panels), 6.4 * columns, height * lines, columns)
     for data, panel in zip(panels, axes, strict=True):
         draw(panel, [row for row in rows if row["data"] == data], zero_shot[data], methods)
-        panel.set_title(short_label(data), fontsize=10, pad=14)
+        panel.set_title(panel_title(data), fontsize=10, pad=14)
     title = title_of(rows)
     figure.suptitle(title if remark is None else f"{title}\n{remark}", fontsize=11)
     return save(figure, path)
+
+
+def panel_title(data: str) -> str:
+    """What stands above a panel, on two lines at most."""
+    return textwrap.fill(data, TITLE_WIDTH, max_lines=2, placeholder=" …").replace("$", r"\$")
 
 
 def title_of(rows: Sequence[Point]) -> str:
@@ -96,14 +103,27 @@ def curves(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], 
     _name_ends(axes, ends)
 
 
+def _accuracies(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> list[float]:
+    """All that is drawn but for intervals."""
+    means = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
+    return [*means, *(value for row in rows for value in pair(row))]
+
+
 def _frame(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
     """All accuracies, but only a part of intervals that are wider than all of these: few seeds make very wide ones."""
-    means = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
-    values = [*means, *(value for row in rows for value in pair(row))]
+    values = _accuracies(rows, zero_shot)
     low, high = min(values), max(values)
     halves = [half(row) for row in rows if not math.isnan(half(row))]
     room = min(max(halves, default=0.0), 0.5 * (high - low)) + 1.0
     return low - room, high + room
+
+
+def _span(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
+    """All accuracies with the whole of their intervals."""
+    ends = [100 * row["mean"] + side * half(row) for row in rows for side in (-1, 1) if not math.isnan(half(row))]
+    values = [*_accuracies(rows, zero_shot), *ends]
+    room = 0.05 * (max(values) - min(values)) + 0.5
+    return min(values) - room, max(values) + room
 
 
 def _curve(axes: "Axes", points: Sequence[Point], index: int) -> None:
@@ -192,5 +212,5 @@ def in_order(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float]
         axes.set_xlabel(f"accuracy (%) at {shots_text(count)}")
     axes.set_yticks(places, [f"{short_label(row['method'])}  {100 * row['mean']:.1f}" for row in ordered], fontsize=8)
     axes.set_ylim(-0.7, len(ordered) - 0.3)
-    axes.set_xlim(_frame(rows, zero_shot))
+    axes.set_xlim(_span(rows, zero_shot))
     axes.grid(alpha=0.25)

@@ -1,38 +1,75 @@
 """Test sets beside the one that stands for its data: shifted styles, other data, corruptions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from clipadapt.report.rows import AVERAGE, ZERO_SHOT, Row, by_method, label, score_text, title, zero_shot_text
 from clipadapt.report.sheets import Sheet
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of
 from clipadapt.report.tables import NONE
 
+MOST_NAMES = 3
+
 
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
-    """Accuracies on every test set of one data set."""
+    """Accuracies on every test set of one data set, with their average over some: see `averaged`."""
     done = [row for points in by_method(rows) for row in points if row["scores"]]
+    others = averaged(rows)
     scores = [over_severities(row["scores"]) for row in done]
-    names = list(dict.fromkeys(name for some in scores for name in some))
-    others = [name for name in names[1:] if name not in (NEW, HARMONIC)]
-    if len(others) > 1:
-        names.append(AVERAGE)
-        scores = [{**some, AVERAGE: average_of([some[name] for name in others])} for some in scores]
-    zero_shot = [ZERO_SHOT, NONE, *(zero_shot_text(scores[0][name]) for name in names)]
-    lines = [] if any(row["zero_shot"] for row in done) else [zero_shot]
+    for row, some in zip(done, scores, strict=True):
+        if len(others) > 1 and (mean := average(row, others)) is not None:
+            some[AVERAGE] = mean
+    names = sorted(dict.fromkeys(name for some in scores for name in some), key=lambda name: name == AVERAGE)
+    lines = [] if any(row["zero_shot"] for row in done) else [[ZERO_SHOT, NONE, *zero_shot_cells(scores, names)]]
     lines += [
-        [label(row, rows), str(row["shots"]), *(score_text(some[name]) for name in names)]
+        [label(row, rows), str(row["shots"]), *(score_text(some.get(name)) for name in names)]
         for row, some in zip(done, scores, strict=True)
     ]
-    notes = [f"average: of {', '.join(others)}"] if len(others) > 1 else []
+    notes = [f"average: of {', '.join(others)}"] if AVERAGE in names else []
     return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1, notes)
 
 
+def zero_shot_cells(scores: Sequence[Mapping[str, Score]], names: Iterable[str]) -> list[str]:
+    """Zero-shot CLIP on each test set, as the first method that was tested on it measured it."""
+    return [zero_shot_text(next((some[name] for some in scores if name in some), None)) for name in names]
+
+
+def averaged(rows: Sequence[Row]) -> list[str]:
+    """Which test sets of one data set are averaged: the study's targets; without any, those beside the data's first.
+
+    A corruption is one of them, whatever its severities.
+    """
+    if targets := [name for row in rows for name in row["targets"]]:
+        return [*dict.fromkeys(map(test_set, targets))]
+    every = [*dict.fromkeys(test_set(name) for row in rows for name in row["scores"])]
+    return [name for name in every[1:] if name not in (NEW, HARMONIC)]
+
+
+def average(row: Row, names: Sequence[str]) -> Score | None:
+    """The average over test sets; None where there are none, or where a method lacks figures on one of them."""
+    scores = over_severities(row["scores"])
+    whole = names and all(name in scores for name in names)
+    return average_of([scores[name] for name in names]) if whole else None
+
+
+def average_title(data: str, names: Sequence[str]) -> str:
+    """What a picture of the average over some test sets of one data set is called."""
+    if len(names) == 1:
+        return f"{data}: {names[0]}"
+    which = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} further test sets"
+    return f"{data}: average over {which}"
+
+
 def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores by test set, those of a corruption (`name/severity`) averaged over its severities."""
+    """Scores by test set, those of a corruption averaged over its severities."""
     found: dict[str, list[Score]] = {}
     for name, score in scores.items():
-        found.setdefault(name.partition("/")[0], []).append(score)
+        found.setdefault(test_set(name), []).append(score)
     return {name: average_of(some) if len(some) > 1 else some[0] for name, some in found.items()}
+
+
+def test_set(name: str) -> str:
+    """A test set's name, without the severity of a corruption (`name/severity`)."""
+    return name.partition("/")[0]
 
 
 def has_further_tests(rows: Sequence[Row]) -> bool:

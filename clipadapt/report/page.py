@@ -23,10 +23,10 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class Gains:
-    """A run against zero-shot on its first test set.
+    """A run against zero-shot on one of its test sets.
 
     Attributes:
-        title: which run.
+        title: which run, and which test set where that isn't its first.
         class_names: of the C classes.
         labels: of the N test images.
         before, after: the class predicted for each, by zero-shot and by the run.

@@ -1,5 +1,6 @@
 """Figures that papers published, to stand beside those measured here; marked, and with their source."""
 
+from collections.abc import Container, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 from clipadapt.report.sheets import Sheet
 
 FILE = Path(__file__).with_name("published.yaml")
+WEIGHTS, ZERO_SHOT = "openai", "CLIP"
 
 
 @cache
@@ -18,13 +20,30 @@ def published() -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def published_sheets(protocol: str, backbone: str) -> list[Sheet]:
-    """The tables of a protocol that were published for a backbone; none for most backbones."""
-    return [sheet(table) for table in published().get(protocol, []) if table["backbone"] == backbone]
+def published_sheets(protocol: str, backbone: Mapping[str, Any], titles: Container[str]) -> list[Sheet]:
+    """The tables of a protocol that were published for a backbone, with the lines of zero-shot CLIP and some methods.
+
+    All of them were measured with OpenAI's weights, so there are none for others; nor any that has none of the methods.
+
+    Args:
+        protocol: its name.
+        backbone: a run's settings below `backbone`.
+        titles: of the methods.
+    """
+    if backbone["pretrained"] != WEIGHTS:
+        return []
+    tables = [table for table in published().get(protocol, []) if table["backbone"] == backbone["name"]]
+    return [sheet(table, titles) for table in tables if any(method_of(name) in titles for name, *_ in table["rows"])]
 
 
-def sheet(table: dict[str, Any]) -> Sheet:
-    """A published table."""
-    lines = [[name, *(f"{value:.2f}" for value in values)] for name, *values in table["rows"]]
+def method_of(name: str) -> str:
+    """The title of the method that a line is about: "CoOp" of "CoOp, context of 4"."""
+    return name.partition(",")[0]
+
+
+def sheet(table: dict[str, Any], titles: Container[str]) -> Sheet:
+    """A published table, with the lines of zero-shot CLIP and some methods."""
+    rows = [row for row in table["rows"] if row[0] == ZERO_SHOT or method_of(row[0]) in titles]
+    lines = [[name, *(f"{value:.2f}" for value in values)] for name, *values in rows]
     title = f"Published, not measured here: accuracy (%) of {table['backbone']}, {table['title']}"
     return Sheet(title, table["head"], [lines], 1, [f"source: {table['source']}"])

@@ -14,7 +14,8 @@ class Row(TypedDict):
     """A method on a data set at a number of shots, over seeds.
 
     `scores` are by test set, the first one standing for the data set; where there are test sets "base" and "new", "H"
-    has their harmonic mean. They are empty where no seed has a result. `seconds` is a run's mean, `parameters` and
+    has their harmonic mean. They are empty where no seed has a result. `targets` are those of the test sets that aren't
+    the run's own but a study's. `seconds` is a run's mean, `parameters` and
     `peak_memory_mb` the most of any. `failed` has, by the reason, the seeds without a result or without figures on
     some further test sets, `runs` the directories.
     """
@@ -27,6 +28,7 @@ class Row(TypedDict):
     seeds: list[int]
     zero_shot: bool
     scores: dict[str, Score]
+    targets: list[str]
     parameters: int
     seconds: float
     peak_memory_mb: float
@@ -36,7 +38,10 @@ class Row(TypedDict):
 
 
 class Point(TypedDict):
-    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed."""
+    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed.
+
+    `data` may also name an average over test sets.
+    """
 
     data: str
     method: str

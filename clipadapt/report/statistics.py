@@ -40,10 +40,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def scores_of(tests: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Score]:
-    """The accuracies on each test set over seeds, and the harmonic mean of each seed's on base and new classes."""
+    """The accuracies on each test set over seeds, and the harmonic mean of each seed's on base and new classes.
+
+    A test set that some seeds have no figures on has no score.
+    """
     scores = {}
     for name in tests[0] if tests else ():
-        scores[name] = score_of([one[name] for one in tests])
+        if all(name in one for one in tests):
+            scores[name] = score_of([one[name] for one in tests])
     if {BASE, NEW} <= {*scores}:
         scores[HARMONIC] = score_of([harmonic(one[BASE], one[NEW]) for one in tests])
     return scores

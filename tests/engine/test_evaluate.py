@@ -62,6 +62,18 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
     assert found["new"] == expected["tests"]["test"]
 
 
+def test_predictions_are_kept_of_every_test_set_with_its_classes(clip):
+    given = task()
+    new = replace(split([0, 1, 1], seed=3), class_names=["heart", "arrow"])
+    found = measure(prepare(clip, replace(given, tests={"base": given.tests["test"], "new": new})))
+    assert found["predictions"]["base"]["class_names"] == given.class_names
+    assert found["predictions"]["new"]["class_names"] == ["heart", "arrow"]
+    for name, kept in found["predictions"].items():
+        for key, who in (("accuracy", "adapted"), ("zero_shot_accuracy", "zero_shot")):
+            right = [label == answer for label, answer in zip(kept["labels"], kept[who], strict=True)]
+            assert sum(right) / len(right) == pytest.approx(found["tests"][name][key])
+
+
 def test_what_belongs_to_classes_refuses_a_test_set_of_others_at_once(clip):
     new = replace(split([0, 1], seed=3), class_names=["heart", "arrow"])
     own = partial(Context, n_ctx=2, class_specific=True)

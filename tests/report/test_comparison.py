@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from clipadapt.report import comparison
+from clipadapt.report.points import points_of
 from clipadapt.report.statistics import scores_of
 
 
@@ -20,6 +21,7 @@ def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other)
         "seeds": list(range(1, len(tests) + 1)),
         "zero_shot": False,
         "scores": scores_of(figures),
+        "targets": [],
         "parameters": 2048,
         "seconds": 3.25,
         "peak_memory_mb": 1234.0,
@@ -68,7 +70,7 @@ def test_what_failed_is_told_once_below():
 def test_everything_may_fail():
     rows = [row(tests=[], failed={"no images": [1]})]
     assert "failed [1]" in shown(rows) and "seed 1" in shown(rows)
-    assert comparison.points(rows) == ([], {})
+    assert points_of(rows) == ([], {})
     assert "curves.png" not in comparison.markdown(rows)
 
 
@@ -127,6 +129,30 @@ def test_further_test_sets_are_averaged_and_corruptions_over_severities():
     assert "average: of noise, sketch" in text
 
 
+def test_the_average_of_a_study_with_targets_is_over_them_alone():
+    tests = [
+        {"test": (0.9, 0.4), "sketch": (0.1, 0.1), "glyphs": (0.8, 0.3), "noise/1": (0.7, 0.6), "noise/5": (0.5, 0.4)}
+    ]
+    text = shown([row(tests=tests, targets=["glyphs", "noise/1", "noise/5"])])
+    assert "average: of glyphs, noise" in text
+    assert line(text, "│ Coop").split("│")[-2].strip() == "70.0"
+    assert line(text.partition("Every test set")[2], "│ zero-shot *").split("│")[-2].strip() == "40.0"
+
+
+def test_a_method_that_lacks_some_targets_has_no_average():
+    tests = [{"test": (0.9, 0.4), "glyphs": (0.8, 0.3), "pairs": (0.4, 0.1)}]
+    rows = [row("tip", tests=[{"test": (0.9, 0.4)}]), row(tests=tests, targets=["glyphs", "pairs"])]
+    cells = {name: line(shown(rows), f"│ {name}").split("│")[3:-1] for name in ("Coop", "Tip", "zero-shot *")}
+    found = {name: [cell.strip() for cell in some] for name, some in cells.items()}
+    assert found["Tip"] == ["90.0", "-", "-", "-"] and found["Coop"] == ["90.0", "80.0", "40.0", "60.0"]
+    assert found["zero-shot *"] == ["40.0", "30.0", "10.0", "20.0"]
+
+
+def test_a_seed_that_lacks_a_test_set_leaves_it_out_of_the_scores():
+    figures = {"accuracy": 0.5, "zero_shot_accuracy": 0.4}
+    assert [*scores_of([{"test": figures, "glyphs": figures}, {"test": figures}])] == ["test"]
+
+
 def test_latex():
     text = comparison.latex([row(title="A & B_1"), row(data="drawn")])
     assert text.count(r"\begin{tabular}{llrrrr}") == 1 and text.count(r"\midrule") == 3
@@ -151,15 +177,54 @@ def test_markdown_and_csv():
     assert "| Coop | 85.0 ± 63.5 | 2,048 | 3.2 | 1,234 |" in text
     assert r"A\|b" in text and r"zero-shot \*" in text and text.endswith("(curves.png)\n")
     first, second = csv.DictReader(io.StringIO(comparison.csv_text(rows)))
-    assert float(first["accuracy"]) == float(first["accuracy on test"]) == pytest.approx(0.85)
-    assert first["seeds"] == "1 2" and first["zero_shot_accuracy"] == "0.7"
-    assert second["accuracy"] == "" and second["failed"] == "no, really"
+    assert float(first["accuracy on test"]) == pytest.approx(0.85)
+    assert first["seeds"] == "1 2" and first["zero_shot_accuracy on test"] == "0.7"
+    assert second["accuracy on test"] == "" and second["failed"] == "no, really"
+
+
+def test_every_accuracy_in_the_csv_says_what_it_is_on():
+    text = comparison.csv_text([row(tests=[{"base": (0.9, 0.8), "new": (0.6, 0.4)}])])
+    (found,) = csv.DictReader(io.StringIO(text))
+    accuracies = {key: float(value) for key, value in found.items() if key.startswith("accuracy")}
+    assert accuracies == {
+        "accuracy on base": 0.9,
+        "accuracy on new": 0.6,
+        "accuracy on H (harmonic mean of base and new)": pytest.approx(0.72),
+    }
 
 
 def test_curves_leave_the_zero_shot_row_out():
-    points, zero_shot = comparison.points([row(), row("frozen", zero_shot=True)])
-    assert [point["method"] for point in points] == ["Coop"]
+    found, zero_shot = points_of([row(), row("frozen", zero_shot=True)])
+    assert [point["method"] for point in found] == ["Coop"]
     assert zero_shot == {"digits": {4: pytest.approx(0.7)}}
+
+
+def test_curves_show_the_average_over_targets_beside_the_data_that_were_learned():
+    tests = [{"test": (0.9, 0.4), "sketch": (0.1, 0.1), "glyphs": (0.8, 0.3), "pairs": (0.4, 0.1)}]
+    rows = [row(tests=tests, targets=["glyphs", "pairs"]), row("tip", tests=[{"test": (0.7, 0.4)}])]
+    found, zero_shot = points_of(rows)
+    other = "digits: average over glyphs, pairs"
+    assert [(point["data"], point["method"], point["mean"]) for point in found] == [
+        ("digits", "Coop", pytest.approx(0.9)),
+        (other, "Coop", pytest.approx(0.6)),
+        ("digits", "Tip", pytest.approx(0.7)),
+    ]
+    assert zero_shot == {"digits": {4: pytest.approx(0.4)}, other: {4: pytest.approx(0.2)}}
+    assert comparison.ITS_OWN in shown(rows) and comparison.ITS_OWN not in shown([row()])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a"], "digits: a"),
+        (["a", "b", "c"], "digits: average over a, b, c"),
+        (["a", "b", "c", "d"], "digits: average over 4 further test sets"),
+    ],
+)
+def test_a_panel_of_further_test_sets_says_which(names, said):
+    figures = {name: (0.5, 0.4) for name in ["test", *names]}
+    found, _ = points_of([row(tests=[figures])])
+    assert [point["data"] for point in found] == ["digits", said]
 
 
 def narrow(rows, width):

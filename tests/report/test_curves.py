@@ -1,6 +1,6 @@
 import pytest
 
-from clipadapt.report.curves import apart, curves, few_shot_curves, in_order, title_of
+from clipadapt.report.curves import apart, curves, few_shot_curves, in_order, panel_title, title_of
 from clipadapt.report.pictures import figures
 from clipadapt.report.statistics import mean_interval
 from tests.report.test_pictures import ink
@@ -53,6 +53,14 @@ def test_two_seeds_are_shown_themselves_and_three_by_an_interval(shots):
     assert joined == len(shots) and not others and height > 2
 
 
+def test_the_axis_of_methods_in_order_spans_their_intervals():
+    _, [panel] = figures(1, 6, 4)
+    wide = point("digits", "CoOp", 16, [0.75, 0.8, 0.85])
+    in_order(panel, [wide, point("digits", "Tip", 16, [0.81, 0.81, 0.81])], {16: 0.8}, ["CoOp", "Tip"])
+    low, high = panel.get_xlim()
+    assert low < 100 * (wide["mean"] - wide["interval"]) and high > 100 * (wide["mean"] + wide["interval"])
+
+
 @pytest.mark.parametrize(
     "counts, said",
     [
@@ -65,6 +73,11 @@ def test_two_seeds_are_shown_themselves_and_three_by_an_interval(shots):
 def test_the_title_says_what_stands_around_a_mean(counts, said):
     points = [point("digits", "CoOp", shots, [0.4 + seed / 100 for seed in range(shots)]) for shots in counts]
     assert title_of(points) == f"Test accuracy{said}"
+
+
+def test_a_title_of_a_panel_has_two_lines_at_most():
+    assert panel_title("drawn: average over glyphs, pairs, digits") == "drawn: average over glyphs, pairs, digits"
+    assert panel_title("cost$ " + "long " * 40).count("\n") == 1 and r"\$" in panel_title("cost$")
 
 
 def test_a_method_may_lack_points(tmp_path):
