@@ -1,7 +1,7 @@
 """What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipadapt.config import Cell, Study, data_name
 from clipadapt.data import Split
-from clipadapt.engine.run_directory import PREDICTIONS, RunDirectory
+from clipadapt.engine.run_directory import PREDICTIONS
 from clipadapt.errors import UserError
 from clipadapt.files import write
 from clipadapt.report import comparison, results
@@ -31,31 +31,32 @@ class Outcome:
         cell: the run.
         metrics: as of a run; empty where it failed.
         failure: the reason.
-        untested: why there are no figures on some further test sets, a sentence each.
+        notes: what is to be said beside its figures, and why there are none on some further test sets.
         zero_shot: whether nothing was learned, neither before the test images nor along them.
     """
 
     cell: Cell
     metrics: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
-    untested: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     zero_shot: bool = False
 
 
-def rows_of(outcomes: Sequence[Outcome]) -> Iterator[Row]:
-    """The outcomes gathered over seeds."""
+def rows_of(outcomes: Sequence[Outcome], targets: Sequence[str] = ()) -> Iterator[Row]:
+    """The outcomes gathered over seeds; `targets` are the names of the study's."""
     found: dict[tuple[str, str, int], list[Outcome]] = {}
     for one in outcomes:
         found.setdefault((one.cell.data, one.cell.method, one.cell.shots), []).append(one)
-    yield from map(row_of, found.values())
+    for some in found.values():
+        yield row_of(some, targets)
 
 
-def row_of(outcomes: Sequence[Outcome]) -> Row:
+def row_of(outcomes: Sequence[Outcome], targets: Sequence[str]) -> Row:
     """What the seeds of a method say together."""
     cell, done = outcomes[0].cell, [one for one in outcomes if one.failure is None]
     failed: dict[str, list[int]] = {}
     for one in outcomes:
-        for reason in one.untested if one.failure is None else [one.failure]:
+        for reason in one.notes if one.failure is None else [one.failure]:
             failed.setdefault(reason, []).append(one.cell.seed)
     scores = scores_of([one.metrics["tests"] for one in done])
     return {
@@ -67,7 +68,7 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "seeds": [one.cell.seed for one in done],
         "zero_shot": bool(done) and all(one.zero_shot for one in done),
         "scores": scores,
-        "targets": targets_of(done, scores),
+        "targets": [name for name in scores if name in targets],
         "parameters": max((one.metrics["parameters"] for one in done), default=0),
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
@@ -75,12 +76,6 @@ def row_of(outcomes: Sequence[Outcome]) -> Row:
         "failed": failed,
         "runs": [one.cell.directory.as_posix() for one in done],
     }
-
-
-def targets_of(done: Sequence[Outcome], scores: Iterable[str]) -> list[str]:
-    """The names of the test sets that runs were measured on after they were finished: those of the study."""
-    own = {name for one in done[:1] for name in RunDirectory(one.cell.directory).result()["tests"]}
-    return [name for name in scores if name not in {*own, HARMONIC}]
 
 
 def title_of(cell: Cell) -> str:

@@ -131,7 +131,7 @@ def run(study: Study, console: Console) -> list[Row]:
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(cells[0].config["output"]) from None
-    rows = [*rows_of(outcomes)]
+    rows = [*rows_of(outcomes, [target.name for target in targets])]
     comparison.show(console, rows)
     if first_process():
         save(study, rows, outcomes)
@@ -172,13 +172,13 @@ def outcome(cell: Cell, load: Shared, targets: Sequence[Target] = ()) -> Outcome
     except MENDABLE as error:
         return Outcome(cell, failure=reason_of(error))
     note = changed(cell.config, result.record, load.images) if kept else None
-    untested = [note] if note else []
+    notes = [note] if note else []
     if targets:
-        untested += further(cell, result.metrics["tests"], targets, quiet)
+        notes += further(cell, result.metrics["tests"], targets, quiet)
     if not result.metrics["tests"]:
-        return Outcome(cell, failure="; ".join([UNTESTED, *untested]))
+        return Outcome(cell, failure="; ".join([UNTESTED, *notes]))
     zero_shot = not result.tensors and cell.config["method"]["test_time"] is None
-    return Outcome(cell, result.metrics, untested=untested, zero_shot=zero_shot)
+    return Outcome(cell, result.metrics, notes=notes, zero_shot=zero_shot)
 
 
 def further(cell: Cell, tests: dict[str, Any], targets: Sequence[Target], console: Console) -> list[str]:
@@ -188,15 +188,15 @@ def further(cell: Cell, tests: dict[str, Any], targets: Sequence[Target], consol
         Why there are no figures on some of them.
     """
     run = FinishedRun(cell.directory, cell.config["config_dir"], cell.config["engine"]["cache"])
-    own, untested = {*tests}, []
+    own, notes = {*tests}, []
     for _, group in groupby(targets, lambda target: target.data):
         some = [target for target in group if target.name not in own]
         try:
             tests |= run.elsewhere(some, console)
         except MENDABLE as error:
-            untested.append(f"not tested on {', '.join(target.name for target in some)}: {reason_of(error)}")
+            notes.append(f"not tested on {', '.join(target.name for target in some)}: {reason_of(error)}")
     taken = [target.name for target in targets if target.name in own]
-    return [*untested, *(f"{cell.data} has a test set of its own called {name}, which is shown" for name in taken)]
+    return [*notes, *(f"{cell.data} has a test set of its own called {name}, which is shown" for name in taken)]
 
 
 def is_kept(cell: Cell) -> bool:
