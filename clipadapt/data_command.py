@@ -93,7 +93,8 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
         tests = "".join(f", {name}: {len(split):,}" for name, split in source.tests.items())
         say(f"{source.name} is there: {len(source.class_names):,} classes, train: {len(source.train):,}{tests}")
     else:
-        raise UserError(f"there is nothing to fetch for these data: {state(data)}")
+        own = f"are your own, {state(data)}" if "root" in data else "come with the package"
+        raise UserError(f"there is nothing to fetch: these images {own}")
 
 
 def verify(settings: Sequence[str], folder: str | None) -> None:

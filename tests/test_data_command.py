@@ -137,7 +137,16 @@ def test_images_without_labels(pets, capsys):
         (["verify"], "say which data: clipadapt data verify folder data.root=my_images"),
         (["verify", "data.root=x"], "say which data"),
         (["prepare"], "say which data: clipadapt data prepare folder"),
-        (["prepare", "digits"], "there is nothing to fetch for these data: needs nothing"),
+        (["prepare", "digits"], "there is nothing to fetch: these images come with the package"),
+        (
+            ["prepare", "folder", "data.root=x"],
+            "there is nothing to fetch: these images are your own, missing: there is no",
+        ),
+        (
+            ["prepare", "imagenet"],
+            "imagenet can't be fetched from here: get it from https://image-net.org, and prepare",
+        ),
+        (["prepare", "imagenet_c"], "get it from https://zenodo.org/records/2235448, and prepare it"),
         (["verify", "foldr", "data.root=x"], "there is no data 'foldr': did you mean 'folder'?"),
         (["verify", "folder"], "data.root has no value yet"),
         (["verify", "folder", "data.root=nowhere"], "there is no image folder '"),
