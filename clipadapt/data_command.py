@@ -1,6 +1,7 @@
 """`clipadapt data`: what data there are, how to get them, and whether every image of them can be read."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,20 +93,26 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
         tests = "".join(f", {name}: {len(split):,}" for name, split in source.tests.items())
         say(f"{source.name} is there: {len(source.class_names):,} classes, train: {len(source.train):,}{tests}")
     else:
-        raise UserError(f"there is nothing to fetch for these data: {state(data)}")
+        own = f"are your own, {state(data)}" if "root" in data else "come with the package"
+        raise UserError(f"there is nothing to fetch: these images {own}")
 
 
 def verify(settings: Sequence[str], folder: str | None) -> None:
-    """`clipadapt data verify NAME [data.key=value …]`: decode every image of every split, and tell those that can't be.
+    """`clipadapt data verify NAME [data.key=value …]`: decode every image of every split, and tell all faults.
+
+    Faults are images that can't be read, classes that are missing, and class names that CLIP doesn't tell apart.
 
     Raises:
         UserError: something is wrong with the settings, the source or any image.
     """
     from clipadapt.data.broken import faults  # knows how images are read, which a list need not wait for
+    from clipadapt.data.imagenet_classes import Incomplete
+    from clipadapt.data.labels import Doubtful, alike
     from clipadapt.report import data as tables
     from clipadapt.report import progress as bars
 
-    source: Source = config.source_of(composed(settings, folder, "verify"))
+    with warnings.catch_warnings(action="ignore", category=Doubtful):  # told below, as faults
+        source: Source = config.source_of(composed(settings, folder, "verify"))
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     there = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, there.values()))
@@ -113,6 +120,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
         bad = {name: faults(split.images, True, advance) for name, split in there.items()}
     console.print(tables.splits_table(source, there, {name: len(found) for name, found in bad.items()}))
     problems = [*dict.fromkeys(text for found in bad.values() for text in found.values()), *alike(source.class_names)]
+    problems += source.faults() if isinstance(source, Incomplete) else []
     for text in problems:
         say(text)
     if problems:
@@ -134,13 +142,3 @@ def composed(settings: Sequence[str], folder: str | None, verb: str) -> dict[str
         if "=" in word and key != "data" and not key.startswith("data.")
     )
     return config.compose(words, folder)
-
-
-def alike(class_names: Sequence[str]) -> Iterator[str]:
-    """A sentence on each group of classes whose names are the same words to a text tower."""
-    groups: dict[str, list[str]] = {}
-    for name in class_names:
-        groups.setdefault(" ".join(name.replace("_", " ").casefold().split()), []).append(name)
-    for names in groups.values():
-        if len(names) > 1:
-            yield f"the classes {', '.join(map(repr, names))} are the same words to CLIP: name them apart or join them"

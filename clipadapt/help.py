@@ -129,12 +129,12 @@ clipadapt data verify NAME [data.key=value …]
 
 `list` says of each whether it is there, or what it needs.
 
-`prepare` fetches what can be fetched: the papers' data sets but for ImageNet, prepared like CoOp's, from a mirror on
-the Hugging Face hub; those of torchvision and of the hub itself.
+`prepare` fetches what can be fetched: the papers' data sets but for ImageNet and ImageNet-C, prepared like CoOp's, from
+a mirror on the Hugging Face hub; those of torchvision and of the hub itself.
 
-`verify` decodes every image of every split, counts them, and lists all files that are missing or broken, and classes
-whose names are the same to CLIP; the exit code is 2 where there are any. A run looks at its own images before it
-starts; data.skip_broken=true leaves broken ones out of it.
+`verify` decodes every image of every split, counts them, and lists all files that are missing or broken, classes that
+a copy of ImageNet lacks, and classes whose names are the same to CLIP; the exit code is 2 where there are any. A run
+looks at its own images before it starts; data.skip_broken=true leaves broken ones out of it.
 
 Examples
   clipadapt data list

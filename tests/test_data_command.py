@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from clipadapt import config, data_command
+from clipadapt import config
 from clipadapt.cli import main
+from clipadapt.data.labels import alike
 from clipadapt.report.data import spread
+from tests import prepared
 from tests.broken import BROKEN, break_in, cut, noise
 
 
@@ -135,7 +137,16 @@ def test_images_without_labels(pets, capsys):
         (["verify"], "say which data: clipadapt data verify folder data.root=my_images"),
         (["verify", "data.root=x"], "say which data"),
         (["prepare"], "say which data: clipadapt data prepare folder"),
-        (["prepare", "digits"], "there is nothing to fetch for these data: needs nothing"),
+        (["prepare", "digits"], "there is nothing to fetch: these images come with the package"),
+        (
+            ["prepare", "folder", "data.root=x"],
+            "there is nothing to fetch: these images are your own, missing: there is no",
+        ),
+        (
+            ["prepare", "imagenet"],
+            "imagenet can't be fetched from here: get it from https://image-net.org, and prepare",
+        ),
+        (["prepare", "imagenet_c"], "get it from https://zenodo.org/records/2235448, and prepare it"),
         (["verify", "foldr", "data.root=x"], "there is no data 'foldr': did you mean 'folder'?"),
         (["verify", "folder"], "data.root has no value yet"),
         (["verify", "folder", "data.root=nowhere"], "there is no image folder '"),
@@ -161,8 +172,8 @@ def test_help(capsys):
 
 
 def test_names_that_are_the_same_words():
-    names = ["sea_lion", "Sea  lion", "sealion", "cat", "CAT", "dog"]
-    assert [text.partition(" are ")[0] for text in data_command.alike(names)] == [
+    names = ["sea_lion", "Sea  lion", "sealion", "cat", "CAT", "dog", "missile", "missile"]
+    assert [text.partition(" are ")[0] for text in alike(names)] == [
         "the classes 'sea_lion', 'Sea  lion'",
         "the classes 'cat', 'CAT'",
     ]
@@ -185,3 +196,49 @@ def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, cap
     assert asked == [(["oxford_flowers/jpg", "oxford_flowers/split_zhou_OxfordFlowers.json"], tmp_path)]
     said = " ".join(capsys.readouterr().out.split())
     assert f"Unpacked in {tmp_path / 'oxford_flowers'}" in said and "clipadapt data verify flowers102" in said
+
+
+def verified(capsys, *words):
+    """The exit code of `data verify`, the lines below its table, and what it says on stderr."""
+    code, said = main(["data", "verify", *words]), capsys.readouterr()
+    return code, said.out.partition("┘\n")[2].splitlines() or said.out.splitlines()[-3:], said.err
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """ImageNet in miniature, all four classes of whose classnames.txt are there."""
+    prepared.imagenet(tmp_path / "home")
+    monkeypatch.setenv("CLIPADAPT_DATA", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_imagenet_with_all_its_classes(home, capsys):
+    code, lines, _ = verified(capsys, "imagenet")
+    assert code == 0 and lines[-1] == "All 44 images can be read."
+
+
+def test_classes_that_imagenet_lacks(home, capsys):
+    (home / "imagenet" / "classnames.txt").unlink()
+    code, lines, errors = verified(capsys, "imagenet")
+    shown = "goldfish"  # is there, so that it isn't listed
+    assert code == 2 and "2 problems are listed above" in errors and "note" not in errors
+    some = "great white shark (n01484850), tiger shark (n01491361), hammerhead shark (n01494475), "
+    for split in ("train", "test"):
+        (line,) = [line for line in lines if line.startswith(f"no images in '{split}' of 996 classes: {some}")]
+        assert line.endswith(" and 991 more") and shown not in line
+    (home / "imagenet" / "images" / "val" / "n01443537").rename(home / "elsewhere")
+    prepared.write_classnames(home / "imagenet")
+    code, lines, errors = verified(capsys, "imagenet")
+    assert code == 2 and "no images in 'test' of goldfish (n01443537)" in lines and "one problem is" in errors
+
+
+def test_classes_that_a_variant_of_imagenet_lacks(home, capsys):
+    for images, folders in (
+        ("imagenetv2/imagenetv2-matched-frequency-format-val", ["0", "3"]),
+        ("imagenet-adversarial/imagenet-a", ["n01443537", "n03773504"]),
+    ):
+        prepared.variant(home, images, folders)
+        prepared.write_classnames((home / images).parent)
+    code, lines, _ = verified(capsys, "imagenet_v2")
+    assert code == 2 and "no images in 'test' of goldfish (n01443537), missile (n03773504)" in lines
+    assert verified(capsys, "imagenet_a")[0] == 0  # has 200 of ImageNet's classes by design

@@ -1,7 +1,7 @@
 """Image-classification data sets of the Hugging Face hub, or of a local folder in one of its formats."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +10,7 @@ from annotated_types import Ge
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures, without_decoding
 from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, source_of, words
+from clipadapt.data.network import offline, unreached
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import NameOrFolder
@@ -109,11 +110,20 @@ def opened(
         saved = datasets.load_from_disk(str(folder))
         return (saved if isinstance(saved, dict) else {"train": saved}), ""
     place = str(folder) if folder.is_dir() else name
-    builder = datasets.load_dataset_builder(place, subset, revision=revision, cache_dir=cache_dir)
-    if streaming:
-        return builder.as_streaming_dataset(), builder.cache_dir
-    builder.download_and_prepare()
-    return builder.as_dataset(), builder.cache_dir
+    reason = None if folder.is_dir() else unreached()
+    try:
+        with offline() if reason else nullcontext():
+            builder = datasets.load_dataset_builder(place, subset, revision=revision, cache_dir=cache_dir)
+            if streaming:
+                return builder.as_streaming_dataset(), builder.cache_dir
+            builder.download_and_prepare()
+            return builder.as_dataset(), builder.cache_dir
+    except Exception as error:
+        if reason is None:
+            raise
+        raise UserError(
+            f"'{name}' is no folder, isn't kept from an earlier use, and the hub can't be reached ({reason})"
+        ) from error
 
 
 def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) -> dict[str, str]:

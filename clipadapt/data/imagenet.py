@@ -11,12 +11,13 @@ from itertools import chain
 from pathlib import Path
 
 from clipadapt.data.folders import EXTENSIONS, pictures
-from clipadapt.data.prepared import INSTRUCTIONS, existing, lines, named
+from clipadapt.data.imagenet_classes import Classes
+from clipadapt.data.prepared import INSTRUCTIONS, existing, named
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, listed
 from clipadapt.paths import FilePath
 
-SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
+SHOWN_FOLDERS = 5
 
 
 def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
@@ -39,12 +40,13 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
     """
     train, val = (existing(home, f"{images}/{part}", Path.is_dir) for part in ("train", "val"))
     ids = class_folders(train)
-    own = names_of(ids, train, train.parent.parent)
+    classes = Classes.of(train.parent.parent)
+    own = classes.names_of(ids, train)
     labels = {folder: label for label, folder in enumerate(ids)}
     tested = class_folders(val)
     if strangers := [folder for folder in tested if folder not in labels]:
-        raise UserError(f"'{val}' has class folders that train lacks: {some(strangers)}")
-    return Source(
+        raise UserError(f"'{val}' has class folders that train lacks: {listed(strangers, SHOWN_FOLDERS)}")
+    source = Source(
         name=name,
         class_names=named(name, own, class_names),
         templates=templates,
@@ -53,16 +55,16 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
         tests={"test": of_folders(val, {folder: labels[folder] for folder in tested})},
         namesakes=class_names is None,
     )
+    return classes.compared(source, ids, {"train": source.train, **source.tests})
 
 
 def imagenet_variant(
     name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]
 ) -> Source:
-    """A test set for models of ImageNet; there is nothing to learn from.
+    """A test set of all of ImageNet's classes, for models of it; there is nothing to learn from.
 
     ImageNet-V2 (Recht et al., ICML 2019, arXiv:1902.10811) has folders by label, -Sketch (Wang et al., NeurIPS 2019,
-    arXiv:1905.13549), -A (Hendrycks et al., CVPR 2021, arXiv:1907.07174) and -R (Hendrycks et al., ICCV 2021,
-    arXiv:2006.16241) by WordNet id. The classes are those that it has a folder of: 200 in -A and -R.
+    arXiv:1905.13549) by WordNet id.
 
     Args:
         name: What it is called.
@@ -76,25 +78,45 @@ def imagenet_variant(
             names of another number.
     """
     place = existing(home, images, Path.is_dir)
-    return to_test_on(name, place, place.parent, class_names, templates)
+    return to_test_on(name, place, Classes.of(place.parent), class_names, templates)
 
 
-def to_test_on(name: str, place: Path, beside: Path, class_names: list[str] | None, templates: list[str]) -> Source:
+def imagenet_subset(
+    name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]
+) -> Source:
+    """A test set of some of ImageNet's classes, those that it has a folder of; there is nothing to learn from.
+
+    ImageNet-A (Hendrycks et al., CVPR 2021, arXiv:1907.07174) and -R (Hendrycks et al., ICCV 2021, arXiv:2006.16241)
+    have 200 each, by WordNet id. Arguments and errors are those of `imagenet_variant`.
+    """
+    place = existing(home, images, Path.is_dir)
+    return to_test_on(name, place, Classes.of(place.parent), class_names, templates, whole=False)
+
+
+def to_test_on(
+    name: str,
+    place: Path,
+    classes: Classes,
+    class_names: list[str] | None,
+    templates: list[str],
+    whole: bool = True,
+) -> Source:
     """A test set of class folders, with nothing to learn from.
 
     Args:
         name: What it is called.
         place: Where the folders are.
-        beside: Where classnames.txt may be.
-        class_names: In the order of the folders; None for those of classnames.txt, or else CLIP's.
+        classes: What they may be.
+        class_names: In the order of the folders; None for those that the classes are known by.
         templates: Sentences with {} for the class name.
+        whole: Whether all of the classes should be there.
 
     Raises:
         UserError: As of `imagenet_variant`.
     """
     folders = class_folders(place)
-    own = names_of(folders, place, beside)
-    return Source(
+    own = classes.names_of(folders, place)
+    source = Source(
         name=name,
         class_names=named(name, own, class_names),
         templates=templates,
@@ -103,6 +125,7 @@ def to_test_on(name: str, place: Path, beside: Path, class_names: list[str] | No
         tests={"test": of_folders(place, {folder: label for label, folder in enumerate(folders)})},
         namesakes=class_names is None,
     )
+    return classes.compared(source, folders, source.tests) if whole else source
 
 
 def class_folders(place: Path) -> list[str]:
@@ -119,46 +142,6 @@ def class_folders(place: Path) -> list[str]:
     if not found:
         raise UserError(f"'{place}' has no class folders: {INSTRUCTIONS} says how it is prepared")
     return sorted(found, key=lambda name: (int(name) if name.isdecimal() else 0, name))
-
-
-def names_of(folders: list[str], place: Path, beside: Path) -> list[str]:
-    """What people call the classes of folders, which are called by WordNet id or by ImageNet's label.
-
-    Args:
-        folders: Their names.
-        place: Where they are.
-        beside: Where classnames.txt may be.
-
-    Raises:
-        UserError: For folders that aren't classes.
-    """
-    file = beside / "classnames.txt"
-    by_id = dict(id_and_name(line, file) for line in lines(file)) if file.is_file() else shipped_names()
-    known = by_id | {str(label): by_id[wordnet_id] for label, wordnet_id in enumerate(sorted(by_id))}
-    if strangers := [folder for folder in folders if folder not in known]:
-        where = f"'{file}'" if file.is_file() else "ImageNet's 1,000 classes"
-        raise UserError(f"'{place}' has folders that aren't WordNet ids of {where}: {some(strangers)}")
-    return [known[folder] for folder in folders]
-
-
-def id_and_name(line: str, file: Path) -> tuple[str, str]:
-    """What a line of classnames.txt says.
-
-    Raises:
-        UserError: For a line of one word.
-    """
-    wordnet_id, _, name = line.partition(" ")
-    if not name:
-        raise UserError(f"'{file}' has the line '{line}', which isn't a WordNet id and a name, as in 'n01440764 tench'")
-    return wordnet_id, name.strip()
-
-
-def shipped_names() -> dict[str, str]:
-    """CLIP's names of ImageNet's classes by WordNet id (Radford et al., ICML 2021); two pairs of them are the same."""
-    import yaml
-
-    names: dict[str, str] = yaml.load(SHIPPED.read_text(encoding="utf-8"), yaml.CSafeLoader)
-    return names
 
 
 def of_folders(place: Path, labels: Mapping[str, int]) -> Split:
@@ -183,8 +166,3 @@ def images_of(folder: str) -> list[str]:
     except OSError as error:
         raise UserError(f"'{folder}' can't be read: {error}") from error
     return [f"{folder}/{name}" for name in names if name.lower().endswith(endings) and not name.startswith(".")]
-
-
-def some(names: list[str]) -> str:
-    """The first few names, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from annotated_types import Interval
 
 from clipadapt.data.imagenet import to_test_on
+from clipadapt.data.imagenet_classes import Classes
 from clipadapt.data.prepared import home_folder
 from clipadapt.data.tasks import Source
 from clipadapt.errors import UserError
@@ -58,4 +59,4 @@ def imagenet_c(
     places = [place for place in (folder / part, folder / archive / part) if place.is_dir()]
     if not places:
         raise UserError(f"'{folder}' has no {part.as_posix()}: unpack {archive}.tar of {URL} into it")
-    return to_test_on(name, places[0], folder, class_names, templates)
+    return to_test_on(name, places[0], Classes.of(folder), class_names, templates)

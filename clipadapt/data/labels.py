@@ -1,6 +1,7 @@
 """Labels as data sets write them, words or numbers, the classes they stand for, and sources made of both."""
 
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from clipadapt.data.folders import natural_order
@@ -8,6 +9,10 @@ from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed, nearest
 
 SHOWN_LABELS = 5
+
+
+class Doubtful(UserWarning):
+    """What is wrong with a data set that a run goes on with, and that `clipadapt data verify` counts as a fault."""
 
 
 def words(name: str) -> str:
@@ -76,6 +81,22 @@ def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -
             )
 
 
+def alike(class_names: Sequence[str]) -> Iterator[str]:
+    """A sentence on each group of classes whose different names are the same words to a text tower."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(class_names):
+        groups.setdefault(" ".join(name.replace("_", " ").casefold().split()), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield f"the classes {', '.join(map(repr, names))} are the same words to CLIP: name them apart or join them"
+
+
+def warn_of_alike(name: str, class_names: Sequence[str]) -> None:
+    """Warn of a data set's classes that CLIP doesn't tell apart."""
+    for text in alike(class_names):
+        warnings.warn(f"{name}: {text}", Doubtful, stacklevel=3)
+
+
 def source_of(
     name: str,
     class_names: list[str],
@@ -84,6 +105,7 @@ def source_of(
     usual: str = "a photo of a {}.",
 ) -> Source:
     """A source of the splits "train", "val" and "test", of which it may lack the last two."""
+    warn_of_alike(name, class_names)
     return Source(
         name=name,
         class_names=class_names,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from clipadapt.data.network import unreached
 from clipadapt.errors import UserError
 
 MIRROR = "zhengli97/prompt_learning_dataset"
@@ -19,6 +20,8 @@ REVISION = "ceb3112337fb6e1bf71534e355ca5569b63f19a6"
 """The mirror's commit, whose checksums don't change: the one that github.com/dczyjh/HAPR-LAPR takes, in
 docs/ASSET_PREPARATION.md."""
 INSTRUCTIONS = "prepare it as CoOp's instructions say (github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md)"
+ELSEWHERE = {"imagenet": "https://image-net.org", "imagenet-c": "https://zenodo.org/records/2235448"}
+"""Where the data sets are to be had that the mirror lacks, by their folders."""
 SHA256_LENGTH = 64
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 """What `zipfile` raises of an archive that is damaged, encrypted or compressed in a way that it doesn't know."""
@@ -44,6 +47,8 @@ def fetch(needed: Sequence[str], home: Path, endpoint: str | None = None) -> Pat
     place = home / folder
     if os.path.exists(place):  # Path.exists raises where it may not look
         raise UserError(f"{place} is there: move it away to fetch it again")
+    if folder in ELSEWHERE:
+        raise UserError(f"{folder} can't be fetched from here: get it from {ELSEWHERE[folder]}, and {INSTRUCTIONS}")
     with locked(home, folder):
         if not place.exists():
             unpack(download(folder, endpoint), place, needed)
@@ -100,6 +105,8 @@ def download(folder: str, endpoint: str | None) -> Path:
     """
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    if reason := unreached(endpoint):
+        raise UserError(f"the mirror {MIRROR} can't be reached ({reason}): try again, or {INSTRUCTIONS}")
     try:
         files = HfApi(endpoint=endpoint).list_repo_files(MIRROR, revision=REVISION)
         names = [name for name in files if name.endswith(".zip")]

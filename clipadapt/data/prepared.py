@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from clipadapt.data.folders import pictures
-from clipadapt.data.labels import refuse_other_number
+from clipadapt.data.labels import refuse_other_number, warn_of_alike
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import FilePath
@@ -171,13 +171,15 @@ def names_in(lists: Lists, file: Path) -> list[str]:
 
 
 def named(name: str, own: list[str], given: list[str] | None) -> list[str]:
-    """The class names that were given for a data set, or else its own.
+    """The class names that were given for a data set, or else its own; it warns of those that CLIP doesn't tell apart.
 
     Raises:
         UserError: For names of another number than the classes.
     """
     refuse_other_number(name, given, len(own))
-    return own if given is None else given
+    names = own if given is None else given
+    warn_of_alike(name, names)
+    return names
 
 
 def aircraft_of(line: str, labels: dict[str, int], file: Path) -> Item:

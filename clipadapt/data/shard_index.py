@@ -75,8 +75,11 @@ def index(shard: Path, field: str) -> list[Sample]:
                     images.setdefault(key, []).append(member)
                 elif extension in KINDS:
                     labels.setdefault(key, {}).update(label_of(member, read(file, member), extension, field))
-            end = Member(str(shard), archive.offset, tarfile.BLOCKSIZE, "its end")
-            if read(file, end).strip(b"\0"):
+            file.seek(archive.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+            if len(end) < tarfile.BLOCKSIZE:
+                raise UserError(f"the shard '{shard}' is cut off: write or fetch it again")
+            if end.strip(b"\0"):
                 raise tarfile.ReadError("what follows its last file isn't the end of an archive")
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"the shard '{shard}' is no whole, uncompressed tar file: {error}") from error

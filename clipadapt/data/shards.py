@@ -22,6 +22,7 @@ from clipadapt.errors import UserError, listed
 from clipadapt.paths import FilePath
 
 SHOWN_NAMES = 3
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
 def webdataset(
@@ -101,7 +102,11 @@ def shards_of(place: str) -> list[Path]:
     shards = [Path(path) for pattern in patterns for path in (glob.glob(pattern) or [pattern])]
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
-        raise UserError(f"there is no shard {' and no '.join(missing[:SHOWN_NAMES])}, which '{place}' stands for")
+        packed = [path.name for path in folder.glob("*") if path.name.endswith(COMPRESSED)] if folder.is_dir() else []
+        advice = f": compressed ones aren't read, as {listed(sorted(packed), SHOWN_NAMES)}" if packed else ""
+        raise UserError(
+            f"there is no shard {' and no '.join(missing[:SHOWN_NAMES])}, which '{place}' stands for{advice}"
+        )
     return sorted(shards, key=lambda shard: natural_order(str(shard)))
 
 
@@ -118,7 +123,7 @@ def kind_of_labels(samples: Sequence[Sample], field: str) -> str:
     if not there:
         raise UserError(
             f"the images of '{samples[0][0].shard}' have no labels beside them: a sample {samples[0][0].name} needs an "
-            f'entry .cls (a number), .json (with "{field}") or .txt (a word)'
+            f'entry .cls (a number), .json (with "{field}"; data.field=… names another one) or .txt (a word)'
         )
     bare = [str(image) for image, labels in samples if there[0] not in labels]
     raise UserError(f"some images have a label .{there[0]}, and these have none: {listed(bare, SHOWN_NAMES)}")

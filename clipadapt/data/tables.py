@@ -1,7 +1,7 @@
 """Images listed in a table, as CSV or Parquet: a column of image files, one of labels, maybe one of splits."""
 
 import csv as comma_separated
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from clipadapt.data.folders import SPLIT_NAMES, pictures
@@ -44,15 +44,12 @@ def csv(
     """
     table = Path(root).expanduser()
     columns = read(table, {path, label, split or SPLIT_COLUMN})
-    for name in (path, label, *([] if split is None else [split])):
-        if name not in columns:
-            raise UserError(f"the table '{root}' has no column '{name}': {nearest(name, columns)}")
+    refuse_missing(root, [path, label, *([] if split is None else [split])], columns)
     files, labels = columns[path], columns[label]
     if not files:
         raise UserError(f"the table '{root}' has no rows below its header")
     splits = columns.get(split or SPLIT_COLUMN, ["train"] * len(files))
-    for name, cells in ((path, files), (label, labels), (split or SPLIT_COLUMN, splits)):
-        refuse_empty(root, name, cells)
+    refuse_empty(root, {path: files, label: labels, split or SPLIT_COLUMN: splits})
     rows = rows_of_splits(root, splits)
     names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
     folder = table.parent if images is None else Path(images).expanduser()
@@ -62,11 +59,19 @@ def csv(
     return source_of(table.stem, names, templates, found)
 
 
-def refuse_empty(table: str, column: str, cells: Sequence[str]) -> None:
+def refuse_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
+    """Raise UserError, with advice on each, where a table lacks columns of these names."""
+    missing = [f"'{name}': {nearest(name, columns)}" for name in names if name not in columns]
+    if missing:
+        raise UserError(f"the table '{table}' has no column {', and none called '.join(missing)}")
+
+
+def refuse_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
     """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
-    empty = [str(row) for row, cell in enumerate(cells, start=2) if not cell]
-    if empty:
-        raise UserError(f"the table '{table}' has no {column} in row {listed(empty, SHOWN_ROWS)}")
+    empty = {name: [str(row) for row, cell in enumerate(cells, start=2) if not cell] for name, cells in columns.items()}
+    found = [f"no {name} in row {listed(rows, SHOWN_ROWS)}" for name, rows in empty.items() if rows]
+    if found:
+        raise UserError(f"the table '{table}' has {', and '.join(found)}")
 
 
 def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
@@ -92,11 +97,15 @@ def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     Raises:
         UserError: For a table that is missing or can't be read, or has several columns of a wanted name.
     """
+    if table.is_dir():
+        raise UserError(f"'{table}' is a folder: name a table, or where the folders in it are the classes data=folder")
     try:
         return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
     except FileNotFoundError:
         raise UserError(f"there is no table '{table}'") from None
-    except (OSError, UnicodeDecodeError, comma_separated.Error) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"the table '{table}' isn't in UTF-8 ({error}): save it as CSV in UTF-8") from error
+    except (OSError, comma_separated.Error) as error:
         raise UserError(f"the table '{table}' can't be read: {error}") from error
 
 

@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+import time
 
 import pytest
 from PIL import Image
@@ -220,8 +221,22 @@ def test_no_split_to_learn_from(tmp_path):
 
 
 def test_without_network():
-    with pytest.raises(UserError, match=r"the data set 'nobody/nothing' can't be loaded: .*Hub"):
+    said = (
+        r"'nobody/nothing' is no folder, isn't kept from an earlier use, and the hub can't be reached \(HF_HUB_OFFLINE"
+    )
+    with pytest.raises(UserError, match=said):
         huggingface("nobody/nothing")
+
+
+def test_a_hub_that_does_not_answer_is_told_soon_and_once(monkeypatch, capfd):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"the hub can't be reached \(.*refused\)$"):
+        huggingface("nobody/nothing")
+    assert time.monotonic() - began < 10 and "Retry" not in "".join(capfd.readouterr())
+    assert datasets.config.HF_HUB_OFFLINE is False
 
 
 def test_what_tells_the_version_is_the_same_in_every_process(tmp_path):

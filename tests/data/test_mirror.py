@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -127,10 +128,8 @@ def test_what_a_fetch_left_that_was_killed_is_removed(hub, tmp_path):
 
 
 def test_what_the_mirror_lacks(hub, tmp_path):
-    with pytest.raises(
-        UserError, match=r"has no imagenet \(it has caltech-101\): prepare it as CoOp's instructions say"
-    ):
-        fetch(["imagenet/images"], tmp_path / "data", hub(FILES))
+    with pytest.raises(UserError, match=r"has no mnist \(it has caltech-101\): prepare it as CoOp's instructions say"):
+        fetch(["mnist/images"], tmp_path / "data", hub(FILES))
     assert seen(tmp_path / "data") == []
 
 
@@ -190,10 +189,17 @@ def test_no_network(tmp_path, monkeypatch):
         fetch(["dtd/images"], tmp_path / "data")
 
 
-def test_an_error_without_words(tmp_path, monkeypatch):
+def test_a_hub_that_does_not_answer_is_told_soon_and_once(hub, tmp_path, capfd):
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"can't be reached \(.*refused\): try again, or prepare it"):
+        fetch(["dtd/images"], tmp_path / "data", "http://127.0.0.1:9")
+    assert time.monotonic() - began < 10 and "Retry" not in "".join(capfd.readouterr())
+
+
+def test_an_error_without_words(hub, tmp_path, monkeypatch):
     def fail(*given, **options):
         raise TimeoutError
 
     monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", fail)
     with pytest.raises(UserError, match=r"can't be reached \(TimeoutError\): try again"):
-        fetch(["dtd/images"], tmp_path / "data")
+        fetch(["dtd/images"], tmp_path / "data", hub(FILES))

@@ -1,6 +1,7 @@
 """Data sets in CoOp's layout, each in miniature, read back through its YAML; what is said of what is wrong with one."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import get_args
 
@@ -12,8 +13,9 @@ import clipadapt
 from clipadapt import config
 from clipadapt.data.corruptions import CORRUPTIONS
 from clipadapt.data.few_shot import sample
-from clipadapt.data.imagenet import SHIPPED
 from clipadapt.data.imagenet_c import ARCHIVES
+from clipadapt.data.imagenet_classes import SHIPPED
+from clipadapt.data.labels import alike
 from clipadapt.data.tasks import told_apart
 from clipadapt.errors import UserError
 from tests import prepared
@@ -375,7 +377,9 @@ def test_a_classnames_file_that_lacks_a_class(home):
     prepared.imagenet(home)
     (home / "imagenet" / "classnames.txt").write_text("n01440764 tench\n")
     said = complaint("imagenet")
-    assert "aren't WordNet ids of '" in said and "classnames.txt': n01443537, n03773504, n04008634" in said
+    assert (
+        "aren't WordNet ids of the classes in '" in said and "classnames.txt': n01443537, n03773504, n04008634" in said
+    )
     (home / "imagenet" / "classnames.txt").write_text("n01440764\n")
     assert "has the line 'n01440764', which isn't a WordNet id and a name" in complaint("imagenet")
 
@@ -393,3 +397,32 @@ def test_class_folders_without_images(home):
     for wordnet_id in WORDNET:
         (home / "imagenet-sketch" / "images" / wordnet_id).mkdir(parents=True)
     assert complaint("imagenet_sketch").endswith("imagenet-sketch/images' have no images")
+
+
+def test_a_run_is_told_of_classes_that_are_missing(home):
+    prepared.imagenet(home)
+    prepared.write_classnames(home / "imagenet", WORDNET | {"n01484850": "great white shark"})
+    said = r"imagenet: of the classes in '.*/classnames\.txt' only 4 are there, and no images of great white shark "
+    with pytest.warns(UserWarning, match=said):
+        clipadapt.load_task("imagenet", shots=1)
+    prepared.imagenet_c(home, "imagenet-c", "fog", 3)
+    said = r"imagenet_c: of ImageNet's 1,000 classes only 4 are there, and no images of 996 classes: great white shark "
+    with pytest.warns(UserWarning, match=said):
+        clipadapt.load_task("imagenet_c", corruption="fog", severity=3)
+
+
+def test_a_run_is_told_of_classes_without_test_images_once(home):
+    prepared.imagenet(home)
+    (home / "imagenet" / "images" / "val" / "n01443537").rename(home / "elsewhere")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clipadapt.load_task("imagenet", shots=1)
+    assert [str(one.message) for one in caught] == ["imagenet: no images in 'test' of goldfish"]
+
+
+def test_classes_that_are_the_same_words_to_clip(home):
+    names = ["cat", "Cat", "dog", "owl"]
+    prepared.split_file(home, *SPLIT_FILES["dtd"][:2], names)
+    with pytest.warns(UserWarning, match="dtd: the classes 'cat', 'Cat' are the same words to CLIP"):
+        source_of("dtd")
+    assert not [*alike(IMAGENET_CLASSNAMES)]

@@ -115,7 +115,10 @@ def test_a_value_of_json_entries(tmp_path, read):
     ]
     pack(tmp_path / "0.tar", entries)
     assert read(field="species").class_names == ["cat", "owl"]
-    with pytest.raises(UserError, match=r'no labels beside them: a sample 0\.png needs .* \.json \(with "label"\)'):
+    with pytest.raises(
+        UserError,
+        match=r'no labels beside them: a sample 0\.png needs .* \.json \(with "label"; data\.field=… names another',
+    ):
         read()
 
 
@@ -186,6 +189,15 @@ def test_shards_that_are_missing(tmp_path, read, root):
         read(root)
 
 
+def test_compressed_shards_are_named(tmp_path, read):
+    for name in ("b.tgz", "a.tar.gz", "c.txt"):
+        (tmp_path / "packed" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "packed" / name).write_text("")
+    said = r"no shard .*/packed/\*\.tar, which .* stands for: compressed ones aren't read, as a\.tar\.gz, b\.tgz$"
+    with pytest.raises(UserError, match=said):
+        read("packed")
+
+
 PAIR = [("0.png", png(0)), ("0.cls", b"0"), ("1.png", png(1))]
 
 
@@ -229,7 +241,9 @@ def test_files_that_are_no_whole_tar(tmp_path, read):
 def test_a_shard_that_was_cut_off(tmp_path, read, kept):
     path = pack(tmp_path / "0.tar", samples(0))
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=r"0\.tar(' is no whole|/.* can't be read: the shard is cut off)"):
+    with pytest.raises(
+        UserError, match=r"0\.tar(' is no whole|' is cut off: write|/\d+\.cls' can't be read: the shard is cut)"
+    ):
         read(**CLASSES)
 
 

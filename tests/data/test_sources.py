@@ -145,6 +145,12 @@ def test_folder_with_splits(tmp_path, validation):
     assert len(make_task(source, 6, 1).validation) == 4
 
 
+def test_classes_that_are_the_same_words_to_clip(tmp_path):
+    root = fill(tmp_path, "Circle", "circle", "square")
+    with pytest.warns(UserWarning, match="the classes 'Circle', 'circle' are the same words to CLIP: name them apart"):
+        read(root)
+
+
 def test_folder_with_train_alone(tmp_path):
     source = read(fill(tmp_path, "train/cat", "train/dog", count=9))
     assert source.class_names == ["cat", "dog"] and source.tests == {} and source.validation is None

@@ -119,10 +119,16 @@ def test_columns_of_one_name_that_are_read(table, name):
         (POOL, {"label": "lable"}, r"has no column 'lable': did you mean 'label'\? \(known: label, path\)"),
         ("file,label\n", {}, r"has no column 'path': \(known: file, label\)"),
         (POOL, {"split": "fold"}, "has no column 'fold'"),
+        (
+            POOL,
+            {"label": "lable", "split": "fold"},
+            r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': \(known: label, path\)$",
+        ),
         ("", {}, "has no column 'path'"),
         ("path,label\n", {}, "has no rows below its header"),
         ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4$"),
         ("path,label\n,cat\nb.png,dog", {}, "has no path in row 2"),
+        ("path,label\na.png,\n,dog\nc.png,\n", {}, "has no path in row 3, and no label in row 2, 4$"),
         (SPLIT + "\nphotos/1.png,cat,", {}, "has no split in row 10"),
         (SPLIT.replace(",val\n", ",tset\n"), {}, r"has the split 'tset' in row 6: did you mean 'test'"),
         ("path,label,split\na.png,cat,test\nb.png,dog,test", {}, "has no rows of the split train"),
@@ -146,10 +152,12 @@ def test_many_empty_cells_are_counted(table):
 def test_a_table_that_is_missing_or_unreadable(table, tmp_path):
     with pytest.raises(UserError, match=r"there is no table '.*nothing\.csv'"):
         csv(str(tmp_path / "nothing.csv"))
-    with pytest.raises(UserError, match=r"labels\.csv' can't be read: .*codec can't decode"):
+    with pytest.raises(UserError, match=r"labels\.csv' isn't in UTF-8 \(.*\): save it as CSV in UTF-8$"):
         csv(table("path,label\na.png,\u00e9", encoding="latin-1"))
-    with pytest.raises(UserError, match=r"can't be read: .*directory"):
-        csv(str(tmp_path))
+    for folder in (tmp_path, tmp_path / "a.parquet"):
+        folder.mkdir(exist_ok=True)
+        with pytest.raises(UserError, match=rf"'{folder}' is a folder: name a table, or .* data=folder$"):
+            csv(str(folder))
 
 
 def test_parquet(table, tmp_path):

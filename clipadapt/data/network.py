@@ -1,0 +1,43 @@
+"""Whether the Hugging Face hub can be reached: its client would try again for half a minute before it says so."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+ATTEMPTS = 2
+
+
+def unreached(endpoint: str | None = None) -> str | None:
+    """Why the hub, or another one, can't be reached; None where it answers, whatever it says."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    reason = ""
+    for attempt in range(ATTEMPTS):
+        time.sleep(attempt)
+        try:
+            get_session().head(endpoint or constants.ENDPOINT, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            return None
+        except Exception as error:  # the client's own, of httpx or requests by its version
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return reason
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Let the hub's libraries look in their caches alone, as long as it lasts."""
+    import datasets
+    from huggingface_hub import constants
+
+    places: list[Any] = [datasets.config, constants]
+    before = [place.HF_HUB_OFFLINE for place in places]
+    try:
+        for place in places:
+            place.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
