@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures, without_decoding
-from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, source_of, words
+from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, to_source, words
 from clipadapt.data.network import offline, unreached
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
@@ -80,7 +80,7 @@ def huggingface(
         names, labels = numbered(labels, names, name)
     assert names is not None, "they are the data set's, the user's or the labels themselves"
     splits = {part: Split(pictures(name, rows[part], columns.image), found) for part, found in labels.items()}
-    return source_of(name.rstrip("/").rpartition("/")[2], names, templates, splits)
+    return to_source(name.rstrip("/").rpartition("/")[2], names, templates, splits)
 
 
 @contextmanager

@@ -39,11 +39,11 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
             names of another number.
     """
     train, val = (existing(home, f"{images}/{part}", Path.is_dir) for part in ("train", "val"))
-    ids = class_folders(train)
+    ids = folder_names(train)
     classes = Classes.of(train.parent.parent)
     own = classes.names_of(ids, train)
     labels = {folder: label for label, folder in enumerate(ids)}
-    tested = class_folders(val)
+    tested = folder_names(val)
     if strangers := [folder for folder in tested if folder not in labels]:
         raise UserError(f"'{val}' has class folders that train lacks: {listed(strangers, SHOWN_FOLDERS)}")
     source = Source(
@@ -114,7 +114,7 @@ def to_test_on(
     Raises:
         UserError: As of `imagenet_variant`.
     """
-    folders = class_folders(place)
+    folders = folder_names(place)
     own = classes.names_of(folders, place)
     source = Source(
         name=name,
@@ -128,7 +128,7 @@ def to_test_on(
     return classes.compared(source, folders, source.tests) if whole else source
 
 
-def class_folders(place: Path) -> list[str]:
+def folder_names(place: Path) -> list[str]:
     """Names of the folders in a folder, sorted, those that are numbers as numbers; files are left out.
 
     Raises:

@@ -97,7 +97,7 @@ def warn_of_alike(name: str, class_names: Sequence[str]) -> None:
         warnings.warn(f"{name}: {text}", Doubtful, stacklevel=3)
 
 
-def source_of(
+def to_source(
     name: str,
     class_names: list[str],
     templates: list[str] | None,

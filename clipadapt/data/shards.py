@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from clipadapt.console import make_console
 from clipadapt.data.folders import natural_order
-from clipadapt.data.labels import numbered, refuse_shared, source_of
+from clipadapt.data.labels import numbered, refuse_shared, to_source
 from clipadapt.data.shard_index import KINDS, Sample, indexed, pictures
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed
@@ -66,7 +66,7 @@ def webdataset(
     written = {split: [labels[kind] for _, labels in found] for split, found in samples.items()}
     names, numbers = numbered(written, class_names, root)
     splits = {split: Split(pictures([image for image, _ in found]), numbers[split]) for split, found in samples.items()}
-    return source_of(Path(root).name, names, templates, splits)
+    return to_source(Path(root).name, names, templates, splits)
 
 
 @contextmanager

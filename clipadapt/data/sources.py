@@ -14,7 +14,7 @@ from PIL import Image
 
 from clipadapt.data.folders import read_folder
 from clipadapt.data.images import Pictures
-from clipadapt.data.labels import source_of
+from clipadapt.data.labels import to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import FilePath
@@ -163,4 +163,4 @@ def from_folder(root: str, class_names: list[str] | None, templates: list[str] |
     """What a folder of image files holds; class names where its folders aren't the classes."""
     place = Path(root).expanduser()
     found = read_folder(place, class_names)
-    return source_of(place.resolve().name, found.class_names, templates, found.splits)
+    return to_source(place.resolve().name, found.class_names, templates, found.splits)

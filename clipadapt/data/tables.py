@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from clipadapt.data.folders import SPLIT_NAMES, pictures
-from clipadapt.data.labels import numbered, refuse_shared, source_of
+from clipadapt.data.labels import numbered, refuse_shared, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed, nearest
 from clipadapt.paths import FilePath
@@ -56,7 +56,7 @@ def csv(
     paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
     refuse_shared(paths, "image", root)
     found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
-    return source_of(table.stem, names, templates, found)
+    return to_source(table.stem, names, templates, found)
 
 
 def refuse_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:

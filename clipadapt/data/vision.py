@@ -15,7 +15,7 @@ from clipadapt.console import complain
 from clipadapt.data import folders
 from clipadapt.data.catalogue import CATALOGUE, Known
 from clipadapt.data.images import Pictures, pixel_bytes, to_rgb
-from clipadapt.data.labels import refuse_other_number, source_of
+from clipadapt.data.labels import refuse_other_number, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -65,7 +65,7 @@ def torchvision(
     own = known.class_names or [known.say(called) for called in classes_of(parts["train"])]
     count = len(own) or 1 + max(max(split.labels) for split in splits.values())
     refuse_other_number(name, class_names, count)
-    return source_of(name, [*own] if class_names is None else class_names, templates, splits, known.template)
+    return to_source(name, [*own] if class_names is None else class_names, templates, splits, known.template)
 
 
 def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]:
