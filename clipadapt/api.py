@@ -150,9 +150,9 @@ def run(
     if target.finished and not config["rerun"]:
         console.print(f"This run is finished (rerun=true computes it again): {directory}")
         result = read_result(directory)
-        summary.show_result(console, result.metrics)
         if not console.quiet and (note := changed(config, result.record)):
             console.print(f"note: {note}")
+        summary.show_result(console, result.metrics)
         return result
     check_cache(settings_of(config))
     backbone, task = load(config, console)
@@ -216,5 +216,7 @@ def evaluate_run(
     console = console or Console()
     run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
     metrics = run.measure(run.task(data, console), console)
+    if data is None and (note := changed(run.config, run.record)):
+        console.print(f"note: {note}")
     summary.show_tests(console, metrics)
     return metrics

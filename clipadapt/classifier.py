@@ -23,7 +23,7 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(
             "this method learns something for each of its classes, which can't serve others: for new classes take one "
-            "that learns a shared context, prompt tokens, or weights of the towers"
+            "that learns a shared context, prompt tokens, a residual on image features, or weights of the towers"
         )
 
 

@@ -16,7 +16,7 @@ from clipadapt import config as configuration
 from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
-from clipadapt.data import Split, Task
+from clipadapt.data import Source, Split, Task
 from clipadapt.data.few_shot import ALL, make_task, tested_whole
 from clipadapt.data.images import fingerprinted
 from clipadapt.engine.keeping import check_cache
@@ -28,7 +28,7 @@ from clipadapt.files import write
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
 from clipadapt.result import read_result
-from clipadapt.runs import learned_adaptation, learned_classifier, looked_at, settings_of, task_of
+from clipadapt.runs import learned_adaptation, learned_classifier, looked_at, settings_of
 
 
 class FinishedRun:
@@ -78,11 +78,22 @@ class FinishedRun:
             console: shows how that comes on.
 
         Raises:
-            UserError: nothing to test on, or images that can't be used.
+            UserError: nothing to test on, images that can't be used, or some among which those that were learned from
+                can't be found any more.
         """
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
-        task = task_of(config) if data is None else self._other(config)
+        source = configuration.source_of(config)
+        learned_from = configuration.same_images(config["data"], self.config["data"])
+        if data is None:
+            task = make_task(source, config["shots"], config["seed"], config["data"]["views"], config["classes"])
+        else:
+            task = self._other(source, config, learned_from)
+        if learned_from and not source.tests and task.images != self.record["images"]:
+            raise UserError(
+                f"the images of '{task.name}' have changed since the run, so that those it learned from can't be left "
+                "out of a test: put others into a folder test, or run it again with rerun=true"
+            )
         if not task.tests:
             raise UserError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "
@@ -90,9 +101,9 @@ class FinishedRun:
             )
         return looked_at(task, config, console)
 
-    def _other(self, config: Mapping[str, Any]) -> Task:
-        source, record = configuration.source_of(config), self.record
-        if not source.tests and configuration.same_images(config["data"], self.config["data"]):
+    def _other(self, source: Source, config: Mapping[str, Any], learned_from: bool) -> Task:
+        record = self.record
+        if learned_from and not source.tests:
             task = make_task(source, record["shots"], record["seed"])
         else:
             task = tested_whole(source, record["seed"])

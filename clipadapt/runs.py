@@ -126,6 +126,8 @@ def carry_out(config: dict[str, Any], clip: CLIP, task: Task, target: RunDirecto
         warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(unfitted[:3])}", stacklevel=2)
     progress = _begin(prepared, config, target)
     earlier = progress.seconds
+    if progress.epoch:
+        console.print(f"Going on after epoch {progress.epoch} of {prepared.epochs}.")
     _fit(prepared, objective, config, progress, target, console)
     if ratio is not None:
         adaptation.interpolate(ratio)
@@ -187,6 +189,8 @@ def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -
         return Progress()
     with prepared.accelerator.main_process_first():
         target.open(config, configuration.identity)
+    if config["rerun"]:
+        return Progress(images=prepared.task.images)
     return target.load_checkpoint(prepared.accelerator.device, prepared.task.images)
 
 

@@ -238,6 +238,7 @@ def test_a_stopped_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, c
         Image.open(path).resize((64, 64)).save(path)
     assert main([*SETTINGS, f"output={tmp_path / 'runs'}", *words]) == 2
     assert "have changed since it was stopped" in " ".join(capsys.readouterr().err.split())
+    command(tmp_path / "runs", *words, "rerun=true")
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path):

@@ -466,9 +466,9 @@ def test_a_recipe_is_a_program(started, capsys):
         (["targets=[drwan]"], "there is no data 'drwan': did you mean 'drawn'"),
         (
             ["corruptions=[frost]", "severities=[1]"],
-            "corruption.name=frost does not fit: it must be one of gaussian_noise",
+            "corruptions=frost does not fit: it must be one of gaussian_noise",
         ),
-        (["corruptions=[contrast]", "severities=[6]"], "corruption.severity=6 does not fit: it must be"),
+        (["corruptions=[contrast]", "severities=[6]"], "severities=6 does not fit: it must be"),
         (["severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
         (["corruptions=[]", "severities=[3]"], "there are no corruptions for severities=[3]: add corruptions=[…]"),
         (["corruptions=[contrast]", "severities=[]"], "say which severities: severities=[…]"),
@@ -492,7 +492,8 @@ def test_corruptions_have_all_severities_unless_the_recipe_or_the_user_says_othe
     for words, severities in (["corruptions=[contrast]"], usual), (["corruptions=[contrast]", "severities=2"], [2]):
         targets = config.study(name, [*few, *words]).targets
         assert [target.name for target in targets] == [f"contrast/{severity}" for severity in severities]
-    assert config.study(name, [*few, "corruptions=[]"]).targets == []
+    if name != "cross_dataset":
+        assert config.study(name, [*few, "corruptions=[]"]).targets == []
 
 
 COMMANDS = [
@@ -618,11 +619,26 @@ def test_paths_of_a_source_hold_in_other_folders(tmp_path, monkeypatch):
     [
         ("base_to_new", ["classes=all"], "classes=all: what base_to_new runs has classes=base"),
         ("cross_dataset", ["data=[digits]", "targets=[digits]"], "digits is learned and a target"),
+        ("cross_dataset", ["targets=[]"], r"targets=\[\] leaves no other data to test on"),
+        ("corruptions", ["corruptions=[frost]"], "corruptions=frost does not fit"),
+        ("corruptions", ["severities=[6]"], "severities=6 does not fit"),
+        ("few_shot", ["hydra/launcher=slurm"], "hydra/launcher=slurm is for sweeps"),
     ],
 )
 def test_a_protocol_is_kept(protocol, words, said):
     with pytest.raises(UserError, match=said):
         config.study(protocol, words)
+
+
+def test_what_a_protocol_is_may_be_said():
+    assert config.study("base_to_new", ["classes=base"]).cells
+    names = [target.name for target in config.study("cross_dataset", ["data=[digits]"]).targets]
+    assert names == ["glyphs", "pairs"]
+
+
+def test_a_launcher_needs_a_sweep(capsys):
+    assert main(["hydra/launcher=slurm"]) == 2
+    assert "hydra/launcher=slurm is for the runs of a sweep: add -m" in capsys.readouterr().err
 
 
 def test_a_sweeps_settings_are_not_shown(capsys):

@@ -142,6 +142,10 @@ def test_images_that_were_learned_from_are_no_test_set(tmp_path):
     figures = json.loads(result.read_text())
     again = api.evaluate_run(result.parent, config.compose([*words, "data.templates=['a {}']"])["data"], QUIET)
     assert again["images"] == figures["images"] == 2 * (9 - 2 - 2)
+    Image.new("RGB", (32, 32)).save(folder / "red" / "more.png")
+    for data in (None, config.compose(words)["data"]):
+        with pytest.raises(UserError, match="those it learned from can't be left out of a test"):
+            api.evaluate_run(result.parent, data, QUIET)
 
 
 def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):

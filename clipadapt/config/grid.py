@@ -163,6 +163,8 @@ def misplaced(overrides: Iterable[str]) -> Iterator[str]:
         for axis, key in AXES.items():
             if key_of(text) in (axis, key):
                 yield f"{text}: a grid has {axis}, written {axis}=[…]"
+        if key_of(text).startswith("hydra/"):
+            yield f"{text} is for sweeps, clipadapt -m …: these runs are made one after another"
 
 
 def at(composed: DictConfig, shots: int, seed: int) -> DictConfig:

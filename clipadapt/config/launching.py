@@ -45,6 +45,9 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     words.settings = normal(words.settings)
     folder = words.options.get("--config-dir")
     own_folder(folder)
+    launchers = [text for text in words.settings if text.startswith(f"{LAUNCHER}=")]
+    if launchers and "--multirun" not in words.options and "--cfg" not in words.options:
+        raise UserError(f"{launchers[0]} is for the runs of a sweep: add -m")
     if {"--cfg", "--multirun"} <= {*words.options}:
         raise UserError("--cfg shows the settings of one run: leave out -m")
     if SHOWING & {*words.options}:
@@ -57,7 +60,7 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
         problems += found if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
     hand_over(task, words)
-    if "--multirun" in words.options and any(text.startswith(f"{LAUNCHER}=") for text in words.settings):
+    if launchers:
         sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
 
 

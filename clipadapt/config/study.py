@@ -12,7 +12,7 @@ from clipadapt.config.grid import AXES, Cell, axes_of, bracketed, grid, grid_dir
 from clipadapt.config.targets import locate, trusted
 from clipadapt.config.tree import options
 from clipadapt.config.words import setting
-from clipadapt.errors import nearest
+from clipadapt.errors import UserError, nearest
 
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
 FURTHER: Mapping[str, list[Any]] = {TARGETS: [], CORRUPTIONS: [], SEVERITIES: [1, 2, 3, 4, 5]}
@@ -71,9 +71,13 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     usual = {**FURTHER, **read_yaml(options("recipe", config_dir)[protocol])}
     given, overrides = axes_of(words, config_dir, (*AXES, *FURTHER))
     lists = {key: given.get(key, usual.get(key, [])) for key in (*AXES, *FURTHER)}
+    if TARGETS not in given:
+        lists[TARGETS] = [name for name in lists[TARGETS] if name not in lists["data"]]
+    elif usual[TARGETS] and not lists[TARGETS] and not lists[CORRUPTIONS]:
+        raise UserError(f"{TARGETS}=[] leaves no other data to test on: leave it out, or name some")
     settings = usual.get("settings", [])
     fixed = {key_of(text): text for text in settings}
-    contrary = [text for text in overrides if key_of(text) in fixed]
+    contrary = [text for text in overrides if text != fixed.get(key_of(text), text)]
     problems = [f"{text}: what {protocol} runs has {fixed[key_of(text)]}" for text in contrary]
     raise_all([*faults(lists, given), *problems])
     targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
@@ -122,5 +126,6 @@ def corrupted(names: Sequence[str], severities: Sequence[int]) -> list[Target]:
     """
     function = locate(CORRUPT, trusted([]))
     found = [{"name": name, "severity": severity} for name, severity in product(names, severities)]
-    raise_all(text for given in found for text in check_call("corruption", given, function, ("split",)))
+    problems = [text for given in found for text in check_call("one", given, function, ("split",))]
+    raise_all(text.replace("one.name", CORRUPTIONS).replace("one.severity", SEVERITIES) for text in problems)
     return [Target(f"{one['name']}/{one['severity']}", corruption={"_target_": CORRUPT, **one}) for one in found]

@@ -175,7 +175,7 @@ class RunDirectory:
         progress = Progress(**torch.load(path, map_location=device, weights_only=True))
         if progress.images != images:
             raise UserError(
-                f"the images that {self.path} learned from have changed since it was stopped: delete it to begin again"
+                f"the images that {self.path} learned from have changed since it was stopped: rerun=true begins again"
             )
         return progress
 

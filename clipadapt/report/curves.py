@@ -53,8 +53,9 @@ def few_shot_curves(
     for data, panel in zip(panels, axes, strict=True):
         draw(panel, [row for row in rows if row["data"] == data], zero_shot[data], methods)
         panel.set_title(panel_title(data), fontsize=10, pad=14)
-    title = title_of(rows)
-    figure.suptitle(title if remark is None else f"{title}\n{remark}", fontsize=11)
+    width = round(TITLE_WIDTH * columns)
+    lines_above = [textwrap.fill(text, width) for text in (title_of(rows), remark) if text is not None]
+    figure.suptitle("\n".join(lines_above), fontsize=11)
     return save(figure, path)
 
 

@@ -25,6 +25,8 @@ def tests_sheet(rows: Sequence[Row]) -> Sheet:
         for row, some in zip(done, scores, strict=True)
     ]
     notes = [f"average: of {', '.join(others)}"] if AVERAGE in names else []
+    if severities := sorted({name.partition("/")[2] for row in done for name in row["scores"] if "/" in name}):
+        notes.append(f"corruptions: the mean over severities {', '.join(severities)}")
     return Sheet(f"Every test set: {title(rows)}", ["method", "shots", *names], [lines], 1, notes)
 
 

@@ -120,7 +120,7 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
 def test_a_checkpoint_of_other_images_is_refused(tmp_path):
     directory = opened(tmp_path / "run")
     directory.save_checkpoint(Progress(images="mine"))
-    with pytest.raises(UserError, match="have changed since it was stopped: delete it"):
+    with pytest.raises(UserError, match="have changed since it was stopped: rerun=true"):
         directory.load_checkpoint(CPU, "others")
 
 
