@@ -16,7 +16,7 @@ from clipadapt import config as configuration
 from clipadapt.classifier import Classifier
 from clipadapt.config import Target, file_name
 from clipadapt.console import first_process
-from clipadapt.data import Source, Split, Task
+from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, make_task, tested_whole
 from clipadapt.data.images import fingerprinted
 from clipadapt.engine.keeping import check_cache
@@ -28,7 +28,7 @@ from clipadapt.files import write
 from clipadapt.methods import test_time_of
 from clipadapt.report import progress as bars
 from clipadapt.result import read_result
-from clipadapt.runs import learned_adaptation, learned_classifier, looked_at, settings_of
+from clipadapt.runs import learned_adaptation, learned_classifier, looked_at, settings_of, task_of
 
 
 class FinishedRun:
@@ -83,13 +83,10 @@ class FinishedRun:
         """
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
-        source = configuration.source_of(config)
         learned_from = configuration.same_images(config["data"], self.config["data"])
-        if data is None:
-            task = make_task(source, config["shots"], config["seed"], config["data"]["views"], config["classes"])
-        else:
-            task = self._other(source, config, learned_from)
-        if learned_from and not source.tests and task.images != self.record["images"]:
+        task = task_of(config) if data is None else self._other(config, learned_from)
+        changed = learned_from and task.images != self.record["images"]
+        if changed and not configuration.source_of(config).tests:
             raise UserError(
                 f"the images of '{task.name}' have changed since the run, so that those it learned from can't be left "
                 "out of a test: put others into a folder test, or run it again with rerun=true"
@@ -101,8 +98,8 @@ class FinishedRun:
             )
         return looked_at(task, config, console)
 
-    def _other(self, source: Source, config: Mapping[str, Any], learned_from: bool) -> Task:
-        record = self.record
+    def _other(self, config: Mapping[str, Any], learned_from: bool) -> Task:
+        source, record = configuration.source_of(config), self.record
         if learned_from and not source.tests:
             task = make_task(source, record["shots"], record["seed"])
         else:

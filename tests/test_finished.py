@@ -240,3 +240,11 @@ def test_a_study_marks_runs_whose_data_have_changed(tmp_path):
     (root / "red").rename(root / "green")
     before, after = run_study(config.study("few_shot", [*words, "shots=[1,2]"]), QUIET)
     assert not after["failed"] and "the data have changed" in next(iter(before["failed"]))
+
+
+def test_a_task_made_by_hand_asks_for_data(tmp_path):
+    task = finished.replace(clipadapt.load_task("digits", shots=1), origin=None)
+    result = clipadapt.finetune(clipadapt.load_backbone("tiny"), task, method="zero_shot")
+    result.save(tmp_path / "run")
+    with pytest.raises(UserError, match="made by hand and can't be loaded again: say which data to use"):
+        api.evaluate_run(tmp_path / "run", console=QUIET)
