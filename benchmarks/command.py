@@ -9,7 +9,7 @@ import torch
 from open_clip import IMAGENET_CLASSNAMES
 from torch import Tensor
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

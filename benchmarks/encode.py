@@ -18,11 +18,11 @@ from benchmarks import command, measure, operations, pictures
 from benchmarks.prompts import relative_difference
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import ZeroShot
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
-from clipadapt.data import Pictures, Split, open_image
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.data import LazyImages, Split, open_image
 from clipadapt.data.transforms import CentreCrop
-from clipadapt.engine.activations import MICRO_BATCH, Encoder, Views
+from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder
+from clipadapt.model import Classifier
 
 QUALITY = 90
 
@@ -39,7 +39,7 @@ def draw_folder(folder: Path, count: int) -> list[Path]:
 def our_features(classifier: Classifier, images: Split, workers: int) -> Tensor:
     """Features `[N, D]` as a run computes them, where none are kept on disk."""
     clip = classifier.clip
-    views = Views(images, CentreCrop(clip.transform))
+    views = AugmentedDataset(images, CentreCrop(clip.transform))
     return torch.cat(list(Encoder(classifier, workers).compute(views, [(i, 0) for i in range(len(images))])))
 
 
@@ -47,7 +47,7 @@ def decode(clip: CLIP, images: Split, workers: int) -> list[Tensor]:
     """Pixels `[B, 3, height, width]` of all images, in batches as they are encoded."""
     indices = range(len(images))
     batches = [indices[first : first + MICRO_BATCH] for first in indices[::MICRO_BATCH]]
-    return [torch.stack(read) for read in Views(images, CentreCrop(clip.transform)).read(batches, workers)]
+    return [torch.stack(read) for read in AugmentedDataset(images, CentreCrop(clip.transform)).read(batches, workers)]
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def bare_features(clip: CLIP, batches: Sequence[Tensor]) -> Tensor:
 
 def measure_folder(clip: CLIP, paths: Sequence[Path], chosen: argparse.Namespace) -> Row:
     """The folder, the bare tower, and decoding alone."""
-    images = Split(Pictures(paths, open_image), [0] * len(paths))
+    images = Split(LazyImages(paths, open_image), [0] * len(paths))
     names = command.class_names(2)
     classifier = Classifier(clip, ZeroShot(clip, command.task(names)), names)
     in_memory = [pixels.to(clip.device, clip.dtype) for pixels in decode(clip, images, chosen.workers)]

@@ -19,10 +19,10 @@ from benchmarks import command, measure, operations, pictures, plain
 from benchmarks.operations import Work
 from benchmarks.report import COMPARISON, Row, report
 from clipadapt.adaptations import Context, ZeroShot
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data import Source, Split, Task, make_task
-from clipadapt.engine.activations import MICRO_BATCH
-from clipadapt.result import Result
+from clipadapt.features.encoder import MICRO_BATCH
+from clipadapt.runs.result import Result
 
 METHODS = ("coop", "clip_adapter")
 ADAPTER_EPOCHS = 200

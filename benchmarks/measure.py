@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.operations import Work
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 Step = Callable[[], object]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from benchmarks import command, measure
 from benchmarks.prompts import BATCH, our_step, plain_step
 from benchmarks.report import Row, plain_text, report
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 
 def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:

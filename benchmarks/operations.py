@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from clipadapt.adaptations import Adaptation
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 
 @dataclass(frozen=True)

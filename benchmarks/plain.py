@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 
 def padded(clip: CLIP, sequences: Sequence[Sequence[int]]) -> Tensor:
@@ -35,7 +35,7 @@ def encode(clip: CLIP, words: Tensor, ids: Tensor) -> Tensor:
     return x[torch.arange(len(ids), device=ids.device), ids.argmax(dim=1)] @ model.text_projection
 
 
-def class_weights(clip: CLIP, ids: Tensor, context: Tensor) -> Tensor:
+def class_embeddings(clip: CLIP, ids: Tensor, context: Tensor) -> Tensor:
     """Class weights `[C, D]` of CoOp's prompts.
 
     Args:
@@ -51,7 +51,7 @@ def class_weights(clip: CLIP, ids: Tensor, context: Tensor) -> Tensor:
 
 def class_weights_per_image(clip: CLIP, ids: Tensor, contexts: Tensor) -> Tensor:
     """Class weights `[B, C, D]` of contexts `[B, n, W]`: CoCoOp's, all classes for one image after another."""
-    return torch.stack([class_weights(clip, ids, context) for context in contexts])
+    return torch.stack([class_embeddings(clip, ids, context) for context in contexts])
 
 
 @torch.no_grad()
@@ -94,7 +94,7 @@ class CoOp(nn.Module):
         """Logits `[B, C]` of images `[B, 3, height, width]`."""
         with torch.no_grad():
             image = self.clip.model.encode_image(pixels)
-        return logits(self.clip, image, class_weights(self.clip, self.ids, self.context))
+        return logits(self.clip, image, class_embeddings(self.clip, self.ids, self.context))
 
 
 class Adapter(nn.Module):

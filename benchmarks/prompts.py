@@ -20,9 +20,9 @@ from torch.nn import functional
 from benchmarks import command, measure, operations, plain
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import ConditionalContext, Context
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
-from clipadapt.engine.memory import most_rows
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.memory import max_rows
+from clipadapt.model import Classifier
 
 FORMS = ("shared", "class-specific", "per-image")
 BATCH = 32
@@ -38,11 +38,11 @@ def adaptation(clip: CLIP, form: str, names: Sequence[str], n_ctx: int) -> Conte
 
 
 def step(
-    clip: CLIP, made: Context, class_weights: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
+    clip: CLIP, made: Context, class_embeddings: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> Tensor:
     """The gradient of one batch's cross entropy with respect to all that is learned, `[parameters]`."""
     with command.autocast(clip):
-        weights = class_weights(images)
+        weights = class_embeddings(images)
     loss = functional.cross_entropy(plain.logits(clip, images, weights), labels)
     return torch.cat([gradient.flatten() for gradient in torch.autograd.grad(loss, list(made.parameters()))])
 
@@ -52,13 +52,13 @@ def our_step(
 ) -> Callable[[], Tensor]:
     """The library's step; in chunks, where its activations would take more than so many gigabytes."""
     made = adaptation(clip, form, names, n_ctx)
-    rows = None if gigabytes is None else most_rows(clip, made, names, 1e9 * gigabytes, images, images)
+    rows = None if gigabytes is None else max_rows(clip, made, names, 1e9 * gigabytes, images, images)
     classifier = Classifier(clip, made, names, rows)
 
-    def class_weights(features: Tensor) -> Tensor:
-        return classifier.class_weights(features if made.conditional else None)
+    def class_embeddings(features: Tensor) -> Tensor:
+        return classifier.class_embeddings(features if made.conditional else None)
 
-    return partial(step, clip, made, class_weights, *batch(clip, images, len(names)))
+    return partial(step, clip, made, class_embeddings, *batch(clip, images, len(names)))
 
 
 def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int) -> Callable[[], Tensor]:
@@ -66,13 +66,13 @@ def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: 
     made = adaptation(clip, form, names, n_ctx)
     ids = plain.context_ids(clip, names, n_ctx)
 
-    def class_weights(features: Tensor) -> Tensor:
+    def class_embeddings(features: Tensor) -> Tensor:
         if isinstance(made, ConditionalContext):
             contexts = made.context + made.shift(features).unsqueeze(-2)
             return plain.class_weights_per_image(clip, ids, contexts)
-        return plain.class_weights(clip, ids, made.context)
+        return plain.class_embeddings(clip, ids, made.context)
 
-    return partial(step, clip, made, class_weights, *batch(clip, images, len(names)))
+    return partial(step, clip, made, class_embeddings, *batch(clip, images, len(names)))
 
 
 def batch(clip: CLIP, count: int, classes: int) -> tuple[Tensor, Tensor]:

@@ -18,10 +18,10 @@ from benchmarks.operations import Work
 from benchmarks.prompts import relative_difference
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import Context
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
-from clipadapt.engine.memory import budget, most_rows
-from clipadapt.predictors import PromptTuning
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.memory import budget, max_rows
+from clipadapt.model import Classifier
+from clipadapt.test_time import PromptTuning
 
 N_CTX = 4
 SELECTION, LR = 0.1, 0.005
@@ -39,13 +39,13 @@ def our_logits(
     """The library's logits `[B, C]`, all images together; in chunks where they would take more than so much memory."""
     made = context(clip, names)
     memory = budget(gigabytes, clip.device, 1) / len(pixels)
-    classifier = Classifier(clip, made, names, most_rows(clip, made, names, memory, 1, 1))
+    classifier = Classifier(clip, made, names, max_rows(clip, made, names, memory, 1, 1))
     tuning = PromptTuning(pixels.shape[1], len(pixels), SELECTION, lr=LR)
 
     @torch.no_grad()
     def weights() -> Tensor:
         with command.autocast(clip):
-            return classifier.class_weights()
+            return classifier.class_embeddings()
 
     text = weights()
 

@@ -16,14 +16,14 @@ from benchmarks import command, measure, operations, plain
 from benchmarks.prompts import relative_difference
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import ZeroShot
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.model import Classifier
 
 
 @torch.no_grad()
 def our_weights(clip: CLIP, templates: list[str], names: list[str]) -> Tensor:
     """Class weights `[C, D]` as the library makes them."""
-    return Classifier(clip, ZeroShot(clip, command.task(names), templates), names).class_weights()
+    return Classifier(clip, ZeroShot(clip, command.task(names), templates), names).class_embeddings()
 
 
 def measure_one(clip: CLIP, templates: list[str], classes: int, chosen: argparse.Namespace) -> Row:

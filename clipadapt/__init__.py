@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipadapt.api import finetune, load, load_backbone, load_task
-    from clipadapt.grid import compare
+    from clipadapt.studies.compare import compare
 
 __version__ = "0.1.0"
 __all__ = ["compare", "finetune", "load", "load_backbone", "load_task"]
@@ -19,6 +19,7 @@ def __getattr__(name: str) -> Any:
     """Import the functions when they are asked for: help and tab completion don't wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clipadapt' has no attribute '{name}'")
-    from clipadapt import api, grid
+    from clipadapt import api
+    from clipadapt.studies import compare
 
-    return getattr(grid if name == "compare" else api, name)
+    return getattr(compare if name == "compare" else api, name)

@@ -8,19 +8,26 @@ import torch
 from rich.console import Console
 
 from clipadapt import config as configuration
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.console import first_process
 from clipadapt.data import Task
-from clipadapt.engine.keeping import check_cache
-from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
-from clipadapt.finished import FinishedRun
-from clipadapt.predictors import Predictor
+from clipadapt.features.loader import check_cache
+from clipadapt.predictor import Predictor
 from clipadapt.report import summary
-from clipadapt.result import Result, read_result
-from clipadapt.runs import carry_out, changed, learned_classifier, looked_at, settings_of, task_of
+from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.result import Result, read_result
+from clipadapt.runs.train import (
+    data_change_note,
+    learned_classifier,
+    settings_of,
+    task_of,
+    train_and_evaluate,
+    validated_images,
+)
 
-GIVEN = ("backbone", "data", "shots", "classes", "seed")
+RESERVED_KEYS = ("backbone", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
 
 Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
@@ -70,7 +77,7 @@ def load_task(
     overrides = [f"data={source}", f"shots={shots}", f"seed={seed}", configuration.setting("classes", classes)]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
     config = configuration.compose(overrides, config_dir)
-    return looked_at(task_of(config), config)
+    return validated_images(task_of(config), config)
 
 
 def finetune(
@@ -97,7 +104,7 @@ def finetune(
     if not isinstance(backbone, CLIP) or not isinstance(task, Task):
         raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
     for text in overrides:
-        if text.lstrip("+~").split("=")[0].split(".")[0] in GIVEN:
+        if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
     settings = [f"method={method}", f"shots={task.shots}", f"seed={task.seed}", f"classes={task.classes}"]
     settings += [configuration.setting(f"engine.{key}", value) for key, value in engine.items()]
@@ -105,11 +112,11 @@ def finetune(
     check_cache(settings_of(config))
     config |= {"backbone": backbone.source, "data": task.origin or {"name": task.name}}
     if config["method"]["pseudo_labels"] is not None:
-        task = looked_at(task, config)  # load_task has seen the whole pool only where it has no labels
-    return carry_out(config, backbone, task, None, Console(quiet=True))
+        task = validated_images(task, config)  # load_task has seen the whole pool only where it has no labels
+    return train_and_evaluate(config, backbone, task, None, Console(quiet=True))
 
 
-def ingredients(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
+def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
     """The backbone and the task of composed settings.
 
     Args:
@@ -121,14 +128,14 @@ def ingredients(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
     """
     task = task_of(config)
     backbone = CLIP.load(**config["backbone"])
-    return backbone, looked_at(task, config, console)  # last, as it looks at every image file
+    return backbone, validated_images(task, config, console)  # last, as it looks at every image file
 
 
 def run(
     config: dict[str, Any],
     directory: Path,
     console: Console | None = None,
-    load: Load = ingredients,
+    load: Load = load_backbone_and_task,
 ) -> Result:
     """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
 
@@ -150,27 +157,27 @@ def run(
     if target.finished and not config["rerun"]:
         console.print(f"This run is finished (rerun=true computes it again): {directory}")
         result = read_result(directory)
-        if not console.quiet and (note := changed(config, result.record)):
+        if not console.quiet and (note := data_change_note(config, result.record)):
             console.print(f"note: {note}")
         summary.show_result(console, result.metrics)
         return result
     check_cache(settings_of(config))
     backbone, task = load(config, console)
     if not target.finished:
-        result = carry_out(config, backbone, task, target, console)
+        result = train_and_evaluate(config, backbone, task, target, console)
     else:
-        result = _anew(config, backbone, task, target, console)
+        result = _rerun(config, backbone, task, target, console)
     if first_process():
         console.print(f"Saved in {directory}")
     return result
 
 
-def _anew(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
+def _rerun(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
     """Compute a finished run again, beside it until all is there."""
     fresh = target.beside()
     if first_process():
         fresh.remove()
-    result = carry_out(config, backbone, task, fresh, console)
+    result = train_and_evaluate(config, backbone, task, fresh, console)
     if first_process():
         target.replace_by(fresh)
     return result
@@ -216,7 +223,7 @@ def evaluate_run(
     console = console or Console()
     run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
     metrics = run.measure(run.task(data, console), console)
-    if data is None and (note := changed(run.config, run.record)):
+    if data is None and (note := data_change_note(run.config, run.record)):
         console.print(f"note: {note}")
     summary.show_tests(console, metrics)
     return metrics

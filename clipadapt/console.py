@@ -24,19 +24,19 @@ def make_console() -> Console:
     return Console(quiet=not first_process())
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """Write to stdout, from the first process only."""
     if first_process():
         sys.stdout.write(f"{text}\n")
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """Tell the user on stderr."""
     if first_process():
         sys.stderr.write(f"{message.rstrip()}\n")
 
 
-def note(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -45,19 +45,19 @@ def note(
     line: str | None = None,
 ) -> None:
     """Tell a warning on stderr; which line of code it comes from says nothing to a user."""
-    complain(f"note: {message}")
+    print_error(f"note: {message}")
 
 
-def guarded(action: Callable[[], int]) -> int:
+def run_command(action: Callable[[], int]) -> int:
     """Run a command; its exit code, with a user's mistakes told without a traceback."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = note
+            warnings.showwarning = show_warning
             return action()
     except UserError as error:
-        complain(f"clipadapt: {error}")
+        print_error(f"clipadapt: {error}")
         return MENDABLE
     except KeyboardInterrupt as stop:
         where = f"in {stop.args[0]}" if stop.args else "kept"
-        complain(f"\nStopped. What was finished is {where}; the same command goes on from there.")
+        print_error(f"\nStopped. What was finished is {where}; the same command goes on from there.")
         return INTERRUPTED

@@ -1,6 +1,7 @@
 """The base-to-new protocol: learn half of the classes, test on both halves."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("base_to_new")
@@ -12,7 +13,7 @@ def main(study: Study) -> None:
 
     H is the harmonic mean of both accuracies (Zhou et al., CVPR 2022, section 4.1).
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

@@ -1,6 +1,7 @@
 """The corruption protocol: ImageNet-C's corruptions of the test images but for frost, at five severities."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("corruptions")
@@ -12,7 +13,7 @@ def main(study: Study) -> None:
 
     Corruptions and severities are ImageNet-C's (Hendrycks & Dietterich, ICLR 2019).
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

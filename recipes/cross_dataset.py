@@ -1,6 +1,7 @@
 """The cross-data-set protocol: learn one data set, test on others."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("cross_dataset")
@@ -12,7 +13,7 @@ def main(study: Study) -> None:
 
     The papers learn all classes of ImageNet from 16 images each (Zhou et al., CVPR 2022, section 4.2).
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

@@ -1,6 +1,7 @@
 """The domain-shift protocol: learn one data set, test on shifted versions of it."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("domain_shift")
@@ -12,7 +13,7 @@ def main(study: Study) -> None:
 
     The papers' name for it is domain generalisation (Zhou et al., CVPR 2022, section 4.3).
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

@@ -1,6 +1,7 @@
 """The few-shot protocol: accuracy against labelled images a class, over seeds."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("few_shot")
@@ -11,7 +12,7 @@ def main(study: Study) -> None:
     python recipes/few_shot.py methods=[coop,maple] shots=[1,4,16]
     python recipes/few_shot.py data=[oxford_pets,dtd] backbone=ViT-B-16
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

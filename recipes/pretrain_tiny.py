@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import clipadapt
 from clipadapt.backbone import tiny, towers
-from clipadapt.backbone.clip import CLIP, build
+from clipadapt.backbone.open_clip import CLIP, build
 from clipadapt.backbone.packing import pack
 from clipadapt.backbone.rows import Layout, Rows
 from clipadapt.backbone.text_tower import text_transformer

@@ -1,6 +1,7 @@
 """The test-time protocol: methods that adapt to test images, on image sets and corruptions."""
 
-from clipadapt.config import Study, protocol
+from clipadapt.cli import protocol
+from clipadapt.studies import Study
 
 
 @protocol("test_time")
@@ -10,7 +11,7 @@ def main(study: Study) -> None:
     python recipes/test_time.py                                     five methods against zero-shot on drawings
     python recipes/test_time.py methods=[tpt,tda] data=[imagenet_a] corruptions=[] backbone=ViT-B-16
     """
-    from clipadapt.grid import show
+    from clipadapt.studies.compare import show
 
     show(study)
 

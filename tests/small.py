@@ -9,9 +9,9 @@ from torch import Tensor
 
 from clipadapt import config
 from clipadapt.adaptations import Adaptation
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import Samples
-from clipadapt.methods import adaptation_maker
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import LabelledFeatures
+from clipadapt.runs.methods import adaptation_maker
 from tests.golden.quantities import tiny
 
 CLASS_NAMES = ["cat", "golden retriever", "tree_frog", "T-shirt", "aeroplane"]
@@ -21,7 +21,7 @@ TEMPLATES = ["a photo of a {}.", "a drawing of the {}."]
 def task_on(device: str = "cpu") -> Any:
     """Five classes, with features of two views of two images each."""
     image = torch.randn(2, 10, 64, generator=torch.Generator().manual_seed(2)).to(device)
-    support = Samples(image, torch.arange(10, device=device) % len(CLASS_NAMES))
+    support = LabelledFeatures(image, torch.arange(10, device=device) % len(CLASS_NAMES))
     return SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, support=support)
 
 

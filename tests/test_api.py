@@ -18,8 +18,8 @@ import clipadapt
 from clipadapt import api
 from clipadapt import config as config_of
 from clipadapt.cli import main
-from clipadapt.engine.run_directory import RunDirectory
 from clipadapt.errors import UserError
+from clipadapt.runs.directory import RunDirectory
 
 MEASURED_ANEW = {"seconds", "fit_seconds", "peak_memory_mb"}
 SETTINGS = ["shots=2", "seed=1", "engine.epochs=2", "engine.workers=0", "engine.cpu=true"]
@@ -347,10 +347,10 @@ def test_every_method_runs(backbone, method, tmp_path):
 
 
 def test_another_adaptation_beside_trains_both(tmp_path):
-    directory = command(tmp_path, "data=drawn", *FEW_DRAWINGS, "+adaptation@method.also.pixels=padding")
+    directory = command(tmp_path, "data=drawn", *FEW_DRAWINGS, "+adaptation@method.also.pixels=pixel_frame")
     assert directory.parent.name == "coop+pixels"
     start = command(
-        tmp_path / "start", "data=drawn", *FEW_DRAWINGS, "+adaptation@method.also.pixels=padding", "engine.epochs=0"
+        tmp_path / "start", "data=drawn", *FEW_DRAWINGS, "+adaptation@method.also.pixels=pixel_frame", "engine.epochs=0"
     )
     before, after = content(start)[0], content(directory)[0]
     assert {name.split(".")[1] for name in after} == {"adaptation", "pixels"}

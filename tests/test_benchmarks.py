@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from benchmarks import command, encode, fit, folder, measure, memory, operations, plain, prompts, test_time, zero_shot
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.model import Classifier
 
 MB = 2**20
 ROOT = Path(__file__).resolve().parent.parent

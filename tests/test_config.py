@@ -10,9 +10,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from clipadapt import config
-from clipadapt.cli import main
-from clipadapt.config.check import OF_THE_TASK, SUPPLIED, check_node, nodes
+from clipadapt import config, studies
+from clipadapt.cli import launching, main
+from clipadapt.config.check import SUPPLIED, TASK_KEYS, check_node, nodes
 from clipadapt.config.targets import TRUSTED, annotations, locate
 from clipadapt.config.values import check_value
 from clipadapt.errors import UserError
@@ -90,8 +90,8 @@ def test_keys_are_the_targets_parameters(name):
     target = locate(node["_target_"], TRUSTED)
     keys = {key for key in node if key not in ("_target_", "_partial_", "defaults")}
     if name.startswith("data/"):
-        assert keys >= {*OF_THE_TASK}
-        keys -= {*OF_THE_TASK}
+        assert keys >= {*TASK_KEYS}
+        keys -= {*TASK_KEYS}
     if name == "engine/default":
         keys |= {"optimizer", "schedule"}  # through its defaults list
     parameters = {key: part for key, part in inspect.signature(target).parameters.items() if key not in SUPPLIED}
@@ -165,8 +165,8 @@ def test_the_user_has_the_last_word():
 
 
 def test_adaptations_are_added():
-    composed = config.compose(["+adaptation@method.also.pixels=padding", "method.also.pixels.size=8"])
-    assert composed["method"]["also"]["pixels"] == {"_target_": "clipadapt.adaptations.visual.Padding", "size": 8}
+    composed = config.compose(["+adaptation@method.also.pixels=pixel_frame", "method.also.pixels.size=8"])
+    assert composed["method"]["also"]["pixels"] == {"_target_": "clipadapt.adaptations.visual.PixelFrame", "size": 8}
     assert composed["method"]["adaptation"]["n_ctx"] == 16
 
 
@@ -196,7 +196,7 @@ def test_another_optimizer_brings_its_own_keys():
         (["data=digit"], ["no data 'digit'", "'digits'"]),
         (["backbone=ViT-B16"], ["no backbone 'ViT-B16'", "'ViT-B-16'"]),
         (["experiment=coop_digit"], ["no experiment 'coop_digit'", "'coop_digits'"]),
-        (["+adaptation@method.also.x=paddin"], ["no adaptation 'paddin'", "'padding'"]),
+        (["+adaptation@method.also.x=pixel_fram"], ["no adaptation 'pixel_fram'", "'pixel_frame'"]),
         (["engine=5"], ["no engine '5'", "known: default"]),
         (["foo@bar=x"], ["no group foo"]),
         (["optimizer=adamw"], ["optimizer@engine.optimizer"]),
@@ -326,7 +326,7 @@ def test_values_are_not_bent_into_shape(value, annotation, fits):
             "outputs/huggingface-ethz-food101/tiny/coop/shots16-seed1",
         ),
         (["data=huggingface", "data.name=/my/pets"], "outputs/huggingface-my-pets/tiny/coop/shots16-seed1"),
-        (["+adaptation@method.also.pixels=padding"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
+        (["+adaptation@method.also.pixels=pixel_frame"], "outputs/digits/tiny/coop+pixels/shots16-seed1-"),
         (["method=visual_prompting"], "outputs/digits/tiny/visual_prompting/shots16-seed1"),
         (["engine.cpu=true", "engine.workers=0"], "outputs/digits/tiny/coop/shots16-seed1"),
     ],
@@ -430,8 +430,8 @@ def started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = []
 
-    @config.protocol("base_to_new")
-    def program(study: config.Study) -> None:
+    @launching.protocol("base_to_new")
+    def program(study: studies.Study) -> None:
         """Try half of the classes."""
         seen.append(study)
 
@@ -449,7 +449,7 @@ def test_a_recipe_is_a_program(started, capsys):
     words = ["methods=[coop]", "data=[digits]", "seed=[2]", "targets=[drawn]", "corruptions=[contrast]", "severities=2"]
     assert start(*words, "engine.epochs=3") == 0
     (study,) = seen
-    (cell,) = study.cells
+    (cell,) = study.runs
     chosen = ["method=coop", "data=digits", "seed=2", "classes=base", "engine.epochs=3"]
     assert cell.config == config.compose(chosen)
     assert [target.name for target in study.targets] == ["drawn", "contrast/2"]
@@ -490,10 +490,10 @@ def test_corruptions_have_all_severities_unless_the_recipe_or_the_user_says_othe
     usual = {"test_time": [3]}.get(name, [1, 2, 3, 4, 5])
     few = ["methods=[zero_shot]", "seed=[1]", "targets=[]"]
     for words, severities in (["corruptions=[contrast]"], usual), (["corruptions=[contrast]", "severities=2"], [2]):
-        targets = config.study(name, [*few, *words]).targets
+        targets = studies.study(name, [*few, *words]).targets
         assert [target.name for target in targets] == [f"contrast/{severity}" for severity in severities]
     if name != "cross_dataset":
-        assert config.study(name, [*few, "corruptions=[]"]).targets == []
+        assert studies.study(name, [*few, "corruptions=[]"]).targets == []
 
 
 COMMANDS = [
@@ -506,7 +506,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize("name, words", COMMANDS)
 def test_every_command_that_a_recipe_shows_can_be_run(name, words):
-    assert config.study(name, words.split()).cells
+    assert studies.study(name, words.split()).runs
 
 
 @pytest.mark.parametrize("name", [name.removeprefix("recipe/") for name in FILES if name.startswith("recipe/")])
@@ -514,16 +514,16 @@ def test_every_protocol_has_a_recipe_with_runs_to_do(name):
     program = ast.parse(Path(__file__).parent.parent.joinpath("recipes", f"{name}.py").read_text())
     (function,) = [node for node in program.body if isinstance(node, ast.FunctionDef)]
     assert ast.unparse(function.decorator_list[0]) == f"protocol('{name}')"
-    assert config.study(name).cells
+    assert studies.study(name).runs
 
 
 @pytest.mark.parametrize(
     "words", [["methods=[coop,zero_shot]", "seed=[1,2,3]"], ["methods=coop,'zero_shot'", "seed=range(1,4)"]]
 )
 def test_a_grid_is_every_combination(words):
-    axes, overrides = config.axes_of([*words, "shots=[4,1]", "data=[drawn,digits]", "engine.epochs=3"])
+    axes, overrides = studies.axes_of([*words, "shots=[4,1]", "data=[drawn,digits]", "engine.epochs=3"])
     assert overrides == ["engine.epochs=3"]
-    cells = config.grid(axes, overrides)
+    cells = studies.grid(axes, overrides)
     assert len(cells) == len({cell.directory for cell in cells}) == 24
     assert [(cell.data, cell.shots, cell.seed, cell.method) for cell in cells[:3]] == [
         ("drawn", 4, 1, "coop"),
@@ -537,18 +537,18 @@ def test_a_grid_is_every_combination(words):
 
 
 def test_a_grid_follows_references_to_its_axes():
-    _, cell = config.grid({"methods": ["coop"], "seed": [1, 7]}, ["backbone.seed=${seed}"])
+    _, cell = studies.grid({"methods": ["coop"], "seed": [1, 7]}, ["backbone.seed=${seed}"])
     assert cell.config["backbone"]["seed"] == 7
 
 
 def test_a_grid_has_one_runs_values_where_none_are_given():
-    (cell,) = config.grid({"methods": ["coop"]})
+    (cell,) = studies.grid({"methods": ["coop"]})
     assert (cell.data, cell.shots, cell.seed) == ("digits", 16, 1)
     assert cell.config == config.compose()
 
 
 def test_all_methods_are_those_of_ones_own_too(own):
-    cells = config.grid({"methods": ["all"]}, config_dir=own)
+    cells = studies.grid({"methods": ["all"]}, config_dir=own)
     assert [cell.method for cell in cells] == [*config.options("method", own)] and "shifting" in {
         cell.method for cell in cells
     }
@@ -557,11 +557,11 @@ def test_all_methods_are_those_of_ones_own_too(own):
 
 def test_a_grids_directory_is_made_of_its_settings():
     axes = {"methods": ["coop", "zero_shot"], "shots": [1, 4]}
-    found = config.comparison(axes).directory.as_posix()
+    found = studies.comparison(axes).directory.as_posix()
     assert found.startswith("outputs/compare/digits-tiny-coop+zero_shot-shots1+4-seeds1-")
-    assert config.comparison(axes, ["engine.cpu=true"]).directory.as_posix() == found
-    assert config.comparison(axes, ["engine.epochs=3"]).directory.as_posix() != found
-    many = config.comparison({"methods": ["coop"], "seed": range(30)})
+    assert studies.comparison(axes, ["engine.cpu=true"]).directory.as_posix() == found
+    assert studies.comparison(axes, ["engine.epochs=3"]).directory.as_posix() != found
+    many = studies.comparison({"methods": ["coop"], "seed": range(30)})
     assert "-30seeds-" in many.directory.name
 
 
@@ -583,7 +583,7 @@ def test_a_grids_directory_is_made_of_its_settings():
 )
 def test_mistakes_in_a_grid_are_told_together(words, said):
     with pytest.raises(UserError) as caught:
-        config.grid(*config.axes_of(words))
+        studies.grid(*studies.axes_of(words))
     for part in said:
         assert part in str(caught.value)
 
@@ -627,12 +627,12 @@ def test_paths_of_a_source_hold_in_other_folders(tmp_path, monkeypatch):
 )
 def test_a_protocol_is_kept(protocol, words, said):
     with pytest.raises(UserError, match=said):
-        config.study(protocol, words)
+        studies.study(protocol, words)
 
 
 def test_what_a_protocol_is_may_be_said():
-    assert config.study("base_to_new", ["classes=base"]).cells
-    names = [target.name for target in config.study("cross_dataset", ["data=[digits]"]).targets]
+    assert studies.study("base_to_new", ["classes=base"]).runs
+    names = [target.name for target in studies.study("cross_dataset", ["data=[digits]"]).targets]
     assert names == ["glyphs", "pairs"]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clipadapt import config, data_command
+from clipadapt import config, studies
+from clipadapt.cli import data as data_command
 from clipadapt.cli import main
 from tests import prepared
 
@@ -69,10 +70,10 @@ def test_the_commands_of_the_page_about_data_are_composed(command, data):
     words = [word for word in words if word not in ("--config-dir", "mine")]
     if program == "python":
         recipe, *words = words
-        assert config.study(Path(recipe).stem, words, folder).cells
+        assert studies.study(Path(recipe).stem, words, folder).runs
     elif words[0] == "compare":
-        axes, overrides = config.axes_of(words[1:], folder)
-        assert config.comparison(axes, overrides, folder).cells
+        axes, overrides = studies.axes_of(words[1:], folder)
+        assert studies.comparison(axes, overrides, folder).runs
     elif words[0] == "data":
         assert words[1] == "list" or data_command.composed(words[2:], folder, words[1])
     else:
@@ -88,7 +89,7 @@ def test_the_data_of_the_page_are_read(words, images, data, capsys):
 
 
 def test_data_with_a_name_are_a_recipes_target(data):
-    study = config.study("cross_dataset", ["data=[drawn]", "targets=[pets,birds]"], "mine")
+    study = studies.study("cross_dataset", ["data=[drawn]", "targets=[pets,birds]"], "mine")
     assert [target.name for target in study.targets] == ["pets", "birds"]
 
 

@@ -18,7 +18,12 @@ from clipadapt.cli import main
 SETTINGS = ["-m", "engine.cpu=true", "engine.workers=0", "engine.epochs=3"]
 CASES = {
     # 30 images: the last batch of 7 has 2, that of 29 has 1 and leaves one process without
-    "batches": ["shots=3", "method.adaptation.n_ctx=4", "engine.batch_size=7,29", "engine.accumulate=2"],
+    "batches": [
+        "shots=3",
+        "method.adaptation.n_ctx=4",
+        "engine.batch_size=7,29",
+        "engine.gradient_accumulation_steps=2",
+    ],
     # test sets of one batch of features: the other process has nothing to measure
     "few images, then again": [
         *(

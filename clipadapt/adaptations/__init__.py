@@ -4,30 +4,30 @@ from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.features import FeatureAdapter
-from clipadapt.adaptations.heads import AdaptedHead, LinearHead, Prototypes, TaskResidual
-from clipadapt.adaptations.probes import BlendedProbe, LinearProbe
-from clipadapt.adaptations.tokens import CoupledTokens, ImageTokens
+from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
+from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
+from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
 from clipadapt.adaptations.transport import TransportContext, VisualTransport
-from clipadapt.adaptations.visual import Padding, Patch
+from clipadapt.adaptations.visual import Patch, PixelFrame
 
 __all__ = [
     "Adaptation",
     "AdaptedHead",
-    "BlendedProbe",
     "Composed",
     "ConditionalContext",
     "Context",
-    "CoupledTokens",
+    "CoupledPrompts",
     "DeepContext",
     "FeatureAdapter",
     "FeatureCache",
     "ImageTokens",
+    "LearnedClassWeights",
     "LinearHead",
     "LinearProbe",
-    "Padding",
     "Patch",
-    "Prototypes",
+    "PixelFrame",
     "TaskResidual",
+    "TextBlendedProbe",
     "TransportContext",
     "VisualTransport",
     "ZeroShot",

@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.rows import Prompt
 from clipadapt.errors import UserError
-from clipadapt.known import Learned, TaskLike, handwritten
+from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts
 
 Edit = Callable[[Any], Any]
 
@@ -29,24 +29,24 @@ class Adaptation(nn.Module):
     all_tokens = False
     """Whether image features are those of all tokens, `[B, 1 + P, D]`: the pooled one, then those of P patches."""
     needs_validation = False
-    """Whether `solve` uses the validation split."""
-    own_prefix = False
+    """Whether `fit_closed_form` uses the validation split."""
+    unshared_prefix = False
     """Whether each prompt keeps rows of its own of the start that prompts share, as dropout in text blocks needs it."""
-    per_image = False
+    supports_batched_params = False
     """Whether learned tensors may have one more dimension in front, an entry for each of several images, which class
     weights then have, too; only the text side may read them."""
-    solved = 0
-    """How many numbers `solve` learns that are no parameters."""
+    num_fitted_values = 0
+    """How many numbers `fit_closed_form` learns that are no parameters."""
     fixed_classes: list[str] | None = None
     """The class names that the learned tensors belong to, where they belong to classes."""
 
-    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+    def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__()
         self.templates = task.templates
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
-        return [[*prompts] for prompts in handwritten(self.templates, names)]
+        return [[*prompts] for prompts in class_prompts(self.templates, names)]
 
     def image_edits(self) -> Mapping[str, Edit]:
         """Functions of the activation at points of the image tower."""
@@ -64,16 +64,20 @@ class Adaptation(nn.Module):
         """What stands in for frozen stages of the text tower; a transformer block runs as the frozen one does."""
         return {}
 
-    def classes(self, text: Tensor) -> Tensor:
-        """Text features `[..., C, templates, D]` to class weights `[..., C, D]`: the unit mean of unit features."""
+    def class_embeddings(self, text: Tensor) -> Tensor:
+        """Text features `[..., C, templates, D]` to class embeddings `[..., C, D]`: the unit mean of unit features."""
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
-    def solve(self, learned: Learned) -> None:
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Find what is found without gradients, once gradients have been followed; nothing unless overridden."""
 
-    def left_to_fit(self) -> list[str]:
+    def trainable_names(self) -> list[str]:
         """Names of the tensors that only a fit by gradient finds."""
-        return [] if type(self).solve is not Adaptation.solve else [name for name, _ in self.named_parameters()]
+        return (
+            []
+            if type(self).fit_closed_form is not Adaptation.fit_closed_form
+            else [name for name, _ in self.named_parameters()]
+        )
 
     def export(self) -> dict[str, bytes]:
         """What was learned as other tools read it: files of a run's directory; none unless overridden."""
@@ -89,7 +93,7 @@ class Adaptation(nn.Module):
             raise UserError(f"{type(self).__name__} has no start to go back to: leave out method.interpolation")
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Image features `[B, D]` and class weights `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
+        """Image features `[B, D]` and class embeddings `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return scale * (image.unsqueeze(-2) @ text.mT).squeeze(-2)
 
@@ -104,10 +108,10 @@ class ZeroShot(Adaptation):
         keep_hyphens: whether hyphens in class names stay; spaces if not.
     """
 
-    per_image = True
+    supports_batched_params = True
 
     def __init__(
-        self, clip: CLIP, task: TaskLike, templates: list[str] | None = None, keep_hyphens: bool = True
+        self, clip: CLIP, task: SupportView, templates: list[str] | None = None, keep_hyphens: bool = True
     ) -> None:
         super().__init__(clip, task)
         self.templates = templates or task.templates
@@ -127,7 +131,8 @@ class Composed(Adaptation):
         parts: adaptations by name; learned tensors are named after them.
 
     Raises:
-        UserError: two of them want to replace the same stage, or to write the prompts, the class weights or the logits.
+        UserError: two of them want to replace the same stage, or to write the prompts, the class
+            embeddings or the logits.
     """
 
     def __init__(self, parts: Mapping[str, Adaptation]) -> None:
@@ -136,11 +141,11 @@ class Composed(Adaptation):
         self.conditional = any(part.conditional for part in parts.values())
         self.all_tokens = any(part.all_tokens for part in parts.values())
         self.needs_validation = any(part.needs_validation for part in parts.values())
-        self.per_image = all(part.per_image for part in parts.values())
+        self.supports_batched_params = all(part.supports_batched_params for part in parts.values())
         self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
-        self.own_prefix = any(part.own_prefix for part in parts.values())
-        self.solved = sum(part.solved for part in parts.values())
-        self.own = {method: self._only(method) for method in ("prompts", "classes", "logits")}
+        self.unshared_prefix = any(part.unshared_prefix for part in parts.values())
+        self.num_fitted_values = sum(part.num_fitted_values for part in parts.values())
+        self.own = {method: self._only(method) for method in ("prompts", "class_embeddings", "logits")}
         self.text_stages()
         if self.all_tokens and "tokens" in self.image_stages():
             raise UserError(
@@ -152,18 +157,18 @@ class Composed(Adaptation):
         """The prompts of the one part that writes them."""
         return self.own["prompts"].prompts(names)
 
-    def classes(self, text: Tensor) -> Tensor:
-        """Class weights as the one part with a way of its own makes them."""
-        return self.own["classes"].classes(text)
+    def class_embeddings(self, text: Tensor) -> Tensor:
+        """Class embeddings as the one part with a way of its own makes them."""
+        return self.own["class_embeddings"].class_embeddings(text)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Logits as the one part with a way of its own makes them."""
         return self.own["logits"].logits(image, text, scale)
 
-    def solve(self, learned: Learned) -> None:
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Have every part solve its own, in their order."""
         for part in self._parts():
-            part.solve(learned)
+            part.fit_closed_form(learned)
 
     def interpolate(self, ratio: float) -> None:
         """Move what every part learned towards its start."""
@@ -171,9 +176,9 @@ class Composed(Adaptation):
             if part.state_dict():
                 part.interpolate(ratio)
 
-    def left_to_fit(self) -> list[str]:
+    def trainable_names(self) -> list[str]:
         """Those of every part, after its name."""
-        return [f"{name}.{tensor}" for name, part in self._items() for tensor in part.left_to_fit()]
+        return [f"{name}.{tensor}" for name, part in self._items() for tensor in part.trainable_names()]
 
     def export(self) -> dict[str, bytes]:
         """The parts' files, each in a folder of its part's name."""

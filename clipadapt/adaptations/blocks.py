@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clipadapt.backbone.attention import run_block, split_block
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import MissingPoint, UserError
 
 Which = Literal["image", "text", "both"]

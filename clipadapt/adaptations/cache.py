@@ -1,4 +1,4 @@
-"""A cache of labelled features beside the class weights."""
+"""A cache of labelled features beside the class embeddings."""
 
 from typing import Annotated
 
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import Learned, Samples, TaskLike
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
 LEAST = 0.1
 """Where either search begins."""
@@ -19,7 +19,7 @@ class FeatureCache(Adaptation):
     """Tip-Adapter: support images vote for their classes (Zhang et al., ECCV 2022, arXiv:2207.09519).
 
     A key is the unit mean of the raw features of an image's views. To the scaled cosines of unit image features f and
-    class weights come votes, `alpha exp(-beta (1 - f k'))` summed over the keys k of each class.
+    class embeddings come votes, `alpha exp(-beta (1 - f k'))` summed over the keys k of each class.
 
     Args:
         clip: the frozen backbone.
@@ -43,7 +43,7 @@ class FeatureCache(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         alpha: float = 1.17,
         beta: float = 1.0,
         search: bool = True,
@@ -77,7 +77,7 @@ class FeatureCache(Adaptation):
         affinity = (beta * (cosines - 1)).exp()
         return affinity.new_zeros(len(cosines), classes).index_add(1, self.labels, affinity)
 
-    def solve(self, learned: Learned) -> None:
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Choose alpha and beta by validation accuracy; of equals the smallest beta, then the smallest alpha."""
         if not self.needs_validation:
             return
@@ -87,7 +87,7 @@ class FeatureCache(Adaptation):
         self.beta.fill_(self.betas[best // len(self.alphas)] * right)
         self.alpha.fill_(self.alphas[best % len(self.alphas)] * right)
 
-    def accuracies(self, samples: Samples, text: Tensor) -> Tensor:
+    def accuracies(self, samples: LabelledFeatures, text: Tensor) -> Tensor:
         """Accuracy on labelled images of each beta (row) and alpha (column)."""
         image, labels = samples.flat()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)

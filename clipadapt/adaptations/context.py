@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.rows import Prompt, Rows, Slot
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike, spaced
+from clipadapt.interfaces import SupportView, underscores_to_spaces
 
 Depth = Annotated[int, Ge(1)] | Literal["all"] | None
 """Number of blocks; all of a tower's; or three quarters of them, 9 of 12."""
@@ -42,12 +42,12 @@ class Context(Adaptation):
         UserError: the text tower's words can't be edited, or there are no words in `words`.
     """
 
-    per_image = True
+    supports_batched_params = True
 
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 16,
         class_token_position: Literal["end", "middle", "front"] = "end",
         class_specific: bool = False,
@@ -62,7 +62,7 @@ class Context(Adaptation):
         if words is not None:
             if class_specific:
                 warnings.warn("class_specific has no effect on a context that starts from words", stacklevel=2)
-            self._start_from(clip, spaced(words))
+            self._start_from(clip, underscores_to_spaces(words))
             return
         if class_specific:
             self.fixed_classes = list(task.class_names)
@@ -79,7 +79,7 @@ class Context(Adaptation):
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """One prompt a class: context, name and full stop, spliced as tokens."""
-        return [[self._prompt(spaced(name))] for name in names]
+        return [[self._prompt(underscores_to_spaces(name))] for name in names]
 
     def _prompt(self, name: str) -> Prompt:
         count = self.context.shape[-2]
@@ -113,10 +113,10 @@ class ConditionalContext(Context):
     """
 
     conditional = True
-    per_image = False
+    supports_batched_params = False
 
     def __init__(
-        self, clip: CLIP, task: TaskLike, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
+        self, clip: CLIP, task: SupportView, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
     ) -> None:
         super().__init__(clip, task, n_ctx, words=words)
         width = clip.width or 0
@@ -167,7 +167,7 @@ class DeepContext(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 4,
         depth: Depth = None,
         words: str | None = "a photo of a",
@@ -176,7 +176,7 @@ class DeepContext(Adaptation):
         clip.text.cut(["words"])
         self.points = ["words", *clip.text.first_blocks(depth)[1:]]
         self.context = nn.Parameter(0.02 * torch.randn(len(self.points), n_ctx, clip.text_width or 0))
-        self.tokens = [] if words is None else clip.tokenizer.encode(spaced(words))
+        self.tokens = [] if words is None else clip.tokenizer.encode(underscores_to_spaces(words))
         if words is None:
             return
         if len(self.tokens) < n_ctx:
@@ -188,7 +188,7 @@ class DeepContext(Adaptation):
         """One prompt a class: the vectors' places, words left over, name and full stop."""
         count = self.context.shape[1]
         slots = [Slot(i, token=token) for i, token in enumerate([*self.tokens, *[None] * count][:count])]
-        return [[[*slots, *self.tokens[count:], spaced(name), "."]] for name in names]
+        return [[[*slots, *self.tokens[count:], underscores_to_spaces(name), "."]] for name in names]
 
     def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
         """Writes each block's vectors into their places."""

@@ -7,9 +7,9 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike
+from clipadapt.interfaces import SupportView
 
 
 class FeatureAdapter(Adaptation):
@@ -31,7 +31,7 @@ class FeatureAdapter(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         ratio: Annotated[float, Interval(ge=0, le=1)] = 0.2,
         reduction: Annotated[int, Ge(1)] = 4,
     ) -> None:

@@ -8,9 +8,9 @@ from torch import nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.adaptations.blocks import Which, names
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike
+from clipadapt.interfaces import SupportView
 
 
 class FullFinetuning(Adaptation):
@@ -27,7 +27,7 @@ class FullFinetuning(Adaptation):
         UserError: there are no such weights in a tower.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike, towers: Which = "image") -> None:
+    def __init__(self, clip: CLIP, task: SupportView, towers: Which = "image") -> None:
         super().__init__(clip, task)
         self.start: dict[str, nn.Parameter] = {}
         points: dict[str, list[str]] = {}

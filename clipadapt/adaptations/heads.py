@@ -1,4 +1,4 @@
-"""Class weights and linear heads that start at the text."""
+"""Class embeddings and linear heads that start at the text."""
 
 import math
 from collections.abc import Sequence
@@ -11,23 +11,23 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.adaptations.features import bottleneck, mix
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.rows import Prompt
-from clipadapt.known import TaskLike, fill
+from clipadapt.interfaces import SupportView, format_templates
 
 
 class RawText(Adaptation):
-    """Class weights near the text features as they leave the tower: class names as written, no normalisation."""
+    """Class embeddings near the text features as they leave the tower: class names as written, no normalisation."""
 
-    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+    def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__(clip, task)
         self.fixed_classes = list(task.class_names)
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """The task's templates with each name, underscores and all."""
-        return [[*prompts] for prompts in fill(self.templates, names)]
+        return [[*prompts] for prompts in format_templates(self.templates, names)]
 
-    def classes(self, text: Tensor) -> Tensor:
+    def class_embeddings(self, text: Tensor) -> Tensor:
         """The mean over templates `[..., C, D]`."""
         return text.float().mean(dim=-2)
 
@@ -35,7 +35,7 @@ class RawText(Adaptation):
 class TaskResidual(RawText):
     """TaskRes: a learned residual on the text features (Yu et al., CVPR 2023, arXiv:2211.10277).
 
-    Class weights are `t + scale * x` of raw text features t and a residual x `[C, D]` that starts at zero.
+    Class embeddings are `t + scale * x` of raw text features t and a residual x `[C, D]` that starts at zero.
 
     Args:
         clip: the frozen backbone.
@@ -43,18 +43,18 @@ class TaskResidual(RawText):
         scale: of the residual, the paper's alpha.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike, scale: float = 0.5) -> None:
+    def __init__(self, clip: CLIP, task: SupportView, scale: float = 0.5) -> None:
         super().__init__(clip, task)
         self.scale = scale
         self.residual = nn.Parameter(torch.zeros(len(task.class_names), clip.width or 0))
 
-    def classes(self, text: Tensor) -> Tensor:
+    def class_embeddings(self, text: Tensor) -> Tensor:
         """Text features and the residual."""
-        return super().classes(text) + self.scale * self.residual
+        return super().class_embeddings(text) + self.scale * self.residual
 
 
-class Prototypes(RawText):
-    """ZS-LP, CLAP: class weights that start at the text's (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
+class LearnedClassWeights(RawText):
+    """ZS-LP, CLAP: class embeddings that start at the text's (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
 
     They are learned raw, `[C, D]`, and normalised where they meet an image.
 
@@ -63,11 +63,11 @@ class Prototypes(RawText):
         task: class names and templates.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+    def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__(clip, task)
-        self.prototypes = nn.Parameter(super().classes(clip.text_features(self.prompts(task.class_names))))
+        self.prototypes = nn.Parameter(super().class_embeddings(clip.text_features(self.prompts(task.class_names))))
 
-    def classes(self, text: Tensor) -> Tensor:
+    def class_embeddings(self, text: Tensor) -> Tensor:
         """The prototypes."""
         return self.prototypes
 
@@ -87,18 +87,18 @@ class LinearHead(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         start: Literal["zero_shot", "random"] = "zero_shot",
         logit_scale: float = 4.60517,
     ) -> None:
         super().__init__(clip, task)
         self.fixed_classes = list(task.class_names)
         self.factor = math.exp(logit_scale)
-        self.zero_shot = self.classes(clip.text_features(self.prompts(task.class_names)))
+        self.zero_shot = self.class_embeddings(clip.text_features(self.prompts(task.class_names)))
         random = nn.Linear(clip.width or 0, len(task.class_names), bias=False).weight
         self.weight = nn.Parameter(self.zero_shot.clone() if start == "zero_shot" else random.detach())
 
-    def classes(self, text: Tensor) -> Tensor:
+    def class_embeddings(self, text: Tensor) -> Tensor:
         """Rows of zero-shot `[..., C, D]`: the mean of raw text features, normalised."""
         return functional.normalize(text.float().mean(dim=-2), dim=-1)
 
@@ -136,7 +136,7 @@ class AdaptedHead(LinearHead):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         start: Literal["zero_shot", "random"] = "zero_shot",
         logit_scale: float = 4.60517,
         ratio: Annotated[float, Interval(ge=0, le=1)] = 0.2,

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import Learned, TaskLike
+from clipadapt.interfaces import AdaptedFeatures, SupportView
 
 
 class LinearProbe(Adaptation):
@@ -34,7 +34,7 @@ class LinearProbe(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         C: Annotated[float, Gt(0)] = 0.316,
         max_iterations: Annotated[int, Ge(1)] = 1000,
         tolerance: Annotated[float, Gt(0)] = 0.0001,
@@ -44,13 +44,13 @@ class LinearProbe(Adaptation):
         self.C, self.max_iterations, self.tolerance = C, max_iterations, tolerance
         self.register_buffer("weight", torch.zeros(len(self.names), clip.width or 0))
         self.register_buffer("bias", torch.zeros(len(self.names)))
-        self.solved = self.weight.numel() + self.bias.numel()
+        self.num_fitted_values = self.weight.numel() + self.bias.numel()
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Of raw image features `[B, D]`; no text, no scale."""
         return functional.linear(image, self.weight, self.bias)
 
-    def solve(self, learned: Learned) -> None:
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Fit the support set.
 
         Raises:
@@ -78,8 +78,8 @@ class LinearProbe(Adaptation):
         return weight, bias
 
 
-class BlendedProbe(Adaptation):
-    """LP++: a linear probe whose class weights blend in the text (Huang et al., CVPR 2024, arXiv:2404.02285).
+class TextBlendedProbe(Adaptation):
+    """LP++: a linear probe whose class embeddings blend in the text (Huang et al., CVPR 2024, arXiv:2404.02285).
 
     Logits are `f W' + b + alpha_k f t_k` of unit image and text features f and t, with weights W `[C, D]`, biases b and
     one alpha a class; no scale. Weights, alpha and step sizes come from the support set, of which every view counts as
@@ -99,7 +99,7 @@ class BlendedProbe(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         epochs: Annotated[int, Ge(1)] = 300,
         momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9,
         alpha_factor: float = 250.0,
@@ -111,18 +111,18 @@ class BlendedProbe(Adaptation):
         self.needs_validation = select
         self.epochs, self.momentum, self.alpha_period = epochs, momentum, alpha_period
         image, labels = task.support.flat()
-        text = self.classes(clip.text_features(self.prompts(task.class_names)).float())
+        text = self.class_embeddings(clip.text_features(self.prompts(task.class_names)).float())
         weight, cosine = class_sums(functional.normalize(image, dim=-1), labels, text)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(len(text)).uniform_(-1, 1) / math.sqrt(text.shape[-1]))
         self.alpha = nn.Parameter((alpha_factor * cosine.mean()).repeat(len(text)))
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Of image features `[B, D]` and class weights `[C, D]`."""
+        """Of image features `[B, D]` and class embeddings `[C, D]`."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return functional.linear(image, self.weight, self.bias) + self.alpha * (image @ text.T)
 
-    def solve(self, learned: Learned) -> None:
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Follow the steps on the support set; look at the validation split after each, where one is to be selected."""
         best, kept = -1.0, {}
         for _ in self.steps(*learned.support.flat(), learned.text):
@@ -132,7 +132,7 @@ class BlendedProbe(Adaptation):
             self.load_state_dict(kept)
 
     def steps(self, image: Tensor, labels: Tensor, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every epoch, the loss before its step and alpha after it, given image features `[N, D]` and class weights."""
+        """Every epoch, the loss before its step and alpha after it, given features `[N, D]` and class embeddings."""
         rate, alpha_rate = self.rates(image, text)
         optimizer = torch.optim.SGD([self.weight, self.bias], lr=rate, momentum=self.momentum)
         self.zero_grad()
@@ -154,7 +154,7 @@ class BlendedProbe(Adaptation):
         steepest = ((image @ text.T) ** 2).sum(dim=0).max()
         return float(4 * len(image) / largest), float(len(image) / (4 * steepest))
 
-    def _accuracy(self, learned: Learned) -> float:
+    def _accuracy(self, learned: AdaptedFeatures) -> float:
         image, labels = learned.validation.flat()
         return float((self.logits(image, learned.text.float(), 1.0).argmax(dim=-1) == labels).float().mean())
 

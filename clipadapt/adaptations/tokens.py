@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.adaptations.context import DeepContext, Depth
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import TaskLike
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import SupportView
 
 
 class ImageTokens(Adaptation):
@@ -32,7 +32,7 @@ class ImageTokens(Adaptation):
         UserError: more blocks than the image tower has, or a tower without tokens.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
+    def __init__(self, clip: CLIP, task: SupportView, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
         super().__init__(clip, task)
         self.points = image_points(clip, depth)
         self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
@@ -42,7 +42,7 @@ class ImageTokens(Adaptation):
         return token_edits(self.points, self.tokens)
 
 
-class CoupledTokens(DeepContext):
+class CoupledPrompts(DeepContext):
     """MaPLe: image tokens projected from the text's (Khattak et al., CVPR 2023, arXiv:2210.03117, section 3.2).
 
     Args:
@@ -63,7 +63,7 @@ class CoupledTokens(DeepContext):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 2,
         depth: Depth = None,
         words: str | None = "a photo of a",

@@ -11,10 +11,10 @@ from torch.nn import functional
 from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.adaptations.context import embed
 from clipadapt.adaptations.tokens import append, image_points
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.rows import Prompt, Slot
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike, spaced
+from clipadapt.interfaces import SupportView, underscores_to_spaces
 
 STARTS = ["a photo of a", "this is a photo", "this is picture of", "one picture of a"]
 """Hand-written starts of four contexts."""
@@ -77,7 +77,7 @@ class TransportContext(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         n_prompts: Annotated[int, Ge(1)] = 4,
         n_ctx: Annotated[int, Ge(1)] = 16,
         epsilon: Annotated[float, Gt(0)] = 0.1,
@@ -93,13 +93,13 @@ class TransportContext(Adaptation):
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """One prompt a class, which all contexts share."""
         slots = [Slot(i) for i in range(self.context.shape[1])]
-        return [[[*slots, spaced(name), "."]] for name in names]
+        return [[[*slots, underscores_to_spaces(name), "."]] for name in names]
 
     def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
         """Writes each context into a copy of the prompts of its own: text features are `[N, C, 1, D]`."""
         return {"words": lambda rows: rows.place(self.context)}
 
-    def classes(self, text: Tensor) -> Tensor:
+    def class_embeddings(self, text: Tensor) -> Tensor:
         """Text features `[N, C, 1, D]` to those of N prompts a class, `[N, C, D]`."""
         return text.squeeze(-2)
 
@@ -153,7 +153,7 @@ class VisualTransport(TransportContext):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         words: list[str] = STARTS,
         n_visual: Annotated[int, Ge(1)] = 4,
         n_tokens: Annotated[int, Ge(1)] = 2,
@@ -162,7 +162,7 @@ class VisualTransport(TransportContext):
         threshold: Annotated[float, Gt(0)] = 0.01,
         pooled: bool = False,
     ) -> None:
-        starts = [clip.tokenizer.encode(spaced(start)) for start in words]
+        starts = [clip.tokenizer.encode(underscores_to_spaces(start)) for start in words]
         if len({len(start) for start in starts}) != 1:
             raise UserError(f"the starts of all contexts must have as many tokens, and these have not: {words}")
         super().__init__(clip, task, len(words), len(starts[0]), epsilon, max_iterations, threshold, pooled)

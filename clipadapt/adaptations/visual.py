@@ -8,12 +8,12 @@ from annotated_types import Ge, Len
 from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike
+from clipadapt.interfaces import SupportView
 
 
-class Padding(Adaptation):
+class PixelFrame(Adaptation):
     """Visual prompting: a frame of learned pixels added to the normalised image (Bahng et al. 2022, arXiv:2203.17274).
 
     Four strips, starting standard normal: `top` and `bottom` `[1, 3, size, width]`, `left` and `right`
@@ -28,7 +28,7 @@ class Padding(Adaptation):
         UserError: the frame leaves nothing of the image free.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike, size: Annotated[int, Ge(1)] | None = None) -> None:
+    def __init__(self, clip: CLIP, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__(clip, task)
         height, width = image_sides(clip)
         size = size or share_of(height, width)
@@ -72,7 +72,7 @@ class Patch(Adaptation):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         size: Annotated[int, Ge(1)] | None = None,
         offset: Annotated[list[Annotated[int, Ge(0)]], Len(2, 2)] | None = None,
     ) -> None:

@@ -18,7 +18,7 @@ def pack(
     shape: tuple[int, int],
     placeholder: int,
     first_class: int = 0,
-    own_prefix: bool = False,
+    unshared_prefix: bool = False,
 ) -> Layout:
     """Lay out prompts for a causal tower that is read at each prompt's last token.
 
@@ -27,9 +27,9 @@ def pack(
         shape: (classes, templates).
         placeholder: token id that stands in a slot.
         first_class: number of the first of these classes among all.
-        own_prefix: whether each prompt has rows of its own of what all share at their start.
+        unshared_prefix: whether each prompt has rows of its own of what all share at their start.
     """
-    prefix = 0 if own_prefix else shared_start(prompts)
+    prefix = 0 if unshared_prefix else shared_start(prompts)
     lengths = [len(prompt) - prefix for prompt in prompts]
     taken = sorted(range(len(prompts)), key=lambda n: -lengths[n])
     stacks, done = [], 0

@@ -24,11 +24,11 @@ class Prompts:
 
     Attributes:
         chunks: some templates each, and of these some classes each; together all of them.
-        recompute: whether a chunk's activations are computed again when gradients ask for them, instead of kept.
+        activation_checkpointing: whether a chunk's activations are computed again for its gradients.
     """
 
     chunks: tuple[tuple[Rows, ...], ...]
-    recompute: bool = False
+    activation_checkpointing: bool = False
 
     @property
     def rows(self) -> int:
@@ -52,8 +52,10 @@ class Prompts:
             return tower.run(rows, edits, stages, start, FEATURES if stop is None else stop)
 
         if stop not in (None, FEATURES):
-            return Prompts(tuple(tuple(go(rows) for rows in part) for part in self.chunks), self.recompute)
-        again = self.recompute and torch.is_grad_enabled()
+            return Prompts(
+                tuple(tuple(go(rows) for rows in part) for part in self.chunks), self.activation_checkpointing
+            )
+        again = self.activation_checkpointing and torch.is_grad_enabled()
         features = [
             torch.cat([_recomputed(go, rows) if again else go(rows) for rows in part], -3) for part in self.chunks
         ]
@@ -68,7 +70,7 @@ def _recomputed(go: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
 def in_chunks(
     sequences: Sequences,
     shape: tuple[int, int],
-    most_rows: int | None,
+    max_rows: int | None,
     arrange: Callable[[Sequences, tuple[int, int], int], Rows],
     count_rows: Callable[[Sequences], int],
 ) -> Prompts:
@@ -77,7 +79,7 @@ def in_chunks(
     Args:
         sequences: classes * templates token sequences, those of one class after another.
         shape: (classes, templates).
-        most_rows: the most rows of a chunk, if it has more than one class; None for no bound.
+        max_rows: the most rows of a chunk, if it has more than one class; None for no bound.
         arrange: lays out sequences of a shape; the last argument is the number of their first class.
         count_rows: how many rows `arrange` makes of sequences.
     """
@@ -88,14 +90,14 @@ def in_chunks(
     each = 1 if parted else templates
     chunks = []
     for part in apart if parted else [sequences]:
-        bounds = _bounds(classes, count_rows(part), most_rows)
+        bounds = _bounds(classes, count_rows(part), max_rows)
         chunks.append(tuple(arrange(part[a * each : b * each], (b - a, each), a) for a, b in bounds))
     prompts = Prompts(tuple(chunks))
-    return replace(prompts, recompute=most_rows is not None and prompts.rows > most_rows)
+    return replace(prompts, activation_checkpointing=max_rows is not None and prompts.rows > max_rows)
 
 
-def _bounds(classes: int, rows: int, most_rows: int | None) -> list[tuple[int, int]]:
+def _bounds(classes: int, rows: int, max_rows: int | None) -> list[tuple[int, int]]:
     """First and last class (not included) of chunks of about as many classes each."""
-    count = 1 if most_rows is None else min(classes, -(-rows // most_rows))
+    count = 1 if max_rows is None else min(classes, -(-rows // max_rows))
     edges = [classes * i // count for i in range(count + 1)]
     return list(pairwise(edges))

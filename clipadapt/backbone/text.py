@@ -61,11 +61,11 @@ class TextParts:
             return self.text_projection.out_features
         return self.text_projection.shape[-1] if isinstance(self.text_projection, Tensor) else None
 
-    def count_rows(self, sequences: Sequence[Sequence[Token]], own_prefix: bool = False) -> int:
+    def count_rows(self, sequences: Sequence[Sequence[Token]], unshared_prefix: bool = False) -> int:
         """How many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
         if not self.packs:
             return len(sequences) * self.context_length
-        prefix = 0 if own_prefix else shared_start(sequences)
+        prefix = 0 if unshared_prefix else shared_start(sequences)
         return prefix + sum(len(sequence) - prefix for sequence in sequences)
 
     def arrange(
@@ -75,11 +75,11 @@ class TextParts:
         placeholder: int,
         pad: int,
         first_class: int = 0,
-        own_prefix: bool = False,
+        unshared_prefix: bool = False,
     ) -> Layout:
         """Lay out token sequences the way this tower wants them; arguments as of `CLIP.arrange`."""
         if self.packs:
-            return pack(sequences, shape, placeholder, first_class, own_prefix)
+            return pack(sequences, shape, placeholder, first_class, unshared_prefix)
         length = self.context_length
         padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
         ids = torch.tensor([[_id(token, placeholder) for token in row] for row in padded])

@@ -80,7 +80,7 @@ class Tower:
         stages: Mapping[str, Stage] | None = None,
         start: str | None = None,
         stop: str | None = None,
-        recompute: bool = False,
+        activation_checkpointing: bool = False,
     ) -> Any:
         """Carry an activation from the point `start` (the first unless told) to the point `stop`, or out of the tower.
 
@@ -88,7 +88,7 @@ class Tower:
         as running through. Images are `[..., 3, height, width]` at `pixels` and `[..., D]` at `features`; texts are
         `Rows`, and `[..., C, templates, D]` at `features`.
 
-        With `recompute`, what a stage computes is computed again for its gradients instead of being kept.
+        With `activation_checkpointing`, a stage's activations are computed again for its gradients.
         """
         edits, stages = edits or {}, self.stages | {p: self.stage_of(p, own) for p, own in (stages or {}).items()}
         first = self.points.index(start or self.points[0])
@@ -96,7 +96,7 @@ class Tower:
         for point in self.points[first:last]:
             x = edits[point](x) if point in edits else x
             if point in stages:
-                x = checkpoint(stages[point], x, use_reentrant=False) if recompute else stages[point](x)
+                x = checkpoint(stages[point], x, use_reentrant=False) if activation_checkpointing else stages[point](x)
         return x
 
     def first_blocks(self, depth: int | Literal["all"] | None) -> list[str]:

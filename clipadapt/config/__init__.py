@@ -7,33 +7,24 @@ from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import at_home, data_name, file_name, identity, reference, run_directory, same_images
-from clipadapt.config.grid import Cell, axes_of, grid
-from clipadapt.config.launching import launch, protocol
+from clipadapt.config.overrides import setting
 from clipadapt.config.sources import source_of, sources
-from clipadapt.config.study import Study, Target, comparison, study
 from clipadapt.config.tree import conf_dir, options, own_modules
-from clipadapt.config.words import setting
 
 __all__ = [
     "Cell",
-    "Study",
     "Target",
     "at_home",
-    "axes_of",
     "build",
     "check",
-    "comparison",
     "compose",
     "conf_dir",
     "data_name",
     "file_name",
-    "grid",
     "identity",
-    "launch",
     "methods",
     "options",
     "own_modules",
-    "protocol",
     "raise_all",
     "reference",
     "run_directory",
@@ -41,5 +32,4 @@ __all__ = [
     "setting",
     "source_of",
     "sources",
-    "study",
 ]

@@ -41,7 +41,7 @@ METHOD = {
     "pseudo_labels": Literal["confident", "all"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
-OF_THE_TASK = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
+TASK_KEYS = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
 """Keys of every data YAML that its source doesn't get: they say how a task is made of it."""
 
 
@@ -57,8 +57,8 @@ def check(config: Mapping[str, Any]) -> list[str]:
     problems += check_table("method", config.get("method"), METHOD)
     data = config.get("data")
     if isinstance(data, Mapping):
-        given = [key for key in OF_THE_TASK if key in data]
-        problems += check_table("data", {key: data[key] for key in given}, {key: OF_THE_TASK[key] for key in given})
+        given = [key for key in TASK_KEYS if key in data]
+        problems += check_table("data", {key: data[key] for key in given}, {key: TASK_KEYS[key] for key in given})
     for path, node in nodes(config):
         own = of_the_source(node) if path == "data" else node
         problems += check_node(path, own, trusted(config.get("allowed_targets", [])))
@@ -67,7 +67,7 @@ def check(config: Mapping[str, Any]) -> list[str]:
 
 def of_the_source(data: Mapping[str, Any]) -> dict[str, Any]:
     """The settings below `data` that its source gets."""
-    return {key: value for key, value in data.items() if key not in OF_THE_TASK}
+    return {key: value for key, value in data.items() if key not in TASK_KEYS}
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

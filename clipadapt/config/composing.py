@@ -16,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
+from clipadapt.config.overrides import non_overrides, unknown_key
 from clipadapt.config.targets import annotations, locate, trusted
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
-from clipadapt.config.words import misfits, unknown_key
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import is_path
 
@@ -60,19 +60,19 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
     """
     config, problems = gather(overrides, config_dir)
     raise_all([*problems, *check(config)])
-    return located(config)
+    return with_absolute_paths(config)
 
 
 def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
     """The settings as far as they can be composed, and what is wrong with the overrides that had to be left out."""
     composed, problems = partly_composed(overrides, config_dir)
-    return plain(composed, config_dir), problems
+    return to_container(composed, config_dir), problems
 
 
 def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[DictConfig, list[str]]:
     """What `gather` makes plain values of."""
     with composer(config_dir) as compose_with:
-        good, problems = misfits(normal(overrides), lambda: keys_of(compose_with([])))
+        good, problems = non_overrides(normal(overrides), lambda: keys_of(compose_with([])))
         several = [text for text in good if lists_options(text, config_dir)]
         problems += [f"{text}: a run has one {key_of(text)}; {each_of(text)} runs each" for text in several]
         good = [text for text in good if text not in several]
@@ -84,7 +84,7 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
     return composed, problems
 
 
-def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
+def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
     """Composed settings as plain values, with the user's folder and its modules written in."""
     try:
         config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
@@ -96,7 +96,7 @@ def plain(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]
     return config | {"config_dir": None if folder is None else str(folder)}
 
 
-def located(config: dict[str, Any]) -> dict[str, Any]:
+def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Checked settings with the paths of their data made absolute: a run is looked at from other folders, too."""
     data = config["data"]
     hints = annotations(locate(data["_target_"], trusted(config["allowed_targets"])))

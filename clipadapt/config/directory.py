@@ -11,7 +11,7 @@ from clipadapt.config.check import leaves, of_the_source
 from clipadapt.config.composing import gather, read_yaml
 from clipadapt.config.tree import options
 
-WITHOUT_EFFECT = (
+RESULT_NEUTRAL = (
     "output",
     "rerun",
     "experiment",
@@ -26,7 +26,7 @@ WITHOUT_EFFECT = (
     "engine.keep_mb",
     "engine.cache",
     "engine.cache_gb",
-    "engine.recompute",
+    "engine.activation_checkpointing",
     "engine.compile",
     "engine.checkpoint_seconds",
     "method.test_time.images",
@@ -34,15 +34,15 @@ WITHOUT_EFFECT = (
 """Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be
 named, what computes it."""
 
-CALLED = ("data.class_names", "data.templates")
+LABEL_KEYS = ("data.class_names", "data.templates")
 """Keys that say what the classes of images are called."""
 
-IN_THE_NAME = ("shots", "seed", "data.name", "backbone.name", "method.name")
+DIRECTORY_KEYS = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that make a run what it is, by dotted key: two runs that agree in them are the same run."""
-    found = {path: value for path, value in leaves(config) if not any(inside(path, key) for key in WITHOUT_EFFECT)}
+    found = {path: value for path, value in leaves(config) if not any(inside(path, key) for key in RESULT_NEUTRAL)}
     if isinstance(found.get("data.root"), str):
         found["data.root"] = str(Path(found["data.root"]).expanduser().resolve())
     return found
@@ -65,7 +65,7 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
     """
     usual = reference(config) if usual is None else usual
     own, common = identity(config), identity(usual)
-    keys = sorted({*own, *common} - {*IN_THE_NAME})
+    keys = sorted({*own, *common} - {*DIRECTORY_KEYS})
     differing = {
         key: own.get(key, "absent") for key in keys if key not in own or key not in common or own[key] != common[key]
     }
@@ -103,7 +103,7 @@ def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool
 def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two settings below `data` name the same images, whatever their classes are called."""
     ours, theirs = (
-        {key: value for key, value in identity({"data": of_the_source(one)}).items() if key not in CALLED}
+        {key: value for key, value in identity({"data": of_the_source(one)}).items() if key not in LABEL_KEYS}
         for one in (data, other)
     )
     return ours == theirs

@@ -6,7 +6,7 @@ from typing import Any
 
 from clipadapt.config.building import build
 from clipadapt.config.check import of_the_source
-from clipadapt.config.composing import composer, plain
+from clipadapt.config.composing import composer, to_container
 from clipadapt.config.tree import options
 
 
@@ -15,7 +15,7 @@ def sources(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
     found = []
     with composer(config_dir) as compose_with:
         for name, path in options("data", config_dir).items():
-            settings = plain(compose_with([f"data={name}"]), config_dir)["data"]
+            settings = to_container(compose_with([f"data={name}"]), config_dir)["data"]
             found.append({"name": name, "about": first_comment(path), "data": settings})
     return found
 

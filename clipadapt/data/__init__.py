@@ -5,11 +5,11 @@ Importing it is quick: what needs torch (transforms) or draws (drawn) is importe
 
 from clipadapt.data.broken import check, images_used, without_broken
 from clipadapt.data.few_shot import make_task
-from clipadapt.data.images import Pictures, open_image, to_rgb
+from clipadapt.data.images import LazyImages, open_image, to_rgb
 from clipadapt.data.tasks import Source, Split, Task
 
 __all__ = [
-    "Pictures",
+    "LazyImages",
     "Source",
     "Split",
     "Task",

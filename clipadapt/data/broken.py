@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipadapt.data.images import Pictures
+from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import in_threads
 from clipadapt.errors import UserError
@@ -18,18 +18,18 @@ LONGEST_LISTING = 50
 Advance = Callable[[int], None]
 
 
-def faults(images: Sequence[Image.Image], decode: bool, advance: Advance | None = None) -> dict[int, str]:
+def faults(images: Sequence[Image.Image], decode: bool, update: Advance | None = None) -> dict[int, str]:
     """What is wrong with images, a sentence each, by their place.
 
     Args:
         images: The images.
         decode: Whether to load each image whole. Else they are only verified, as Pictures can be whose files have
             headers; others aren't looked at.
-        advance: Told how many more were looked at, now and then.
+        update: Told how many more were looked at, now and then.
     """
     if decode:
         look: Callable[[int], object] = images.__getitem__
-    elif isinstance(images, Pictures) and images.verify is not None:
+    elif isinstance(images, LazyImages) and images.verify is not None:
         look = partial(call_with, images.verify, images.items)
     else:
         return {}
@@ -41,7 +41,7 @@ def faults(images: Sequence[Image.Image], decode: bool, advance: Advance | None 
             return str(error)
         return None
 
-    found = in_threads(fault, len(images), advance)
+    found = in_threads(fault, len(images), update)
     return {place: message for place, message in enumerate(found) if message}
 
 
@@ -61,13 +61,13 @@ def images_used(task: Task, pool: bool = False) -> int:
     return sum(map(len, used(task, pool).values()))
 
 
-def check(task: Task, pool: bool = False, advance: Advance | None = None) -> None:
+def check(task: Task, pool: bool = False, update: Advance | None = None) -> None:
     """Look at a task's image files before work begins: decode support and validation, verify the others.
 
     Args:
         task: What the run is about.
         pool: Whether the run looks at all images of the pool though they have labels.
-        advance: Told how many more were looked at, now and then.
+        update: Told how many more were looked at, now and then.
 
     Raises:
         UserError: When files can't be read; it lists them, the first fifty where there are more.
@@ -75,14 +75,14 @@ def check(task: Task, pool: bool = False, advance: Advance | None = None) -> Non
     bad: dict[str, None] = {}
     for name, split in used(task, pool).items():
         decode = name in ("support", "validation") and is_verified(split.images)
-        bad |= dict.fromkeys(faults(split.images, decode, advance).values())
+        bad |= dict.fromkeys(faults(split.images, decode, update).values())
     if bad:
         raise UserError(listing([*bad]))
 
 
 def is_verified(images: Sequence[Image.Image]) -> bool:
     """Whether images are from files, which may be broken."""
-    return isinstance(images, Pictures) and images.verify is not None
+    return isinstance(images, LazyImages) and images.verify is not None
 
 
 def listing(bad: Sequence[str]) -> str:
@@ -97,7 +97,7 @@ def listing(bad: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
-def without_broken(task: Task, pool: bool = False, advance: Advance | None = None) -> Task:
+def without_broken(task: Task, pool: bool = False, update: Advance | None = None) -> Task:
     """The task without the images that can't be read, each of which is decoded; one warning counts them for each split.
 
     The sample was drawn before: a broken image of the support set isn't made up for by another one.
@@ -105,18 +105,18 @@ def without_broken(task: Task, pool: bool = False, advance: Advance | None = Non
     Args:
         task: What the run is about.
         pool: Whether the run looks at all images of the pool though they have labels.
-        advance: Told how many more were looked at, now and then.
+        update: Told how many more were looked at, now and then.
 
     Raises:
         UserError: Where nothing would be left of a class in the support set or in a test set.
     """
     changes: dict[str, Any] = {"tests": {}, "left_out": dict(task.left_out)}
     for name, split in used(task, pool).items():
-        bad = faults(split.images, True, advance)
+        bad = faults(split.images, True, update)
         kept = [place for place in range(len(split)) if place not in bad]
         sound = split.select(kept) if bad else split
         if name != "validation":
-            refuse_emptied(task, name, split, sound)
+            check_emptied(task, name, split, sound)
         if name in task.tests:
             changes["tests"][name] = sound
         else:
@@ -129,7 +129,7 @@ def without_broken(task: Task, pool: bool = False, advance: Advance | None = Non
     return replace(task, **changes)
 
 
-def refuse_emptied(task: Task, name: str, before: Split, after: Split) -> None:
+def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
     """Raise a UserError where classes of a split have lost all their images."""
     names = before.class_names or task.class_names
     lost = sorted({*before.labels} - {*after.labels})

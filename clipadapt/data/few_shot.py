@@ -110,7 +110,7 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     return task
 
 
-def tested_whole(source: Source, seed: int) -> Task:
+def evaluation_only_task(source: Source, seed: int) -> Task:
     """A task to test on alone: the source's test sets, or where it has none its pool, if that is labelled."""
     nothing = source.train.select([])
     whole = {"test": source.train} if source.train.labelled and len(source.train) else {}

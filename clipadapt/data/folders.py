@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
+from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import UserError, nearest
 
@@ -118,9 +118,9 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     return classes
 
 
-def pictures(files: Sequence[str]) -> Pictures[str]:
+def pictures(files: Sequence[str]) -> LazyImages[str]:
     """Image files, loaded when asked for."""
-    return Pictures(files, open_image, verify_image, file_bytes)
+    return LazyImages(files, open_image, verify_image, file_bytes)
 
 
 def labelled(files: dict[str, list[str]], class_names: list[str]) -> Split:

@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures, without_decoding
-from clipadapt.data.labels import numbered, refuse_other_number, refuse_shared, to_source, words
+from clipadapt.data.labels import check_other_number, check_shared, numbered, to_source, words
 from clipadapt.data.network import offline, unreached
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError, nearest
@@ -135,7 +135,7 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     for split in given.values():
         if split is not None and split not in there:
             raise UserError(f"'{name}' has no split '{split}': {nearest(split, there)}")
-    refuse_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
+    check_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
     usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
     if len(there) == 1:
         usual = {"train": there[0]}
@@ -177,7 +177,7 @@ def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[
     own = getattr(feature, "names", None)
     if own is None:
         return class_names
-    refuse_other_number(name, class_names, len(own))
+    check_other_number(name, class_names, len(own))
     return [words(called) for called in own] if class_names is None else class_names
 
 

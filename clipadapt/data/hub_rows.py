@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from clipadapt.data.images import Pictures, file_bytes, open_image, verify_image
+from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED
 from clipadapt.errors import UserError
 
@@ -79,10 +79,10 @@ def leading(rows: Iterable[dict[str, Any]], answer: str, classes: int, count: in
             return
 
 
-def pictures(name: str, data: Any, picture: str) -> Pictures[int]:
+def pictures(name: str, data: Any, picture: str) -> LazyImages[int]:
     """Images of a split, loaded when asked for; in another process from the same file on disk."""
     rows = data.select_columns([picture])
-    return Pictures(
+    return LazyImages(
         range(len(rows)),
         partial(load, name, rows, picture),
         partial(verify, name, rows, picture),

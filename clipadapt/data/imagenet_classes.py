@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
-from clipadapt.data.labels import Doubtful
+from clipadapt.data.labels import DataWarning
 from clipadapt.data.prepared import lines
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed
@@ -97,7 +97,7 @@ class Classes:
             return source
         if unknown := self.told({*self.ids} - {*ids}):
             said = f"{source.name}: of {self.where} only {len(ids):,} are there, and no images of {counted(unknown)}"
-            warnings.warn(said, Doubtful, stacklevel=3)
+            warnings.warn(said, DataWarning, stacklevel=3)
         given = {one.name: getattr(source, one.name) for one in fields(source)}
         return Incomplete(**given, lacking={name: classes for name, classes in lacking.items() if classes})
 

@@ -140,7 +140,7 @@ def ends_with(file: BinaryIO, ending: bytes) -> bool:
 
 
 @dataclass(frozen=True)
-class Pictures(Sequence[Image.Image], Generic[Item]):
+class LazyImages(Sequence[Image.Image], Generic[Item]):
     """Images made from `items` by `load`, each time they are asked for.
 
     `verify` checks an item without loading it; `content` gives bytes that stand for an item's image, so that whoever
@@ -161,9 +161,9 @@ class Pictures(Sequence[Image.Image], Generic[Item]):
     def __getitem__(self, index: int) -> Image.Image: ...
 
     @overload
-    def __getitem__(self, index: slice) -> "Pictures[Item]": ...
+    def __getitem__(self, index: slice) -> "LazyImages[Item]": ...
 
-    def __getitem__(self, index: int | slice) -> "Image.Image | Pictures[Item]":
+    def __getitem__(self, index: int | slice) -> "Image.Image | LazyImages[Item]":
         """Load one image, or take a slice without loading any."""
         if isinstance(index, slice):
             return replace(self, items=self.items[index])
@@ -173,16 +173,16 @@ class Pictures(Sequence[Image.Image], Generic[Item]):
         """Load one after the other."""
         return map(self.load, self.items)
 
-    def select(self, indices: Sequence[int]) -> "Pictures[Item]":
+    def select(self, indices: Sequence[int]) -> "LazyImages[Item]":
         """The pictures at these indices, in their order."""
         return replace(self, items=[self.items[index] for index in indices])
 
 
 def select(images: Sequence[Image.Image], indices: Sequence[int]) -> Sequence[Image.Image]:
     """The images at these indices, in their order, loaded no earlier than before."""
-    if isinstance(images, Pictures):
+    if isinstance(images, LazyImages):
         return images.select(indices)
-    return Pictures(list(indices), images.__getitem__)
+    return LazyImages(list(indices), images.__getitem__)
 
 
 def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
@@ -191,19 +191,19 @@ def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
     Raises:
         UserError: For an image file that is missing or can't be read.
     """
-    if isinstance(images, Pictures) and images.content is not None:
+    if isinstance(images, LazyImages) and images.content is not None:
         items, content = images.items, images.content
         return in_threads(lambda index: digest(content(items[index])), len(images))
     return in_threads(lambda index: digest(pixel_bytes(images[index])), len(images))
 
 
-def fingerprinted(images: Sequence[Image.Image]) -> Pictures[int]:
+def fingerprinted(images: Sequence[Image.Image]) -> LazyImages[int]:
     """The images, what stands for each of them computed here, once for all that is made of them.
 
     Raises:
         UserError: For an image file that is missing or can't be read.
     """
-    return Pictures(range(len(images)), images.__getitem__, content=fingerprints(images).__getitem__)
+    return LazyImages(range(len(images)), images.__getitem__, content=fingerprints(images).__getitem__)
 
 
 def digest(content: bytes) -> bytes:

@@ -11,7 +11,7 @@ from clipadapt.errors import UserError, listed, nearest
 SHOWN_LABELS = 5
 
 
-class Doubtful(UserWarning):
+class DataWarning(UserWarning):
     """What is wrong with a data set that a run goes on with, and that `clipadapt data verify` counts as a fault."""
 
 
@@ -56,7 +56,7 @@ def numbered(
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
 
 
-def refuse_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
+def check_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
     """Raise UserError for class names, where some are given, of another number than a data set's classes."""
     if class_names is not None and len(class_names) != count:
         given = len(class_names)
@@ -65,7 +65,7 @@ def refuse_other_number(name: str, class_names: Sequence[str] | None, count: int
         )
 
 
-def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
+def check_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
     """Raise UserError where two splits have something in common: what is tested on would have been learned from.
 
     Args:
@@ -81,7 +81,7 @@ def refuse_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -
             )
 
 
-def alike(class_names: Sequence[str]) -> Iterator[str]:
+def ambiguous_names(class_names: Sequence[str]) -> Iterator[str]:
     """A sentence on each group of classes whose different names are the same words to a text tower."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(class_names):
@@ -91,10 +91,10 @@ def alike(class_names: Sequence[str]) -> Iterator[str]:
             yield f"the classes {', '.join(map(repr, names))} are the same words to CLIP: name them apart or join them"
 
 
-def warn_of_alike(name: str, class_names: Sequence[str]) -> None:
+def warn_of_ambiguous_names(name: str, class_names: Sequence[str]) -> None:
     """Warn of a data set's classes that CLIP doesn't tell apart."""
-    for text in alike(class_names):
-        warnings.warn(f"{name}: {text}", Doubtful, stacklevel=3)
+    for text in ambiguous_names(class_names):
+        warnings.warn(f"{name}: {text}", DataWarning, stacklevel=3)
 
 
 def to_source(
@@ -105,7 +105,7 @@ def to_source(
     usual: str = "a photo of a {}.",
 ) -> Source:
     """A source of the splits "train", "val" and "test", of which it may lack the last two."""
-    warn_of_alike(name, class_names)
+    warn_of_ambiguous_names(name, class_names)
     return Source(
         name=name,
         class_names=class_names,

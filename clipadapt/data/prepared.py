@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from clipadapt.data.folders import pictures
-from clipadapt.data.labels import refuse_other_number, warn_of_alike
+from clipadapt.data.labels import check_other_number, warn_of_ambiguous_names
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import FilePath
@@ -176,9 +176,9 @@ def named(name: str, own: list[str], given: list[str] | None) -> list[str]:
     Raises:
         UserError: For names of another number than the classes.
     """
-    refuse_other_number(name, given, len(own))
+    check_other_number(name, given, len(own))
     names = own if given is None else given
-    warn_of_alike(name, names)
+    warn_of_ambiguous_names(name, names)
     return names
 
 

@@ -1,7 +1,7 @@
 """Seeds of what is random, the same in every process and on every machine."""
 
 
-def mix(*numbers: int) -> int:
+def hash_seed(*numbers: int) -> int:
     """One seed from several numbers; neighbours give unrelated ones."""
     mixed = 0
     for number in numbers:
@@ -17,4 +17,4 @@ def of_view(content: bytes, view: int) -> int:
         content: the image's digest (see `clipadapt.data.images.digest`).
         view: its number.
     """
-    return mix(int.from_bytes(content[:7], "little"), view)
+    return hash_seed(int.from_bytes(content[:7], "little"), view)

@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 from PIL import Image
 
 from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden
-from clipadapt.data.images import Pictures, open_image, verify_image
+from clipadapt.data.images import LazyImages, open_image, verify_image
 from clipadapt.errors import UserError
 from clipadapt.files import write
 
@@ -115,9 +115,9 @@ def label_of(entry: Member, content: bytes, extension: str, field: str) -> Label
     return {extension: text} if text else {}
 
 
-def pictures(members: list[Member]) -> Pictures[Member]:
+def pictures(members: list[Member]) -> LazyImages[Member]:
     """Image files in shards, loaded when asked for."""
-    return Pictures(members, load, verify, content)
+    return LazyImages(members, load, verify, content)
 
 
 def read(shard: BinaryIO, member: Member) -> bytes:

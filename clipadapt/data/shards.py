@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from clipadapt.console import make_console
 from clipadapt.data.folders import natural_order
-from clipadapt.data.labels import numbered, refuse_shared, to_source
+from clipadapt.data.labels import check_shared, numbered, to_source
 from clipadapt.data.shard_index import KINDS, Sample, indexed, pictures
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed
@@ -56,7 +56,7 @@ def webdataset(
     kept = Path(cache_dir).expanduser()
     places = {"train": root, "val": validation, "test": test}
     shards = {split: shards_of(place) for split, place in places.items() if place is not None}
-    refuse_shared({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
+    check_shared({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
     with watched() as watch:
         samples = {
             split: [sample for shard in watch(found) for sample in indexed(shard, field, kept)]

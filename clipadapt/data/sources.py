@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from clipadapt.data.folders import read_folder
-from clipadapt.data.images import Pictures
+from clipadapt.data.images import LazyImages
 from clipadapt.data.labels import to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
@@ -69,7 +69,7 @@ def drawing_code() -> str:
 
 def drawings(task: str, split: str, style: str, size: int, count: int, classes: int) -> Split:
     """The first `count` images of a drawn task's split; labels go round the classes."""
-    images = Pictures(
+    images = LazyImages(
         range(count), partial(drawing, task, split, style, size), content=partial(described, task, split, style, size)
     )
     return Split(images, [index % classes for index in range(count)])

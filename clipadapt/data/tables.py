@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from clipadapt.data.folders import SPLIT_NAMES, pictures
-from clipadapt.data.labels import numbered, refuse_shared, to_source
+from clipadapt.data.labels import check_shared, numbered, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, listed, nearest
 from clipadapt.paths import FilePath
@@ -44,29 +44,29 @@ def csv(
     """
     table = Path(root).expanduser()
     columns = read(table, {path, label, split or SPLIT_COLUMN})
-    refuse_missing(root, [path, label, *([] if split is None else [split])], columns)
+    check_missing(root, [path, label, *([] if split is None else [split])], columns)
     files, labels = columns[path], columns[label]
     if not files:
         raise UserError(f"the table '{root}' has no rows below its header")
     splits = columns.get(split or SPLIT_COLUMN, ["train"] * len(files))
-    refuse_empty(root, {path: files, label: labels, split or SPLIT_COLUMN: splits})
+    check_empty(root, {path: files, label: labels, split or SPLIT_COLUMN: splits})
     rows = rows_of_splits(root, splits)
     names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
     folder = table.parent if images is None else Path(images).expanduser()
     paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
-    refuse_shared(paths, "image", root)
+    check_shared(paths, "image", root)
     found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
     return to_source(table.stem, names, templates, found)
 
 
-def refuse_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
+def check_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
     """Raise UserError, with advice on each, where a table lacks columns of these names."""
     missing = [f"'{name}': {nearest(name, columns)}" for name in names if name not in columns]
     if missing:
         raise UserError(f"the table '{table}' has no column {', and none called '.join(missing)}")
 
 
-def refuse_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
+def check_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
     """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
     empty = {name: [str(row) for row, cell in enumerate(cells, start=2) if not cell] for name, cells in columns.items()}
     found = [f"no {name} in row {listed(rows, SHOWN_ROWS)}" for name, rows in empty.items() if rows]
@@ -117,7 +117,7 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
     header, *below = [row for row in rows if row] or [[]]
     names = [name.strip() for name in header]
-    refuse_repeated(table, names, wanted)
+    check_repeated(table, names, wanted)
     columns: dict[str, list[str]] = {name: [] for name in names}
     for place, name in enumerate(names):
         if name in wanted:
@@ -134,7 +134,7 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         raise UserError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
     try:
         names = read_schema(table).names
-        refuse_repeated(table, names, wanted)
+        check_repeated(table, names, wanted)
         columns: dict[str, list[str]] = {name: [] for name in names}
         found = read_table(table, columns=[name for name in columns if name in wanted]).to_pydict()
     except ArrowInvalid as error:
@@ -144,7 +144,7 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     }
 
 
-def refuse_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
+def check_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
     """Raise UserError when several columns have a wanted name: which of them is meant can't be told."""
     for name in names:
         if name in wanted and names.count(name) > 1:

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from clipadapt.data.images import Pictures, select
+from clipadapt.data.images import LazyImages, select
 from clipadapt.errors import UserError
 
 UNLABELLED = -1
@@ -174,7 +174,7 @@ def listed_images(class_names: Sequence[str], splits: Sequence[Split], pool: Spl
 
 def items_of(split: Split) -> Sequence[Any]:
     """What a split's images are made from, where they are made when asked for."""
-    return split.images.items if isinstance(split.images, Pictures) else []
+    return split.images.items if isinstance(split.images, LazyImages) else []
 
 
 def file_size(item: Any) -> int | None:
@@ -185,7 +185,7 @@ def file_size(item: Any) -> int | None:
         return None
 
 
-def told_apart(class_names: Sequence[str]) -> list[str]:
+def unique_names(class_names: Sequence[str]) -> list[str]:
     """Class names, those that several classes share with their label behind them: "missile (657)"."""
     counts = Counter(class_names)
     return [f"{name} ({label})" if counts[name] > 1 else name for label, name in enumerate(class_names)]

@@ -12,13 +12,13 @@ CHUNK = 64
 """Images that a thread takes at a time."""
 
 
-def in_threads(do: Callable[[int], Result], count: int, advance: Callable[[int], None] | None = None) -> list[Result]:
+def in_threads(do: Callable[[int], Result], count: int, update: Callable[[int], None] | None = None) -> list[Result]:
     """What `do` makes of the numbers from 0 to `count`, in their order.
 
     Args:
         do: called in several threads.
         count: of the numbers.
-        advance: told how many more are done, now and then.
+        update: told how many more are done, now and then.
     """
 
     def of_chunk(first: int) -> list[Result]:
@@ -28,6 +28,6 @@ def in_threads(do: Callable[[int], Result], count: int, advance: Callable[[int],
         results: list[Result] = []
         for chunk in threads.map(of_chunk, range(0, count, CHUNK)):
             results += chunk
-            if advance is not None:
-                advance(len(chunk))
+            if update is not None:
+                update(len(chunk))
     return results

@@ -14,7 +14,7 @@ SHARE_OF_AREA = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 
 
-class Viewing(Protocol):
+class Transform(Protocol):
     """How images are seen."""
 
     @property

@@ -11,11 +11,11 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from clipadapt.console import complain
+from clipadapt.console import print_error
 from clipadapt.data import folders
 from clipadapt.data.catalogue import CATALOGUE, Known
-from clipadapt.data.images import Pictures, pixel_bytes, to_rgb
-from clipadapt.data.labels import refuse_other_number, to_source
+from clipadapt.data.images import LazyImages, pixel_bytes, to_rgb
+from clipadapt.data.labels import check_other_number, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError, nearest
 
@@ -64,7 +64,7 @@ def torchvision(
     splits = {part: split_of(dataset) for part, dataset in parts.items()}
     own = known.class_names or [known.say(called) for called in classes_of(parts["train"])]
     count = len(own) or 1 + max(max(split.labels) for split in splits.values())
-    refuse_other_number(name, class_names, count)
+    check_other_number(name, class_names, count)
     return to_source(name, [*own] if class_names is None else class_names, templates, splits, known.template)
 
 
@@ -81,7 +81,7 @@ def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]
         return construct(name, known, cache, download=False)
     if not download:
         raise UserError(f"{name} is neither in {own} nor in {cache}, or not whole: data.download=true fetches it")
-    complain(f"fetching {name} to {own}, once")
+    print_error(f"fetching {name} to {own}, once")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{name}.lock"):
         if not own.is_dir():
@@ -150,7 +150,7 @@ def split_of(dataset: Any) -> Split:
     """Images and labels of torchvision's data set; files in the order of their paths, and not opened."""
     pairs = first_of(dataset, PAIRS)
     if pairs is None and hasattr(dataset, "data"):
-        return Split(Pictures([*np.asarray(dataset.data)], from_array, content=array_bytes), labels_of(dataset))
+        return Split(LazyImages([*np.asarray(dataset.data)], from_array, content=array_bytes), labels_of(dataset))
     if pairs is None:
         files = first_of(dataset, FILES) or caltech_files(dataset)
         pairs = zip(files, labels_of(dataset), strict=True)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 
-from clipadapt.data.seeds import mix
+from clipadapt.data.seeds import hash_seed
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """What one process computes at once of a step's batch.
 
     Attributes:
@@ -22,13 +22,13 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Batches:
+class BatchSampler:
     """Batches of a support set, drawn anew every epoch.
 
     Attributes:
         count: number of images.
         batch_size: images of one step, over all processes; the last batch of an epoch may be smaller.
-        accumulate: parts that a process computes its share of a batch in.
+        gradient_accumulation_steps: parts that a process computes its share of a batch in.
         seed: of the order.
         rank: of this process.
         processes: their number.
@@ -37,7 +37,7 @@ class Batches:
 
     count: int
     batch_size: int
-    accumulate: int
+    gradient_accumulation_steps: int
     seed: int
     rank: int = 0
     processes: int = 1
@@ -56,14 +56,17 @@ class Batches:
         """Where in an epoch's order its steps begin."""
         return range(0, self.count, self.batch_size)[: self.most]
 
-    def epoch(self, epoch: int) -> Iterator[list[Part]]:
+    def epoch(self, epoch: int) -> Iterator[list[MicroBatch]]:
         """The steps of an epoch, each as its parts."""
-        generator = torch.Generator().manual_seed(mix(self.seed, epoch))
+        generator = torch.Generator().manual_seed(hash_seed(self.seed, epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
         for first in self._starts():
             batch = order[first : first + self.batch_size]
-            yield [self._part(batch[part :: self.accumulate], len(batch)) for part in range(self.accumulate)]
+            yield [
+                self._part(batch[part :: self.gradient_accumulation_steps], len(batch))
+                for part in range(self.gradient_accumulation_steps)
+            ]
 
-    def _part(self, images: list[int], batch: int) -> Part:
+    def _part(self, images: list[int], batch: int) -> MicroBatch:
         own = images[self.rank :: self.processes]
-        return Part(own or [0], len(own) * self.processes / batch)
+        return MicroBatch(own or [0], len(own) * self.processes / batch)

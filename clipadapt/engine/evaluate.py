@@ -13,12 +13,12 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
-from clipadapt.classifier import Classifier
+from clipadapt.model import Classifier
 
 NO_LABEL = -1
 
 
-class AtTestTime(Protocol):
+class TestTimeMethod(Protocol):
     """What adapts to each test image, or along a stream of them."""
 
     views: int
@@ -37,7 +37,7 @@ class AtTestTime(Protocol):
         Args:
             classifier: CLIP through an adaptation.
             x: V views of each of B images.
-            text: class weights before anything adapts; None where they depend on the image.
+            text: class embeddings before anything adapts; None where they depend on the image.
         """
 
 

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from clipadapt.data.seeds import mix
-from clipadapt.engine.batches import Batches, Part
-from clipadapt.engine.feeds import Fed, Feed
+from clipadapt.data.seeds import hash_seed
+from clipadapt.engine.batches import BatchSampler, MicroBatch
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
+from clipadapt.features.batch_sources import BatchIterator, BatchSource
 from clipadapt.objectives.base import GradientRule, WeightAverage
 
 Row = dict[str, float]
 
 
 @dataclass
-class Progress:
+class TrainState:
     """How far a fit has come, and all it takes to go on.
 
     Attributes:
@@ -42,7 +42,7 @@ class Progress:
     images: str = ""
 
 
-class BentGradients:
+class PerLossGradients:
     """The gradients of each of several losses over a batch's parts, and what a rule makes of them.
 
     Args:
@@ -94,14 +94,14 @@ class Fit:
     learner: Learner
     optimizer: Optimizer
     schedule: LRScheduler
-    batches: Batches
-    source: Feed
+    batches: BatchSampler
+    source: BatchSource
     epochs: int
     seed: int
     rule: GradientRule | None = None
     average: WeightAverage | None = None
 
-    def run(self, progress: Progress, after_epoch: Callable[[Progress], None]) -> Progress:
+    def run(self, progress: TrainState, after_epoch: Callable[[TrainState], None]) -> TrainState:
         """Go on from where `progress` stands to the last epoch.
 
         Raises:
@@ -139,28 +139,30 @@ class Fit:
 
     def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
         """One pass over the support set; nothing in it waits for the device."""
-        torch.manual_seed(mix(self.seed, epoch, self.batches.rank))
+        torch.manual_seed(hash_seed(self.seed, epoch, self.batches.rank))
         rate = self.schedule.get_last_lr()[0]
         steps = list(self.batches.epoch(epoch))
-        feed = self.source.feed([part.indices for step in steps for part in step], epoch)
-        measured = [self._step(wrapped, optimizer, step, feed) for step in steps]
+        iterator = self.source.iterate([part.indices for step in steps for part in step], epoch)
+        measured = [self._step(wrapped, optimizer, step, iterator) for step in steps]
         totals = self.accelerator.reduce(torch.stack(measured), reduction="mean")
         self._check(totals, epoch)
         shares = torch.tensor(self.batches.shares(), device=totals.device)
         loss, accuracy = (shares @ totals).tolist()
         return {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "lr": rate}
 
-    def _step(self, wrapped: nn.Module, optimizer: Optimizer, parts: list[Part], feed: Fed) -> Tensor:
+    def _step(
+        self, wrapped: nn.Module, optimizer: Optimizer, parts: list[MicroBatch], iterator: BatchIterator
+    ) -> Tensor:
         """One optimiser step; this process's share of the batch's mean loss and of its accuracy, `[2]`."""
         measured = torch.zeros(2, device=self.accelerator.device)
-        bent = BentGradients(self.rule, self._parameters()) if self.rule is not None else None
+        bent = PerLossGradients(self.rule, self._parameters()) if self.rule is not None else None
         for i, part in enumerate(parts):
-            x, labels, *taught = next(feed)
+            x, labels, *teacher_features = next(iterator)
             last = i == len(parts) - 1
             with contextlib.nullcontext() if last and bent is None else self.accelerator.no_sync(wrapped):
-                losses, logits = wrapped(x, labels, self.source.start, taught)
+                losses, logits = wrapped(x, labels, self.source.start, teacher_features)
                 losses = {name: part.weight * value for name, value in losses.items()}
-                loss = torch.stack(list(losses.values())).sum() if bent is None else losses[bent.rule.reported]
+                loss = torch.stack(list(losses.values())).sum() if bent is None else losses[bent.rule.primary_loss]
                 if bent is None:
                     self.accelerator.backward(loss)
                 else:

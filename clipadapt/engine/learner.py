@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from clipadapt.classifier import Classifier
+from clipadapt.model import Classifier
 from clipadapt.objectives.base import Objective
 
 
@@ -23,7 +23,7 @@ class Learner(nn.Module):
         self.objective = objective
 
     def forward(
-        self, x: Tensor, labels: Tensor, start: str, taught: Sequence[Tensor] = ()
+        self, x: Tensor, labels: Tensor, start: str, teacher_features: Sequence[Tensor] = ()
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Named losses of a batch, and its logits `[B, C]`.
 
@@ -31,7 +31,7 @@ class Learner(nn.Module):
             x: images `[B, 3, height, width]`, or their activation at the point `start`.
             labels: class indices, `[B]`.
             start: "pixels", or the name of the image cut.
-            taught: features `[B, D]` that each of the objective's teachers has of the same views.
+            teacher_features: features `[B, D]` that each of the objective's teachers has of the same views.
         """
-        output = replace(self.classifier.output(x, start), taught=taught)
+        output = replace(self.classifier.output(x, start), teacher_features=teacher_features)
         return self.objective(output, labels), output.logits

@@ -9,10 +9,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from clipadapt.classifier import Classifier
-from clipadapt.data.tasks import Split, Task, told_apart
-from clipadapt.engine.evaluate import AtTestTime, Evaluation, evaluate
+from clipadapt.data.tasks import Split, Task, unique_names
+from clipadapt.engine.evaluate import Evaluation, TestTimeMethod, evaluate
 from clipadapt.engine.run import Run
+from clipadapt.model import Classifier
 
 Pair = tuple[Classifier, Classifier]
 
@@ -64,7 +64,7 @@ def for_classes(pair: Pair, class_names: list[str]) -> Pair:
 
 
 def evaluated(
-    run: Run, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: AtTestTime | None = None
+    run: Run, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: TestTimeMethod | None = None
 ) -> Evaluation:
     """Measure a classifier on activations at its image cut and labels, shared out over the processes.
 
@@ -76,7 +76,7 @@ def evaluated(
     """
     classifier.eval()
     with torch.no_grad(), run.accelerator.autocast():
-        text = None if classifier.adaptation.conditional else classifier.class_weights()
+        text = None if classifier.adaptation.conditional else classifier.class_embeddings()
 
         def predict(x: Tensor) -> Tensor:
             if test_time is not None:
@@ -89,7 +89,7 @@ def evaluated(
 def compared(run: Run, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
     """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
     before, after, order = as_seen(run, zero_shot, adapted, split)
-    own = run.keeping.share(split)
+    own = run.loader.share(split)
     return in_order(run, before, own), in_order(run, after, [order[place] for place in own])
 
 
@@ -104,16 +104,16 @@ def as_seen(
 ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
     """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
     order: Sequence[int] = range(len(split))
-    batches = list(run.keeping.test_batches(zero_shot, split))
+    batches = list(run.loader.test_batches(zero_shot, split))
     before = evaluated(run, zero_shot, batches)
     if run.test_time is not None:
         run.test_time.reset()
         order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
-        views = run.keeping.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
+        views = run.loader.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
         return before, evaluated(run, adapted, views, run.test_time), order
     if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
         return before, evaluated(run, adapted, batches), order
-    return before, evaluated(run, adapted, run.keeping.test_batches(adapted, split)), order
+    return before, evaluated(run, adapted, run.loader.test_batches(adapted, split)), order
 
 
 def shuffled(count: int, seed: int) -> list[int]:
@@ -136,5 +136,5 @@ def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
 
 def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
     """Accuracy of each class that has test images."""
-    pairs = zip(told_apart(names), evaluation.per_class, strict=True)
+    pairs = zip(unique_names(names), evaluation.per_class, strict=True)
     return {name: accuracy for name, accuracy in pairs if not math.isnan(accuracy)}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 SHARE = 0.5
 """Share of the free memory that is taken where the user names no limit."""
@@ -51,7 +51,7 @@ def budget(memory: float | None, device: torch.device, processes: int) -> float:
     return SHARE * free_bytes(device) / (1 if device.type == "cuda" else processes)
 
 
-def most_rows(
+def max_rows(
     clip: CLIP, adaptation: Adaptation, class_names: Sequence[str], memory: float, images: int, tested: int
 ) -> int | None:
     """How many rows of the text tower can be computed at once; None where nothing is known of them.
@@ -88,7 +88,7 @@ def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequen
 def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
     """Rows of these classes, and bytes that autograd keeps of them."""
     with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), own_prefix=adaptation.own_prefix)
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), unshared_prefix=adaptation.unshared_prefix)
     image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.conditional else None
     edits, stages = adaptation.text_edits(image), adaptation.text_stages()
     with torch.enable_grad():

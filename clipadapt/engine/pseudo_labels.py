@@ -8,12 +8,12 @@ from typing import Literal
 import torch
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.few_shot import short_classes
 from clipadapt.data.tasks import Split, Task
-from clipadapt.engine.keeping import Keeping
-from clipadapt.engine.known import KnownTask
+from clipadapt.features.loader import FeatureLoader
+from clipadapt.features.task_views import LazySupportView
+from clipadapt.model import Classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096
@@ -38,7 +38,7 @@ class PseudoLabels:
 
 
 def pseudo_labelled(
-    clip: CLIP, task: Task, keeping: Keeping, choice: Choice | None
+    clip: CLIP, task: Task, loader: FeatureLoader, choice: Choice | None
 ) -> tuple[Task, PseudoLabels | None]:
     """A task whose labels are zero-shot CLIP's (UPL: Huang, Chu & Wei, 2022, arXiv:2204.03649).
 
@@ -49,7 +49,7 @@ def pseudo_labelled(
     Args:
         clip: the frozen backbone, on its device.
         task: with labels or without.
-        keeping: how images are encoded.
+        loader: how images are encoded.
         choice: which images make the support set; None leaves labels where there are some, else it is "confident".
 
     Raises:
@@ -60,7 +60,7 @@ def pseudo_labelled(
     task.need_images()
     choice = choice or "confident"
     pool, numbers = (task.support, task.support_indices) if task.pool is None else (task.pool, task.pool_indices)
-    labels, confidences = zero_shot(clip, task, pool, keeping)
+    labels, confidences = zero_shot(clip, task, pool, loader)
     taken = most_confident(labels, confidences, task.shots) if choice == "confident" else list(range(len(pool)))
     support = Split(pool.select(taken).images, [labels[place] for place in taken])
     right = sum(pool.labels[place] == labels[place] for place in taken) / len(taken) if task.labelled else None
@@ -76,13 +76,13 @@ def pseudo_labelled(
     return guessed, PseudoLabels(choice, support.labels, [confidences[place] for place in taken], right)
 
 
-def zero_shot(clip: CLIP, task: Task, images: Split, keeping: Keeping) -> tuple[list[int], list[float]]:
+def zero_shot(clip: CLIP, task: Task, images: Split, loader: FeatureLoader) -> tuple[list[int], list[float]]:
     """The most probable class of each image's centre crop, and its probability."""
-    known = KnownTask(clip, task.without_tests(), keeping)
+    known = LazySupportView(clip, task.without_tests(), loader)
     plain = Classifier(clip, Adaptation(clip, known), task.class_names)
-    with torch.no_grad(), keeping.accelerator.autocast():
-        text = plain.class_weights()
-        features = keeping.values(plain, images, views=1, random=False)[0]
+    with torch.no_grad(), loader.accelerator.autocast():
+        text = plain.class_embeddings()
+        features = loader.values(plain, images, views=1, random=False)[0]
         found = [plain.logits(some, text).softmax(dim=-1).max(dim=-1) for some in features.split(AT_ONCE)]
     labels = [label for most in found for label in most.indices.tolist()]
     return labels, [confidence for most in found for confidence in most.values.tolist()]

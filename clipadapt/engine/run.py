@@ -9,31 +9,31 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier, check_classes
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Task
-from clipadapt.engine.activations import MICRO_BATCH
-from clipadapt.engine.batches import Batches
-from clipadapt.engine.evaluate import AtTestTime
-from clipadapt.engine.feeds import Feed
-from clipadapt.engine.fit import Fit, Progress
-from clipadapt.engine.keeping import Keeping, Place, Watch, unwatched
-from clipadapt.engine.known import KnownTask, LearnedFeatures
+from clipadapt.engine.batches import BatchSampler
+from clipadapt.engine.evaluate import TestTimeMethod
+from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
-from clipadapt.engine.memory import budget, most_rows, reset_peak_memory
+from clipadapt.engine.memory import budget, max_rows, reset_peak_memory
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
 from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, fused
-from clipadapt.engine.teaching import taught
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike
+from clipadapt.features.batch_sources import BatchSource
+from clipadapt.features.encoder import MICRO_BATCH
+from clipadapt.features.loader import CachePlacement, FeatureLoader, ProgressFactory, no_progress
+from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
+from clipadapt.features.teachers import with_teacher_features
+from clipadapt.interfaces import SupportView
+from clipadapt.model import Classifier, check_classes
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def accelerator_for(settings: Settings, test_time: AtTestTime | None = None) -> Accelerator:
+def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None) -> Accelerator:
     """The processes, the device and the number format.
 
     Raises:
@@ -66,8 +66,8 @@ class Run:
         task: what is to be learned, and the test sets.
         classifier: CLIP through the adaptation.
         settings: how it is fitted.
-        keeping: what of the images is computed once, and how.
-        place: where what is computed of the support set is kept.
+        loader: what of the images is computed once, and how.
+        placement: where what is computed of the support set is kept.
         known: what adaptation and objective may know of the task.
         test_time: what adapts at test time; nothing where None.
         selection: how what was learned was chosen.
@@ -79,10 +79,10 @@ class Run:
     task: Task
     classifier: Classifier
     settings: Settings
-    keeping: Keeping
-    place: Place
-    known: KnownTask
-    test_time: AtTestTime | None = None
+    loader: FeatureLoader
+    placement: CachePlacement
+    known: LazySupportView
+    test_time: TestTimeMethod | None = None
     selection: str = LAST_EPOCH
     pseudo_labels: PseudoLabels | None = None
 
@@ -91,10 +91,10 @@ class Run:
         cls,
         clip: CLIP,
         task: Task,
-        make: Callable[[CLIP, TaskLike], Adaptation],
+        make: Callable[[CLIP, SupportView], Adaptation],
         settings: Settings,
-        watch: Watch = unwatched,
-        test_time: AtTestTime | None = None,
+        progress: ProgressFactory = no_progress,
+        test_time: TestTimeMethod | None = None,
         pseudo_labels: Choice | None = None,
     ) -> "Run":
         """Bring the backbone to its device, label the task's images if need be, and build the adaptation for it.
@@ -104,7 +104,7 @@ class Run:
             task: the task.
             make: builds the adaptation; called under the task's seed, with what may be known of the task.
             settings: how it will be fitted.
-            watch: shows how the encoding of images comes on.
+            progress: shows how the encoding of images comes on.
             test_time: what adapts at test time.
             pseudo_labels: which images zero-shot CLIP labels; None for the task's own labels, where it has some.
 
@@ -120,38 +120,38 @@ class Run:
             )
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
-        keeping = Keeping(accelerator, settings, watch)
-        task, guessed = pseudo_labelled(clip, task, keeping, pseudo_labels)
+        loader = FeatureLoader(accelerator, settings, progress)
+        task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
         torch.manual_seed(task.seed)
-        known = KnownTask(clip, task.without_tests(), keeping)
+        known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
         check_images(adaptation, task, settings, guessed)
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
-        images = -(-settings.batch_size // (settings.accumulate * accelerator.num_processes))
+        images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))
         with accelerator.autocast():
-            rows = most_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
-            classifier = Classifier(clip, adaptation, task.class_names, rows, settings.recompute)
-        place = keeping.place(classifier, task)
+            rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
+            classifier = Classifier(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
+        placement = loader.placement(classifier, task)
         return cls(
-            accelerator, clip, task, classifier, settings, keeping, place, known, test_time, pseudo_labels=guessed
+            accelerator, clip, task, classifier, settings, loader, placement, known, test_time, pseudo_labels=guessed
         )
 
     @classmethod
-    def of(
+    def for_evaluation(
         cls,
         classifier: Classifier,
         task: Task,
         accelerator: Accelerator,
         settings: Settings,
-        watch: Watch = unwatched,
-        test_time: AtTestTime | None = None,
+        progress: ProgressFactory = no_progress,
+        test_time: TestTimeMethod | None = None,
     ) -> "Run":
         """A run of a classifier that is on its device; arguments as of the attributes and `prepare`."""
-        keeping = Keeping(accelerator, settings, watch)
-        known = KnownTask(classifier.clip, task.without_tests(), keeping)
-        place = keeping.place(classifier, task)
-        return cls(accelerator, classifier.clip, task, classifier, settings, keeping, place, known, test_time)
+        loader = FeatureLoader(accelerator, settings, progress)
+        known = LazySupportView(classifier.clip, task.without_tests(), loader)
+        placement = loader.placement(classifier, task)
+        return cls(accelerator, classifier.clip, task, classifier, settings, loader, placement, known, test_time)
 
     @property
     def epochs(self) -> int:
@@ -160,19 +160,19 @@ class Run:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
-    def batches(self) -> Batches:
+    def batches(self) -> BatchSampler:
         """What makes up each step."""
-        return Batches(
+        return BatchSampler(
             count=len(self.task.support),
             batch_size=self.settings.batch_size,
-            accumulate=self.settings.accumulate,
+            gradient_accumulation_steps=self.settings.gradient_accumulation_steps,
             seed=self.task.seed,
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             most=self.settings.max_steps,
         )
 
-    def support(self, teachers: Sequence[CLIP] = ()) -> Feed | None:
+    def support(self, teachers: Sequence[CLIP] = ()) -> BatchSource | None:
         """What is computed once of the support set, computed; None where nothing is learned by gradient.
 
         Args:
@@ -180,18 +180,18 @@ class Run:
         """
         if not self.epochs:
             return None
-        source = self.keeping.support(self.classifier, self.task, self.place)
-        return taught(source, teachers, self.task, self.keeping)
+        source = self.loader.support(self.classifier, self.task, self.placement)
+        return with_teacher_features(source, teachers, self.task, self.loader)
 
     def fit(
         self,
         objective: Objective,
-        source: Feed | None,
-        progress: Progress,
-        after_epoch: Callable[[Progress], None],
+        source: BatchSource | None,
+        progress: TrainState,
+        after_epoch: Callable[[TrainState], None],
         rule: GradientRule | None = None,
         average: WeightAverage | None = None,
-    ) -> Progress:
+    ) -> TrainState:
         """Fit the adaptation to the support set, if it has anything to learn.
 
         Args:
@@ -229,12 +229,12 @@ class Run:
         )
         return fit.run(progress, after_epoch)
 
-    def solve(self) -> None:
+    def fit_closed_form(self) -> None:
         """Find what the adaptation finds without gradients."""
         self.classifier.eval()
         with torch.no_grad():
-            learned = LearnedFeatures(self.classifier, self.task.without_tests(), self.keeping)
-            self.classifier.adaptation.solve(learned)
+            learned = LazyAdaptedFeatures(self.classifier, self.task.without_tests(), self.loader)
+            self.classifier.adaptation.fit_closed_form(learned)
         if learned.validated:
             self.selection = ON_VALIDATION
 
@@ -261,6 +261,6 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
         check_classes(adaptation, test.class_names or task.class_names)
 
 
-def texts_at_once(adaptation: Adaptation, test_time: AtTestTime | None) -> int:
+def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
     """How many times all classes are computed together: for each image that something adapts to at once."""
-    return test_time.images if test_time is not None and adaptation.per_image else 1
+    return test_time.images if test_time is not None and adaptation.supports_batched_params else 1

@@ -24,7 +24,8 @@ class Settings:
         batch_size: images of one step, over all processes.
         max_steps: optimiser steps of a fit at the most: it takes as many epochs as they allow, or a part of one, and
             goes through the schedule in these. None: all epochs.
-        accumulate: parts a batch is computed in, one after another; the gradient is that of the whole batch.
+        gradient_accumulation_steps: micro-batches that a batch is computed in; the gradient is that of the
+            whole batch.
         precision: number format of the frozen backbone and of the forward pass; what is learned stays float32.
         cpu: stay on the CPU where there is a GPU.
         workers: processes that read images.
@@ -34,8 +35,8 @@ class Settings:
             is more stays on disk, or is read again. None: half of what is free.
         cache: folder in which activations that can't change are kept for other runs; None: nowhere.
         cache_gb: gigabytes that all of them may take there; the longest unused give way.
-        recompute: compute the image tower's activations again for their gradients, block by block, instead of keeping
-            them: about a third slower, in a fraction of the memory.
+        activation_checkpointing: compute the image tower's activations again for their gradients, block by block,
+            instead of keeping them: about a third slower, in a fraction of the memory.
         compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
         checkpoint_seconds: at least so many seconds pass between checkpoints.
     """
@@ -45,7 +46,7 @@ class Settings:
     schedule: Callable[[Optimizer, int], LRScheduler]
     batch_size: Annotated[int, Ge(1)] = 32
     max_steps: Annotated[int, Ge(1)] | None = None
-    accumulate: Annotated[int, Ge(1)] = 1
+    gradient_accumulation_steps: Annotated[int, Ge(1)] = 1
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     cpu: bool = False
     workers: Annotated[int, Ge(0)] = 2
@@ -53,7 +54,7 @@ class Settings:
     keep_mb: Annotated[float, Gt(0)] | None = None
     cache: Annotated[str, MinLen(1)] | None = None
     cache_gb: Annotated[float, Gt(0)] = 20.0
-    recompute: bool = False
+    activation_checkpointing: bool = False
     compile: bool = False
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
 
@@ -70,7 +71,7 @@ class Settings:
         return epochs if self.max_steps is None or not epochs else min(epochs, max(1, self.max_steps // steps))
 
     @property
-    def remark(self) -> str | None:
+    def schedule_note(self) -> str | None:
         """What has to stand beside every result of a fit that isn't the method's own; None where it is."""
         return None if self.max_steps is None else f"quick schedule: at most {self.max_steps:,} steps"
 

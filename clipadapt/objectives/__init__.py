@@ -2,10 +2,10 @@
 
 from clipadapt.objectives.averages import GaussianAverage
 from clipadapt.objectives.base import Objective, Output
+from clipadapt.objectives.consistency import SelfConsistency, TextConsistency, ZeroShotDistillation
 from clipadapt.objectives.cross_modal import CrossModal
 from clipadapt.objectives.distillation import Distillation
 from clipadapt.objectives.gradients import ProjectedGradient
-from clipadapt.objectives.handwritten import SelfConsistency, TextConsistency, ZeroShotDistillation
 from clipadapt.objectives.prototypes import PrototypeConstraint
 from clipadapt.objectives.supervised import CrossEntropy
 

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import TaskLike
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import SupportView
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Output:
     Attributes:
         logits: `[B, C]`.
         image: image features, `[B, D]`.
-        text: class weights, `[C, D]` or `[B, C, D]`.
+        text: class embeddings, `[C, D]` or `[B, C, D]`.
         frozen: computes the features `[B, D]` that the tower without its edits has of the same images, without
             gradients: from the image cut on, so it costs nothing where that is `features`. Elsewhere let the backbone
             be a teacher.
         classify: any features `[N, D]`, as they leave the frozen tower, to logits `[N, C]`: through the adaptation's
             edits of image features.
-        taught: features `[B, D]` that each of the objective's teachers has of the same views.
+        teacher_features: features `[B, D]` that each of the objective's teachers has of the same views.
     """
 
     logits: Tensor
@@ -31,7 +31,7 @@ class Output:
     text: Tensor
     frozen: Callable[[], Tensor]
     classify: Callable[[Tensor], Tensor]
-    taught: Sequence[Tensor] = ()
+    teacher_features: Sequence[Tensor] = ()
 
 
 class Objective(nn.Module):
@@ -47,7 +47,7 @@ class Objective(nn.Module):
 
     teachers: Sequence[CLIP] = ()
 
-    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+    def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__()
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
@@ -64,7 +64,7 @@ class GradientRule(Protocol):
     """What becomes of the gradients of several losses, in the place of their sum's."""
 
     @property
-    def reported(self) -> str:
+    def primary_loss(self) -> str:
         """Name of the loss that is followed; the others only bend its gradient, and aren't in what is reported."""
 
     def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:

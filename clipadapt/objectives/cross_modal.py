@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import TaskLike, handwritten
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import Objective, Output
 
 
@@ -23,9 +23,9 @@ class CrossModal(Objective):
         labels: their classes.
     """
 
-    def __init__(self, clip: CLIP, task: TaskLike) -> None:
+    def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__(clip, task)
-        text = clip.text_features(handwritten(task.templates, task.class_names))
+        text = clip.text_features(class_prompts(task.templates, task.class_names))
         self.text = text.flatten(0, 1)
         self.labels = torch.arange(len(text), device=text.device).repeat_interleave(text.shape[1])
 

@@ -7,12 +7,12 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.known import TaskLike, handwritten
+from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import Objective, Output
 
-Named = dict[Literal["name", "pretrained"], str | None]
+BackboneSpec = dict[Literal["name", "pretrained"], str | None]
 """Which backbone, and which of its weights."""
 
 
@@ -42,8 +42,8 @@ class Distillation(Objective):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
-        teachers: list[Named],
+        task: SupportView,
+        teachers: list[BackboneSpec],
         templates: list[str] | None = None,
         temperature: Annotated[float, Gt(0)] = 1.0,
         weight: Annotated[float, Ge(0)] = 1000.0,
@@ -54,7 +54,7 @@ class Distillation(Objective):
                 "method.objective.teachers is empty: name a backbone, as in [{name: ViT-L-14, pretrained: openai}]"
             )
         self.teachers = [teacher_of(clip, named) for named in teachers]
-        prompts = handwritten(templates or task.templates, task.class_names)
+        prompts = class_prompts(templates or task.templates, task.class_names)
         units = [functional.normalize(one.text_features(prompts).float(), dim=-1) for one in self.teachers]
         self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
         self.temperature = temperature
@@ -68,13 +68,13 @@ class Distillation(Objective):
 
     def probabilities(self, output: Output) -> Tensor:
         """Mean of the teachers' softened probabilities, `[B, C]`."""
-        units = [functional.normalize(features.float(), dim=-1) for features in output.taught]
+        units = [functional.normalize(features.float(), dim=-1) for features in output.teacher_features]
         triples = zip(self.teachers, units, self.classes, strict=True)
         logits = [one.scale * unit @ classes.T for one, unit, classes in triples]
         return torch.stack([(each / self.temperature).softmax(dim=-1) for each in logits]).mean(dim=0)
 
 
-def teacher_of(clip: CLIP, named: Named) -> CLIP:
+def teacher_of(clip: CLIP, named: BackboneSpec) -> CLIP:
     """A frozen backbone on the device and in the number format of another; the same one where it is meant.
 
     Raises:

@@ -16,23 +16,23 @@ class ProjectedGradient:
 
     Args:
         strength: how much of that part.
-        reported: name of the loss that is followed.
+        primary_loss: name of the loss that is followed.
         general: name of the loss that mustn't rise.
     """
 
     def __init__(
         self,
         strength: Annotated[float, Ge(0)] = 1.0,
-        reported: str = "cross_entropy",
+        primary_loss: str = "cross_entropy",
         general: str = "distillation",
     ) -> None:
         self.strength = strength
-        self.reported = reported
+        self.primary_loss = primary_loss
         self.general = general
 
     def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
         """The followed loss's gradients, projected where they conflict."""
-        pairs = zip(gradients[self.reported], gradients[self.general], strict=True)
+        pairs = zip(gradients[self.primary_loss], gradients[self.general], strict=True)
         return [self._project(followed, general) for followed, general in pairs]
 
     def _project(self, followed: Tensor, general: Tensor) -> Tensor:

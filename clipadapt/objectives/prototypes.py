@@ -1,4 +1,4 @@
-"""Class weights held near their zero-shot start."""
+"""Class embeddings held near their zero-shot start."""
 
 from typing import Literal
 
@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.clip import CLIP
-from clipadapt.known import Samples, TaskLike, fill
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.interfaces import LabelledFeatures, SupportView, format_templates
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
 
@@ -15,7 +15,7 @@ from clipadapt.objectives.supervised import CrossEntropy
 class PrototypeConstraint(CrossEntropy):
     """CLAP: cross entropy and a penalty (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
 
-    The penalty is the mean over classes of a multiplier and the squared distance of raw class weights from raw text
+    The penalty is the mean over classes of a multiplier and the squared distance of raw class embeddings from raw text
     features. A class's multiplier is the mean zero-shot probability of its support images, every view counted, and
     stays as it is.
 
@@ -33,11 +33,11 @@ class PrototypeConstraint(CrossEntropy):
     def __init__(
         self,
         clip: CLIP,
-        task: TaskLike,
+        task: SupportView,
         constraint: Literal["none", "l2", "l2-constant", "l2-corrected", "l2-balanced"] = "l2",
     ) -> None:
         super().__init__(clip, task)
-        self.start = clip.text_features(fill(task.templates, task.class_names)).float().mean(dim=1)
+        self.start = clip.text_features(format_templates(task.templates, task.class_names)).float().mean(dim=1)
         self.scale = clip.scale
         self.constraint = constraint
         self.multipliers = self._multipliers(task)
@@ -48,14 +48,14 @@ class PrototypeConstraint(CrossEntropy):
         return losses if self.constraint == "none" else losses | {"penalty": self.penalty(output.text)}
 
     def penalty(self, prototypes: Tensor) -> Tensor:
-        """Of raw class weights `[C, D]`."""
+        """Of raw class embeddings `[C, D]`."""
         return (self.multipliers * ((prototypes.float() - self.start) ** 2).sum(dim=-1)).mean()
 
     def zero_shot(self, image: Tensor) -> Tensor:
         """Logits `[B, C]` of image features `[B, D]` and the start."""
         return self.scale * functional.normalize(image, dim=-1) @ functional.normalize(self.start, dim=-1).T
 
-    def _multipliers(self, task: TaskLike) -> Tensor:
+    def _multipliers(self, task: SupportView) -> Tensor:
         if self.constraint in ("none", "l2-balanced"):
             return torch.full_like(self.start[:, 0], float(self.constraint == "l2-balanced"))
         found = self._own_probabilities(task.support)
@@ -63,7 +63,7 @@ class PrototypeConstraint(CrossEntropy):
             return found.mean().expand_as(found)
         return found / found.mean() if self.constraint == "l2-corrected" else found
 
-    def _own_probabilities(self, support: Samples) -> Tensor:
+    def _own_probabilities(self, support: LabelledFeatures) -> Tensor:
         """Mean probability of each class on its own images, `[C]`; zero where it has none."""
         image, labels = support.flat()
         own = self.zero_shot(image).softmax(dim=-1)[torch.arange(len(image)), labels]

@@ -11,7 +11,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
-from clipadapt.report.further import has_further_tests, tests_sheet
+from clipadapt.report.extra_test_sets import has_further_tests, tests_sheet
 from clipadapt.report.points import points_of
 from clipadapt.report.rows import (
     AVERAGE,
@@ -192,7 +192,7 @@ def csv_text(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     plain = ["backbone", "data", "method", "title", "shots", "zero_shot"]
-    took = ["parameters", "seconds", "peak_memory_mb", "remark"]
+    took = ["parameters", "seconds", "peak_memory_mb", "schedule_note"]
     scores = ["accuracy", "interval", "zero_shot_accuracy"]
     tests = [f"{part} on {IN_WORDS.get(name, name)}" for name in names for part in scores]
     writer.writerow([*plain, "seeds", *tests, *took, "failed"])

@@ -33,7 +33,7 @@ def few_shot_curves(
     rows: Sequence[Point],
     zero_shot: Mapping[str, Mapping[int, float]],
     path: str | Path,
-    remark: str | None = None,
+    schedule_note: str | None = None,
 ) -> Path:
     """Test accuracy of methods with 95 % intervals over seeds; of two seeds, each.
 
@@ -41,7 +41,7 @@ def few_shot_curves(
         rows: points of the curves; accuracies are fractions, an interval is half a width or None.
         zero_shot: accuracy without adapting by data set and shots.
         path: where the PNG goes.
-        remark: what has to stand beside it.
+        schedule_note: what has to stand beside it.
     """
     panels = list(dict.fromkeys(row["data"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
@@ -54,7 +54,7 @@ def few_shot_curves(
         draw(panel, [row for row in rows if row["data"] == data], zero_shot[data], methods)
         panel.set_title(panel_title(data), fontsize=10, pad=14)
     width = round(TITLE_WIDTH * columns)
-    lines_above = [textwrap.fill(text, width) for text in (title_of(rows), remark) if text is not None]
+    lines_above = [textwrap.fill(text, width) for text in (title_of(rows), schedule_note) if text is not None]
     figure.suptitle("\n".join(lines_above), fontsize=11)
     return save(figure, path)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from clipadapt.data.tasks import told_apart
+from clipadapt.data.tasks import unique_names
 
 if TYPE_CHECKING:
     from clipadapt.data import Source, Split
@@ -27,7 +27,7 @@ def splits_table(source: "Source", splits: Mapping[str, "Split"], broken: Mappin
 def spread(labels: Sequence[int], class_names: Sequence[str]) -> str:
     """The least and the largest number of images of a class, with the first class that has it."""
     counts = Counter(labels)
-    of_classes = [(name, counts[label]) for label, name in enumerate(told_apart(class_names))]
+    of_classes = [(name, counts[label]) for label, name in enumerate(unique_names(class_names))]
     numbers = [number for _, number in of_classes]
     fewest, most = min(numbers), max(numbers)
     if fewest == most:

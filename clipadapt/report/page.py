@@ -22,7 +22,7 @@ TEMPLATE = "page.html.j2"
 
 
 @dataclass(frozen=True)
-class Gains:
+class PredictionChanges:
     """A run against zero-shot on one of its test sets.
 
     Attributes:
@@ -77,7 +77,7 @@ class Page:
     lead: Sequence[str]
     sheets: Sequence[Sheet]
     curves: Path | None = None
-    gains: Sequence[Gains] = field(default_factory=list)
+    gains: Sequence[PredictionChanges] = field(default_factory=list)
 
     def html(self) -> str:
         """The page as HTML, pictures included."""
@@ -96,7 +96,7 @@ class Page:
         )
 
 
-def shown(gain: Gains) -> dict[str, Any]:
+def shown(gain: PredictionChanges) -> dict[str, Any]:
     """Gains as the template has them."""
     changes = gain.by_class()
     largest = max((abs(points) for _, points in changes), default=0) or 1
@@ -140,7 +140,7 @@ def bar(name: str, points: float, largest: float) -> dict[str, Any]:
     return {"name": name, "side": side, "width": round(100 * abs(points) / largest, 1), "text": f"{points:+.1f}"}
 
 
-def thumbnails(gain: Gains, places: Sequence[int]) -> list[dict[str, str]]:
+def thumbnails(gain: PredictionChanges, places: Sequence[int]) -> list[dict[str, str]]:
     """A few of the images at these places, spread evenly, with their class and both answers."""
     if gain.images is None:
         return []

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from clipadapt.report.further import average, average_title, averaged
+from clipadapt.report.extra_test_sets import average, average_title, averaged
 from clipadapt.report.rows import Point, Row, grouped, label
 from clipadapt.report.statistics import HARMONIC, Score
 

@@ -21,11 +21,11 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
     with Progress(*columns, console=console, disable=total == 0) as progress:
         bar = progress.add_task("", total=total, completed=done, loss="")
 
-        def advance(row: Mapping[str, float]) -> None:
+        def update(row: Mapping[str, float]) -> None:
             text = f"loss {row['loss']:.3f}, training accuracy {100 * row['accuracy']:.1f} %"
-            progress.update(bar, advance=1, loss=text)
+            progress.update(bar, update=1, loss=text)
 
-        yield advance
+        yield update
 
 
 @contextmanager
@@ -44,10 +44,10 @@ def images(
     with Progress(*columns, console=console, transient=transient) as progress:
         bar = progress.add_task("", total=total, visible=False)
 
-        def advance(count: int) -> None:
-            progress.update(bar, advance=count, visible=True)
+        def update(count: int) -> None:
+            progress.update(bar, update=count, visible=True)
 
-        yield advance
+        yield update
 
 
 class Speed(ProgressColumn):

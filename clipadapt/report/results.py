@@ -22,7 +22,7 @@ COLUMNS = [
     "seconds",
     "peak_memory_mb",
     "selection",
-    "remark",
+    "schedule_note",
     "run",
 ]
 """Of a run on one of its test sets; accuracies and calibration errors are fractions, `seconds` of the whole run."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 from clipadapt.report.statistics import Score
-from clipadapt.report.tables import NONE, interval_text, remarked, shots_text
+from clipadapt.report.tables import NONE, interval_text, shots_text, with_schedule_note
 
 AVERAGE = "average"
 ZERO_SHOT = "zero-shot *"
@@ -32,7 +32,7 @@ class Row(TypedDict):
     parameters: int
     seconds: float
     peak_memory_mb: float
-    remark: str | None
+    schedule_note: str | None
     failed: dict[str, list[int]]
     runs: list[str]
 
@@ -59,7 +59,9 @@ def title(rows: Sequence[Row]) -> str:
     where = f" on {rows[0]['data']}" if len(data) == 1 else ""
     shots = {row["shots"] for row in rows}
     learned = f", {shots_text(*shots)}" if len(shots) == 1 else ""
-    return remarked(f"accuracy (%) of {rows[0]['backbone']}{where}{learned}, {over}", rows[0]["remark"])
+    return with_schedule_note(
+        f"accuracy (%) of {rows[0]['backbone']}{where}{learned}, {over}", rows[0]["schedule_note"]
+    )
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:

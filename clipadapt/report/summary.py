@@ -39,7 +39,7 @@ def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
 
 
 def _with_remark(table: Table, metrics: Mapping[str, Any]) -> Table:
-    table.title = tables.remarked(str(table.title), metrics["remark"])
+    table.title = tables.with_schedule_note(str(table.title), metrics["schedule_note"])
     return table
 
 

@@ -58,7 +58,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
     """What a run will keep, compute at every step and train.
 
     `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the number of
-    `steps` with a `remark` on them or None, the shapes `trained` of the learned tensors by name, their number
+    `steps` with a `schedule_note` on them or None, the shapes `trained` of the learned tensors by name, their number
     `parameters` and its `share` of the backbone's.
     """
     trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
@@ -71,16 +71,16 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
             "text tower": cut_text(plan["text_cut"]),
             "kept": plan["kept"],
             "every step": plan["every_step"],
-            "steps": remarked(f"{plan['steps']:,}", plan["remark"]),
+            "steps": with_schedule_note(f"{plan['steps']:,}", plan["schedule_note"]),
             "trained": "\n".join(trained) or "nothing",
             "learned parameters": parameters_text(plan["parameters"], plan["share"]),
         },
     )
 
 
-def remarked(text: str, remark: str | None) -> str:
+def with_schedule_note(text: str, schedule_note: str | None) -> str:
     """A text with a remark behind it, if there is one."""
-    return text if remark is None else f"{text} ({remark})"
+    return text if schedule_note is None else f"{text} ({schedule_note})"
 
 
 def cut_text(cut: str) -> str:

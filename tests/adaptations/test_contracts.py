@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from clipadapt import config
 from clipadapt.adaptations import Adaptation, ZeroShot
 from clipadapt.backbone.prompts import Prompts
-from clipadapt.classifier import Classifier
 from clipadapt.config.targets import TRUSTED, locate
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
+from clipadapt.model import Classifier
 from clipadapt.objectives import CrossEntropy
-from clipadapt.predictors.copies import tensors_for
-from clipadapt.predictors.tuning import PromptTuning
+from clipadapt.test_time.copies import batched_parameters
+from clipadapt.test_time.tuning import PromptTuning
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 NAMES = [*config.options("adaptation")]
@@ -42,8 +42,8 @@ CASES = {name: [name] for name in NAMES} | {
     "linear_head, random": ["linear_head", f"{OF_CONTEXT}start=random"],
     "full_finetuning, both": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning, text": ["bias_finetuning", f"{OF_CONTEXT}towers=text"],
-    "low_rank, some": [
-        "low_rank",
+    "lora, some": [
+        "lora",
         f"{OF_CONTEXT}towers=text",
         f"{OF_CONTEXT}projections=[o]",
         f"{OF_CONTEXT}position=half-up",
@@ -54,19 +54,19 @@ CASES = {name: [name] for name in NAMES} | {
         f"{OF_CONTEXT}config.target_modules=[k_proj,c_fc]",
         f"+{OF_CONTEXT}config.feedforward_modules=[c_fc]",
     ],
-    "context + low_rank": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.weights=low_rank"],
-    "context + padding": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.pixels=padding"],
+    "context + lora": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.weights=lora"],
+    "context + padding": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.pixels=pixel_frame"],
     "context + feature_adapter": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.image=feature_adapter"],
 }
 NEUTRAL = {  # settings that promise zero-shot logits
     "feature_adapter": ["feature_adapter", "method.adaptation.ratio=0"],
     "context": ["context", f"{OF_CONTEXT}words=a photo of a"],
-    "low_rank": ["low_rank"],
+    "lora": ["lora"],
     "peft": ["peft"],
     "full_finetuning": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning": ["bias_finetuning", f"{OF_CONTEXT}towers=both"],
 }
-OF_ONE_TEMPLATE = {"context", "low_rank"}
+OF_ONE_TEMPLATE = {"context", "lora"}
 ITERATING = ("transport_context", "visual_transport")
 LABELS = torch.tensor([0, 3, 1, 4])
 EACH = pytest.mark.parametrize("case", CASES)
@@ -170,7 +170,7 @@ def test_from_the_cut_as_from_the_pixels(case):
     start = classifier.prefix(pixels)
     assert torch.equal(classifier(start, classifier.image_cut), classifier(pixels))
     image = classifier.image_features(start) if classifier.adaptation.conditional else None
-    assert torch.equal(classifier.output(pixels, text=classifier.class_weights(image)).logits, classifier(pixels))
+    assert torch.equal(classifier.output(pixels, text=classifier.class_embeddings(image)).logits, classifier(pixels))
 
 
 @EACH
@@ -180,7 +180,7 @@ def test_nothing_before_the_cut_depends_on_what_is_learned(case):
     clip, built = classifier.clip, classifier.adaptation
 
     def at_the_cuts() -> list[Tensor]:
-        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), own_prefix=built.own_prefix)
+        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=built.unshared_prefix)
         image = classifier.image.run(images(2), built.image_edits(), built.image_stages(), stop=classifier.image_cut)
         text = prompts.run(clip.text, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
         return [image, values(text), classifier(images(2))]
@@ -250,15 +250,15 @@ def test_other_classes_or_the_reason_why_not(case):
 def test_tensors_of_its_own_for_each_of_several_images(case):
     classifier = classifier_of(case)
     built = classifier.adaptation
-    if not built.per_image:
+    if not built.supports_batched_params:
         return
-    with tensors_for(built, 3) as tensors:
+    with batched_parameters(built, 3) as tensors:
         perturb(built)
         each = {name: value.clone() for name, value in tensors.items()}
-        found = classifier.class_weights().expand(3, -1, -1)
+        found = classifier.class_embeddings().expand(3, -1, -1)
     for i in range(3):
         built.load_state_dict({name: value[i] for name, value in each.items()})
-        close(found[i], classifier.class_weights())
+        close(found[i], classifier.class_embeddings())
 
 
 @EACH

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from clipadapt.adaptations.finetune import BiasFinetuning, FullFinetuning
-from clipadapt.backbone.clip import CLIP
-from clipadapt.classifier import Classifier
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
+from clipadapt.model import Classifier
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 CUTS = {

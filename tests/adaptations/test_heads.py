@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from clipadapt.adaptations import Composed
-from clipadapt.classifier import Classifier
 from clipadapt.errors import UserError
+from clipadapt.model import Classifier
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 
 NODE = "method.adaptation."
@@ -18,7 +18,7 @@ def test_a_residual_of_zero_is_raw_zero_shot_with_names_as_written():
     weights = golden().text_features(built.prompts(CLASS_NAMES)).mean(dim=1)
     expected = built.logits(golden().image.run(images(4)), weights, golden().scale)
     close(Classifier(golden(), built, CLASS_NAMES)(images(4)), expected)
-    close(Classifier(golden(), adaptation("prototypes"), CLASS_NAMES)(images(4)), expected)
+    close(Classifier(golden(), adaptation("learned_class_weights"), CLASS_NAMES)(images(4)), expected)
 
 
 @pytest.mark.parametrize("start", ["zero_shot", "random"])

@@ -61,8 +61,8 @@ def plain(model: Any, prompts: list[list[Prompt]], vectors: Tensor, per_class: b
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-11)])
 @settings(max_examples=12, deadline=None, derandomize=True)
-@given(drawn=prompt_sets(), most_rows=st.sampled_from([None, 1, 20, 60]), deep=st.integers(0, 2))
-def test_rows_are_the_plain_path(dtype, tolerance, drawn, most_rows, deep):
+@given(drawn=prompt_sets(), max_rows=st.sampled_from([None, 1, 20, 60]), deep=st.integers(0, 2))
+def test_rows_are_the_plain_path(dtype, tolerance, drawn, max_rows, deep):
     prompts, count, per_class = drawn
     clip = golden("cpu", dtype)
     generator = torch.Generator().manual_seed(0)
@@ -72,7 +72,7 @@ def test_rows_are_the_plain_path(dtype, tolerance, drawn, most_rows, deep):
     place = "place_per_class" if per_class else "place"
     edits = {point: lambda rows, own=own: getattr(rows, place)(own) for point, own in zip(points, vectors, strict=True)}
     expected = plain(clip.model, prompts, vectors, per_class)
-    found = clip.tokenize_in_chunks(prompts, most_rows).run(clip.text, edits)
+    found = clip.tokenize_in_chunks(prompts, max_rows).run(clip.text, edits)
     close(found, expected, tolerance)
     if count:
         weights = torch.randn(expected.shape, generator=generator, dtype=dtype)
@@ -82,8 +82,8 @@ def test_rows_are_the_plain_path(dtype, tolerance, drawn, most_rows, deep):
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
-@given(drawn=prompt_sets(), leading=st.sampled_from([(2,), (3, 2)]), most_rows=st.sampled_from([None, 20]))
-def test_a_context_for_each_image_or_prompt(drawn, leading, most_rows):
+@given(drawn=prompt_sets(), leading=st.sampled_from([(2,), (3, 2)]), max_rows=st.sampled_from([None, 20]))
+def test_a_context_for_each_image_or_prompt(drawn, leading, max_rows):
     prompts, count, _ = drawn
     prompts = [
         [
@@ -98,7 +98,7 @@ def test_a_context_for_each_image_or_prompt(drawn, leading, most_rows):
     )
     clip = golden()
     vectors = torch.randn(*leading, count, 128, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    rows = clip.tokenize_in_chunks(prompts, most_rows)
+    rows = clip.tokenize_in_chunks(prompts, max_rows)
     found = rows.run(clip.text, {"words": lambda rows: rows.place(vectors)})
     flat = vectors.flatten(0, -3)
     expected = torch.stack([plain(clip.model, prompts, one[None], False) for one in flat]).unflatten(0, leading)

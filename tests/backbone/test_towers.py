@@ -10,7 +10,7 @@ from torch import Tensor
 from clipadapt.backbone import text as text_side
 from clipadapt.backbone import towers
 from clipadapt.backbone.attention import split_block
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.prompts import in_chunks
 from clipadapt.backbone.rows import Rows, Slot
 from clipadapt.errors import UserError
@@ -102,7 +102,7 @@ def test_chunks_of_any_text_tower(clip):
     siglip = clip.source["name"] == "ViT-B-16-SigLIP"  # its tokenizer is on the network
     sequences = text_for(clip)[1].tolist() if siglip else [clip.tokenizer.sequence(text) for text in TEXTS]
     chunks = in_chunks(sequences, (3, 1), 1, arrange, clip._text.count_rows)
-    assert [len(part) for part in chunks.chunks] == [3] and chunks.recompute
+    assert [len(part) for part in chunks.chunks] == [3] and chunks.activation_checkpointing
     close(chunks.run(clip.text), clip.text.run(arrange(sequences, (3, 1), 0)))
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from clipadapt.data.broken import check, faults, images_used, without_broken
 from clipadapt.data.few_shot import make_task
-from clipadapt.data.images import Pictures, open_image, verify_image
+from clipadapt.data.images import LazyImages, open_image, verify_image
 from clipadapt.data.sources import folder, unlabelled
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import UserError
@@ -39,7 +39,7 @@ def test_faults_are_all_told_and_sound_files_are_not(tmp_path):
     paths = [str(noise(tmp_path / f"{number}.jpg")) for number in range(70)]
     cut(tmp_path / "1.jpg")
     (tmp_path / "66.jpg").write_text("no image")
-    pictures, seen = Pictures(paths, open_image, verify_image), []
+    pictures, seen = LazyImages(paths, open_image, verify_image), []
     for decode in (True, False):
         found = faults(pictures, decode, seen.append)
         assert [*found] == [1, 66] and "/1.jpg" in found[1] and "/66.jpg" in found[66]
@@ -51,8 +51,8 @@ def test_what_cannot_be_verified_is_only_decoded():
     def load(item):
         raise UserError(f"{item} is broken")
 
-    assert faults(Pictures([1, 2], load), decode=False) == {}
-    assert faults(Pictures([1, 2], load), decode=True) == {0: "1 is broken", 1: "2 is broken"}
+    assert faults(LazyImages([1, 2], load), decode=False) == {}
+    assert faults(LazyImages([1, 2], load), decode=True) == {0: "1 is broken", 1: "2 is broken"}
     assert faults([Image.new("RGB", (1, 1))], decode=True) == {}
 
 
@@ -93,7 +93,7 @@ def test_a_long_list_ends_with_how_many_more_there_are(tmp_path):
 
 def test_an_image_in_two_splits_is_told_once(tmp_path):
     cut(tmp_path / "a.png")
-    split = Split(Pictures([str(tmp_path / "a.png")] * 2, open_image, verify_image), [0, 1])
+    split = Split(LazyImages([str(tmp_path / "a.png")] * 2, open_image, verify_image), [0, 1])
     task = make_task(Source("pets", ["cat", "dog"], ["{}"], split, None, {"test": split}), 1, 1)
     first, *lines = complaint(task)
     assert first.startswith("an image can't be used") and len(lines) == 1

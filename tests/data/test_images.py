@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipadapt.data.images import Pictures, file_bytes, open_image, select, to_rgb, verify_image
+from clipadapt.data.images import LazyImages, file_bytes, open_image, select, to_rgb, verify_image
 from clipadapt.errors import UserError
 
 
@@ -301,7 +301,7 @@ def test_who_lifts_the_limit_on_pixels_may(tmp_path, noise, monkeypatch):
 
 def test_pictures_load_when_asked_and_travel_between_processes(tmp_path):
     paths = [save(tmp_path / f"{number}.png", Image.new("RGB", (1, 1), (number, 0, 0))) for number in range(5)]
-    pictures = pickle.loads(pickle.dumps(Pictures([*paths, tmp_path / "missing.png"], open_image)))
+    pictures = pickle.loads(pickle.dumps(LazyImages([*paths, tmp_path / "missing.png"], open_image)))
     chosen = pictures.select([3, 1])
     assert [pixel(image)[0] for image in chosen] == [3, 1]
     assert pixel(pictures[:2][1])[0] == 1 and pixel(pictures[-2])[0] == 4

@@ -15,8 +15,8 @@ from clipadapt.data.corruptions import CORRUPTIONS
 from clipadapt.data.few_shot import sample
 from clipadapt.data.imagenet_c import ARCHIVES
 from clipadapt.data.imagenet_classes import SHIPPED
-from clipadapt.data.labels import alike
-from clipadapt.data.tasks import told_apart
+from clipadapt.data.labels import ambiguous_names
+from clipadapt.data.tasks import unique_names
 from clipadapt.errors import UserError
 from tests import prepared
 from tests.prepared import PETS, VARIANTS, WORDNET
@@ -258,7 +258,7 @@ def test_class_names_of_ones_own(home, pets):
 
 def test_names_that_classes_share_are_told_apart():
     names = ["tench", "goldfish", "missile", "missile"]
-    assert told_apart(names) == ["tench", "goldfish", "missile (2)", "missile (3)"]
+    assert unique_names(names) == ["tench", "goldfish", "missile (2)", "missile (3)"]
 
 
 def test_shipped_names_are_clips():
@@ -425,4 +425,4 @@ def test_classes_that_are_the_same_words_to_clip(home):
     prepared.split_file(home, *SPLIT_FILES["dtd"][:2], names)
     with pytest.warns(UserWarning, match="dtd: the classes 'cat', 'Cat' are the same words to CLIP"):
         source_of("dtd")
-    assert not [*alike(IMAGENET_CLASSNAMES)]
+    assert not [*ambiguous_names(IMAGENET_CLASSNAMES)]

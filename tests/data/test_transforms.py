@@ -16,8 +16,8 @@ def crops_of(size, interpolation="bicubic"):
     return RandomCrops({"size": size, "mean": MEAN, "std": STD, "interpolation": interpolation})
 
 
-def views(viewing, image, seeds):
-    return viewing.pixels([viewing.read(image)] * len(seeds), seeds, CPU)
+def views(transform, image, seeds):
+    return transform.pixels([transform.read(image)] * len(seeds), seeds, CPU)
 
 
 @pytest.mark.parametrize(("size", "shape"), [(32, (2, 3, 32, 32)), ((24, 40), (2, 3, 24, 40))])
@@ -70,7 +70,7 @@ def test_the_centre_crop_is_the_transform():
 
 @pytest.mark.gpu
 def test_views_are_the_same_on_the_gpu():
-    viewing, image = crops_of(64), Image.linear_gradient("L").convert("RGB")
-    read = [viewing.read(image)] * 8
-    here, there = (viewing.pixels(read, range(8), torch.device(name)) for name in ("cpu", "cuda"))
+    transform, image = crops_of(64), Image.linear_gradient("L").convert("RGB")
+    read = [transform.read(image)] * 8
+    here, there = (transform.pixels(read, range(8), torch.device(name)) for name in ("cpu", "cuda"))
     torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from clipadapt.adaptations.context import Context
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine import Settings
-from clipadapt.engine.fit import Progress
+from clipadapt.engine.fit import TrainState
 from clipadapt.engine.run import Run
 from clipadapt.engine.schedules import cosine
 from clipadapt.objectives import CrossEntropy
@@ -53,7 +53,7 @@ def prepare(clip, given=None, make=CONTEXT, **changes):
 
 def fit(run, objective=None, progress=None, after_epoch=lambda progress: None):
     """What was learned, and the progress."""
-    done = run.fit(objective or CrossEntropy(run.clip, run.known), run.support(), progress or Progress(), after_epoch)
+    done = run.fit(objective or CrossEntropy(run.clip, run.known), run.support(), progress or TrainState(), after_epoch)
     return {name: value.clone() for name, value in run.classifier.adaptation.state_dict().items()}, done
 
 

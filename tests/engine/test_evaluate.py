@@ -58,7 +58,9 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
     found = measure(run)["tests"]
     assert found["base"] == measure(prepare(clip, given))["tests"]["test"]
     alone = replace(given, class_names=["heart", "arrow"], tests={"test": new})
-    expected = measure(Run.of(run.classifier.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings))
+    expected = measure(
+        Run.for_evaluation(run.classifier.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings)
+    )
     assert found["new"] == expected["tests"]["test"]
 
 

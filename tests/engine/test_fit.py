@@ -6,20 +6,20 @@ import torch
 from torch.nn import functional
 
 from clipadapt.adaptations.base import ZeroShot
-from clipadapt.adaptations.visual import Padding
-from clipadapt.backbone.clip import CLIP
-from clipadapt.engine.batches import Batches
-from clipadapt.engine.fit import Diverged, Progress
-from clipadapt.engine.plan import plan
+from clipadapt.adaptations.visual import PixelFrame
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.batches import BatchSampler
+from clipadapt.engine.fit import Diverged, TrainState
 from clipadapt.engine.schedules import constant
 from clipadapt.errors import UserError
 from clipadapt.objectives import CrossEntropy
+from clipadapt.runs.plan import plan
 from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, task
 
 MAKERS = {
     "context": CONTEXT,
     "features": FEATURES,
-    "pixels": partial(Padding, size=4),
+    "pixels": partial(PixelFrame, size=4),
 }
 
 
@@ -41,8 +41,8 @@ class Failing(CrossEntropy):
 def test_accumulation_changes_nothing(clip, make):
     whole = learned(clip, make=make)
     assert distance(whole, learned(clip, make=make, epochs=0)) > 1e-6
-    for accumulate in (2, 3, 9):
-        assert distance(whole, learned(clip, make=make, accumulate=accumulate)) < 1e-6
+    for gradient_accumulation_steps in (2, 3, 9):
+        assert distance(whole, learned(clip, make=make, gradient_accumulation_steps=gradient_accumulation_steps)) < 1e-6
 
 
 def test_an_uneven_last_batch_counts_each_image_once(clip):
@@ -52,7 +52,7 @@ def test_an_uneven_last_batch_counts_each_image_once(clip):
     pixels = torch.stack([clip.transform(image) for image in plain.task.support.images])
     labels = torch.tensor(plain.task.support.labels)
     optimizer = changes["optimizer"](plain.classifier.adaptation.parameters())
-    steps = [part.indices for (part,) in Batches(7, 5, 1, plain.task.seed).epoch(0)]
+    steps = [part.indices for (part,) in BatchSampler(7, 5, 1, plain.task.seed).epoch(0)]
     assert [len(step) for step in steps] == [5, 2]
     total = 0.0
     for step in steps:
@@ -103,7 +103,7 @@ def test_stopped_after_any_epoch_and_gone_on_with(clip, make, optimizer):
     )
     for epoch in range(3):
         state = states[epoch] | {"history": done.history[: epoch + 1]}
-        resumed, again = fit(prepare(clip, given, make, **changes), progress=Progress(**state))
+        resumed, again = fit(prepare(clip, given, make, **changes), progress=TrainState(**state))
         assert same(whole, resumed)
         assert again.history == done.history
 
@@ -113,7 +113,7 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
     clip = CLIP.load("tiny", "embedded")
     good = learned(clip, make=MAKERS["context"], epochs=2, schedule=constant, precision=precision)
     run = prepare(clip, epochs=4, schedule=constant, precision=precision)
-    progress = Progress()
+    progress = TrainState()
     with pytest.raises(Diverged, match=r"nan at step 6 \(epoch 3\); what was learned up to epoch 2 is kept") as caught:
         fit(run, Failing(call=6), progress)
     assert ("fp32" in str(caught.value)) == (precision != "fp32")
@@ -137,8 +137,8 @@ def test_a_last_step_into_infinity_is_noticed(clip):
 
 
 def test_nothing_to_learn_and_no_epochs(clip):
-    assert fit(prepare(clip, make=ZeroShot)) == ({}, Progress())
-    assert fit(prepare(clip, epochs=0))[1] == Progress()
+    assert fit(prepare(clip, make=ZeroShot)) == ({}, TrainState())
+    assert fit(prepare(clip, epochs=0))[1] == TrainState()
 
 
 def test_a_rounded_backbone_is_refused():
@@ -155,7 +155,7 @@ def test_a_fit_ends_after_so_many_steps(clip, most, epochs, steps):
     _, done = fit(run)
     assert done.epoch == run.epochs == epochs
     assert plan(run).steps == steps <= most
-    assert plan(run).remark == f"quick schedule: at most {most} steps"
+    assert plan(run).schedule_note == f"quick schedule: at most {most} steps"
 
 
 def test_a_limit_that_is_not_reached_changes_nothing(clip):

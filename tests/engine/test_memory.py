@@ -2,8 +2,8 @@ import torch
 
 from clipadapt.adaptations.context import Context
 from clipadapt.engine import memory
-from clipadapt.engine.plan import plan
 from clipadapt.engine.run import Run
+from clipadapt.runs.plan import plan
 from tests.engine.tasks import CONTEXT, distance, fit, learned, prepare, settings, task
 
 CPU = torch.device("cpu")
@@ -27,14 +27,14 @@ def test_rows_follow_the_budget(clip):
     given = task()
     given.class_names[:] = NAMES
     context = Context(clip, given, n_ctx=4)
-    few, many = (memory.most_rows(clip, context, NAMES, bytes_, 4, 64) for bytes_ in (1e7, 1e8))
+    few, many = (memory.max_rows(clip, context, NAMES, bytes_, 4, 64) for bytes_ in (1e7, 1e8))
     assert 9.9 < many / few < 10.1
     prompts = clip.tokenize_in_chunks(context.prompts(NAMES))
     saved = memory.saved_bytes(lambda: prompts.run(clip.text, context.text_edits()))
     weights = sum(weight.nbytes for weight in clip.model.transformer.parameters())
     estimate = prompts.rows * 1e8 / (many * memory.MARGIN)
     assert abs(estimate / (saved - weights) - 1) < 0.35
-    assert memory.most_rows(clip, context, NAMES[:2], 1e8, 4, 64) > many, "too few to be measured"
+    assert memory.max_rows(clip, context, NAMES[:2], 1e8, 4, 64) > many, "too few to be measured"
 
 
 def test_half_of_what_is_free_or_what_was_asked_for(monkeypatch):
@@ -58,7 +58,12 @@ def test_chunks_of_classes_change_nothing(clip):
 def test_recomputing_the_image_tower_changes_nothing(clip):
     from tests.engine.test_fit import MAKERS
 
-    assert distance(learned(clip, make=MAKERS["pixels"]), learned(clip, make=MAKERS["pixels"], recompute=True)) == 0
+    assert (
+        distance(
+            learned(clip, make=MAKERS["pixels"]), learned(clip, make=MAKERS["pixels"], activation_checkpointing=True)
+        )
+        == 0
+    )
 
 
 def test_recomputing_keeps_less(clip):
@@ -66,7 +71,7 @@ def test_recomputing_keeps_less(clip):
 
     pixels = torch.randn(4, 3, 32, 32)
     saved = []
-    for recompute in (False, True):
-        run = Run.prepare(clip, task(), MAKERS["pixels"], settings(recompute=recompute))
+    for activation_checkpointing in (False, True):
+        run = Run.prepare(clip, task(), MAKERS["pixels"], settings(activation_checkpointing=activation_checkpointing))
         saved.append(memory.saved_bytes(lambda run=run: run.classifier.image_features(pixels)))
     assert saved[1] < saved[0] / 3

@@ -59,7 +59,7 @@ def test_epochs_by_shots(shots, epochs):
 def test_epochs_within_a_number_of_steps(most, steps, epochs):
     settings = Settings(epochs=200, optimizer=optimizer, schedule=cosine, max_steps=most)
     assert settings.epochs_within(16, steps) == epochs
-    assert (settings.remark is None) == (most is None)
+    assert (settings.schedule_note is None) == (most is None)
 
 
 def test_no_epochs_stay_none():

@@ -3,7 +3,7 @@
 names.yaml gives, for each output of a record, the expression that computes it here. Expressions see the record's
 inputs under their names, and what `Bench.scope` lists. A record tells what it saw at several moments: at the start,
 before each recorded step (`along`), after them (`final`), with the weights averaged over them (`averaged`), after steps
-of the method's own optimiser (`authors`), after what the method finds without gradients (`solved`).
+of the method's own optimiser (`authors`), after what the method finds without gradients (`num_fitted_values`).
 """
 
 import copy
@@ -27,18 +27,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt import config
-from clipadapt.backbone.clip import CLIP, build
-from clipadapt.classifier import Classifier
+from clipadapt.backbone.open_clip import CLIP, build
 from clipadapt.config import setting
-from clipadapt.engine.batches import Batches
-from clipadapt.engine.feeds import Kept
-from clipadapt.engine.fit import Fit, Progress
+from clipadapt.engine.batches import BatchSampler
+from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.schedules import constant
-from clipadapt.engine.teaching import Taught
-from clipadapt.known import Samples
-from clipadapt.methods import adaptation_maker, beside_the_optimiser, test_time_of
-from clipadapt.predictors.views import view_logits
+from clipadapt.features.batch_sources import InMemoryFeatures
+from clipadapt.features.teachers import WithTeacherFeatures
+from clipadapt.interfaces import LabelledFeatures
+from clipadapt.model import Classifier
+from clipadapt.runs.methods import adaptation_maker, gradient_rule_and_average, test_time_of
+from clipadapt.test_time.views import view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
 
@@ -177,9 +177,9 @@ class Bench:
         names = self.record.meta["class_names"]
         plain = SimpleNamespace(class_names=names, templates=self.templates)
         if "support_views" in self.inputs:
-            plain.support = Samples(self.features(self.inputs["support_views"]), self.inputs["support_labels"])
+            plain.support = LabelledFeatures(self.features(self.inputs["support_views"]), self.inputs["support_labels"])
         elif {"images", "labels"} <= self.inputs.keys():
-            plain.support = Samples(self.features(self.inputs["images"][None]), self.inputs["labels"])
+            plain.support = LabelledFeatures(self.features(self.inputs["images"][None]), self.inputs["labels"])
         return plain
 
     @cached_property
@@ -224,7 +224,7 @@ class Bench:
 
     def weights(self) -> Tensor:
         """Class weights `[C, D]`."""
-        return self.classifier.class_weights().detach()
+        return self.classifier.class_embeddings().detach()
 
     def view_logits(self) -> Tensor:
         """Logits `[B, V, C]` of the record's views."""
@@ -248,11 +248,11 @@ class Bench:
 
     def losses(self) -> dict[str, Tensor]:
         """Named losses of the record's batch."""
-        found, _ = self.learner(self.start, self.inputs["labels"], self.classifier.image_cut, self.taught)
+        found, _ = self.learner(self.start, self.inputs["labels"], self.classifier.image_cut, self.teacher_features)
         return found
 
     @property
-    def taught(self) -> list[Tensor]:
+    def teacher_features(self) -> list[Tensor]:
         """What the objective's teachers see in the record's batch."""
         with torch.no_grad():
             return [teacher.image.run(self.inputs["images"]) for teacher in self.objective.teachers]
@@ -266,8 +266,8 @@ class Bench:
         return self.classifier.prefix(self.inputs["images"])
 
     def total(self) -> Tensor:
-        losses, (rule, _) = self.losses(), beside_the_optimiser(self.settings)
-        return torch.stack([*losses.values()]).sum() if rule is None else losses[rule.reported]
+        losses, (rule, _) = self.losses(), gradient_rule_and_average(self.settings)
+        return torch.stack([*losses.values()]).sum() if rule is None else losses[rule.primary_loss]
 
     @property
     def scope(self) -> dict[str, Any]:
@@ -294,7 +294,7 @@ class Bench:
             "losses": self.losses,
             "total": self.total,
             "gradients": self.gradients,
-            "average": beside_the_optimiser(self.settings)[1],
+            "average": gradient_rule_and_average(self.settings)[1],
             "prompt_ids": padded_ids(self.classifier),
             "unit": lambda x: functional.normalize(x, dim=-1),
             "torch": torch,
@@ -335,26 +335,26 @@ class Bench:
             self.extra["followed"] = self.follow(optimizer, schedule, averaged=moment == "averaged")
         if moment == "solved":
             self.adaptation.load_state_dict(states[self.record.names.get("solve_from", "final")])
-            self.adaptation.solve(self.learned())
+            self.adaptation.fit_closed_form(self.learned())
 
     def learned(self, image: Tensor | None = None) -> Any:
         """What a method without gradients may use; features `[N, D]` replace those of the support set."""
         views = self.inputs["support_views"] if "support_views" in self.inputs else self.inputs["images"][None]
         through = self.classifier.image_features
-        seen = SimpleNamespace(scale=self.clip.scale, text=self.classifier.class_weights().detach())
+        seen = SimpleNamespace(scale=self.clip.scale, text=self.classifier.class_embeddings().detach())
         with torch.no_grad():
             support = through(self.classifier.prefix(views)) if image is None else image[None]
-            seen.support = Samples(support, self.task.support.labels)
+            seen.support = LabelledFeatures(support, self.task.support.labels)
             if "val_images" in self.inputs:
                 image = through(self.classifier.prefix(self.inputs["val_images"][None]))
-                seen.validation = Samples(image, self.inputs["val_labels"])
+                seen.validation = LabelledFeatures(image, self.inputs["val_labels"])
         return seen
 
     def at_start(self) -> Found:
         """Loss and gradients at the start; of a rule, what it makes of them."""
         self.extra["step"] = 0
         self.give("along")
-        rule, _ = beside_the_optimiser(self.settings)
+        rule, _ = gradient_rule_and_average(self.settings)
         each = self.gradients()
         if rule is None:
             gradients = {name: sum(found[name] for found in each.values()) for name in next(iter(each.values()))}
@@ -401,23 +401,25 @@ class Bench:
 
     def follow(self, make: Callable[..., Any], schedule: Any, steps: int = STEPS, averaged: bool = False) -> Tensor:
         """Steps on the full batch; the loss before each."""
-        rule, average = beside_the_optimiser(self.settings)
+        rule, average = gradient_rule_and_average(self.settings)
         count = len(self.inputs["labels"])
         optimizer = make(self.adaptation.parameters())
-        kept = Kept(self.start[None], self.inputs["labels"], self.classifier.image_cut)
+        kept = InMemoryFeatures(self.start[None], self.inputs["labels"], self.classifier.image_cut)
         fit = Fit(
             accelerator=Accelerator(cpu=self.device == "cpu"),
             learner=self.learner,
             optimizer=optimizer,
             schedule=schedule(optimizer, steps),
-            batches=Batches(count, count, 1, seed=0),
-            source=Taught(kept, [features[None] for features in self.taught]) if self.taught else kept,
+            batches=BatchSampler(count, count, 1, seed=0),
+            source=WithTeacherFeatures(kept, [features[None] for features in self.teacher_features])
+            if self.teacher_features
+            else kept,
             epochs=steps,
             seed=0,
             rule=rule,
             average=average if averaged else None,
         )
-        history = fit.run(Progress(), lambda progress: None).history
+        history = fit.run(TrainState(), lambda progress: None).history
         return torch.tensor([row["loss"] for row in history])
 
     def ids_in_end_order(self) -> Tensor | None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clipadapt.backbone.clip import CLIP
+from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.objectives import Distillation, Output
 from tests.small import CLASS_NAMES, TASK, golden, images
@@ -25,8 +25,15 @@ def other(monkeypatch):
     return asked
 
 
-def output(logits, *taught):
-    return Output(logits, torch.zeros(1), torch.zeros(1), frozen=torch.zeros, classify=torch.zeros, taught=taught)
+def output(logits, *teacher_features):
+    return Output(
+        logits,
+        torch.zeros(1),
+        torch.zeros(1),
+        frozen=torch.zeros,
+        classify=torch.zeros,
+        teacher_features=teacher_features,
+    )
 
 
 def zero_shot(clip, features):
@@ -57,10 +64,12 @@ def test_several_teachers_are_averaged(clip, other):
     objective = Distillation(clip, TASK, [RANDOM, {"name": "golden", "pretrained": "file.pt"}])
     assert other == [{"name": "golden", "pretrained": "file.pt", "seed": 3}]
     assert objective.teachers == [clip, golden()]
-    taught = [teacher.image.run(images(3)) for teacher in objective.teachers]
-    assert [features.shape[1] for features in taught] == [clip.width, 64]
-    expected = sum(zero_shot(*pair).softmax(dim=-1) for pair in zip(objective.teachers, taught, strict=True)) / 2
-    torch.testing.assert_close(objective.probabilities(output(None, *taught)), expected)
+    teacher_features = [teacher.image.run(images(3)) for teacher in objective.teachers]
+    assert [features.shape[1] for features in teacher_features] == [clip.width, 64]
+    expected = (
+        sum(zero_shot(*pair).softmax(dim=-1) for pair in zip(objective.teachers, teacher_features, strict=True)) / 2
+    )
+    torch.testing.assert_close(objective.probabilities(output(None, *teacher_features)), expected)
 
 
 def test_templates_of_the_teachers_own(clip):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipadapt.known import Samples
+from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives import PrototypeConstraint
 from tests.small import TASK, golden
 
@@ -33,7 +33,7 @@ def test_the_constraints(constraint, expected):
 
 
 def test_a_class_without_images_is_free():
-    support = Samples(TASK.support.image, torch.arange(10) % 4)
+    support = LabelledFeatures(TASK.support.image, torch.arange(10) % 4)
     task = SimpleNamespace(**{**vars(TASK), "support": support})
     multipliers = PrototypeConstraint(golden(), task).multipliers
     assert multipliers[4] == 0 and multipliers.isfinite().all()

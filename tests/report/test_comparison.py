@@ -25,7 +25,7 @@ def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other)
         "parameters": 2048,
         "seconds": 3.25,
         "peak_memory_mb": 1234.0,
-        "remark": None,
+        "schedule_note": None,
         "failed": failed or {},
         "runs": [],
     }
@@ -160,7 +160,7 @@ def test_latex():
 
 
 def test_a_remark_stands_everywhere():
-    rows = [row(tests=[{"test": (0.5, 0.4), "sketch": (0.3, 0.2)}], remark="quick schedule: at most 150 steps")]
+    rows = [row(tests=[{"test": (0.5, 0.4), "sketch": (0.3, 0.2)}], schedule_note="quick schedule: at most 150 steps")]
     assert " ".join(shown(rows).split()).count("quick schedule") == 2
     assert comparison.markdown(rows).count("quick schedule") == 2
     assert "quick schedule" in comparison.csv_text(rows)

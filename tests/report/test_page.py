@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from clipadapt.data.images import Pictures, open_image
-from clipadapt.report.page import Gains, Page, thumbnails
+from clipadapt.data.images import LazyImages, open_image
+from clipadapt.report.page import Page, PredictionChanges, thumbnails
 from clipadapt.report.sheets import Sheet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -28,7 +28,7 @@ def gains(**changes):
         "after": [0, 0, 1, 0, 2],
         "images": images,
     }
-    return Gains("CoOp on digits", **(plain | changes))
+    return PredictionChanges("CoOp on digits", **(plain | changes))
 
 
 def page(*found):
@@ -112,5 +112,5 @@ def test_in_a_browser(tmp_path, width):
 
 
 def test_an_image_that_is_gone_is_told(tmp_path):
-    images = Pictures([str(tmp_path / f"{number}.png") for number in range(5)], open_image)
+    images = LazyImages([str(tmp_path / f"{number}.png") for number in range(5)], open_image)
     assert "the images can&#39;t be shown: there is no image file" in page(gains(images=images))

@@ -60,7 +60,7 @@ def test_the_plan_names_cuts_and_what_is_kept():
         "kept": "features of 160 images, 0.1 MB",
         "every_step": "text tower from words; logits",
         "steps": 1000,
-        "remark": None,
+        "schedule_note": None,
         "trained": {"context": [16, 128]},
         "parameters": 2048,
         "share": 0.00026,
@@ -68,7 +68,7 @@ def test_the_plan_names_cuts_and_what_is_kept():
     text = text_of(tables.plan_table(plan))
     assert "frozen throughout" in text and "frozen up to words" in text and "context [16, 128]" in text
     assert "1,000" in text
-    assert "1,000 (quick)" in text_of(tables.plan_table({**plan, "remark": "quick"}))
+    assert "1,000 (quick)" in text_of(tables.plan_table({**plan, "schedule_note": "quick"}))
 
 
 def test_the_interval_is_students():

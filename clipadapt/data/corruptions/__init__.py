@@ -33,7 +33,7 @@ from clipadapt.data.corruptions.digital import contrast, elastic_transform, jpeg
 from clipadapt.data.corruptions.noise import gaussian_noise, impulse_noise, shot_noise
 from clipadapt.data.corruptions.pixels import SIDE, Random
 from clipadapt.data.corruptions.weather import brightness, fog, snow
-from clipadapt.data.images import Pictures, fingerprints
+from clipadapt.data.images import LazyImages, fingerprints
 from clipadapt.data.tasks import Split
 
 Name = Literal[
@@ -134,7 +134,9 @@ def corrupted(split: Split, name: Name, severity: Annotated[int, Interval(ge=1, 
     """
     clean = fingerprints(split.images)
     content = partial(described, clean, name, severity)
-    return replace(split, images=Pictures(range(len(split)), Corrupted(split.images, name, severity), content=content))
+    return replace(
+        split, images=LazyImages(range(len(split)), Corrupted(split.images, name, severity), content=content)
+    )
 
 
 def described(clean: Sequence[bytes], name: str, severity: int, index: int) -> bytes:

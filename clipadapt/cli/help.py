@@ -1,0 +1,161 @@
+"""What `--help` says, for people."""
+
+from clipadapt.config.tree import conf_dir, options
+
+COMMANDS = {
+    "fit": "adapt a frozen CLIP to a task and show what that gained (the default)",
+    "compare": "run methods against each other and show them in one table",
+    "evaluate": "measure a finished run again, or on other data",
+    "predict": "name the classes of images with a finished run",
+    "methods": "list the methods, one line each with its paper",
+    "data": "list the data there are, or look at every image of one",
+}
+
+GROUPS = {
+    "backbone": "the frozen CLIP",
+    "data": "the images and their classes",
+    "templates": "sentences around the class names in place of the data's: +templates=imagenet_80",
+    "method": "what is learned",
+    "adaptation": "parts to add: +adaptation@method.also.pixels=pixel_frame",
+    "test_time": "what adapts to each test image: +test_time@method.test_time=mta",
+    "optimizer": "optimizer@engine.optimizer=adamw",
+    "schedule": "schedule@engine.schedule=constant; +schedule=quick: any method in at most 150 steps",
+    "experiment": "whole runs under one name",
+}
+
+FIT = """\
+clipadapt adapts a frozen CLIP to your images from a few of them a class, and shows the gain over zero-shot.
+
+  clipadapt [fit] [key=value …]    {fit}
+  clipadapt compare methods=[A,B]  {compare}
+  clipadapt evaluate run=DIR       {evaluate}
+  clipadapt predict run=DIR images=PATH
+                                   {predict}
+  clipadapt methods                {methods}
+  clipadapt data list|prepare|verify
+                                   {data}
+
+Examples
+  clipadapt                        CoOp on real handwritten digits, 16 images a class, on a laptop without network
+  clipadapt data=folder data.root=my_images backbone=ViT-B-16 method=clip_adapter
+                                   your own images (a folder a class) with CLIP's ViT-B/16
+  clipadapt -m shots=1,2,4,8,16 seed=1,2,3
+                                   every combination, one run each
+
+Choices (write group=name)
+{groups}
+
+Settings (write key=value; `clipadapt --cfg job` prints all of them with their values)
+  shots=16                         images a class to learn from
+  classes=base                     learn half of the classes, test on both halves: base to new
+  seed=1                           which images those are, and every other draw
+  engine.epochs=20                 how long to train; each method brings its paper's settings
+  engine.precision=bf16            number format; engine.cpu=true stays off the GPU
+  method.adaptation.n_ctx=4        a method's own knobs
+  output=outputs rerun=true        where runs go; compute a finished one again
+
+Options
+  -m                               run every combination of the values listed with commas
+  --cfg job                        show the settings instead of running
+  --config-dir DIR                 your own YAML (DIR/method/mine.yaml) and the modules beside it
+  -sc install=bash                 print tab completion: eval "$(clipadapt -sc install=bash)"
+  --hydra-help, --info             Hydra's own help and inner view
+
+Read more: README.md; every setting is explained in {conf}."""
+
+COMPARE = """\
+clipadapt compare methods=[A,B] [data=[…]] [shots=[…]] [seed=[…]] [key=value …]
+
+{compare}.
+
+Every combination is one run, the same and in the same directory as without `compare`. What is finished is read, so that
+a stopped comparison goes on, and a larger one computes what is missing. Tables (Markdown, CSV, JSON) and curves go to
+outputs/compare/. A run that fails is shown with the reason, and the others go on; the exit code is 0 if any succeeds.
+
+Examples
+  clipadapt compare methods=[coop,clip_adapter] shots=[1,4,16] seed=[1,2,3]
+                                   curves with their intervals on handwritten digits
+  clipadapt compare methods=all data=drawn +schedule=quick
+                                   a look at every method, at most 150 steps each, marked as such
+  clipadapt compare methods=all data=[digits,drawn] engine.precision=bf16
+                                   further settings hold for all runs
+
+Where the shell wants brackets quoted, commas alone will do: methods=coop,clip_adapter.
+
+Choices
+{groups}"""
+
+EVALUATE = """\
+clipadapt evaluate run=DIR [data=NAME data.key=value …]
+
+{evaluate}.
+
+Examples
+  clipadapt evaluate run=outputs/digits/tiny/coop/shots16-seed1
+  clipadapt evaluate run=runs/mine data=folder data.root=more_images
+  clipadapt evaluate run=outputs/imagenet/ViT-B-16/coop/shots16-seed1 data=imagenet_a
+  clipadapt evaluate run=runs/own --config-dir mine     a run with an adaptation of your own
+
+Choices
+{groups}"""
+
+PREDICT = """\
+clipadapt predict run=DIR images=PATH [format=table|csv|json]
+
+{predict}: class names and probabilities. PATH is a file, a folder or a pattern.
+
+Examples
+  clipadapt predict run=outputs/digits/tiny/coop/shots16-seed1 images=digit.png
+  clipadapt predict run=runs/mine images=photos format=csv > answers.csv
+  clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json"""
+
+METHODS = """\
+clipadapt methods [--config-dir DIR]
+
+{methods}; those of your own in DIR/method/*.yaml too.
+
+Examples
+  clipadapt methods
+  clipadapt methods --config-dir mine
+  clipadapt method=clip_adapter        runs one"""
+
+
+DATA = """\
+clipadapt data list [--config-dir DIR]
+clipadapt data prepare NAME [data.key=value …]
+clipadapt data verify NAME [data.key=value …]
+
+{data}.
+
+`list` says of each whether it is there, or what it needs.
+
+`prepare` fetches what can be fetched: the papers' data sets but for ImageNet and ImageNet-C, prepared like CoOp's, from
+a mirror on the Hugging Face hub; those of torchvision and of the hub itself.
+
+`verify` decodes every image of every split, counts them, and lists all files that are missing or broken, classes that
+a copy of ImageNet lacks, and classes whose names are the same to CLIP; the exit code is 2 where there are any. A run
+looks at its own images before it starts; data.skip_broken=true leaves broken ones out of it.
+
+Examples
+  clipadapt data list
+  clipadapt data prepare oxford_pets data.home=/datasets
+  clipadapt data verify folder data.root=my_images
+  clipadapt data verify data=folder data.root=my_images     the same, as it is written for a run
+
+Choices
+{groups}"""
+
+
+def help_for(command: str | None, config_dir: str | None) -> str:
+    """The help of a command, with the names there are to choose from."""
+    texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS, "data": DATA}
+    groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"], "data": ["data"]}.get(
+        command or "fit", list(GROUPS)
+    )
+    lines = [choice(group, config_dir) for group in groups]
+    return texts.get(command or "fit", FIT).format(**COMMANDS, groups="\n".join(lines), conf=conf_dir())
+
+
+def choice(group: str, config_dir: str | None) -> str:
+    """A group, what it chooses, and its names."""
+    return f"  {group:<12} {GROUPS[group]}\n  {'':<12} {', '.join(options(group, config_dir))}"

@@ -1,0 +1,161 @@
+"""Programs of a command line in Hydra's manner: one run or a sweep, everything checked before the first one starts."""
+
+import functools
+import inspect
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from clipadapt.config.check import check
+from clipadapt.config.composing import (
+    CONFIG,
+    LAUNCHER,
+    composer,
+    gather,
+    normal,
+    parse,
+    raise_all,
+    to_container,
+    with_absolute_paths,
+)
+from clipadapt.config.overrides import Words, split
+from clipadapt.config.tree import conf_dir, own_folder
+from clipadapt.console import run_command
+from clipadapt.errors import UserError
+from clipadapt.studies.protocols import Study, study
+
+RECIPE = """\
+Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
+--config-dir DIR; and targets=[…], data sets that each run is tested on beside its own, corruptions=[…] severities=[…].
+What isn't given stands in conf/recipe/{name}.yaml; severities that don't stand there either are all five.
+
+Every run has its own directory, so that a stopped study goes on where it was and a larger one computes what is missing.
+Tables (Markdown, LaTeX), curves and results.csv, a row for each run and test set, go to outputs/{name}/.
+"""
+SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
+
+
+def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> None:
+    """Read a command line, check all of it, and do the task once for each set of settings it asks for.
+
+    Args:
+        task: what to do with the plain settings of one run.
+        arguments: the words after the program's name: settings, and options as Hydra has them (`-m`, `--cfg job`, …).
+
+    Raises:
+        UserError: listing what is wrong with the words, or what the task refuses.
+    """
+    words = split(arguments)
+    words.settings = normal(words.settings)
+    folder = words.options.get("--config-dir")
+    own_folder(folder)
+    launchers = [text for text in words.settings if text.startswith(f"{LAUNCHER}=")]
+    if launchers and "--multirun" not in words.options and "--cfg" not in words.options:
+        raise UserError(f"{launchers[0]} is for the runs of a sweep: add -m")
+    if {"--cfg", "--multirun"} <= {*words.options}:
+        raise UserError("--cfg shows the settings of one run: leave out -m")
+    if SHOWING & {*words.options}:
+        hand_over(task, words)
+        return
+    wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
+    problems = []
+    for settings in wanted:
+        config, found = gather(settings, folder)
+        problems += found if "--cfg" in words.options else [*found, *check(config)]
+    raise_all(problems)
+    hand_over(task, words)
+    if launchers:
+        sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
+
+
+def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
+    """Settings of single runs in which every value of a sweep occurs at least once."""
+    choices = []
+    with composer(folder):
+        for text in settings:
+            try:
+                override = parse(text)
+                values = [*override.sweep_string_iterator()] if override.is_discrete_sweep() else []
+                choices.append([f"{override.get_key_element()}={value}" for value in values] or [text])
+            except Exception:  # whatever can't be read is told when it is composed
+                choices.append([text])
+    longest = max((len(values) for values in choices), default=1)
+    return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
+
+
+def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
+    """Let Hydra do the rest; mistakes in some runs of a sweep are told when the others are done."""
+    folder = words.options.get("--config-dir")
+    here = os.getpid()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # what a launcher's process raises comes to us as it is
+    mistakes: list[UserError] = []
+    crashes: list[Exception] = []
+
+    def job(composed: DictConfig) -> None:
+        if crashes:
+            return
+        try:
+            config = to_container(composed, folder)
+            raise_all(check(config))
+            task(with_absolute_paths(config))
+        except Exception as error:  # raised below: Hydra would cut its traceback
+            if os.getpid() != here:  # a launcher's own process, which has no other way to tell
+                raise
+            (mistakes if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
+
+    # Hydra writes its record of a sweep to a folder: not among the runs.
+    with tempfile.TemporaryDirectory() as elsewhere, command_line(words.for_hydra(f"hydra.sweep.dir={elsewhere}")):
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
+        except RuntimeError as error:
+            if "srun" not in str(error):
+                raise
+            raise UserError("hydra/launcher=slurm needs SLURM: give the command on a machine of the cluster") from error
+    for crash in crashes:
+        raise crash
+    raise_all(str(error) for error in mistakes)
+
+
+@contextmanager
+def command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Other words after the program's name, which is where Hydra reads them."""
+    before = sys.argv
+    sys.argv = [before[0], *arguments]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None]]:
+    """Make a function the recipe of a protocol: a program that gets the study its YAML and its command line ask for.
+
+    The YAML, conf/recipe/<name>.yaml, has the axes of the grid (`methods`, `data`, `shots`, `seed`), the `targets` and
+    `corruptions` that its runs are tested on beside their own test sets, and `settings` of all runs; words of the
+    command line go before them.
+    `--help` prints the function's docstring.
+    """
+
+    def decorate(function: Callable[[Study], None]) -> Callable[[], None]:
+        def start() -> int:
+            words = split(sys.argv[1:])
+            if "--help" in words.options:
+                sys.stdout.write(f"{inspect.getdoc(function)}\n\n{RECIPE.format(name=name)}")
+                return 0
+            raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
+            function(study(name, words.settings, words.options.get("--config-dir")))
+            return 0
+
+        @functools.wraps(function)
+        def program() -> None:
+            sys.exit(run_command(start))
+
+        return program
+
+    return decorate

@@ -1,0 +1,181 @@
+"""The command line, a function for each command. Torch is imported once settings are known to be right."""
+
+import glob
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clipadapt import __version__, config
+from clipadapt.cli import data as data_command
+from clipadapt.cli import launching
+from clipadapt.cli.help import COMMANDS, help_for
+from clipadapt.config.overrides import Words, non_overrides, split
+from clipadapt.console import make_console, print_out, run_command
+from clipadapt.errors import UserError, nearest
+from clipadapt.studies.grid import axes_of
+from clipadapt.studies.protocols import comparison
+
+if TYPE_CHECKING:
+    import numpy as np
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+FORMATS = ("table", "csv", "json")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code: 0, or 2 for what the user can mend, or 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_command(lambda: run(arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Find the command among the words, `fit` if there is none, and do it."""
+    command, rest = command_of(arguments)
+    words = split(rest)
+    if "--help" in words.options:
+        print_out(help_for(command, words.options.get("--config-dir")))
+    elif "--version" in words.options:
+        print_out(f"clipadapt {__version__}")
+    elif command == "fit" or command is None:
+        launching.launch(fit, rest)
+    else:
+        commands: dict[str, Callable[[Words], None]] = {
+            "compare": compare,
+            "evaluate": evaluate,
+            "predict": predict,
+            "methods": methods,
+            "data": data_command.run,
+        }
+        commands[command](words)
+    return 0
+
+
+def command_of(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The command word, None if there is none, and the words without it."""
+    for place, word in enumerate(split(arguments).settings):
+        if word in COMMANDS:
+            at = arguments.index(word)
+            return word, arguments[:at] + arguments[at + 1 :]
+        if place == 0 and word.isidentifier() and arguments[0] == word and not config.options(word):
+            alone = len(arguments) == 1 or "=" in arguments[1] or arguments[1].startswith("-")
+            if alone or "did you mean" in nearest(word, COMMANDS):
+                raise UserError(f"there is no command '{word}': {nearest(word, COMMANDS)}")
+    return None, arguments
+
+
+def fit(settings: dict[str, Any]) -> None:
+    """One run: adapt, and show zero-shot against adapted."""
+    directory = config.run_directory(settings)
+    from clipadapt import api  # torch from here on
+
+    try:
+        api.run(settings, directory, make_console())
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(str(directory)) from None
+
+
+def compare(words: Words) -> None:
+    """`clipadapt compare methods=[…] data=[…] shots=[…] seed=[…] [key=value …]`: every combination, in one table."""
+    config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
+    folder = words.options.get("--config-dir")
+    axes, overrides = axes_of(words.settings, folder)
+    study = comparison(axes, overrides, folder)
+    from clipadapt.studies.compare import show
+
+    show(study)
+
+
+def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
+    """The words of a command that isn't a run, as a table.
+
+    Raises:
+        UserError: words that aren't key=value, keys it doesn't know, options it has no use for.
+    """
+    good, problems = non_overrides(words.settings, lambda: known)
+    found = dict(word.split("=", 1) for word in good if "=" in word)
+    problems += [f"there is no key {key}: {nearest(key, known)}" for key in found if key not in known]
+    problems += [f"{option} has no meaning here" for option in words.options if option != "--config-dir"]
+    config.raise_all(problems)
+    return found
+
+
+def run_of(found: dict[str, str], command: str) -> Path:
+    """The directory that `run=` names."""
+    if not found.get("run"):
+        raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
+    directory = Path(found["run"]).expanduser()
+    if not directory.is_dir():
+        raise UserError(f"there is no run directory {directory}")
+    return directory
+
+
+def evaluate(words: Words) -> None:
+    """`clipadapt evaluate run=DIR [data=…]`: a finished run on its own test sets, or on another source's."""
+    data = [word for word in words.settings if word.partition("=")[0].lstrip("+").startswith("data.")]
+    rest = Words(words.options, [word for word in words.settings if word not in data])
+    found = plain_settings(rest, ("run", "data"))
+    directory = run_of(found, "evaluate")
+    if data and "data" not in found:
+        raise UserError(f"say which data first: data=folder {' '.join(data)}")
+    folder = words.options.get("--config-dir")
+    chosen = config.compose([f"data={found['data']}", *data], folder)["data"] if "data" in found else None
+    from clipadapt import api
+
+    api.evaluate_run(directory, chosen, make_console(), config_dir=folder)
+
+
+def predict(words: Words) -> None:
+    """`clipadapt predict run=DIR images=PATH [format=table|csv|json]`: class names and probabilities."""
+    found = plain_settings(words, ("run", "images", "format"))
+    directory = run_of(found, "predict")
+    form = found.get("format", "table")
+    if form not in FORMATS:
+        raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")
+    paths = image_paths(found.get("images", ""))
+    from clipadapt import api
+    from clipadapt.data.tasks import unique_names
+
+    classifier = api.load(directory, config_dir=words.options.get("--config-dir"))
+    show(form, paths, unique_names(classifier.class_names), classifier.predict_proba(paths).numpy())
+
+
+def image_paths(given: str) -> list[str]:
+    """The image files that a file, a folder (with all below it) or a pattern stands for, sorted.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not given:
+        raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
+    place = Path(given).expanduser()
+    if place.is_file():
+        return [str(place)]
+    inside = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
+    found = sorted(str(path) for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    if not found:
+        raise UserError(
+            f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    return found
+
+
+def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray") -> None:
+    """Write predictions: a table of the likeliest classes, or CSV or JSON with all of them."""
+    from clipadapt.report import predictions
+
+    if form == "table":
+        make_console().print(predictions.predictions_table(paths, names, probabilities))
+        return
+    write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[form]
+    print_out(write(paths, names, probabilities).rstrip("\n"))
+
+
+def methods(words: Words) -> None:
+    """`clipadapt methods`: what there is, one line each with its paper."""
+    plain_settings(words, ())
+    found = config.methods(words.options.get("--config-dir"))
+    width = max(len(method["name"]) for method in found)
+    for method in found:
+        paper = method["paper"] or method["title"] or "(no paper given)"
+        print_out(f"{method['name']:{width}}  {paper}" + (f", arXiv {method['arxiv']}" if method["arxiv"] else ""))

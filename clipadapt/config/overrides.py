@@ -1,0 +1,114 @@
+"""The command line's words, before Hydra sees them: options, settings, and advice on what is neither."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clipadapt.errors import UserError
+
+ALONE = {"-m": "--multirun", "-h": "--help", "-r": "--run", "-sc": "--shell-completion", "-i": "--info"}
+WITH_VALUE = {"-c": "--cfg", "-cd": "--config-dir", "-p": "--package"}
+BARE = {*ALONE.values(), "--hydra-help", "--version", "--resolve"}
+VALUED = set(WITH_VALUE.values())
+INFORMATION = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+
+
+@dataclass
+class Words:
+    """A command line: `options` by their long names, and `settings`, everything else in its order."""
+
+    options: dict[str, str | None] = field(default_factory=dict)
+    settings: list[str] = field(default_factory=list)
+
+    def for_hydra(self, *first: str) -> list[str]:
+        """The same words as Hydra reads them, with settings before the others, which may overrule them."""
+        options = [word for name, value in self.options.items() for word in (name, value) if word is not None]
+        return [*options, *(() if "--shell-completion" in self.options else first), *self.settings]
+
+
+def split(arguments: Sequence[str]) -> Words:
+    """Tell Hydra's options from settings; what looks like an option and is none stays among the settings.
+
+    Raises:
+        UserError: an option without its value.
+    """
+    words, rest = Words(), list(arguments)
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        name = ALONE.get(name, WITH_VALUE.get(name, name))
+        if name in VALUED:
+            if not equals and not rest:
+                raise UserError(f"{word} needs a value after it")
+            words.options[name] = value if equals else rest.pop(0)
+        elif name == "--info":
+            words.options[name] = rest.pop(0) if rest and rest[0] in INFORMATION else value or None
+        elif name in BARE and not equals:
+            words.options[name] = None
+        else:
+            words.settings.append(word)
+    return words
+
+
+def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
+    """Settings that are written key=value (or ~key), and advice on the others; `keys` yields what they may mean."""
+    good, advice = [], []
+    rest = list(settings)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-") and ("=" in word.strip("=") or word.startswith("~")):
+            good.append(word)
+            continue
+        key, equals, value = word.lstrip("-").partition("=")
+        said = [word]
+        while not (equals and value) and rest and "=" not in rest[0].strip("=") and not rest[0].startswith(("-", "~")):
+            said.append(rest.pop(0))
+            equals, value = "=", said[-1].strip("=")
+        close = near_keys(key, keys())
+        known = close[0] if close else key
+        advice.append(f"'{' '.join(said)}' is no setting: write key=value, as in {known}={value or '…'}")
+    return good, advice
+
+
+def near_keys(key: str, keys: Iterable[str]) -> list[str]:
+    """The full keys most like a mistaken one, by the whole and by the last part, the best first."""
+
+    def likeness(known: str) -> float:
+        whole = difflib.SequenceMatcher(None, key, known).ratio()
+        last = difflib.SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
+        return max(whole, 0.9 * last if "." not in key else 0.5 * (whole + last))
+
+    return sorted((known for known in keys if likeness(known) >= 0.6), key=lambda known: (-likeness(known), len(known)))
+
+
+def unknown_key(key: str, keys: Iterable[str]) -> str:
+    """Advice on a key that isn't there: the nearest one, and what stands beside it."""
+    known = sorted(keys)
+    close = near_keys(key, known)
+    advice = f"did you mean '{close[0]}'? " if close else ""
+    parent = key.rpartition(".")[0]
+    while parent and not any(name.startswith(f"{parent}.") for name in known):
+        parent = parent.rpartition(".")[0]
+    dotted = f"{parent}." if parent else ""
+    beside = sorted({name[len(dotted) :].partition(".")[0] for name in known if name.startswith(dotted)})
+    return f"{advice}(known{f' below {parent}' if parent else ''}: {', '.join(beside)})"
+
+
+def setting(key: str, value: Any) -> str:
+    """A Python value as a setting of the command line."""
+    return f"{key}={to_override(value)}"
+
+
+def to_override(value: Any) -> str:
+    """A Python value in the grammar of the command line."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{to_override(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(to_override, value)) + "]"
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and r"\""), str(value))
+    return f'"{escaped}"'

@@ -1,0 +1,237 @@
+"""Which images' activations are computed once, and where they are kept: in memory, on disk, or not at all."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from clipadapt.data.tasks import Split, Task
+from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.engine.memory import SHARE, free_bytes
+from clipadapt.engine.settings import Settings
+from clipadapt.features.batch_sources import AugmentedImages, BatchSource, InMemoryFeatures, MemmapFeatures
+from clipadapt.features.cache import CacheEntry, LookupResult, Store
+from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder, Item, image_mb, in_batches
+from clipadapt.model import Classifier
+
+BESIDE_A_ROW = 64
+"""Bytes on disk for each activation beside its values, at the most: its key, checksum, share of a file's header."""
+
+ProgressUpdate = Callable[[int], object]
+ProgressFactory = Callable[[int], AbstractContextManager[ProgressUpdate]]
+"""Shows how many of so many images have been encoded: a context whose value is told of every few."""
+
+
+def no_progress(count: int) -> AbstractContextManager[ProgressUpdate]:
+    """Shows nothing."""
+    return nullcontext(lambda done: None)
+
+
+@dataclass(frozen=True)
+class CachePlacement:
+    """Where activations are kept, and how much they take.
+
+    Attributes:
+        in_memory: on the device.
+        on_disk: for other runs, and where they don't fit in memory.
+        megabytes: that they take.
+    """
+
+    in_memory: bool
+    on_disk: bool
+    megabytes: float = 0.0
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether they are kept at all."""
+        return self.in_memory or self.on_disk
+
+
+@dataclass(frozen=True)
+class FeatureLoader:
+    """What a classifier's images need computed once, for a run.
+
+    Attributes:
+        accelerator: the run's processes, device and number format.
+        settings: where what is kept, and how much of it.
+        progress: shows how the encoding comes on.
+    """
+
+    accelerator: Accelerator
+    settings: Settings
+    progress: ProgressFactory = no_progress
+
+    def placement(self, classifier: Classifier, task: Task) -> CachePlacement:
+        """Where the activations of the support set's views are kept, as far as settings and free memory permit."""
+        if task.views is None:
+            return CachePlacement(in_memory=False, on_disk=False)
+        count = len(task.support) * max(1, task.views)
+        megabytes = image_mb(classifier) * count
+        return CachePlacement(
+            megabytes <= self._limit_mb(self.accelerator.device), self._on_disk(classifier, count), megabytes
+        )
+
+    def _on_disk(self, classifier: Classifier, count: int) -> bool:
+        """Whether so many activations go to disk; pixels, of which nothing was computed, don't."""
+        computed = classifier.image_cut != classifier.clip.image.points[0]
+        size = count * (1e6 * image_mb(classifier) + BESIDE_A_ROW)
+        return computed and self.settings.cache is not None and size <= 1e9 * self.settings.cache_gb
+
+    def _limit_mb(self, device: torch.device) -> float:
+        return SHARE * free_bytes(device) / 1e6 if self.settings.keep_mb is None else self.settings.keep_mb
+
+    def describe(self, classifier: Classifier, task: Task, placement: CachePlacement) -> str:
+        """In words, what is kept of the support set."""
+        if task.views is None:
+            return "nothing: fresh views every epoch; images are read once, as far as memory permits"
+        if not placement.anywhere:
+            limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.settings.cache is not None)
+            return f"nothing: above {' and '.join(limits)}"
+        places = ["in memory"] * placement.in_memory + [f"in {self.settings.cache}"] * placement.on_disk
+        what = f"{classifier.image_cut} of {len(task.support)} images"
+        return f"{what}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
+
+    def support(self, classifier: Classifier, task: Task, placement: CachePlacement) -> BatchSource:
+        """The support set, as a fit takes it."""
+        cycle = None if task.views is None else max(1, task.views)
+        views = _views(classifier, task.support, task.views != 0, task.seed if cycle is None else None)
+        if cycle is None or not placement.anywhere:
+            limit = 1e6 * self._limit_mb(torch.device("cpu"))
+            return AugmentedImages(views, self.accelerator.device, self.settings.workers, limit, cycle)
+        labels = torch.tensor(views.images.labels, device=self.accelerator.device)
+        values = self._values(classifier, views, cycle, placement.on_disk)
+        if isinstance(values, LookupResult) and not placement.in_memory:
+            return MemmapFeatures(values, labels, cycle, classifier.image_cut)
+        return InMemoryFeatures(self._in_memory(values).unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+
+    def values(self, classifier: Classifier, split: Split, views: int, random: bool) -> Tensor:
+        """Activations at the cut of views of a split's images, `[views, N, ...]`: random views, or the centre crop."""
+        seen = _views(classifier, split, random)
+        values = self._values(classifier, seen, views, self._on_disk(classifier, views * len(split)))
+        return self._in_memory(values).unflatten(0, (views, -1))
+
+    def _values(
+        self, classifier: Classifier, views: AugmentedDataset, cycle: int, on_disk: bool
+    ) -> Tensor | LookupResult:
+        """Activations of so many views of each image, computed, or on disk."""
+        items = [(index, view) for view in range(cycle) for index in range(len(views))]
+        with self.progress(len(items)) as update:
+            encoder = self._encoder(classifier, update)
+            if not on_disk:
+                return torch.cat(list(encoder.compute(views, items)))
+            return encoder.find(views, items, self._entry(encoder, views), shared=True)
+
+    def _in_memory(self, values: Tensor | LookupResult) -> Tensor:
+        found = values.gather(range(len(values.rows))) if isinstance(values, LookupResult) else values
+        return found.to(self.accelerator.device)
+
+    def test_views(
+        self, classifier: Classifier, split: Split, views: int, images: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations `[B, V, ...]` of V views and labels of this process's share of a test set, B images at a time.
+
+        The first view is the centre crop, the others are random.
+        """
+        own = self.share(split)
+        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        plain, random = _views(classifier, split, False), _views(classifier, split, True)
+        with self.progress(views * len(own)) as update:
+            encoder = self._encoder(classifier, update)
+            first = TensorReader(self._test_values(encoder, plain, [(i, 0) for i in own]))
+            others = TensorReader(
+                self._test_values(encoder, random, [(i, view) for i in own for view in range(1, views)])
+            )
+            for some in (own[n : n + images] for n in range(0, len(own), images)):
+                seen = [first.read(len(some)).unsqueeze(1)]
+                if views > 1:
+                    seen.append(others.read(len(some) * (views - 1)).unflatten(0, (len(some), -1)))
+                yield torch.cat(seen, dim=1), labels[some]
+
+    def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+        """Activations and labels of this process's share of a test set, in micro-batches."""
+        items = [(i, 0) for i in self.share(split)]
+        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        views = _views(classifier, split, random=False)
+        with self.progress(len(items)) as update:
+            values = self._test_values(self._encoder(classifier, update), views, items)
+            for batch, activations in zip(in_batches(items), values, strict=True):
+                yield activations, labels[[index for index, _ in batch]]
+
+    def share(self, split: Split) -> list[int]:
+        """Images of a test set that this process looks at, in its order."""
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
+
+    def _test_values(self, encoder: Encoder, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
+        if not self._on_disk(encoder.classifier, len(items)):
+            yield from encoder.compute(views, items)
+            return
+        found = encoder.find(views, items, self._entry(encoder, views), shared=False)
+        for first in range(0, len(items), MICRO_BATCH):
+            values = found.gather(range(first, min(first + MICRO_BATCH, len(items))))
+            yield values.to(self.accelerator.device, non_blocking=True)
+
+    def _encoder(self, classifier: Classifier, update: ProgressUpdate) -> Encoder:
+        return Encoder(
+            classifier,
+            workers=self.settings.workers,
+            autocast=self.accelerator.autocast,
+            rank=self.accelerator.process_index,
+            processes=self.accelerator.num_processes,
+            wait=self.accelerator.wait_for_everyone,
+            update=update,
+        )
+
+    def _entry(self, encoder: Encoder, views: AugmentedDataset) -> CacheEntry:
+        store = store_of(self.settings)
+        assert store is not None, "nothing is kept on disk"
+        return store.entry(encoder.cache_key_fields(views))
+
+
+def store_of(settings: Settings) -> Store | None:
+    """Where activations are kept for other runs; None for nowhere."""
+    if settings.cache is None:
+        return None
+    return Store(Path(settings.cache).expanduser(), int(1e9 * settings.cache_gb))
+
+
+def check_cache(settings: Settings) -> None:
+    """See that what is to be kept can be, before work begins.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    store = store_of(settings)
+    if store is not None:
+        store.check()
+
+
+def _views(classifier: Classifier, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:
+    """Random crops of a split's images, or the centre crop."""
+    transform = RandomCrops(classifier.clip.preprocess) if random else CentreCrop(classifier.clip.transform)
+    return AugmentedDataset(split, transform, seed)
+
+
+class TensorReader:
+    """Rows of a stream of tensors, taken any number at a time.
+
+    Args:
+        parts: the stream.
+    """
+
+    def __init__(self, parts: Iterator[Tensor]) -> None:
+        self._parts = parts
+        self._left: Tensor | None = None
+
+    def read(self, count: int) -> Tensor:
+        """The next so many rows."""
+        have = [] if self._left is None else [self._left]
+        while sum(map(len, have)) < count:
+            have.append(next(self._parts))
+        rows = torch.cat(have)
+        self._left = rows[count:]
+        return rows[:count]

@@ -1,0 +1,1 @@
+"""One run: from settings to a directory and a result; resumed and evaluated again."""

@@ -1,0 +1,206 @@
+"""A run's directory: written atomically, found again after a kill, never overwritten by another run."""
+
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from clipadapt.engine.fit import TrainState
+from clipadapt.errors import UserError
+from clipadapt.files import write
+
+Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
+    "config.yaml",
+    "result.json",
+    "record.json",
+    "adaptation.safetensors",
+    "metrics.jsonl",
+    "checkpoint.pt",
+)
+PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
+"""By test set its class names, labels, and what zero-shot and adapted predict of each image; a folder of pictures; one
+of figures on other data."""
+OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, TRANSFER)
+
+
+class RunDirectory:
+    """The files of one run.
+
+    config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
+    adaptation.safetensors (what was learned, alone), checkpoint.pt while the run is unfinished, predictions.json,
+    pictures/, and transfer/ with figures on other data.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / RESULT).is_file()
+
+    def open(self, config: Mapping[str, Any], identity: Identity) -> None:
+        """Make the directory, or find the same run in it.
+
+        Args:
+            config: the run's settings.
+            identity: of settings, those that make a run what it is.
+
+        Raises:
+            UserError: the directory holds something else.
+        """
+        if (self.path / CONFIG).is_file():
+            self._check_same(identity(config), identity(self.config()))
+            return
+        if self.path.exists() and (
+            not self.path.is_dir() or any(file.suffix != ".part" for file in self.path.iterdir())
+        ):
+            raise UserError(f"{self.path} is there and holds no run: choose another output folder, or move it away")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"the run directory {self.path} can't be made: {error.strerror}; choose another output"
+            ) from error
+        write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+
+    def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+        other = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+        if other:
+            raise UserError(
+                f"{self.path} holds a run with another {other[0]} ({theirs.get(other[0])}, now {mine.get(other[0])}): "
+                "choose another output folder, or move it away"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """The run's settings."""
+        return yaml.safe_load(self._read(CONFIG))
+
+    def record(self) -> dict[str, Any]:
+        """Task, backbone, plan and versions of the run."""
+        with self._whole(RECORD):
+            return json.loads(self._read(RECORD))
+
+    def result(self) -> dict[str, Any]:
+        """What was measured."""
+        with self._whole(RESULT):
+            return json.loads(self._read(RESULT))
+
+    def history(self) -> list[dict[str, float]]:
+        """Loss, accuracy and learning rate of each epoch."""
+        with self._whole(METRICS):
+            return [json.loads(line) for line in self._read(METRICS).splitlines()]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What was learned."""
+        self._read(TENSORS)
+        with self._whole(TENSORS):
+            return load_file(self.path / TENSORS)
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[None]:
+        """Tell a damaged file."""
+        try:
+            yield
+        except (ValueError, SafetensorError) as error:
+            raise UserError(
+                f"{self.path / name} is damaged ({error}): delete {self.path} and give the command of the run again"
+            ) from error
+
+    def _read(self, name: str) -> str:
+        path = self.path / name
+        if not self.path.is_dir():
+            raise UserError(f"there is no run directory {self.path}")
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
+            )
+        return "" if path.suffix == ".safetensors" else path.read_text()
+
+    def beside(self) -> "RunDirectory":
+        """The directory beside this one in which it is computed again."""
+        return RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
+
+    def remove(self) -> None:
+        """Delete the directory, if it is there."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def replace_by(self, fresh: "RunDirectory") -> None:
+        """Put a run computed again in this one's place; files that aren't the run's stay."""
+        for name in {path.name for path in self.path.iterdir()} - {*OWN, *(path.name for path in fresh.path.iterdir())}:
+            (self.path / name).rename(fresh.path / name)
+        shutil.rmtree(self._old, ignore_errors=True)
+        self.path.rename(self._old)
+        fresh.path.rename(self.path)
+        shutil.rmtree(self._old)
+
+    def restore(self) -> None:
+        """Put back what `replace_by` had moved away when it was killed."""
+        if self._old.is_dir() and not self.path.exists():
+            self._old.rename(self.path)
+
+    @property
+    def _old(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.old")
+
+    def save_checkpoint(self, progress: TrainState) -> None:
+        """Keep all it takes to go on."""
+        content = io.BytesIO()
+        torch.save(vars(progress), content)
+        write(self.path / CHECKPOINT, content.getvalue())
+
+    def load_checkpoint(self, device: torch.device, images: str) -> TrainState:
+        """Where the run stands; at its start when there is no checkpoint.
+
+        Args:
+            device: where the tensors go.
+            images: what stands for the images that are learned from.
+
+        Raises:
+            UserError: the checkpoint has learned from others.
+        """
+        path = self.path / CHECKPOINT
+        if not path.is_file():
+            return TrainState(images=images)
+        progress = TrainState(**torch.load(path, map_location=device, weights_only=True))
+        if progress.images != images:
+            raise UserError(
+                f"the images that {self.path} learned from have changed since it was stopped: rerun=true begins again"
+            )
+        return progress
+
+    def finish(
+        self,
+        tensors: Mapping[str, Tensor],
+        record: Mapping[str, Any],
+        history: list[dict[str, float]],
+        result: Mapping[str, Any],
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write what the run yielded; the result last, so that a directory with one is complete.
+
+        Args:
+            tensors: what was learned.
+            record: task, backbone, plan and versions.
+            history: loss, accuracy and learning rate of each epoch.
+            result: what was measured.
+            files: more files, by their paths in the directory.
+        """
+        for name, content in (files or {}).items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            write(self.path / name, content)
+        write(self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+        write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+        write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+        write(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+        (self.path / CHECKPOINT).unlink(missing_ok=True)

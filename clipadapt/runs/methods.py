@@ -1,0 +1,66 @@
+"""The parts of a method, built from its settings; which methods a backbone can have."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from clipadapt import config as configuration
+from clipadapt.adaptations.base import Adaptation, Composed
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.errors import UserError
+from clipadapt.interfaces import LabelledFeatures
+from clipadapt.model import Classifier
+
+
+def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
+    """What builds the adaptation of composed settings, composed where there are several."""
+    method, allowed = config["method"], config["allowed_targets"]
+
+    def make(clip: CLIP, task: Any) -> Adaptation:
+        nodes = {"adaptation": method["adaptation"], **method["also"]}
+        parts = {name: configuration.build(node, clip, task, allowed=allowed) for name, node in nodes.items()}
+        return parts["adaptation"] if len(parts) == 1 else Composed(parts)
+
+    return make
+
+
+def test_time_of(config: Mapping[str, Any]) -> Any:
+    """What adapts at test time; None where nothing does."""
+    node = config["method"]["test_time"]
+    return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
+
+
+def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
+    """The method's rule on gradients and its average of weights; None for either that it lacks."""
+    nodes = [config["method"][key] for key in ("gradient_rule", "average")]
+    return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
+
+
+def placeholder_task(
+    clip: CLIP, class_names: list[str], templates: list[str], support_shape: Sequence[int]
+) -> SimpleNamespace:
+    """A task to build an adaptation for, whose support set `[V, N, D]` has the shape alone: zeros."""
+    views, images, width = support_shape
+    nothing = LabelledFeatures(
+        torch.zeros(views, images, width, device=clip.device), torch.zeros(images, dtype=torch.long)
+    )
+    return SimpleNamespace(class_names=class_names, templates=templates, support=nothing)
+
+
+def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
+    """The methods whose adaptation, as its YAML stands, can be built on a backbone."""
+    return [name for name in configuration.options("method", config_dir) if _fits(name, clip, config_dir)]
+
+
+def _fits(method: str, clip: CLIP, config_dir: str | Path | None) -> bool:
+    names = ["one", "two"]
+    task = placeholder_task(clip, names, ["a photo of a {}."], (1, len(names), clip.width or 0))
+    try:
+        config = configuration.compose([f"method={method}"], config_dir)
+        Classifier(clip, adaptation_maker(config)(clip, task).to(clip.device), names)
+    except UserError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""What a run will compute once and what at every step: told before it starts, and kept with its result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.evaluate import TestTimeMethod
+from clipadapt.engine.run import Run
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run computes once and what at every step.
+
+    Attributes:
+        image_cut: the point of the image tower where the first edit is; what lies before it is computed once.
+        text_cut: the same of the text tower.
+        kept: what of the images is kept, where, and its size.
+        every_step: what every step computes; then what happens at test time.
+        steps: how many steps there are.
+        schedule_note: what distinguishes the run's schedule from its paper's.
+        trained: learned tensors by name, with their shapes.
+        parameters: how many numbers are learned, by gradient or without.
+        share: of the backbone's parameters.
+    """
+
+    image_cut: str
+    text_cut: str
+    kept: str
+    every_step: str
+    steps: int
+    schedule_note: str | None
+    trained: dict[str, list[int]]
+    parameters: int
+    share: float
+
+
+def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
+    """What a run that was prepared will do; `teachers` are its objective's."""
+    classifier, adaptation = run.classifier, run.classifier.adaptation
+    names = [f"of teacher {one.source['name']}" for one in teachers]
+    stored, again = (names, []) if run.task.views is not None else ([], names)
+    count = sum(value.numel() for value in adaptation.parameters()) + adaptation.num_fitted_values
+    kept = [run.loader.describe(classifier, run.task, run.placement), *(f"features {name}" for name in stored)]
+    return Plan(
+        image_cut=classifier.image_cut,
+        text_cut=classifier.text_cut,
+        kept="; ".join(kept),
+        every_step="; ".join([*(_of_step(run, again) if run.epochs else ["nothing"]), *_of_test(run.test_time)]),
+        steps=run.epochs * len(run.batches()),
+        schedule_note=run.settings.schedule_note,
+        trained={name: list(value.shape) for name, value in adaptation.named_parameters()},
+        parameters=count,
+        share=count / run.clip.parameters,
+    )
+
+
+def _of_step(run: Run, teachers: Sequence[str]) -> list[str]:
+    """What runs at every step."""
+    classifier = run.classifier
+    parts = [f"image tower {name}, without gradients" for name in teachers]
+    if not run.placement.anywhere:
+        parts.append(f"image tower up to {classifier.image_cut}, without gradients")
+    if classifier.image_cut != "features":
+        parts.append(f"image tower from {classifier.image_cut}")
+    if classifier.text_cut != "features":
+        chunks = classifier.text_chunks
+        again = f", in {chunks} chunks computed again for their gradients" if chunks > 1 else ""
+        parts.append(f"text tower from {classifier.text_cut}{again}")
+    return [*parts, "logits"]
+
+
+def _of_test(test_time: TestTimeMethod | None) -> list[str]:
+    """What adapts at test time, if anything does."""
+    if test_time is None:
+        return []
+    views = "1 view" if test_time.views == 1 else f"{test_time.views} views"
+    return [f"at the test {views} of each image, {test_time.images} images at a time"]

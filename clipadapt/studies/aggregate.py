@@ -1,0 +1,203 @@
+"""What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image
+
+from clipadapt.config import data_name
+from clipadapt.data import Split
+from clipadapt.errors import UserError
+from clipadapt.files import write
+from clipadapt.report import comparison, results
+from clipadapt.report.curves import few_shot_curves
+from clipadapt.report.page import Page, PredictionChanges
+from clipadapt.report.points import points_of
+from clipadapt.report.published import published_sheets
+from clipadapt.report.rows import Row
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
+from clipadapt.report.tables import shots_text
+from clipadapt.runs.directory import PREDICTIONS
+from clipadapt.runs.train import settings_of, task_of, validated_images
+from clipadapt.studies import RunSpec, Study
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What became of a run: its metrics, or why there are none.
+
+    Attributes:
+        spec: the run.
+        metrics: as of a run; empty where it failed.
+        failure: the reason.
+        notes: what is to be said beside its figures, and why there are none on some further test sets.
+        zero_shot: whether nothing was learned, neither before the test images nor along them.
+    """
+
+    spec: RunSpec
+    metrics: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None
+    notes: list[str] = field(default_factory=list)
+    zero_shot: bool = False
+
+
+def rows_of(outcomes: Sequence[RunOutcome], targets: Sequence[str] = ()) -> Iterator[Row]:
+    """The outcomes gathered over seeds; `targets` are the names of the study's."""
+    found: dict[tuple[str, str, int], list[RunOutcome]] = {}
+    for one in outcomes:
+        found.setdefault((one.spec.data, one.spec.method, one.spec.shots), []).append(one)
+    for some in found.values():
+        yield row_of(some, targets)
+
+
+def row_of(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
+    """What the seeds of a method say together."""
+    spec, done = outcomes[0].spec, [one for one in outcomes if one.failure is None]
+    failed: dict[str, list[int]] = {}
+    for one in outcomes:
+        for reason in one.notes if one.failure is None else [one.failure]:
+            failed.setdefault(reason, []).append(one.spec.seed)
+    scores = scores_of([one.metrics["tests"] for one in done])
+    return {
+        "backbone": spec.config["backbone"]["name"],
+        "data": data_of(spec),
+        "method": spec.method,
+        "title": title_of(spec),
+        "shots": spec.shots,
+        "seeds": [one.spec.seed for one in done],
+        "zero_shot": bool(done) and all(one.zero_shot for one in done),
+        "scores": scores,
+        "targets": [name for name in scores if name in targets],
+        "parameters": max((one.metrics["parameters"] for one in done), default=0),
+        "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
+        "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
+        "schedule_note": settings_of(spec.config).schedule_note,
+        "failed": failed,
+        "runs": [one.spec.directory.as_posix() for one in done],
+    }
+
+
+def title_of(spec: RunSpec) -> str:
+    """A method's name in print."""
+    title: str = spec.config["method"]["title"] or spec.method
+    return title
+
+
+def data_of(spec: RunSpec) -> str:
+    """The data's name in print; of a user's own images, with that of their folder or table."""
+    name = data_name(spec.config["data"], spec.config["config_dir"])
+    return name if "root" in spec.config["data"] and name.startswith(f"{spec.data}-") else spec.data
+
+
+def measured(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
+    """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
+    for one in outcomes:
+        spec, config = one.spec, one.spec.config
+        run = {
+            "backbone": config["backbone"]["name"],
+            "data": data_of(spec),
+            "method": spec.method,
+            "shots": spec.shots,
+        }
+        run |= {"seed": spec.seed, "classes": config["classes"], "run": spec.directory.as_posix()}
+        for test, figures in one.metrics.get("tests", {}).items():
+            found = {**one.metrics, **run, "test_set": test, **figures}
+            yield {key: found[key] for key in results.COLUMNS}
+
+
+def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> Page:
+    """The page about a study, whose curves are drawn."""
+    curves = study.directory / "curves.png"
+    methods, data, titles = ({row[key]: None for row in rows} for key in ("method", "data", "title"))
+    backbone = study.runs[0].config["backbone"]
+    return Page(
+        title=study.protocol.replace("_", " ").capitalize(),
+        lead=[
+            f"{', '.join(methods)} on {', '.join(data)}.",
+            *{row["schedule_note"] for row in rows if row["schedule_note"]},
+        ],
+        sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, backbone, titles)],
+        curves=curves if curves.is_file() else None,
+        gains=[*gains_of(outcomes)],
+    )
+
+
+def gains_of(outcomes: Sequence[RunOutcome]) -> Iterator[PredictionChanges]:
+    """Of each method on each data set, the run with most shots and the first seed against zero-shot.
+
+    On the test set that stands for the data; where their classes are halved, on both halves.
+    """
+    found: dict[tuple[str, str], RunOutcome] = {}
+    for one in outcomes:
+        known = found.get((one.spec.data, one.spec.method))
+        if not one.zero_shot and one.failure is None and (known is None or one.spec.shots > known.spec.shots):
+            found[one.spec.data, one.spec.method] = one
+    tests: dict[str, dict[str, Split]] = {}
+    for one in found.values():
+        predictions = json.loads((one.spec.directory / PREDICTIONS).read_text())
+        for test in [name for name in (BASE, NEW) if name in predictions] or [*predictions][:1]:
+            yield gains(one, test, predictions[test], tests)
+
+
+def gains(
+    one: RunOutcome, test: str, predictions: dict[str, Any], tests: dict[str, dict[str, Split]]
+) -> PredictionChanges:
+    """A run against zero-shot on a test set, with the images where they can be had; `tests` has those of other runs."""
+    images = unread = None
+    try:
+        images = tested_images(one.spec.config, test, predictions["labels"], tests)
+    except UserError as error:
+        unread = f"the images can't be shown: {error}"
+    spec = one.spec
+    half = f" ({test} classes)" if test in (BASE, NEW) else ""
+    return PredictionChanges(
+        title=f"{title_of(spec)} on {data_of(spec)}{half}, {shots_text(spec.shots)}, seed {spec.seed}",
+        class_names=predictions["class_names"],
+        labels=predictions["labels"],
+        before=predictions["zero_shot"],
+        after=predictions["adapted"],
+        images=images,
+        unread=unread,
+    )
+
+
+def tested_images(
+    config: dict[str, Any], test: str, labels: list[int], tests: dict[str, dict[str, Split]]
+) -> Sequence[Image.Image]:
+    """The images of a test set of a run, listed once for all runs of the same task.
+
+    Raises:
+        UserError: they can't be had, or aren't those any more.
+    """
+    task = json.dumps([config[key] for key in ("data", "shots", "seed", "classes")], sort_keys=True)
+    if task not in tests:
+        found = task_of(config)
+        found = validated_images(found, config) if config["data"].get("skip_broken") else found
+        tests[task] = found.tests
+    split = tests[task].get(test)
+    if split is None or split.labels != labels:
+        raise UserError("the data have changed since the run")
+    return split.images
+
+
+def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> None:
+    """Write what a study says to its directory.
+
+    comparison.md and .tex have the tables, rows.csv and .json what they are made of, results.csv a row for each run and
+    test set, curves.png accuracy against shots, report.html all of it with the images whose answers changed.
+    """
+    folder = study.directory
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "comparison.md", comparison.markdown(rows))
+    write(folder / "comparison.tex", comparison.latex(rows))
+    write(folder / "rows.csv", comparison.csv_text(rows))
+    write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
+    points, zero_shot = points_of(rows)
+    if points:
+        halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
+        schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
+        few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
+    write(folder / "results.csv", results.csv_text(measured(outcomes)))
+    write(folder / "report.html", page_of(study, rows, outcomes).html())

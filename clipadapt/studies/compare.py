@@ -1,0 +1,236 @@
+"""Methods against each other: the runs of a grid, one after another, and what they say together."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from clipadapt import api
+from clipadapt import config as configuration
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.console import first_process, make_console
+from clipadapt.data.few_shot import evaluation_only_task
+from clipadapt.data.tasks import Task
+from clipadapt.errors import UserError
+from clipadapt.report import comparison
+from clipadapt.report.rows import Row
+from clipadapt.report.tables import percent_text, seconds_text, shots_text
+from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.train import current_fingerprint, data_change_note, task_of, validated_images
+from clipadapt.studies import EvaluationTarget, RunSpec, Study
+from clipadapt.studies.aggregate import RunOutcome, rows_of, save
+from clipadapt.studies.protocols import comparison as comparison_study
+
+UNTESTED = "these data have no test set to compare on"
+MENDABLE = (UserError, torch.OutOfMemoryError)
+"""What ends a run, and not those after it."""
+
+
+def compare(
+    methods: str | Sequence[str],
+    data: str | Sequence[str] | None = None,
+    shots: int | Sequence[int] | None = None,
+    seed: int | Sequence[int] | None = None,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    console: Console | None = None,
+) -> list[Row]:
+    """Run methods on data sets at numbers of shots over seeds, and gather what they say.
+
+    Every run is the one that the command line makes of the same settings, in the same directory: what is finished is
+    read, what is missing is computed. Tables and curves go to `<output>/compare/`.
+
+    Args:
+        methods: their names, or "all".
+        data: names of sources; one run's where None, as of `shots` and `seed`.
+        shots: images a class.
+        seed: what draws them.
+        overrides: settings of all runs, as on the command line.
+        config_dir: a folder of settings of your own.
+        console: where to print; nowhere where None.
+
+    Returns:
+        A row for each method, data set and number of shots. What a run can't do is in its row's `failed`.
+
+    Raises:
+        UserError: settings that don't fit, in any of the runs.
+    """
+    given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
+    axes = {
+        axis: [value] if isinstance(value, str | int) else [*value]
+        for axis, value in given.items()
+        if value is not None
+    }
+    return run(comparison_study(axes, overrides, config_dir), console or Console(quiet=True))
+
+
+class SharedLoader:
+    """Backbones and tasks of runs; a run that needs what the one before it had gets the same."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[list[Any], Any]] = {}
+        self.images = cache(current_fingerprint)
+
+    def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
+        """Backbone and task of a run's settings.
+
+        Args:
+            config: the settings.
+            console: where to show how far looking at the images is.
+
+        Raises:
+            UserError: unusable weights or images, or no test set.
+        """
+        drawn = [*(config[key] for key in ("data", "shots", "seed", "classes")), config["method"]["pseudo_labels"]]
+        task = self._get("task", drawn, lambda: tested_task(config, console))
+        weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
+        return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
+
+    def _get(self, name: str, wanted: list[Any], make: Callable[[], Any]) -> Any:
+        if name not in self._kept or self._kept[name][0] != wanted:
+            self._kept.pop(name, None)  # room for the next one
+            self._kept[name] = wanted, make()
+        return self._kept[name][1]
+
+
+def tested_task(config: dict[str, Any], console: Console) -> Task:
+    """The task of settings, its images looked at.
+
+    Raises:
+        UserError: images that can't be used, or none to test on.
+    """
+    task = task_of(config)
+    if not task.tests:
+        raise UserError(UNTESTED)
+    return validated_images(task, config, console)
+
+
+def run(study: Study, console: Console) -> list[Row]:
+    """Do the runs of a study, show what they say together, and keep it.
+
+    A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
+
+    Raises:
+        UserError: data to test on that aren't there.
+        KeyboardInterrupt: with the folder that holds the runs finished before.
+    """
+    runs, targets = study.runs, known_targets(study)
+    load, outcomes = SharedLoader(), []
+    try:
+        for number, spec in enumerate(runs, 1):
+            kept = is_kept(spec)
+            with console.status(f"{number} of {len(runs)}: {name_of(spec)}"):
+                outcomes.append(outcome(spec, load, targets))
+            text = f"{number:{len(str(len(runs)))}}/{len(runs)} {name_of(spec)}: {summary_line(outcomes[-1], kept)}"
+            console.print(Text(text), soft_wrap=True)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(runs[0].config["output"]) from None
+    rows = [*rows_of(outcomes, [target.name for target in targets])]
+    comparison.show(console, rows)
+    if first_process():
+        save(study, rows, outcomes)
+    console.print(Text(f"Saved in {study.directory}"), soft_wrap=True)
+    return rows
+
+
+def show(study: Study) -> None:
+    """Do the runs of a study on a command line.
+
+    Raises:
+        UserError: none of them has a result.
+    """
+    if not any(row["scores"] for row in run(study, make_console())):
+        raise UserError(f"none of the {len(study.runs)} runs has a result: the reasons stand below the table")
+
+
+def name_of(spec: RunSpec) -> str:
+    """A run, in words."""
+    return f"{spec.method} on {spec.data}, {shots_text(spec.shots)}, seed {spec.seed}"
+
+
+def summary_line(outcome: RunOutcome, kept: bool) -> str:
+    """What became of a run, in words."""
+    if outcome.failure is not None:
+        return f"failed: {outcome.failure}"
+    accuracies = [percent_text(outcome.metrics[key]) for key in ("accuracy", "zero_shot_accuracy")]
+    when = "finished before" if kept else seconds_text(outcome.metrics["seconds"])
+    return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
+
+
+def outcome(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarget] = ()) -> RunOutcome:
+    """Do a run, or read it if it is finished, and measure it on further test sets."""
+    kept = is_kept(spec)
+    quiet = Console(quiet=True)
+    try:
+        result = api.run(spec.config, spec.directory, quiet, load)
+    except MENDABLE as error:
+        return RunOutcome(spec, failure=reason_of(error))
+    note = data_change_note(spec.config, result.record, load.images) if kept else None
+    notes = [note] if note else []
+    if targets:
+        notes += further(spec, result.metrics["tests"], targets, quiet)
+    if not result.metrics["tests"]:
+        return RunOutcome(spec, failure="; ".join([UNTESTED, *notes]))
+    zero_shot = not result.tensors and spec.config["method"]["test_time"] is None
+    return RunOutcome(spec, result.metrics, notes=notes, zero_shot=zero_shot)
+
+
+def further(spec: RunSpec, tests: dict[str, Any], targets: Sequence[EvaluationTarget], console: Console) -> list[str]:
+    """Measure a finished run on further test sets, those of the same data together, and add them to its own.
+
+    Returns:
+        Why there are no figures on some of them.
+    """
+    run = FinishedRun(spec.directory, spec.config["config_dir"], spec.config["engine"]["cache"])
+    own, notes = {*tests}, []
+    for _, group in groupby(targets, lambda target: target.data):
+        some = [target for target in group if target.name not in own]
+        try:
+            tests |= run.evaluate_targets(some, console)
+        except MENDABLE as error:
+            notes.append(f"not tested on {', '.join(target.name for target in some)}: {reason_of(error)}")
+    taken = [target.name for target in targets if target.name in own]
+    return [*notes, *(f"{spec.data} has a test set of its own called {name}, which is shown" for name in taken)]
+
+
+def is_kept(spec: RunSpec) -> bool:
+    """Whether a run is read, not made."""
+    return RunDirectory(spec.directory).finished and not spec.config["rerun"]
+
+
+def reason_of(error: UserError | torch.OutOfMemoryError) -> str:
+    """What went wrong with a run, on one line."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
+    return " ".join(str(error).split())
+
+
+def known_targets(study: Study) -> list[EvaluationTarget]:
+    """A study's targets, with what stands for their images.
+
+    Raises:
+        UserError: their data aren't there, and not all runs are finished.
+    """
+    unfinished = not all(map(is_kept, study.runs))
+    found: list[EvaluationTarget] = []
+    for data, group in groupby(study.targets, lambda target: target.data):
+        images = "" if data is None else images_of({**study.runs[0].config, "data": data}, needed=unfinished)
+        found += [replace(target, images=images) for target in group]
+    return found
+
+
+def images_of(config: dict[str, Any], needed: bool) -> str:
+    """What stands for the images of data to test on; empty where they aren't there and aren't needed."""
+    try:
+        return evaluation_only_task(configuration.source_of(config), config["seed"]).images
+    except UserError:
+        if needed:
+            raise
+        return ""

@@ -1,0 +1,208 @@
+"""Grids of runs: every combination of methods, data sets, shots and seeds, all checked before the first one starts."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+
+from clipadapt.config.check import RUN, check
+from clipadapt.config.composing import (
+    composer,
+    key_of,
+    parse,
+    partly_composed,
+    raise_all,
+    read_yaml,
+    to_container,
+    unreadable,
+    with_absolute_paths,
+)
+from clipadapt.config.directory import file_name, reference, run_directory
+from clipadapt.config.overrides import setting
+from clipadapt.config.tree import conf_dir, options
+from clipadapt.config.values import check_value, written
+from clipadapt.errors import UserError, nearest
+
+GRID_KEYS = {"methods": "method", "data": "data", "shots": "shots", "seed": "seed"}
+"""The axes of a grid, and what each gives a run."""
+ALL = "all"
+LONGEST_LISTING = 40
+
+Axes = Mapping[str, Sequence[Any]]
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run of a grid.
+
+    Attributes:
+        method: its name.
+        data: their name.
+        shots: images a class.
+        seed: of the run.
+        config: its settings.
+        directory: where it is kept.
+    """
+
+    method: str
+    data: str
+    shots: int
+    seed: int
+    config: dict[str, Any]
+    directory: Path
+
+
+def axes_of(
+    settings: Sequence[str], config_dir: str | Path | None = None, keys: Iterable[str] = GRID_KEYS
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """The values of a grid's axes (or of other lists) among the settings of a command line, and the other settings.
+
+    Raises:
+        UserError: an axis that can't be read.
+    """
+    axes, known = {}, {*keys}
+    with composer(config_dir):
+        for text in settings:
+            if text.partition("=")[0] in known:
+                try:
+                    override = parse(text)
+                except OverrideParseException as error:
+                    raise UserError(unreadable(text, error)) from None
+                axes[override.key_or_group] = [*values(override)]
+    return axes, [text for text in settings if text.partition("=")[0] not in known]
+
+
+def values(override: Override) -> Iterator[Any]:
+    """What is listed in brackets or with commas; a value alone is a list of one."""
+    if override.is_discrete_sweep():
+        yield from (value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator())
+    else:
+        value = override.value()
+        yield from value if isinstance(value, list) else [value]
+
+
+def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> list[RunSpec]:
+    """The runs of a grid, in this order: data, shots, seed, method.
+
+    Args:
+        axes: values of `methods`, where "all" stands for all there are, and maybe of `data`, `shots` and `seed`.
+        overrides: settings of all runs, as on the command line.
+        config_dir: a folder of a user's own.
+
+    Raises:
+        UserError: listing everything that is wrong with any of the runs.
+    """
+    full = filled(axes, config_dir)
+    raise_all([*faults(full, config_dir), *misplaced(overrides)])
+    pairs: list[Pair] = [*product(full["methods"], full["data"])]
+    composed: dict[Pair, DictConfig] = {}
+    problems: dict[str, list[Pair]] = {}
+    for method, data in pairs:
+        chosen = [setting("method", method), setting("data", data), *overrides]
+        composed[method, data], wrong = partly_composed(chosen, config_dir)
+        first = at(composed[method, data], full["shots"][0], full["seed"][0])
+        for text in dict.fromkeys([*wrong, *check(to_container(first, config_dir))]):
+            problems.setdefault(text, []).append((method, data))
+    raise_all(placed(text, where, pairs) for text, where in problems.items())
+    usual = {pair: reference(to_container(config, config_dir)) for pair, config in composed.items()}
+    runs = []
+    for data, shots, seed, method in product(full["data"], full["shots"], full["seed"], full["methods"]):
+        config = with_absolute_paths(to_container(at(composed[method, data], shots, seed), config_dir))
+        directory = run_directory(config, usual[method, data])
+        runs.append(RunSpec(method, data, shots, seed, config, directory))
+    return runs
+
+
+def filled(axes: Axes, config_dir: str | Path | None) -> dict[str, list[Any]]:
+    """Every axis with its values, those of a single run where none are given."""
+    run = read_yaml(conf_dir() / "config.yaml")
+    chosen = {key: value for entry in run["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
+    usual = {"methods": [], "data": [chosen["data"]], "shots": [run["shots"]], "seed": [run["seed"]]}
+    full = {axis: [*axes.get(axis, usual[axis])] for axis in GRID_KEYS}
+    if full["methods"] == [ALL]:
+        full["methods"] = [*options("method", config_dir)]
+    return full
+
+
+def faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
+    """What is wrong with values of the axes."""
+    for axis, listed in axes.items():
+        if not listed:
+            yield f"say which {axis}: {axis}=[…]" + (f", or {axis}={ALL}" if axis == "methods" else "")
+        yield from repeated(axis, listed)
+        known = options(GRID_KEYS[axis], config_dir)
+        for value in listed:
+            if known and written(value) not in known:
+                yield f"there is no {GRID_KEYS[axis]} '{written(value)}': {nearest(written(value), known)}"
+            elif not known:
+                yield from check_value(axis, value, RUN[axis])
+
+
+def repeated(key: str, listed: Sequence[Any]) -> Iterator[str]:
+    """What is wrong with a list that has a value twice."""
+    if len({*map(written, listed)}) < len(listed):
+        yield f"{bracketed(key, listed)} has a value twice"
+
+
+def bracketed(key: str, listed: Iterable[Any]) -> str:
+    """A list as the command line has it."""
+    return f"{key}=[{','.join(map(written, listed))}]"
+
+
+def misplaced(overrides: Iterable[str]) -> Iterator[str]:
+    """What is wrong with overrides that would undo an axis."""
+    for text in overrides:
+        for axis, key in GRID_KEYS.items():
+            if key_of(text) in (axis, key):
+                yield f"{text}: a grid has {axis}, written {axis}=[…]"
+        if key_of(text).startswith("hydra/"):
+            yield f"{text} is for sweeps, clipadapt -m …: these runs are made one after another"
+
+
+def at(composed: DictConfig, shots: int, seed: int) -> DictConfig:
+    """The same settings at a number of shots and a seed."""
+    config = composed.copy()
+    for key, value in (("shots", shots), ("seed", seed)):
+        OmegaConf.update(config, key, value, force_add=True)
+    return config
+
+
+def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
+    """A problem, and the methods and data that have it, where not all do."""
+    some = [
+        f"{name}={', '.join(dict.fromkeys(pair[i] for pair in where))}"
+        for i, name in enumerate(("method", "data"))
+        if {pair[i] for pair in where} != {pair[i] for pair in pairs}
+    ]
+    return f"with {' and '.join(some)}: {text}" if some else text
+
+
+def grid_directory(runs: Sequence[RunSpec], folder: str, targets: Sequence[str] = ()) -> Path:
+    """`<output>/<folder>/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of the runs' directories and targets."""
+    output = Path(runs[0].config["output"])
+    paths = sorted(spec.directory.relative_to(output).as_posix() for spec in runs)
+    digest = hashlib.sha256(json.dumps([paths, *targets] if targets else paths).encode()).hexdigest()[:8]
+    parts = [
+        listing("", [spec.data for spec in runs], "data"),
+        runs[0].config["backbone"]["name"],
+        listing("", [spec.method for spec in runs], "methods"),
+        listing("shots", [spec.shots for spec in runs], "shots"),
+        listing("seeds", [spec.seed for spec in runs], "seeds"),
+        digest,
+    ]
+    return output / folder / file_name("-".join(parts))
+
+
+def listing(start: str, given: Iterable[Any], noun: str) -> str:
+    """Values, each once; only their number where they are long."""
+    once = dict.fromkeys(map(str, given))
+    text = "+".join(once)
+    return f"{start}{text}" if len(text) <= LONGEST_LISTING else f"{len(once)}{noun}"

@@ -1,0 +1,56 @@
+"""Copies of an adaptation's learned tensors, one for each of several images."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from clipadapt.adaptations.base import Adaptation
+
+
+@contextmanager
+def batched_parameters(adaptation: Adaptation, images: int) -> Iterator[dict[str, nn.Parameter]]:
+    """An adaptation's learned tensors, to be changed: it has its own again afterwards, as they were.
+
+    Args:
+        adaptation: meanwhile has tensors `[images, ...]`, where it takes such.
+        images: their number.
+    """
+    own = dict(adaptation.named_parameters())
+    start = {name: value.detach().clone() for name, value in own.items()}
+    try:
+        if adaptation.supports_batched_params:
+            each = {name: value.expand(images, *value.shape).clone() for name, value in start.items()}
+            put(adaptation, {name: nn.Parameter(value) for name, value in each.items()})
+        yield dict(adaptation.named_parameters())
+    finally:
+        put(adaptation, own)
+        restore(own, start)
+
+
+def restore(own: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> None:
+    """Give learned tensors the values that they had."""
+    for name, parameter in own.items():
+        with torch.no_grad():
+            parameter.copy_(start[name])
+        parameter.grad = None
+
+
+def put(adaptation: Adaptation, tensors: Mapping[str, nn.Parameter]) -> None:
+    """Give an adaptation other learned tensors, by name."""
+    for name, tensor in tensors.items():
+        module, _, last = name.rpartition(".")
+        setattr(adaptation.get_submodule(module), last, tensor)
+
+
+def images_first(adaptation: Adaptation, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of learned tensors, or their gradients, `[B, ...]`."""
+    return {
+        name: (x if adaptation.supports_batched_params else x[None]).detach().clone() for name, x in tensors.items()
+    }
+
+
+def rounding_anew(device: torch.device) -> torch.autocast:
+    """Autocast as it is, less its memory of rounded tensors: they change here within it."""
+    return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type), cache_enabled=False)

@@ -1,0 +1,159 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from clipadapt.engine.fit import TrainState
+from clipadapt.errors import UserError
+from clipadapt.files import write
+from clipadapt.runs.directory import RunDirectory
+
+CONFIG = {"seed": 1, "note": "a"}
+TENSORS = {"context": torch.arange(6.0).view(2, 3)}
+CPU = torch.device("cpu")
+
+
+def identity(config):
+    return {"seed": config["seed"]}
+
+
+def opened(path, config=CONFIG):
+    directory = RunDirectory(path)
+    directory.open(config, identity)
+    return directory
+
+
+def finished(path, accuracy=0.5):
+    directory = opened(path)
+    directory.finish(TENSORS, {"task": "digits"}, [{"epoch": 1, "loss": 0.25}], {"accuracy": accuracy})
+    return directory
+
+
+def test_what_is_written_is_read(tmp_path):
+    directory = finished(tmp_path / "deep" / "run")
+    assert directory.finished
+    assert directory.config() == CONFIG
+    assert directory.record() == {"task": "digits"}
+    assert directory.history() == [{"epoch": 1, "loss": 0.25}]
+    assert directory.result() == {"accuracy": 0.5}
+    assert torch.equal(directory.tensors()["context"], TENSORS["context"])
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    write(tmp_path / "file", "old")
+
+    def fail(*arguments):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
+
+
+def test_another_configuration_is_refused(tmp_path):
+    opened(tmp_path / "run")
+    opened(tmp_path / "run", {"seed": 1, "note": "b"})
+    with pytest.raises(UserError, match=r"another seed \(1, now 2\)"):
+        opened(tmp_path / "run", {"seed": 2, "note": "a"})
+    assert opened(tmp_path / "run").config() == CONFIG
+
+
+def test_a_folder_or_file_that_is_no_run_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="holds no run"):
+        opened(tmp_path)
+    with pytest.raises(UserError, match="holds no run"):
+        opened(tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
+
+
+def test_killed_before_the_configuration_was_written(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.1.part").write_text("see")
+    assert opened(tmp_path / "run").config() == CONFIG
+
+
+@pytest.mark.parametrize(
+    "missing", ["config.yaml", "result.json", "record.json", "metrics.jsonl", "adaptation.safetensors"]
+)
+def test_an_unfinished_run_says_what_is_missing(tmp_path, missing):
+    directory = finished(tmp_path / "run")
+    (directory.path / missing).unlink()
+    with pytest.raises(UserError, match=f"has no {missing}; give the command"):
+        [
+            read()
+            for read in (directory.config, directory.record, directory.history, directory.result, directory.tensors)
+        ]
+
+
+def test_no_directory(tmp_path):
+    with pytest.raises(UserError, match="there is no run directory"):
+        RunDirectory(tmp_path / "nowhere").result()
+
+
+def test_checkpoint_is_read_as_it_was_written_and_removed_at_the_end(tmp_path):
+    directory = opened(tmp_path / "run")
+    assert directory.load_checkpoint(CPU, "mine") == TrainState(images="mine")
+    state = {"adaptation": TENSORS, "optimizer": {"lr": 0.1}}
+    progress = TrainState(2, [{"epoch": 1.0}, {"epoch": 2.0}], 1.5, state, "mine")
+    directory.save_checkpoint(progress)
+    found = directory.load_checkpoint(CPU, "mine")
+    assert (found.epoch, found.history, found.seconds) == (2, progress.history, 1.5)
+    assert torch.equal(found.state["adaptation"]["context"], TENSORS["context"])
+    assert [path.name for path in directory.path.glob("check*")] == ["checkpoint.pt"]
+    finished(tmp_path / "run")
+    assert not list(directory.path.glob("check*"))
+
+
+def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
+    directory = finished(tmp_path / "run")
+    fresh = directory.beside()
+    finished(fresh.path, accuracy=0.75)
+    assert directory.result() == {"accuracy": 0.5}
+    directory.replace_by(fresh)
+    assert directory.result() == {"accuracy": 0.75}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_checkpoint_of_other_images_is_refused(tmp_path):
+    directory = opened(tmp_path / "run")
+    directory.save_checkpoint(TrainState(images="mine"))
+    with pytest.raises(UserError, match="have changed since it was stopped: rerun=true"):
+        directory.load_checkpoint(CPU, "others")
+
+
+def test_what_others_put_into_a_run_outlives_its_rerun(tmp_path):
+    directory = finished(tmp_path / "run")
+    (directory.path / "notes.txt").write_text("mine")
+    (directory.path / "transfer").mkdir()
+    finished(directory.beside().path)
+    directory.replace_by(directory.beside())
+    assert (directory.path / "notes.txt").read_text() == "mine"
+    assert not (directory.path / "transfer").exists()
+
+
+def test_a_rerun_killed_while_it_takes_the_old_ones_place_loses_nothing(tmp_path, monkeypatch):
+    directory = finished(tmp_path / "run")
+    fresh = directory.beside()
+    finished(fresh.path, accuracy=0.75)
+    rename = Path.rename
+
+    def killed(path, target):
+        if path == fresh.path:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    with pytest.raises(KeyboardInterrupt):
+        directory.replace_by(fresh)
+    monkeypatch.undo()
+    directory.restore()
+    assert directory.result() == {"accuracy": 0.5}
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="can't be made: Not a directory"):
+        RunDirectory(tmp_path / "file" / "run").open({}, dict)

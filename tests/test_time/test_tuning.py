@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+from clipadapt.errors import UserError
+from clipadapt.model import Classifier
+from clipadapt.test_time.tuning import PromptTuning
+from tests.small import CLASS_NAMES, adaptation, close, golden, images
+
+WORDS = "method.adaptation.words=a photo of a"
+CASES = {
+    "shared": ["context", WORDS],
+    "class-specific": ["context", "method.adaptation.class_specific=true", "method.adaptation.n_ctx=2"],
+    "one by one": ["deep_context"],
+    "of the image tower": ["pixel_frame"],
+    "of the features": ["feature_adapter"],
+    "conditional": ["conditional_context"],
+}
+TUNING = PromptTuning(selection=0.5, steps=2, dispersion_weight=2)
+
+
+def classifier_of(*words, max_rows=None):
+    return Classifier(golden(), adaptation(*words), CLASS_NAMES, max_rows)
+
+
+def views(classifier, count=3):
+    return classifier.prefix(images(count * 4).unflatten(0, (count, 4)))
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
+def test_images_together_are_images_apart(words):
+    classifier = classifier_of(*words)
+    before = {name: value.clone() for name, value in classifier.adaptation.state_dict().items()}
+    x = views(classifier)
+    together, apart = TUNING.tune(classifier, x), [TUNING.tune(classifier, image[None]) for image in x]
+    close(together.logits, torch.cat([one.logits for one in apart]))
+    for name, value in before.items():
+        tuned = together.tensors[name]
+        assert tuned.shape == (3, *value.shape) and not torch.equal(tuned[0], tuned[1])
+        for i, one in enumerate(apart):
+            close(together.gradients[name][i], one.gradients[name][0], 1e-4)
+            assert (tuned[i] - one.tensors[name][0]).abs().max() < 2e-4
+        assert torch.equal(classifier.adaptation.state_dict()[name], value)
+    assert [*classifier.adaptation.state_dict()] == [*before]
+    assert all(parameter.grad is None for parameter in classifier.adaptation.parameters())
+
+
+@pytest.mark.parametrize("words", CASES.values(), ids=CASES)
+def test_by_hand(words):
+    """Steps of an optimiser on a copy that is loaded again."""
+    classifier = classifier_of(*words)
+    (x,) = views(classifier, 1)
+    found = TUNING.tune(classifier, x[None])
+    start = {name: value.clone() for name, value in classifier.adaptation.state_dict().items()}
+    logs = classifier(x, classifier.image_cut).detach().log_softmax(dim=-1)
+    kept = (-(logs.exp() * logs).sum(dim=-1)).argsort()[:2]
+    optimizer = torch.optim.AdamW(classifier.adaptation.parameters(), lr=0.005)
+    for step in range(2):
+        output = classifier.output(x[kept], classifier.image_cut)
+        mean = output.logits.softmax(dim=-1).mean(dim=0)
+        unit = torch.nn.functional.normalize(output.text, dim=-1)
+        spread = (unit - unit.mean(dim=-2, keepdim=True)).norm(dim=-1).mean()
+        loss = -(mean * mean.log()).sum() - 2 * spread
+        close(found.values["objective"][0, step], loss, 1e-4)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    close(found.logits, classifier(x[:1], classifier.image_cut), 1e-4)
+    classifier.adaptation.load_state_dict(start)
+
+
+def test_chunks_do_not_matter():
+    whole, chunked = (classifier_of("context", WORDS, max_rows=rows) for rows in (None, 12))
+    assert chunked.text_chunks > 1
+    x = views(whole)
+    one, other = TUNING.tune(whole, x), TUNING.tune(chunked, x)
+    close(other.gradients["context"], one.gradients["context"], 1e-4)
+    close(other.logits, one.logits, 1e-4)
+
+
+@pytest.mark.parametrize("words", [CASES["shared"], CASES["of the features"]])
+def test_under_autocast(words):
+    """What was rounded before a step isn't used after it."""
+    classifier = classifier_of(*words)
+    x = views(classifier)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        found = TUNING.tune(classifier, x, classifier.class_embeddings())
+    assert found.logits.dtype == torch.float32 and found.logits.isfinite().all()
+    assert (found.values["objective"][:, 1] < found.values["objective"][:, 0]).all()
+
+
+def test_nothing_to_tune():
+    classifier = classifier_of("zero_shot")
+    with pytest.raises(UserError, match="nothing to tune at test time"):
+        TUNING.logits(classifier, views(classifier))
