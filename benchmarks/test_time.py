@@ -19,7 +19,8 @@ from benchmarks.prompts import relative_difference
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import Context
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.engine.memory import budget, max_rows
+from clipadapt.engine.memory import max_rows
+from clipadapt.features.memory import budget
 from clipadapt.model import Classifier
 from clipadapt.test_time import PromptTuning
 

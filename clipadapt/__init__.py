@@ -2,24 +2,36 @@
 
 from typing import TYPE_CHECKING, Any
 
+from clipadapt.errors import DataError, DivergenceError, SettingsError, UserError, WeightsError
+
 if TYPE_CHECKING:
-    from clipadapt.api import finetune, load, load_backbone, load_task
-    from clipadapt.studies.compare import compare
+    from clipadapt.api import compare, evaluate, finetune, load, load_backbone, load_task
 
 __version__ = "0.1.0"
-__all__ = ["compare", "finetune", "load", "load_backbone", "load_task"]
+__all__ = [
+    "DataError",
+    "DivergenceError",
+    "SettingsError",
+    "UserError",
+    "WeightsError",
+    "compare",
+    "evaluate",
+    "finetune",
+    "load",
+    "load_backbone",
+    "load_task",
+]
 
 
 def __dir__() -> list[str]:
-    """What there is, for tab completion."""
+    """Return the public names, for tab completion."""
     return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the functions when they are asked for: help and tab completion don't wait for torch."""
+    """Import the functions on first use: help and tab completion don't wait for torch."""
     if name not in __all__:
         raise AttributeError(f"module 'clipadapt' has no attribute '{name}'")
     from clipadapt import api
-    from clipadapt.studies import compare
 
-    return getattr(compare if name == "compare" else api, name)
+    return getattr(api, name)

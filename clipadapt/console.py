@@ -1,4 +1,4 @@
-"""What a command says: problems in one piece on stderr, from the first process only."""
+"""Terminal output of rank 0, and the exit codes of commands."""
 
 import os
 import sys
@@ -10,28 +10,28 @@ from rich.console import Console
 
 from clipadapt.errors import UserError
 
-MENDABLE = 2
-INTERRUPTED = 130
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
 
 
 def first_process() -> bool:
-    """Whether this process speaks for all of a run's (torchrun numbers them)."""
+    """Return whether this process is rank 0, by the variables that torchrun sets."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def make_console() -> Console:
-    """Where the first process prints; silent in the others."""
+    """Return a console that prints on rank 0 and is silent in the other processes."""
     return Console(quiet=not first_process())
 
 
 def print_out(text: str) -> None:
-    """Write to stdout, from the first process only."""
+    """Write a line to stdout, on rank 0 only."""
     if first_process():
         sys.stdout.write(f"{text}\n")
 
 
 def print_error(message: str) -> None:
-    """Tell the user on stderr."""
+    """Write a message to stderr, on rank 0 only."""
     if first_process():
         sys.stderr.write(f"{message.rstrip()}\n")
 
@@ -44,20 +44,20 @@ def show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Tell a warning on stderr; which line of code it comes from says nothing to a user."""
+    """Write a warning to stderr, without the line of code that it comes from."""
     print_error(f"note: {message}")
 
 
 def run_command(action: Callable[[], int]) -> int:
-    """Run a command; its exit code, with a user's mistakes told without a traceback."""
+    """Run a command and return its exit code; a `UserError` is printed without a traceback."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             return action()
     except UserError as error:
         print_error(f"clipadapt: {error}")
-        return MENDABLE
+        return EXIT_USER_ERROR
     except KeyboardInterrupt as stop:
         where = f"in {stop.args[0]}" if stop.args else "kept"
         print_error(f"\nStopped. What was finished is {where}; the same command goes on from there.")
-        return INTERRUPTED
+        return EXIT_INTERRUPTED

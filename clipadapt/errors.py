@@ -1,19 +1,35 @@
-"""Mistakes a user can mend, told in one sentence."""
+"""Errors that the user can fix, and parts of their messages."""
 
 import difflib
 from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """What is wrong, where, and how to mend it; the command line prints it without a traceback."""
+    """An error that the user can fix: what is wrong, where, how to mend it. The command line prints no traceback."""
 
 
-class MissingPoint(UserError):
-    """A tower of the backbone lacks the place that an adaptation changes."""
+class DataError(UserError):
+    """Images, tables, folders or shards that can't be used, or data of a name that isn't known."""
+
+
+class WeightsError(UserError):
+    """A backbone or its weights that aren't known, or can't be fetched or read."""
+
+
+class SettingsError(UserError):
+    """Settings that are unknown or missing, or that don't fit."""
+
+
+class DivergenceError(UserError):
+    """A loss, or what is learned, stopped being finite."""
+
+
+class MissingPoint(SettingsError):
+    """A tower of the backbone lacks the point that an adaptation edits."""
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """Advice after an unknown `name`: the nearest of the known `choices`, and all of them when they are few."""
+    """Return advice after an unknown `name`: the nearest of the known `choices`, and the first twenty of them."""
     known = sorted(map(str, choices))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     advice = f"did you mean '{close[0]}'? " if close else ""
@@ -21,6 +37,6 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 
 def listed(names: Sequence[str], shown: int) -> str:
-    """Names with commas between them: so many of them as are to be `shown`, and how many more there are."""
+    """Return the first `shown` names with commas between them, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

@@ -1,14 +1,30 @@
-"""Files written whole."""
+"""Files of the user's: which settings are paths, and writing that leaves no half-written file."""
 
 import os
 from pathlib import Path
+from typing import Annotated, Any, get_args
+
+ANY, FOLDER = "path", "path where there is such a folder"
+
+FilePath = Annotated[str, ANY]
+"""A file, a folder, or a pattern of them."""
+
+NameOrFolder = Annotated[str, FOLDER]
+"""The path of a folder if there is one, else a name, such as that of a data set on the Hugging Face hub."""
+
+
+def is_path(annotation: Any, text: str) -> bool:
+    """Return whether a setting with this annotation and this value is a path."""
+    if annotation == NameOrFolder:
+        return Path(text).expanduser().is_dir()
+    return bool(text) and FilePath in (annotation, *get_args(annotation))
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write a file so that at any moment the old one or the new one is there, whole.
+    """Write a file atomically: at any moment the old content or the new one is there.
 
     Raises:
-        OSError: it can't be written; nothing is left behind.
+        OSError: the file can't be written; nothing is left behind.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

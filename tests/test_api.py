@@ -15,11 +15,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import clipadapt
-from clipadapt import api
 from clipadapt import config as config_of
 from clipadapt.cli import main
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.run import run
 
 MEASURED_ANEW = {"seconds", "fit_seconds", "peak_memory_mb"}
 SETTINGS = ["shots=2", "seed=1", "engine.epochs=2", "engine.workers=0", "engine.cpu=true"]
@@ -184,7 +184,7 @@ def test_a_finished_run_is_shown_and_computed_again_only_if_asked(tmp_path, caps
 def test_evaluated_again_it_is_as_good(tmp_path, precision):
     directory = command(tmp_path, "data=drawn", *FEW_DRAWINGS, f"engine.precision={precision}")
     metrics = json.loads((directory / "result.json").read_text())
-    again = api.evaluate_run(directory)
+    again = clipadapt.evaluate(directory)
     assert again == {key: metrics[key] for key in again}
 
 
@@ -332,7 +332,7 @@ def test_folder_of_jpegs(backbone, jpegs, tmp_path):
     assert len(result.history) == 2
     classifier = clipadapt.load(result.save(tmp_path / "run"))
     assert set(classifier.predict(sorted(jpegs.rglob("*.jpg")))) <= {"cat", "dog"}
-    again = api.evaluate_run(tmp_path / "run")
+    again = clipadapt.evaluate(tmp_path / "run")
     assert again["accuracy"] == result.metrics["accuracy"]
 
 
@@ -372,7 +372,7 @@ def test_a_cache_that_cant_be_written_is_told_before_anything_is_loaded(tmp_path
     (tmp_path / "file").write_text("")
     config = config_of.compose([f"engine.cache={tmp_path / 'file' / 'cache'}", f"output={tmp_path}"])
     with pytest.raises(UserError, match=r"can't be kept in .*engine\.cache=DIR or CLIPADAPT_CACHE=DIR"):
-        api.run(config, tmp_path / "run", load=lambda *given: pytest.fail("loaded"))
+        run(config, tmp_path / "run", load=lambda *given: pytest.fail("loaded"))
     assert not (tmp_path / "run").exists()
 
 

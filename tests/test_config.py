@@ -449,9 +449,9 @@ def test_a_recipe_is_a_program(started, capsys):
     words = ["methods=[coop]", "data=[digits]", "seed=[2]", "targets=[drawn]", "corruptions=[contrast]", "severities=2"]
     assert start(*words, "engine.epochs=3") == 0
     (study,) = seen
-    (cell,) = study.runs
+    (spec,) = study.runs
     chosen = ["method=coop", "data=digits", "seed=2", "classes=base", "engine.epochs=3"]
-    assert cell.config == config.compose(chosen)
+    assert spec.config == config.compose(chosen)
     assert [target.name for target in study.targets] == ["drawn", "contrast/2"]
     assert study.targets[0].data == config.compose(["data=drawn"])["data"]
     assert study.directory.parent == Path("outputs/base_to_new")
@@ -521,38 +521,38 @@ def test_every_protocol_has_a_recipe_with_runs_to_do(name):
     "words", [["methods=[coop,zero_shot]", "seed=[1,2,3]"], ["methods=coop,'zero_shot'", "seed=range(1,4)"]]
 )
 def test_a_grid_is_every_combination(words):
-    axes, overrides = studies.axes_of([*words, "shots=[4,1]", "data=[drawn,digits]", "engine.epochs=3"])
+    axes, overrides = config.read_lists([*words, "shots=[4,1]", "data=[drawn,digits]", "engine.epochs=3"])
     assert overrides == ["engine.epochs=3"]
-    cells = studies.grid(axes, overrides)
-    assert len(cells) == len({cell.directory for cell in cells}) == 24
-    assert [(cell.data, cell.shots, cell.seed, cell.method) for cell in cells[:3]] == [
+    specs = studies.grid(axes, overrides)
+    assert len(specs) == len({spec.directory for spec in specs}) == 24
+    assert [(spec.data, spec.shots, spec.seed, spec.method) for spec in specs[:3]] == [
         ("drawn", 4, 1, "coop"),
         ("drawn", 4, 1, "zero_shot"),
         ("drawn", 4, 2, "coop"),
     ]
-    for cell in (cells[1], cells[-1]):
-        chosen = [f"{key}={getattr(cell, key)}" for key in ("data", "shots", "seed", "method")]
-        assert cell.config == config.compose([*chosen, "engine.epochs=3"])
-        assert cell.directory == config.run_directory(cell.config)
+    for spec in (specs[1], specs[-1]):
+        chosen = [f"{key}={getattr(spec, key)}" for key in ("data", "shots", "seed", "method")]
+        assert spec.config == config.compose([*chosen, "engine.epochs=3"])
+        assert spec.directory == config.run_directory(spec.config)
 
 
 def test_a_grid_follows_references_to_its_axes():
-    _, cell = studies.grid({"methods": ["coop"], "seed": [1, 7]}, ["backbone.seed=${seed}"])
-    assert cell.config["backbone"]["seed"] == 7
+    _, spec = studies.grid({"methods": ["coop"], "seed": [1, 7]}, ["backbone.seed=${seed}"])
+    assert spec.config["backbone"]["seed"] == 7
 
 
 def test_a_grid_has_one_runs_values_where_none_are_given():
-    (cell,) = studies.grid({"methods": ["coop"]})
-    assert (cell.data, cell.shots, cell.seed) == ("digits", 16, 1)
-    assert cell.config == config.compose()
+    (spec,) = studies.grid({"methods": ["coop"]})
+    assert (spec.data, spec.shots, spec.seed) == ("digits", 16, 1)
+    assert spec.config == config.compose()
 
 
 def test_all_methods_are_those_of_ones_own_too(own):
-    cells = studies.grid({"methods": ["all"]}, config_dir=own)
-    assert [cell.method for cell in cells] == [*config.options("method", own)] and "shifting" in {
-        cell.method for cell in cells
+    specs = studies.grid({"methods": ["all"]}, config_dir=own)
+    assert [spec.method for spec in specs] == [*config.options("method", own)] and "shifting" in {
+        spec.method for spec in specs
     }
-    assert cells[0].config["allowed_targets"] == ["own_shift"]
+    assert specs[0].config["allowed_targets"] == ["own_shift"]
 
 
 def test_a_grids_directory_is_made_of_its_settings():
@@ -583,7 +583,7 @@ def test_a_grids_directory_is_made_of_its_settings():
 )
 def test_mistakes_in_a_grid_are_told_together(words, said):
     with pytest.raises(UserError) as caught:
-        studies.grid(*studies.axes_of(words))
+        studies.grid(*config.read_lists(words))
     for part in said:
         assert part in str(caught.value)
 

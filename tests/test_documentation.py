@@ -72,7 +72,7 @@ def test_the_commands_of_the_page_about_data_are_composed(command, data):
         recipe, *words = words
         assert studies.study(Path(recipe).stem, words, folder).runs
     elif words[0] == "compare":
-        axes, overrides = studies.axes_of(words[1:], folder)
+        axes, overrides = config.read_lists(words[1:], folder)
         assert studies.comparison(axes, overrides, folder).runs
     elif words[0] == "data":
         assert words[1] == "list" or data_command.composed(words[2:], folder, words[1])

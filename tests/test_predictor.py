@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import clipadapt
-from clipadapt.api import evaluate_run
-from clipadapt.engine.measure import shuffled
+from clipadapt.api import evaluate
+from clipadapt.engine.evaluation import shuffled
 from clipadapt.errors import UserError
 
 VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
@@ -63,7 +63,7 @@ def test_a_loaded_run_adapts_as_the_run_did(runs, task, method):
     predictor, test = clipadapt.load(directory, device="cpu"), task.tests["test"]
     test = test.select(shuffled(len(test), task.seed)) if predictor.test_time.stream else test
     assert confusion(predictor.predict_proba(test.images.items), test.labels) == result.metrics["confusion"]
-    assert evaluate_run(directory)["confusion"] == result.metrics["confusion"]
+    assert evaluate(directory)["confusion"] == result.metrics["confusion"]
 
 
 def test_views_are_the_same_every_time(runs, task):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from clipadapt import api, config
+import clipadapt
 from clipadapt.cli import main
 from tests import prepared
 
@@ -37,7 +37,7 @@ def test_a_method_that_learns_nothing_runs_on_a_test_set_alone(tmp_path, method)
     result = json.loads((directory / "result.json").read_text())
     assert result["images"] == 6 and {*result["per_class"]} == {"goldfish", "missile (1)", "missile (2)"}
     assert (directory / "pictures" / "per_class.png").is_file()
-    again = api.evaluate_run(directory)
+    again = clipadapt.evaluate(directory)
     assert again["accuracy"] == result["accuracy"]
 
 
@@ -56,14 +56,14 @@ def test_what_was_learned_on_imagenet_is_measured_on_a_variant(tmp_path, capsys)
     assert json.loads((directory / "result.json").read_text())["images"] == 8
     assert main(["evaluate", f"run={directory}", "data=imagenet_a"]) == 0
     assert "6" in capsys.readouterr().out
-    metrics = api.evaluate_run(directory, config.compose(["data=imagenet_a"])["data"])
+    metrics = clipadapt.evaluate(directory, "imagenet_a")
     assert metrics["images"] == 6 and len(metrics["per_class"]) == 3
 
 
 def test_a_run_from_another_machine_finds_the_data_sets_here(tmp_path, home, monkeypatch):
     directory = run(tmp_path / "runs", "data=imagenet_a", "method=zero_shot")
     monkeypatch.setenv("CLIPADAPT_DATA", str(home.rename(tmp_path / "moved")))
-    assert api.evaluate_run(directory)["images"] == 6
+    assert clipadapt.evaluate(directory)["images"] == 6
 
 
 def test_probabilities_of_classes_of_one_name_are_told_apart(tmp_path, home, capsys):

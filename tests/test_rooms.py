@@ -1,97 +1,164 @@
-"""Who may know whom: the imports of every file, read from its source."""
+"""Which rooms of the package import which others, read from the source of every file.
+
+A room is a folder of clipadapt/ or a module beside the folders. Imports inside functions count like any other: one that
+is late for speed is no less an import. Only those under `if TYPE_CHECKING:` are left out, as they never run.
+"""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted((ROOT / "clipadapt").rglob("*.py"))
+PACKAGE = ROOT / "clipadapt"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+MAY_IMPORT = {
+    "errors": "",
+    "files": "",
+    "console": "errors",
+    "interfaces": "",
+    "backbone": "errors",
+    "adaptations": "backbone interfaces errors",
+    "objectives": "backbone interfaces errors",
+    "model": "adaptations objectives backbone errors",
+    "data": "console files errors",
+    "features": "model data adaptations backbone interfaces errors",
+    "engine": "features model data adaptations objectives backbone interfaces errors",
+    "test_time": "model adaptations objectives errors",
+    "predictor": "model data test_time files errors",
+    "report": "data files errors",
+    "config": "files errors",
+    "runs": "config report engine features data model objectives adaptations backbone interfaces console files errors",
+    "studies": "runs config report data backbone console files errors",
+    "api": "studies runs predictor config report features data backbone errors",
+    "cli": "api studies runs config report data console errors",
+    "__init__": "api errors",
+    "__main__": "cli",
+}
+"""Room to the rooms that its files may import beside itself. All may read `clipadapt.__version__`."""
+
+BASES = {
+    ("model", "adaptations"): "clipadapt.adaptations.base",
+    ("model", "objectives"): "clipadapt.objectives.base",
+    ("features", "adaptations"): "clipadapt.adaptations.base",
+    ("engine", "adaptations"): "clipadapt.adaptations.base",
+    ("engine", "objectives"): "clipadapt.objectives.base",
+    ("test_time", "adaptations"): "clipadapt.adaptations.base",
+    ("test_time", "objectives"): "clipadapt.objectives.base",
+    ("runs", "adaptations"): "clipadapt.adaptations.base",
+    ("runs", "objectives"): "clipadapt.objectives.base",
+}
+"""The one module of a room that another may import: it knows no concrete adaptation or objective."""
+
+LIBRARIES = {
+    "open_clip": {"backbone/open_clip.py"},
+    "peft": {"adaptations/peft.py"},
+    "accelerate": {"engine"},
+    "hydra": {"config", "cli"},
+    "omegaconf": {"config", "cli"},
+}
+"""Library to the rooms or files that import it."""
+
+TOWERS = {"towers", "attention", "rows", "packing", "prompts", "tokenizer", "text", "text_tower", "network"}
+"""Modules of the backbone that know torch, each other, and errors: no library of backbones, nothing else of ours."""
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, wherever in it."""
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the nodes of a file but those under `if TYPE_CHECKING:`."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from walk(node)
+
+
+def list_imports(source: str) -> set[str]:
+    """Return the dotted names of all modules that a source imports, and of the names that it takes from them."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-def importers(package: str) -> set[str]:
-    """Files that import a package or anything below it."""
-    return {
-        path.relative_to(ROOT / "clipadapt").as_posix()
-        for path in FILES
-        if any(name == package or name.startswith(f"{package}.") for name in imports(path))
-    }
+def find_room(path: Path) -> str:
+    """Return the room that a file is in."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def ours(room: str) -> set[str]:
-    """What of ours the files of a room import."""
-    paths = [path for path in FILES if path.relative_to(ROOT / "clipadapt").as_posix().startswith(room)]
-    assert paths, room
-    return {name for path in paths for name in imports(path) if name.split(".")[0] == "clipadapt"}
+IMPORTS = {path: list_imports(path.read_text()) for path in FILES}
 
 
-def test_there_are_files():
-    assert len(FILES) > 40
+def list_own_imports(room: str) -> set[str]:
+    """Return what the files of a room import from other rooms of the package."""
+    names = {name for path in FILES if find_room(path) == room for name in IMPORTS[path]}
+    own = {name for name in names if name.startswith("clipadapt.") and name != "clipadapt.__version__"}
+    return {name for name in own if name.split(".")[1] != room}
 
 
-def test_open_clip_is_known_to_one_file():
-    assert importers("open_clip") == {"backbone/clip.py"}
+def test_the_table_has_every_room():
+    folders = {path.name for path in PACKAGE.iterdir() if any(path.rglob("*.py"))}
+    assert {*MAY_IMPORT} == folders | {path.stem for path in PACKAGE.glob("*.py")}
+    assert {room for rooms in MAY_IMPORT.values() for room in rooms.split()} <= {*MAY_IMPORT}
 
 
-def test_hydra_is_known_to_the_configuration_alone():
-    assert {path.split("/")[0] for path in importers("hydra") | importers("omegaconf")} == {"config"}
+def test_imports_go_one_way():
+    below: set[str] = set()
+    waiting = {room: {*rooms.split()} for room, rooms in MAY_IMPORT.items()}
+    while free := [room for room, rooms in waiting.items() if rooms <= below]:
+        below |= {*free}
+        waiting = {room: rooms for room, rooms in waiting.items() if room not in below}
+    assert not waiting, "rooms that may import each other"
 
 
-def test_accelerate_is_known_to_the_engine_alone():
-    assert {path.split("/")[0] for path in importers("accelerate")} == {"engine"}
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_rooms_import_what_the_table_says(room):
+    imported = {name.split(".")[1] for name in list_own_imports(room)}
+    assert imported <= {*MAY_IMPORT[room].split()}
 
 
-def test_peft_is_known_to_one_file_at_most():
-    assert importers("peft") <= {"adaptations/lora.py"}
+@pytest.mark.parametrize("room, other", BASES)
+def test_only_the_base_of_adaptations_and_objectives_is_imported(room, other):
+    imported = {name for name in list_own_imports(room) if name.split(".")[1] == other}
+    assert imported and all(name.startswith(BASES[room, other]) for name in imported)
 
 
-@pytest.mark.parametrize(
-    "file", ["towers", "attention", "rows", "packing", "prompts", "tokenizer", "text", "text_tower"]
-)
-def test_towers_know_nothing_of_ours(file):
-    allowed = (
-        "clipadapt.errors",
-        *(f"clipadapt.backbone.{name}" for name in ("attention", "rows", "packing", "towers", "text_tower")),
-    )
-    assert all(name.startswith(allowed) for name in ours(f"backbone/{file}.py") - {"clipadapt.backbone"})
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries_are_imported_by_their_rooms_only(library):
+    importers = {path for path, names in IMPORTS.items() if any(name.split(".")[0] == library for name in names)}
+    places = {(path.relative_to(PACKAGE).as_posix(), find_room(path)) for path in importers}
+    assert places and all({*place} & LIBRARIES[library] for place in places)
 
 
-@pytest.mark.parametrize(
-    "room, strangers",
-    [
-        (
-            "backbone",
-            ("adaptations", "objectives", "predictors", "classifier", "data", "engine", "report", "config", "api"),
-        ),
-        ("adaptations", ("objectives", "predictors", "classifier", "data", "engine", "report", "config", "api")),
-        ("objectives", ("adaptations", "predictors", "data", "engine", "report", "config", "api")),
-        ("data", ("backbone", "adaptations", "objectives", "predictors", "classifier", "engine", "config", "api")),
-        ("engine", ("predictors", "report", "config", "api", "cli")),
-        ("predictors", ("engine", "report", "config", "api", "cli")),
-        ("report", ("backbone", "adaptations", "objectives", "engine", "config", "api", "cli")),
-        ("config", ("backbone", "adaptations", "objectives", "data", "engine", "report", "api", "cli")),
-    ],
-)
-def test_rooms_keep_apart(room, strangers):
-    known = {name.split(".")[1] for name in ours(f"{room}/") if "." in name}
-    assert not known & set(strangers)
+def test_towers_import_no_other_module_of_ours():
+    backbone = PACKAGE / "backbone"
+    assert {path.stem for path in backbone.glob("*.py")} == TOWERS | {"open_clip", "__init__"}
+    allowed = ("clipadapt.errors.", *(f"clipadapt.backbone.{name}." for name in TOWERS))
+    for name in TOWERS:
+        own = [found for found in IMPORTS[backbone / f"{name}.py"] if found.startswith("clipadapt")]
+        assert all(found.startswith(allowed) for found in own), name
 
 
-def test_the_engine_knows_no_concrete_adaptation_or_objective():
-    known = {name for name in ours("engine/") if name.startswith(("clipadapt.adaptations", "clipadapt.objectives"))}
-    assert all(name.startswith(("clipadapt.adaptations.base", "clipadapt.objectives.base")) for name in known)
+def test_nobody_imports_recipes_tests_or_benchmarks():
+    roots = {name.split(".")[0] for names in IMPORTS.values() for name in names}
+    assert not roots & {"recipes", "tests", "benchmarks", "conf"}
 
 
-def test_the_package_knows_neither_recipes_nor_tests():
-    assert not importers("recipes") | importers("tests")
+@pytest.mark.parametrize("module", ["config", "studies", "studies.grid", "studies.protocols", "cli", "cli.data"])
+def test_settings_are_checked_without_torch(module):
+    code = f"import sys, clipadapt.{module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+@pytest.mark.parametrize("source", ["from clipadapt import data", "def late():\n    import clipadapt.data.tasks"])
+def test_imports_are_read_wherever_they_stand(source):
+    (name,) = list_imports(source)
+    assert name.startswith("clipadapt.data")
+    assert not list_imports(f"if TYPE_CHECKING:\n    {source.splitlines()[-1].strip()}")

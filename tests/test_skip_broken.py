@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import clipadapt
-from clipadapt import api
 from clipadapt.cli import main
 from clipadapt.data.drawn import TASKS, draw_labelled
 from clipadapt.errors import UserError
@@ -80,7 +79,7 @@ def test_in_python_too(folders, tmp_path):
     result = clipadapt.finetune(backbone, task, "zero_shot", cpu=True, workers=0, cache=None)
     assert result.record["left_out"] == task.left_out
     directory = result.save(tmp_path / "run")
-    assert api.evaluate_run(directory)["accuracy"] == result.metrics["accuracy"]
+    assert clipadapt.evaluate(directory)["accuracy"] == result.metrics["accuracy"]
 
 
 def test_a_labelled_pool_is_looked_at_where_pseudo_labels_are_taken_from_it(folders, tmp_path):

@@ -6,7 +6,6 @@ import pytest
 from PIL import Image
 
 import clipadapt
-from clipadapt import api
 from clipadapt.cli import main
 from clipadapt.data.drawn import TASKS, draw_labelled
 from clipadapt.errors import UserError
@@ -67,7 +66,7 @@ def test_without_a_test_set(photos, tmp_path, capsys):
     assert len(record["support_indices"]) == 3 and record["pseudo_labels"]["choice"] == "confident"
     assert set(clipadapt.load(directory).predict(sorted(photos.iterdir()))) <= {*NAMES}
     with pytest.raises(UserError, match=r"'photos' has no test set to measure on: put a folder test"):
-        api.evaluate_run(directory)
+        clipadapt.evaluate(directory)
     main([*SETTINGS, f"output={tmp_path}", *data(photos)])
     assert "There is no test set" in capsys.readouterr().out
 
@@ -76,7 +75,7 @@ def test_with_a_test_set(tested, tmp_path):
     directory = run(tmp_path / "out", *data(tested), "method=upl")
     result = json.loads((directory / "result.json").read_text())
     assert result["images"] == 3 and 0 <= result["accuracy"] <= 1
-    assert api.evaluate_run(directory)["accuracy"] == result["accuracy"]
+    assert clipadapt.evaluate(directory)["accuracy"] == result["accuracy"]
     assert len(json.loads((directory / "record.json").read_text())["support_indices"]) == 3
 
 

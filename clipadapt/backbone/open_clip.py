@@ -19,7 +19,7 @@ from clipadapt.backbone.prompts import Prompts, in_chunks
 from clipadapt.backbone.rows import Prompt, Rows, Token
 from clipadapt.backbone.text import TextParts
 from clipadapt.backbone.tokenizer import Tokenizer
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import UserError, WeightsError, nearest
 
 EMBEDDED = "embedded"
 ROWS_AT_ONCE = 2**16
@@ -76,7 +76,7 @@ class CLIP:
             seed: draws the random weights.
 
         Raises:
-            UserError: unknown name or tag, a missing file, or weights that can't be fetched.
+            WeightsError: unknown name or tag, a missing file, or weights that can't be fetched.
         """
         source = {"name": name, "pretrained": pretrained, "seed": seed}
         with torch.random.fork_rng(devices=[]), quiet(), hub() as offline:
@@ -250,12 +250,12 @@ def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
 def _check_name(name: str, pretrained: str | None) -> None:
     models = open_clip.list_models()
     if ":" not in name and name not in models:
-        raise UserError(f"there is no backbone '{name}'; {nearest(name, ['tiny', *models])}")
+        raise WeightsError(f"there is no backbone '{name}'; {nearest(name, ['tiny', *models])}")
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None or pretrained in tags or Path(pretrained).is_file():
         return
     advice = nearest(pretrained, [*tags, "null"])
-    raise UserError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
+    raise WeightsError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
 
 
 def _create(name: str, pretrained: str | None) -> Any:
@@ -267,14 +267,14 @@ def _create(name: str, pretrained: str | None) -> Any:
         raise _unloadable(name, pretrained, error) from error
 
 
-def _unloadable(name: str, pretrained: str | None, error: Exception) -> UserError:
+def _unloadable(name: str, pretrained: str | None, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(":")
     advice = (
         "that file is no checkpoint of this backbone"
         if pretrained is not None and Path(pretrained).is_file()
         else "connect to the network once, give a checkpoint file in their place, or take the backbone tiny"
     )
-    return UserError(f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); {advice}")
+    return WeightsError(f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); {advice}")
 
 
 def _find_tokenizer(name: str, offline: bool) -> Any:

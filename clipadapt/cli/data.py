@@ -89,7 +89,7 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
         place = fetch([data[key] for key in ("images", "split") if key in data], Path(data["home"]).expanduser())
         print_out(f"Unpacked in {place}. To look at every image: clipadapt data verify {data['name']}")
     elif "cache_dir" in data:
-        source = config.source_of(found)
+        source = config.build_source(found)
         tests = "".join(f", {name}: {len(split):,}" for name, split in source.tests.items())
         print_out(f"{source.name} is there: {len(source.class_names):,} classes, train: {len(source.train):,}{tests}")
     else:
@@ -112,7 +112,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     from clipadapt.report import progress as bars
 
     with warnings.catch_warnings(action="ignore", category=DataWarning):  # told below, as faults
-        source: Source = config.source_of(composed(settings, folder, "verify"))
+        source: Source = config.build_source(composed(settings, folder, "verify"))
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     there = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, there.values()))

@@ -10,10 +10,10 @@ from clipadapt import __version__, config
 from clipadapt.cli import data as data_command
 from clipadapt.cli import launching
 from clipadapt.cli.help import COMMANDS, help_for
+from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
-from clipadapt.studies.grid import axes_of
 from clipadapt.studies.protocols import comparison
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """Find the command among the words, `fit` if there is none, and do it."""
-    command, rest = command_of(arguments)
+    command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:
         print_out(help_for(command, words.options.get("--config-dir")))
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def command_of(arguments: list[str]) -> tuple[str | None, list[str]]:
+def find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
     """The command word, None if there is none, and the words without it."""
     for place, word in enumerate(split(arguments).settings):
         if word in COMMANDS:
@@ -67,10 +67,10 @@ def command_of(arguments: list[str]) -> tuple[str | None, list[str]]:
 def fit(settings: dict[str, Any]) -> None:
     """One run: adapt, and show zero-shot against adapted."""
     directory = config.run_directory(settings)
-    from clipadapt import api  # torch from here on
+    from clipadapt.runs.run import run as run_in_directory  # torch from here on
 
     try:
-        api.run(settings, directory, make_console())
+        run_in_directory(settings, directory, make_console())
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(directory)) from None
 
@@ -79,7 +79,7 @@ def compare(words: Words) -> None:
     """`clipadapt compare methods=[…] data=[…] shots=[…] seed=[…] [key=value …]`: every combination, in one table."""
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
     folder = words.options.get("--config-dir")
-    axes, overrides = axes_of(words.settings, folder)
+    axes, overrides = read_lists(words.settings, folder)
     study = comparison(axes, overrides, folder)
     from clipadapt.studies.compare import show
 
@@ -100,7 +100,7 @@ def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def run_of(found: dict[str, str], command: str) -> Path:
+def find_run_directory(found: dict[str, str], command: str) -> Path:
     """The directory that `run=` names."""
     if not found.get("run"):
         raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
@@ -115,20 +115,20 @@ def evaluate(words: Words) -> None:
     data = [word for word in words.settings if word.partition("=")[0].lstrip("+").startswith("data.")]
     rest = Words(words.options, [word for word in words.settings if word not in data])
     found = plain_settings(rest, ("run", "data"))
-    directory = run_of(found, "evaluate")
+    directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
     folder = words.options.get("--config-dir")
     chosen = config.compose([f"data={found['data']}", *data], folder)["data"] if "data" in found else None
-    from clipadapt import api
+    from clipadapt.runs.finished import evaluate_finished
 
-    api.evaluate_run(directory, chosen, make_console(), config_dir=folder)
+    evaluate_finished(directory, chosen, make_console(), config_dir=folder)
 
 
 def predict(words: Words) -> None:
     """`clipadapt predict run=DIR images=PATH [format=table|csv|json]`: class names and probabilities."""
     found = plain_settings(words, ("run", "images", "format"))
-    directory = run_of(found, "predict")
+    directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
     if form not in FORMATS:
         raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")

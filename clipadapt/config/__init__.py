@@ -1,21 +1,21 @@
-"""Settings from YAML and the command line: composed by Hydra, checked all at once, plain Python values from here on.
+"""Settings from YAML and the command line: composed by Hydra, checked together, returned as plain Python values.
 
-Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
+Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 """
 
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import at_home, data_name, file_name, identity, reference, run_directory, same_images
+from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import setting
-from clipadapt.config.sources import source_of, sources
+from clipadapt.config.sources import build_source, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 
 __all__ = [
-    "Cell",
-    "Target",
     "at_home",
     "build",
+    "build_source",
     "check",
     "compose",
     "conf_dir",
@@ -26,10 +26,10 @@ __all__ = [
     "options",
     "own_modules",
     "raise_all",
+    "read_lists",
     "reference",
     "run_directory",
     "same_images",
     "setting",
-    "source_of",
     "sources",
 ]

@@ -19,8 +19,8 @@ from clipadapt.config.check import check, leaves
 from clipadapt.config.overrides import non_overrides, unknown_key
 from clipadapt.config.targets import annotations, locate, trusted
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
-from clipadapt.errors import UserError, nearest
-from clipadapt.paths import is_path
+from clipadapt.errors import SettingsError, UserError, nearest
+from clipadapt.files import is_path
 
 CONFIG = "config"
 LAUNCHER = "hydra/launcher"
@@ -72,9 +72,9 @@ def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tu
 def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[DictConfig, list[str]]:
     """What `gather` makes plain values of."""
     with composer(config_dir) as compose_with:
-        good, problems = non_overrides(normal(overrides), lambda: keys_of(compose_with([])))
+        good, problems = non_overrides(normal(overrides), lambda: list_keys(compose_with([])))
         several = [text for text in good if lists_options(text, config_dir)]
-        problems += [f"{text}: a run has one {key_of(text)}; {each_of(text)} runs each" for text in several]
+        problems += [f"{text}: a run has one {overridden_key(text)}; {as_sweep(text)} runs each" for text in several]
         good = [text for text in good if text not in several]
         try:
             composed = compose_with(good)
@@ -105,12 +105,12 @@ def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def raise_all(problems: Iterable[str]) -> None:
-    """Raise one UserError that lists the problems, each once; nothing if there are none."""
+    """Raise one SettingsError that lists the problems, each once; nothing if there are none."""
     unique = list(dict.fromkeys(problems))
     if len(unique) == 1:
-        raise UserError(unique[0])
+        raise SettingsError(unique[0])
     if unique:
-        raise UserError("\n".join([f"{len(unique)} things need mending:", *(f"  - {text}" for text in unique)]))
+        raise SettingsError("\n".join([f"{len(unique)} things need mending:", *(f"  - {text}" for text in unique)]))
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def one_by_one(
     lost: list[str] = []  # groups without a choice: what is set below them can't be judged
     composed = compose_with([])
     for text in sorted(overrides, key=lambda text: not group_options(text, config_dir)):
-        if any(key_of(text).startswith(f"{group}.") for group in lost):
+        if any(overridden_key(text).startswith(f"{group}.") for group in lost):
             continue
         try:
             composed = compose_with([*kept, text])
@@ -156,11 +156,11 @@ def one_by_one(
         except Exception as error:
             known = group_options(text, config_dir)
             problems.append(explain(text, known, error, composed))
-            lost += [key_of(text).rpartition("@")[2]] if known else []
+            lost += [overridden_key(text).rpartition("@")[2]] if known else []
     return composed, problems
 
 
-def keys_of(composed: DictConfig) -> list[str]:
+def list_keys(composed: DictConfig) -> list[str]:
     """Every dotted key that one might mean."""
     found: dict[str, None] = {}
     for path, _ in leaves(OmegaConf.to_container(composed)):
@@ -169,14 +169,14 @@ def keys_of(composed: DictConfig) -> list[str]:
     return [path for path in found if not re.search(r"(^|\.)(_\w+_|\d+)$", path)]
 
 
-def key_of(text: str) -> str:
+def overridden_key(text: str) -> str:
     """What an override sets: a key, a group, or group@place."""
     return text.lstrip("+~").partition("=")[0]
 
 
 def group_options(text: str, config_dir: str | Path | None) -> list[str]:
     """What the group that an override sets has to offer; empty if it sets a key."""
-    return [*options(key_of(text).partition("@")[0], config_dir)]
+    return [*options(overridden_key(text).partition("@")[0], config_dir)]
 
 
 def explain(text: str, known: Sequence[str], error: Exception, composed: DictConfig) -> str:
@@ -193,7 +193,7 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     if override.package is not None and not known:
         return f"{text}: there is no group {key}"
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
-        return f"there is no key {key}: {unknown_key(key, keys_of(composed))}"
+        return f"there is no key {key}: {unknown_key(key, list_keys(composed))}"
     said, _, appended = one_line(error).partition(" To append to your")
     if key == LAUNCHER and "Could not load" in said:
         return f"{text}: it needs submitit's launcher, which comes with pip install 'clipadapt[slurm]'"
@@ -207,7 +207,7 @@ def lists_options(text: str, config_dir: str | Path | None) -> bool:
     return "=[" in text and bool(group_options(text, config_dir))
 
 
-def each_of(text: str) -> str:
+def as_sweep(text: str) -> str:
     """A setting that lists values in brackets, as a sweep."""
     key, _, listed = text.partition("=")
     return f"-m {key}={listed.strip('[]')}"

@@ -27,7 +27,7 @@ def first_comment(path: Path) -> str:
     return first.lstrip("#").strip() if first.startswith("#") and not first.startswith("# @package") else ""
 
 
-def source_of(config: Mapping[str, Any]) -> Any:
+def build_source(config: Mapping[str, Any]) -> Any:
     """The source that composed settings name.
 
     Raises:

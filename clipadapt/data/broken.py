@@ -11,7 +11,7 @@ from PIL import Image
 from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import in_threads
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 LONGEST_LISTING = 50
 
@@ -37,7 +37,7 @@ def faults(images: Sequence[Image.Image], decode: bool, update: Advance | None =
     def fault(place: int) -> str | None:
         try:
             look(place)
-        except UserError as error:
+        except DataError as error:
             return str(error)
         return None
 
@@ -70,14 +70,14 @@ def check(task: Task, pool: bool = False, update: Advance | None = None) -> None
         update: Told how many more were looked at, now and then.
 
     Raises:
-        UserError: When files can't be read; it lists them, the first fifty where there are more.
+        DataError: When files can't be read; it lists them, the first fifty where there are more.
     """
     bad: dict[str, None] = {}
     for name, split in used(task, pool).items():
         decode = name in ("support", "validation") and is_verified(split.images)
         bad |= dict.fromkeys(faults(split.images, decode, update).values())
     if bad:
-        raise UserError(listing([*bad]))
+        raise DataError(listing([*bad]))
 
 
 def is_verified(images: Sequence[Image.Image]) -> bool:
@@ -108,7 +108,7 @@ def without_broken(task: Task, pool: bool = False, update: Advance | None = None
         update: Told how many more were looked at, now and then.
 
     Raises:
-        UserError: Where nothing would be left of a class in the support set or in a test set.
+        DataError: Where nothing would be left of a class in the support set or in a test set.
     """
     changes: dict[str, Any] = {"tests": {}, "left_out": dict(task.left_out)}
     for name, split in used(task, pool).items():
@@ -130,12 +130,12 @@ def without_broken(task: Task, pool: bool = False, update: Advance | None = None
 
 
 def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
-    """Raise a UserError where classes of a split have lost all their images."""
+    """Raise a DataError where classes of a split have lost all their images."""
     names = before.class_names or task.class_names
     lost = sorted({*before.labels} - {*after.labels})
     if lost:
         classes = f" of {', '.join(names[label] for label in lost)}" if before.labelled else ""
-        raise UserError(
+        raise DataError(
             f"{task.name}: all images in '{name}'{classes} are broken: mend or replace them (clipadapt data verify "
             "with the same data lists them)"
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from clipadapt.data.tasks import UNLABELLED, Source, Split, Task, listed_images
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 MOST_VALIDATION_SHOTS = 4
 ALL, BASE, NEW = "all", "base", "new"
@@ -45,10 +45,10 @@ def sample(
         The support set's indices into the pool; the validation sample's, into the validation list or else the pool.
 
     Raises:
-        UserError: For fewer shots than 1.
+        DataError: For fewer shots than 1.
     """
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
-        raise UserError(f"shots must be a whole number of at least 1, and {shots!r} is not")
+        raise DataError(f"shots must be a whole number of at least 1, and {shots!r} is not")
     stream = random.Random(seed)
     support = draw(range(len(train_labels)), train_labels, shots, stream)
     validation_shots = min(shots, MOST_VALIDATION_SHOTS)
@@ -69,13 +69,13 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     shots, or with none to be tested on, bring one warning that names them.
 
     Raises:
-        UserError: For shots below 1, views below 0, fewer than four classes to halve, or where nothing is left to test
+        DataError: For shots below 1, views below 0, fewer than four classes to halve, or where nothing is left to test
             on.
     """
     if classes not in (ALL, BASE):
-        raise UserError(f"classes must be {ALL} or {BASE}, not {classes!r}")
+        raise DataError(f"classes must be {ALL} or {BASE}, not {classes!r}")
     if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
-        raise UserError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
+        raise DataError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
     listed = source.validation
     labelled = source.train.labelled
     support: list[int] = []
@@ -140,11 +140,11 @@ def base_to_new(task: Task) -> Task:
     classes the base half is the larger. Of several test sets the first is taken. An unlabelled pool stays whole.
 
     Raises:
-        UserError: For fewer than four classes.
+        DataError: For fewer than four classes.
     """
     names, first_new = task.class_names, -(-len(task.class_names) // 2)
     if len(names) < LEAST_HALVED:
-        raise UserError(f"'{task.name}' has {len(names)} classes, and classes={BASE} needs two in each half")
+        raise DataError(f"'{task.name}' has {len(names)} classes, and classes={BASE} needs two in each half")
     base, new = range(first_new), range(first_new, len(names))
     parts: dict[str, Any] = {}
     for name in ("support", "validation", "pool"):
@@ -165,10 +165,10 @@ def of_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
 
 
 def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
-    """Which images are left of the pool to test on; raises UserError when that is none."""
+    """Which images are left of the pool to test on; raises DataError when that is none."""
     rest = sorted(set(range(len(source.train))).difference(taken))
     if not rest:
-        raise UserError(
+        raise DataError(
             f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
             f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
         )

@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import DataError, nearest
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -79,7 +79,7 @@ def split_folders(root: Path) -> dict[str, Path]:
     A folder named so is a class when classes stand beside it and it has no folders of its own.
 
     Raises:
-        UserError: For val or test folders without a train folder, or two folders for one split.
+        DataError: For val or test folders without a train folder, or two folders for one split.
     """
     children = folders_in(root)
     named = [child for child in children if child.name.lower() in SPLIT_NAMES]
@@ -90,10 +90,10 @@ def split_folders(root: Path) -> dict[str, Path]:
     for child in named:
         split = SPLIT_NAMES[child.name.lower()]
         if split in found:
-            raise UserError(f"'{root}' has two folders for one split: {found[split].name} and {child.name}; keep one")
+            raise DataError(f"'{root}' has two folders for one split: {found[split].name} and {child.name}; keep one")
         found[split] = child
     if "train" not in found:
-        raise UserError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
+        raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     ignored = [child.name for child in others if images_in(child)]
     if ignored:
         warnings.warn(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
@@ -104,15 +104,15 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     """The image files of each class folder, in natural order.
 
     Raises:
-        UserError: Where there is no class folder, or one has no images (it is named).
+        DataError: Where there is no class folder, or one has no images (it is named).
     """
     classes = {child.name: images_in(child) for child in folders_in(folder)}
     if not classes:
         held = "holds images but no class folders" if images_in(folder) else "is empty"
-        raise UserError(f"the image folder '{folder}' {held}: put the images of each class in a folder of its name")
+        raise DataError(f"the image folder '{folder}' {held}: put the images of each class in a folder of its name")
     bare = [name for name, files in classes.items() if not files]
     if bare:
-        raise UserError(
+        raise DataError(
             f"in '{folder}' these class folders have no images: {', '.join(bare)} (read are {', '.join(extensions())})"
         )
     return classes
@@ -131,12 +131,12 @@ def labelled(files: dict[str, list[str]], class_names: list[str]) -> Split:
 
 
 def further_split(folder: Path, class_names: list[str], first: str = "the train folder") -> Split:
-    """A validation or test folder as a split; raises UserError when it has classes that the `first` lacks."""
+    """A validation or test folder as a split; raises DataError when it has classes that the `first` lacks."""
     files = class_folders(folder)
     unknown = [name for name in files if name not in class_names]
     if unknown:
         advice = f": {nearest(unknown[0], class_names)}" if len(unknown) == 1 else ""
-        raise UserError(f"'{folder}' has classes that {first} lacks: {', '.join(unknown)}{advice}")
+        raise DataError(f"'{folder}' has classes that {first} lacks: {', '.join(unknown)}{advice}")
     return labelled(files, class_names)
 
 
@@ -148,19 +148,19 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
         class_names: Of images without labels, in folders that mean nothing; None where each folder is a class.
 
     Raises:
-        UserError: For a root that is missing, a file, empty, of one class or not to be read, and whatever its parts
+        DataError: For a root that is missing, a file, empty, of one class or not to be read, and whatever its parts
             raise.
     """
     if not root.exists():
-        raise UserError(f"there is no image folder '{root}'")
+        raise DataError(f"there is no image folder '{root}'")
     if not root.is_dir():
-        raise UserError(f"'{root}' is a file: name the folder that the images are in")
+        raise DataError(f"'{root}' is a file: name the folder that the images are in")
     try:
         return read_splits(root) if class_names is None else read_unlabelled(root, class_names)
     except PermissionError as error:
-        raise UserError(f"'{error.filename}' may not be read by this user") from error
+        raise DataError(f"'{error.filename}' may not be read by this user") from error
     except OSError as error:
-        raise UserError(f"'{error.filename}' can't be read: {error.strerror}") from error
+        raise DataError(f"'{error.filename}' can't be read: {error.strerror}") from error
 
 
 def read_splits(root: Path) -> ImageFolder:
@@ -169,7 +169,7 @@ def read_splits(root: Path) -> ImageFolder:
     pool = further.pop("train", root)
     files = class_folders(pool)
     if len(files) < 2:
-        raise UserError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
+        raise DataError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
     names = list(files)
     splits = {split: further_split(folder, names) for split, folder in further.items()}
     return ImageFolder(names, {"train": labelled(files, names), **splits})
@@ -181,7 +181,7 @@ def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
     tested = () if test is None else os.path.join(test, "")
     files = [path for path in images_in(root) if not path.startswith(tested)]
     if not files:
-        raise UserError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
+        raise DataError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
     splits = {"train": Split(pictures(files), [UNLABELLED] * len(files))}
     if test is not None:
         splits["test"] = further_split(test, class_names, "data.class_names")

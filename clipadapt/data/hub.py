@@ -12,8 +12,8 @@ from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures,
 from clipadapt.data.labels import check_other_number, check_shared, numbered, to_source, words
 from clipadapt.data.network import offline, unreached
 from clipadapt.data.tasks import UNLABELLED, Source, Split
-from clipadapt.errors import UserError, nearest
-from clipadapt.paths import NameOrFolder
+from clipadapt.errors import DataError, nearest
+from clipadapt.files import NameOrFolder
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files that tell a folder that `save_to_disk` wrote."""
@@ -54,7 +54,7 @@ def huggingface(
         cache_dir: Where what is fetched is kept; None for where `datasets` keeps it.
 
     Raises:
-        UserError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
+        DataError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
             a split that is taken twice, and labels that aren't single classes.
     """
     given = {"train": train, "val": validation, "test": test}
@@ -88,11 +88,11 @@ def told(name: str) -> Iterator[None]:
     """Say what `datasets` raises of a data set in one sentence."""
     try:
         yield
-    except UserError:
+    except DataError:
         raise
     except Exception as error:  # its own, and those of the libraries that it fetches and reads with
         reason = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"the data set '{name}' can't be loaded: {reason}") from error
+        raise DataError(f"the data set '{name}' can't be loaded: {reason}") from error
 
 
 def opened(
@@ -102,11 +102,11 @@ def opened(
     try:
         import datasets
     except ImportError:
-        raise UserError("data=huggingface needs the library datasets: pip install 'clipadapt[hub]'") from None
+        raise DataError("data=huggingface needs the library datasets: pip install 'clipadapt[hub]'") from None
     folder = Path(name).expanduser()
     if any((folder / file).is_file() for file in SAVED):
         if streaming:
-            raise UserError(f"'{name}' was saved on this disk, so there is nothing to stream: leave out data.streaming")
+            raise DataError(f"'{name}' was saved on this disk, so there is nothing to stream: leave out data.streaming")
         saved = datasets.load_from_disk(str(folder))
         return (saved if isinstance(saved, dict) else {"train": saved}), ""
     place = str(folder) if folder.is_dir() else name
@@ -121,7 +121,7 @@ def opened(
     except Exception as error:
         if reason is None:
             raise
-        raise UserError(
+        raise DataError(
             f"'{name}' is no folder, isn't kept from an earlier use, and the hub can't be reached ({reason})"
         ) from error
 
@@ -130,11 +130,11 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     """The data set's split for each of train, val and test, as given or else by the usual names.
 
     Raises:
-        UserError: A split isn't there, is taken twice, or none is known to be for training.
+        DataError: A split isn't there, is taken twice, or none is known to be for training.
     """
     for split in given.values():
         if split is not None and split not in there:
-            raise UserError(f"'{name}' has no split '{split}': {nearest(split, there)}")
+            raise DataError(f"'{name}' has no split '{split}': {nearest(split, there)}")
     check_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
     usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
     if len(there) == 1:
@@ -143,14 +143,14 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     usual = {part: split for part, split in usual.items() if split not in taken}
     found = {part: given[part] or usual.get(part) for part in given}
     if found["train"] is None:
-        raise UserError(f"'{name}' has no split called train: say which to learn from with data.train=… of {there}")
+        raise DataError(f"'{name}' has no split called train: say which to learn from with data.train=… of {there}")
     return {part: split for part, split in found.items() if split is not None}
 
 
 def features_of(name: str, data: Any) -> Mapping[str, Any]:
-    """Types of the columns; raises UserError where they aren't known before the data set is fetched."""
+    """Types of the columns; raises DataError where they aren't known before the data set is fetched."""
     if data.features is None:
-        raise UserError(f"the columns of '{name}' aren't known before it is fetched: leave out data.streaming")
+        raise DataError(f"the columns of '{name}' aren't known before it is fetched: leave out data.streaming")
     return dict(data.features)
 
 
@@ -158,17 +158,17 @@ def column(name: str, features: Mapping[str, Any], key: str, kind: str, given: s
     """The column of images or labels: as given, the only one of its type, or the one called so.
 
     Raises:
-        UserError: There is none, several, or one that isn't a single class.
+        DataError: There is none, several, or one that isn't a single class.
     """
     if given is not None and given not in features:
-        raise UserError(f"'{name}' has no column '{given}': {nearest(given, features)}")
+        raise DataError(f"'{name}' has no column '{given}': {nearest(given, features)}")
     typed = [called for called, feature in features.items() if type(feature).__name__ == kind]
     found = given or (typed[0] if len(typed) == 1 else key)
     if found not in features:
         said = f"several columns of type {kind} ({', '.join(typed)})" if typed else f"no column of type {kind}"
-        raise UserError(f"'{name}' has {said}: say which to take with data.{key}=…; {nearest(key, features)}")
+        raise DataError(f"'{name}' has {said}: say which to take with data.{key}=…; {nearest(key, features)}")
     if key == "label" and type(features[found]).__name__ not in ("ClassLabel", "Value"):
-        raise UserError(f"the column '{found}' of '{name}' has no single class for an image: {features[found]}")
+        raise DataError(f"the column '{found}' of '{name}' has no single class for an image: {features[found]}")
     return found
 
 
@@ -184,9 +184,9 @@ def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[
 def without_secrets(
     name: str, labels: Mapping[str, list[Any]], parts: Mapping[str, str], given: Mapping[str, str | None]
 ) -> dict[str, list[Any]]:
-    """The splits whose labels are known; raises UserError where others are those to learn from, or were asked for."""
+    """The splits whose labels are known; raises DataError where others are those to learn from, or were asked for."""
     secret = [part for part, found in labels.items() if UNLABELLED in found]
     for part in secret:
         if part == "train" or given[part] is not None:
-            raise UserError(f"'{name}' has images without label in its split '{parts[part]}': take another one")
+            raise DataError(f"'{name}' has images without label in its split '{parts[part]}': take another one")
     return {part: found for part, found in labels.items() if part not in secret}

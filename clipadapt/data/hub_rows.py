@@ -10,7 +10,7 @@ from PIL import Image
 
 from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 
 class Columns(NamedTuple):
@@ -44,12 +44,12 @@ def first_of_each(
     """The first `count` images of each class of a stream, kept on disk: fetched once for each version of the data set.
 
     Raises:
-        UserError: The classes aren't known, so that the stream's end would have to be awaited.
+        DataError: The classes aren't known, so that the stream's end would have to be awaited.
     """
     from datasets import Dataset
 
     if class_names is None:
-        raise UserError(f"the classes of '{name}' aren't known before it is fetched: leave out data.streaming")
+        raise DataError(f"the classes of '{name}' aren't known before it is fetched: leave out data.streaming")
     picture, answer = columns
     classes = len(class_names)
     digest = hashlib.sha256(f"{version} {picture} {answer} {classes} {count}".encode()).hexdigest()[:16]
@@ -91,16 +91,16 @@ def pictures(name: str, data: Any, picture: str) -> LazyImages[int]:
 
 
 def content(rows: Any, picture: str, index: int) -> bytes:
-    """The bytes of an image's file; raises UserError where it is one of its own that can't be read."""
+    """The bytes of an image's file; raises DataError where it is one of its own that can't be read."""
     file = rows[index][picture]
     return file["bytes"] if file["bytes"] is not None else file_bytes(file["path"])
 
 
 def load(name: str, rows: Any, picture: str, index: int) -> Image.Image:
-    """An image, as upright RGB; raises UserError where it is damaged."""
+    """An image, as upright RGB; raises DataError where it is damaged."""
     return open_image(f"{name}/{picture}-{index}", content(rows, picture, index))
 
 
 def verify(name: str, rows: Any, picture: str, index: int) -> None:
-    """Check an image's header; raises UserError where it is damaged."""
+    """Check an image's header; raises DataError where it is damaged."""
     verify_image(f"{name}/{picture}-{index}", content(rows, picture, index))

@@ -14,8 +14,8 @@ from clipadapt.data.folders import EXTENSIONS, pictures
 from clipadapt.data.imagenet_classes import Classes
 from clipadapt.data.prepared import INSTRUCTIONS, existing, named
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, listed
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError, listed
+from clipadapt.files import FilePath
 
 SHOWN_FOLDERS = 5
 
@@ -35,7 +35,7 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
         templates: Sentences with {} for the class name.
 
     Raises:
-        UserError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
+        DataError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
             names of another number.
     """
     train, val = (existing(home, f"{images}/{part}", Path.is_dir) for part in ("train", "val"))
@@ -45,7 +45,7 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
     labels = {folder: label for label, folder in enumerate(ids)}
     tested = folder_names(val)
     if strangers := [folder for folder in tested if folder not in labels]:
-        raise UserError(f"'{val}' has class folders that train lacks: {listed(strangers, SHOWN_FOLDERS)}")
+        raise DataError(f"'{val}' has class folders that train lacks: {listed(strangers, SHOWN_FOLDERS)}")
     source = Source(
         name=name,
         class_names=named(name, own, class_names),
@@ -74,7 +74,7 @@ def imagenet_variant(
         templates: Sentences with {} for the class name.
 
     Raises:
-        UserError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
+        DataError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
             names of another number.
     """
     place = existing(home, images, Path.is_dir)
@@ -112,7 +112,7 @@ def to_test_on(
         whole: Whether all of the classes should be there.
 
     Raises:
-        UserError: As of `imagenet_variant`.
+        DataError: As of `imagenet_variant`.
     """
     folders = folder_names(place)
     own = classes.names_of(folders, place)
@@ -132,15 +132,15 @@ def folder_names(place: Path) -> list[str]:
     """Names of the folders in a folder, sorted, those that are numbers as numbers; files are left out.
 
     Raises:
-        UserError: Where there are none, or it may not be read.
+        DataError: Where there are none, or it may not be read.
     """
     try:
         with os.scandir(place) as entries:
             found = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError as error:
-        raise UserError(f"'{place}' can't be read: {error}") from error
+        raise DataError(f"'{place}' can't be read: {error}") from error
     if not found:
-        raise UserError(f"'{place}' has no class folders: {INSTRUCTIONS} says how it is prepared")
+        raise DataError(f"'{place}' has no class folders: {INSTRUCTIONS} says how it is prepared")
     return sorted(found, key=lambda name: (int(name) if name.isdecimal() else 0, name))
 
 
@@ -148,12 +148,12 @@ def of_folders(place: Path, labels: Mapping[str, int]) -> Split:
     """The images of class folders as a split, by file name in each; 1.3 million are listed in a few seconds.
 
     Raises:
-        UserError: Where there are none, or a folder may not be read.
+        DataError: Where there are none, or a folder may not be read.
     """
     with ThreadPoolExecutor() as threads:
         found = list(threads.map(images_of, [f"{place}/{folder}" for folder in labels]))
     if not any(found):
-        raise UserError(f"the class folders of '{place}' have no images")
+        raise DataError(f"the class folders of '{place}' have no images")
     counted = zip(labels.values(), found, strict=True)
     return Split(pictures([*chain.from_iterable(found)]), [label for label, files in counted for _ in files])
 
@@ -164,5 +164,5 @@ def images_of(folder: str) -> list[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
-        raise UserError(f"'{folder}' can't be read: {error}") from error
+        raise DataError(f"'{folder}' can't be read: {error}") from error
     return [f"{folder}/{name}" for name in names if name.lower().endswith(endings) and not name.startswith(".")]

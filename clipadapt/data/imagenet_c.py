@@ -12,8 +12,8 @@ from clipadapt.data.imagenet import to_test_on
 from clipadapt.data.imagenet_classes import Classes
 from clipadapt.data.prepared import home_folder
 from clipadapt.data.tasks import Source
-from clipadapt.errors import UserError
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError
+from clipadapt.files import FilePath
 
 URL = "https://zenodo.org/records/2235448"
 
@@ -50,7 +50,7 @@ def imagenet_c(
         templates: Sentences with {} for the class name.
 
     Raises:
-        UserError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
+        DataError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
             names of another number.
     """
     folder = home_folder(home) / images
@@ -58,5 +58,5 @@ def imagenet_c(
     part = Path(corruption, str(severity))
     places = [place for place in (folder / part, folder / archive / part) if place.is_dir()]
     if not places:
-        raise UserError(f"'{folder}' has no {part.as_posix()}: unpack {archive}.tar of {URL} into it")
+        raise DataError(f"'{folder}' has no {part.as_posix()}: unpack {archive}.tar of {URL} into it")
     return to_test_on(name, places[0], Classes.of(folder), class_names, templates)

@@ -9,7 +9,7 @@ from pathlib import Path
 from clipadapt.data.labels import DataWarning
 from clipadapt.data.prepared import lines
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, listed
+from clipadapt.errors import DataError, listed
 
 SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
 SHOWN_CLASSES = 5
@@ -47,7 +47,7 @@ class Classes:
         """Those of the file classnames.txt in a folder, or else ImageNet's, by CLIP's names.
 
         Raises:
-            UserError: For a file that can't be read.
+            DataError: For a file that can't be read.
         """
         file = beside / "classnames.txt"
         if file.is_file():
@@ -71,13 +71,13 @@ class Classes:
             place: Where they are.
 
         Raises:
-            UserError: For folders that aren't classes.
+            DataError: For folders that aren't classes.
         """
         ids = [self.id_of(folder) for folder in folders]
         strangers = [folder for folder, wordnet_id in zip(folders, ids, strict=True) if wordnet_id not in self.names]
         if strangers:
             found = listed(strangers, SHOWN_CLASSES)
-            raise UserError(f"'{place}' has folders that aren't WordNet ids of {self.where}: {found}")
+            raise DataError(f"'{place}' has folders that aren't WordNet ids of {self.where}: {found}")
         return [self.names[wordnet_id] for wordnet_id in ids]
 
     def compared(self, source: Source, folders: Sequence[str], splits: Mapping[str, Split]) -> Source:
@@ -116,11 +116,11 @@ def id_and_name(line: str, file: Path) -> tuple[str, str]:
     """What a line of classnames.txt says.
 
     Raises:
-        UserError: For a line of one word.
+        DataError: For a line of one word.
     """
     wordnet_id, _, name = line.partition(" ")
     if not name:
-        raise UserError(f"'{file}' has the line '{line}', which isn't a WordNet id and a name, as in 'n01440764 tench'")
+        raise DataError(f"'{file}' has the line '{line}', which isn't a WordNet id and a name, as in 'n01440764 tench'")
     return wordnet_id, name.strip()
 
 

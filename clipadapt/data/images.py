@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipadapt.data.threads import in_threads
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 Item = TypeVar("Item")
 
@@ -43,13 +43,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     laid on white.
 
     Raises:
-        UserError: For 32-bit pixels, whose range isn't known.
+        DataError: For 32-bit pixels, whose range isn't known.
     """
     image = upright(image)
     if image.mode.startswith("I;16"):
         image = eight_bits(image)
     if image.mode in ("I", "F"):
-        raise UserError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
+        raise DataError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -89,7 +89,7 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[Bin
         content: Of a file that lies in another one.
 
     Raises:
-        UserError: For whatever goes wrong with the file, here or where it is used; it names the file.
+        DataError: For whatever goes wrong with the file, here or where it is used; it names the file.
     """
     try:
         with (
@@ -101,14 +101,14 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[Bin
                 raise Image.DecompressionBombError(f"{pixels} pixels")
             yield file, image
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error …
-        raise UserError(explain(path, error)) from error
+        raise DataError(explain(path, error)) from error
 
 
 def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
     """Load an image file as upright RGB (see to_rgb); of an animation, the first frame. Arguments as of opened.
 
     Raises:
-        UserError: For a file that is missing, no image, truncated or otherwise damaged, or that claims more pixels than
+        DataError: For a file that is missing, no image, truncated or otherwise damaged, or that claims more pixels than
             PIL.Image.MAX_IMAGE_PIXELS; it names the file.
     """
     with opened(path, content) as (_, image):
@@ -122,7 +122,7 @@ def verify_image(path: str | Path, content: bytes | None = None) -> None:
     Arguments as of opened.
 
     Raises:
-        UserError: For a file that is missing, no image, cut short, or too large to unpack; it names the file.
+        DataError: For a file that is missing, no image, cut short, or too large to unpack; it names the file.
     """
     with opened(path, content) as (file, image):
         ending = ENDINGS.get(image.format or "")
@@ -189,7 +189,7 @@ def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
     """16 bytes for each image that tell images of different content apart; several are looked at at once.
 
     Raises:
-        UserError: For an image file that is missing or can't be read.
+        DataError: For an image file that is missing or can't be read.
     """
     if isinstance(images, LazyImages) and images.content is not None:
         items, content = images.items, images.content
@@ -201,7 +201,7 @@ def fingerprinted(images: Sequence[Image.Image]) -> LazyImages[int]:
     """The images, what stands for each of them computed here, once for all that is made of them.
 
     Raises:
-        UserError: For an image file that is missing or can't be read.
+        DataError: For an image file that is missing or can't be read.
     """
     return LazyImages(range(len(images)), images.__getitem__, content=fingerprints(images).__getitem__)
 
@@ -220,9 +220,9 @@ def file_bytes(path: str | Path) -> bytes:
     """An image file as it is.
 
     Raises:
-        UserError: For a file that is missing or can't be read.
+        DataError: For a file that is missing or can't be read.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise UserError(explain(path, error)) from error
+        raise DataError(explain(path, error)) from error

@@ -6,7 +6,7 @@ from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, listed, nearest
+from clipadapt.errors import DataError, listed, nearest
 
 SHOWN_LABELS = 5
 
@@ -34,13 +34,13 @@ def numbered(
         place: Where the labels stand, for what is said of them.
 
     Raises:
-        UserError: For numbers without class names, or labels that no class name belongs to.
+        DataError: For numbers without class names, or labels that no class name belongs to.
     """
     written = {split: [str(label) for label in found] for split, found in labels.items()}
     every = {label for found in written.values() for label in found}
     in_numbers = bool(every) and all(label.isdecimal() for label in every)
     if class_names is None and in_numbers:
-        raise UserError(
+        raise DataError(
             f"the labels of '{place}' are numbers: say what they stand for, in their order, with "
             "'data.class_names=[cat,dog]'"
         )
@@ -52,21 +52,21 @@ def numbered(
     unknown = sorted(every.difference(numbers), key=natural_order)
     if unknown:
         shown, advice = listed(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
-        raise UserError(f"'{place}' has labels that {source}: {shown}: {advice}")
+        raise DataError(f"'{place}' has labels that {source}: {shown}: {advice}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
 
 
 def check_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
-    """Raise UserError for class names, where some are given, of another number than a data set's classes."""
+    """Raise DataError for class names, where some are given, of another number than a data set's classes."""
     if class_names is not None and len(class_names) != count:
         given = len(class_names)
-        raise UserError(
+        raise DataError(
             f"data.class_names has {given} names, and '{name}' {count} classes: give each one, in their order"
         )
 
 
 def check_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
-    """Raise UserError where two splits have something in common: what is tested on would have been learned from.
+    """Raise DataError where two splits have something in common: what is tested on would have been learned from.
 
     Args:
         parts: What each split is made of.
@@ -76,7 +76,7 @@ def check_shared(parts: Mapping[str, Collection[str]], what: str, place: str) ->
     for one, other in combinations(parts, 2):
         shared = {*parts[one]}.intersection(parts[other])
         if shared:
-            raise UserError(
+            raise DataError(
                 f"the {what} '{min(shared)}' of '{place}' is taken for {one} and for {other}: give each its own"
             )
 

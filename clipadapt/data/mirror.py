@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from clipadapt.data.network import unreached
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 MIRROR = "zhengli97/prompt_learning_dataset"
 """Its README: all data sets that papers on prompt learning use, ImageNet excepted, each with its split_zhou_*.json."""
@@ -40,15 +40,15 @@ def fetch(needed: Sequence[str], home: Path, endpoint: str | None = None) -> Pat
         endpoint: of another hub.
 
     Raises:
-        UserError: it is there, the home can't be used, the mirror doesn't have it, or what came is damaged or lacks
+        DataError: it is there, the home can't be used, the mirror doesn't have it, or what came is damaged or lacks
             what is needed.
     """
     folder = Path(needed[0]).parts[0]
     place = home / folder
     if os.path.exists(place):  # Path.exists raises where it may not look
-        raise UserError(f"{place} is there: move it away to fetch it again")
+        raise DataError(f"{place} is there: move it away to fetch it again")
     if folder in ELSEWHERE:
-        raise UserError(f"{folder} can't be fetched from here: get it from {ELSEWHERE[folder]}, and {INSTRUCTIONS}")
+        raise DataError(f"{folder} can't be fetched from here: get it from {ELSEWHERE[folder]}, and {INSTRUCTIONS}")
     with locked(home, folder):
         if not place.exists():
             unpack(download(folder, endpoint), place, needed)
@@ -60,14 +60,14 @@ def locked(home: Path, folder: str) -> Iterator[None]:
     """Make the folder of all data sets, and keep others from fetching one of them to it.
 
     Raises:
-        UserError: nothing can be made there.
+        DataError: nothing can be made there.
     """
     file = home / f".{folder}.lock"
     try:
         home.mkdir(parents=True, exist_ok=True)
         file.touch()
     except OSError as error:
-        raise UserError(
+        raise DataError(
             f"the folder of data sets '{home}' can't be used ({error.strerror}): name another one by the variable "
             "CLIPADAPT_DATA, or as data.home=…"
         ) from error
@@ -79,7 +79,7 @@ def unpack(archive: Path, place: Path, needed: Sequence[str]) -> None:
     """Unpack an archive beside a data set's place, and move what it holds there if that is all that is needed.
 
     Raises:
-        UserError: it can't be unpacked, or lacks something.
+        DataError: it can't be unpacked, or lacks something.
     """
     part = place.with_name(f".{place.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -89,10 +89,10 @@ def unpack(archive: Path, place: Path, needed: Sequence[str]) -> None:
         found = unpacked(part)
         missing = [path for path in needed if not found.joinpath(*Path(path).parts[1:]).exists()]
         if missing:
-            raise UserError(f"the archive {archive} has no {' and no '.join(missing)}: {INSTRUCTIONS}")
+            raise DataError(f"the archive {archive} has no {' and no '.join(missing)}: {INSTRUCTIONS}")
         os.replace(found, place)
     except UNREADABLE as error:
-        raise UserError(f"the archive {archive} can't be unpacked: {error}") from error
+        raise DataError(f"the archive {archive} can't be unpacked: {error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -101,32 +101,32 @@ def download(folder: str, endpoint: str | None) -> Path:
     """The archive of a data set's folder, from the hub or its cache.
 
     Raises:
-        UserError: the mirror can't be reached or doesn't have it, or the file isn't what the hub says it is.
+        DataError: the mirror can't be reached or doesn't have it, or the file isn't what the hub says it is.
     """
     from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     if reason := unreached(endpoint):
-        raise UserError(f"the mirror {MIRROR} can't be reached ({reason}): try again, or {INSTRUCTIONS}")
+        raise DataError(f"the mirror {MIRROR} can't be reached ({reason}): try again, or {INSTRUCTIONS}")
     try:
         files = HfApi(endpoint=endpoint).list_repo_files(MIRROR, revision=REVISION)
         names = [name for name in files if name.endswith(".zip")]
         found = next((name for name in names if plain(Path(name).stem) == plain(folder)), None)
         if found is None:
             known = ", ".join(sorted(Path(name).stem for name in names))
-            raise UserError(f"the mirror {MIRROR} has no {folder} (it has {known}): {INSTRUCTIONS}")
+            raise DataError(f"the mirror {MIRROR} has no {folder} (it has {known}): {INSTRUCTIONS}")
         expected = get_hf_file_metadata(hf_hub_url(MIRROR, found, revision=REVISION, endpoint=endpoint)).etag
         archive = Path(hf_hub_download(MIRROR, found, revision=REVISION, endpoint=endpoint))
-    except UserError:
+    except DataError:
         raise
     except Exception as error:  # the hub's client raises its own errors, httpx's and OSError
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"the mirror {MIRROR} can't be reached ({reason}): try again, or {INSTRUCTIONS}") from error
+        raise DataError(f"the mirror {MIRROR} can't be reached ({reason}): try again, or {INSTRUCTIONS}") from error
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if expected is not None and len(expected) == SHA256_LENGTH and digest != expected:
         archive.resolve().unlink()  # what the hub's cache links to: the link alone would be made again
         archive.unlink(missing_ok=True)
-        raise UserError(f"{found} came damaged from the mirror {MIRROR}, and was deleted: try again")
+        raise DataError(f"{found} came damaged from the mirror {MIRROR}, and was deleted: try again")
     return archive
 
 

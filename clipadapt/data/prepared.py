@@ -16,8 +16,8 @@ from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 from clipadapt.data.folders import pictures
 from clipadapt.data.labels import check_other_number, warn_of_ambiguous_names
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError, nearest
+from clipadapt.files import FilePath
 
 INSTRUCTIONS = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 AIRCRAFT_LISTS = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
@@ -48,7 +48,7 @@ def split_file(
         templates: Sentences with {} for the class name.
 
     Raises:
-        UserError: For a folder or file that is missing, a file of another form, or class names of another number.
+        DataError: For a folder or file that is missing, a file of another form, or class names of another number.
     """
     folder, file = existing(home, images, Path.is_dir), existing(home, split, Path.is_file)
     lists = read_lists(file)
@@ -69,7 +69,7 @@ def aircraft(name: str, home: FilePath, images: str, class_names: list[str] | No
         templates: Sentences with {} for the class name.
 
     Raises:
-        UserError: For a folder or file that is missing, a line of another form, or class names of another number.
+        DataError: For a folder or file that is missing, a line of another form, or class names of another number.
     """
     folder, lists = existing(home, images, Path.is_dir), Path(images).parent
     variants = lines(existing(home, str(lists / "variants.txt"), Path.is_file))
@@ -100,12 +100,12 @@ def existing(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
         is_there: What it must be: Path.is_dir or Path.is_file.
 
     Raises:
-        UserError: Where it is missing, the data set's own folder, or the home; it says which.
+        DataError: Where it is missing, the data set's own folder, or the home; it says which.
     """
     root = home_folder(home)
     for part, there in ((Path(*Path(path).parts[:1]), Path.is_dir), (Path(path), is_there)):
         if not there(root / part):
-            raise UserError(f"'{root}' has no {part.as_posix()}: {INSTRUCTIONS} says how it is prepared")
+            raise DataError(f"'{root}' has no {part.as_posix()}: {INSTRUCTIONS} says how it is prepared")
     return root / path
 
 
@@ -113,11 +113,11 @@ def home_folder(home: str) -> Path:
     """The folder that holds all data sets.
 
     Raises:
-        UserError: Where it is missing.
+        DataError: Where it is missing.
     """
     root = Path(home).expanduser()
     if not home or not root.is_dir():
-        raise UserError(
+        raise DataError(
             f"there is no folder of data sets '{home}': name yours by the variable CLIPADAPT_DATA, or as data.home=…"
         )
     return root
@@ -127,12 +127,12 @@ def lines(file: Path) -> list[str]:
     """The lines of a text file that hold anything, without the spaces around them.
 
     Raises:
-        UserError: For a file that can't be read.
+        DataError: For a file that can't be read.
     """
     try:
         found = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{file}' can't be read: {error}") from error
+        raise DataError(f"'{file}' can't be read: {error}") from error
     return [line.strip() for line in found if line.strip()]
 
 
@@ -140,16 +140,16 @@ def read_lists(file: Path) -> Lists:
     """A split file.
 
     Raises:
-        UserError: For a file that can't be read or has another form; it says where.
+        DataError: For a file that can't be read or has another form; it says where.
     """
     try:
         return Lists.model_validate_json(file.read_bytes())
     except OSError as error:
-        raise UserError(f"'{file}' can't be read: {error}") from error
+        raise DataError(f"'{file}' can't be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = "".join(f"[{part!r}]" for part in first["loc"])
-        raise UserError(
+        raise DataError(
             f"'{file}' is no split file, {{'train': [[path, label, class name], …], 'val': …, 'test': …}}: "
             f"{place}{': ' if place else ''}{first['msg']}"
         ) from None
@@ -159,14 +159,14 @@ def names_in(lists: Lists, file: Path) -> list[str]:
     """The class names of a split file, in the order of their labels.
 
     Raises:
-        UserError: For a label of two names, or one that is left out.
+        DataError: For a label of two names, or one that is left out.
     """
     names: dict[int, str] = {}
     for _, label, name in chain(lists.train, lists.val, lists.test):
         if names.setdefault(label, name) != name:
-            raise UserError(f"'{file}' has two names for label {label}: '{names[label]}' and '{name}'")
+            raise DataError(f"'{file}' has two names for label {label}: '{names[label]}' and '{name}'")
     if max(names) >= len(names):
-        raise UserError(f"'{file}' has labels up to {max(names)}, but only {len(names)} of them: count them from 0")
+        raise DataError(f"'{file}' has labels up to {max(names)}, but only {len(names)} of them: count them from 0")
     return [names[label] for label in range(len(names))]
 
 
@@ -174,7 +174,7 @@ def named(name: str, own: list[str], given: list[str] | None) -> list[str]:
     """The class names that were given for a data set, or else its own; it warns of those that CLIP doesn't tell apart.
 
     Raises:
-        UserError: For names of another number than the classes.
+        DataError: For names of another number than the classes.
     """
     check_other_number(name, given, len(own))
     names = own if given is None else given
@@ -186,9 +186,9 @@ def aircraft_of(line: str, labels: dict[str, int], file: Path) -> Item:
     """What a line of FGVC Aircraft's lists, "0034309 737-300", says.
 
     Raises:
-        UserError: For a variant that isn't known.
+        DataError: For a variant that isn't known.
     """
     number, _, variant = line.partition(" ")
     if variant not in labels:
-        raise UserError(f"'{file}' has '{line}', and variants.txt no '{variant}': {nearest(variant, labels)}")
+        raise DataError(f"'{file}' has '{line}', and variants.txt no '{variant}': {nearest(variant, labels)}")
     return f"{number}.jpg", labels[variant], variant

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden
 from clipadapt.data.images import LazyImages, open_image, verify_image
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 from clipadapt.files import write
 
 KINDS = ("cls", "json", "txt")
@@ -61,7 +61,7 @@ def index(shard: Path, field: str) -> list[Sample]:
     """Read the headers and labels of a shard, in its order, without any image; hidden files are left out.
 
     Raises:
-        UserError: For a file that is no tar file, is compressed or cut off (which `tarfile` doesn't tell), has no
+        DataError: For a file that is no tar file, is compressed or cut off (which `tarfile` doesn't tell), has no
             images, or two of one name.
     """
     images: dict[str, list[Member]] = {}
@@ -78,16 +78,16 @@ def index(shard: Path, field: str) -> list[Sample]:
             file.seek(archive.offset)
             end = file.read(tarfile.BLOCKSIZE)
             if len(end) < tarfile.BLOCKSIZE:
-                raise UserError(f"the shard '{shard}' is cut off: write or fetch it again")
+                raise DataError(f"the shard '{shard}' is cut off: write or fetch it again")
             if end.strip(b"\0"):
                 raise tarfile.ReadError("what follows its last file isn't the end of an archive")
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"the shard '{shard}' is no whole, uncompressed tar file: {error}") from error
+        raise DataError(f"the shard '{shard}' is no whole, uncompressed tar file: {error}") from error
     twice = [found for found in images.values() if len(found) > 1]
     if twice:
-        raise UserError(f"the shard '{shard}' has two images of one name: {twice[0][0].name} and {twice[0][1].name}")
+        raise DataError(f"the shard '{shard}' has two images of one name: {twice[0][0].name} and {twice[0][1].name}")
     if not images:
-        raise UserError(f"the shard '{shard}' has no images (read are {', '.join(extensions())})")
+        raise DataError(f"the shard '{shard}' has no images (read are {', '.join(extensions())})")
     return [(image, labels.get(key, {})) for key, (image,) in images.items()]
 
 
@@ -108,7 +108,7 @@ def label_of(entry: Member, content: bytes, extension: str, field: str) -> Label
     try:
         said = json.loads(content) if extension == "json" else content.decode()
     except ValueError as error:
-        raise UserError(f"the label '{entry}' can't be read: {error}") from error
+        raise DataError(f"the label '{entry}' can't be read: {error}") from error
     if extension == "json":
         said = said.get(field) if isinstance(said, dict) else None
     text = "" if said is None else str(said).strip()
@@ -121,28 +121,28 @@ def pictures(members: list[Member]) -> LazyImages[Member]:
 
 
 def read(shard: BinaryIO, member: Member) -> bytes:
-    """A file's bytes out of its open shard; raises UserError where that was cut off."""
+    """A file's bytes out of its open shard; raises DataError where that was cut off."""
     shard.seek(member.start)
     found = shard.read(member.size)
     if len(found) < member.size:
-        raise UserError(f"'{member}' can't be read: the shard is cut off")
+        raise DataError(f"'{member}' can't be read: the shard is cut off")
     return found
 
 
 def content(member: Member) -> bytes:
-    """A file's bytes; raises UserError where the shard can't be read or was cut off."""
+    """A file's bytes; raises DataError where the shard can't be read or was cut off."""
     try:
         with open(member.shard, "rb") as shard:
             return read(shard, member)
     except OSError as error:
-        raise UserError(f"'{member}' can't be read: {error}") from error
+        raise DataError(f"'{member}' can't be read: {error}") from error
 
 
 def load(member: Member) -> Image.Image:
-    """The image, as upright RGB; raises UserError where it is damaged."""
+    """The image, as upright RGB; raises DataError where it is damaged."""
     return open_image(str(member), content(member))
 
 
 def verify(member: Member) -> None:
-    """Check the image's header; raises UserError where it is damaged."""
+    """Check the image's header; raises DataError where it is damaged."""
     verify_image(str(member), content(member))

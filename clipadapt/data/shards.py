@@ -18,8 +18,8 @@ from clipadapt.data.folders import natural_order
 from clipadapt.data.labels import check_shared, numbered, to_source
 from clipadapt.data.shard_index import KINDS, Sample, indexed, pictures
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, listed
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError, listed
+from clipadapt.files import FilePath
 
 SHOWN_NAMES = 3
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -50,7 +50,7 @@ def webdataset(
         cache_dir: Where the shards' indices are kept; a shard that changed is indexed again.
 
     Raises:
-        UserError: For shards that are missing, no tar files or of two splits, images without a label, and labels of no
+        DataError: For shards that are missing, no tar files or of two splits, images without a label, and labels of no
             class.
     """
     kept = Path(cache_dir).expanduser()
@@ -95,7 +95,7 @@ def shards_of(place: str) -> list[Path]:
     """The shards that a folder or a pattern stands for, in natural order.
 
     Raises:
-        UserError: There are none, or one that the pattern says is missing.
+        DataError: There are none, or one that the pattern says is missing.
     """
     folder = Path(place).expanduser()
     patterns = [str(folder / "*.tar")] if folder.is_dir() else expanded(str(folder))
@@ -104,7 +104,7 @@ def shards_of(place: str) -> list[Path]:
     if missing:
         packed = [path.name for path in folder.glob("*") if path.name.endswith(COMPRESSED)] if folder.is_dir() else []
         advice = f": compressed ones aren't read, as {listed(sorted(packed), SHOWN_NAMES)}" if packed else ""
-        raise UserError(
+        raise DataError(
             f"there is no shard {' and no '.join(missing[:SHOWN_NAMES])}, which '{place}' stands for{advice}"
         )
     return sorted(shards, key=lambda shard: natural_order(str(shard)))
@@ -114,16 +114,16 @@ def kind_of_labels(samples: Sequence[Sample], field: str) -> str:
     """The extension of the entries that are the labels of all samples.
 
     Raises:
-        UserError: Some samples have none, or others than the rest.
+        DataError: Some samples have none, or others than the rest.
     """
     for kind in KINDS:
         if all(kind in labels for _, labels in samples):
             return kind
     there = [kind for kind in KINDS if any(kind in labels for _, labels in samples)]
     if not there:
-        raise UserError(
+        raise DataError(
             f"the images of '{samples[0][0].shard}' have no labels beside them: a sample {samples[0][0].name} needs an "
             f'entry .cls (a number), .json (with "{field}"; data.field=… names another one) or .txt (a word)'
         )
     bare = [str(image) for image, labels in samples if there[0] not in labels]
-    raise UserError(f"some images have a label .{there[0]}, and these have none: {listed(bare, SHOWN_NAMES)}")
+    raise DataError(f"some images have a label .{there[0]}, and these have none: {listed(bare, SHOWN_NAMES)}")

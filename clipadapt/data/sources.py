@@ -16,8 +16,8 @@ from clipadapt.data.folders import read_folder
 from clipadapt.data.images import LazyImages
 from clipadapt.data.labels import to_source
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError, nearest
+from clipadapt.files import FilePath
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS_IN_POOL = 1000
@@ -96,12 +96,12 @@ def drawn(
         templates: Sentences with {} for the class name; None for the task's own.
 
     Raises:
-        UserError: For an unknown name, or a number that is too small.
+        DataError: For an unknown name, or a number that is too small.
     """
     from clipadapt.data.drawn import STYLES, TASKS  # takes half a second, and only this source needs it
 
     if name not in TASKS:
-        raise UserError(f"there is no drawn task '{name}': {nearest(name, TASKS)}")
+        raise DataError(f"there is no drawn task '{name}': {nearest(name, TASKS)}")
     class_names = list(TASKS[name].class_names)
     least = {"size": SMALLEST_DRAWING, "train_per_class": 1, "validation_per_class": 1, "test_images": len(class_names)}
     given = {
@@ -112,7 +112,7 @@ def drawn(
     }
     for key, value in given.items():
         if value < least[key]:
-            raise UserError(f"{key} of the drawn task '{name}' must be at least {least[key]}, and {value} is not")
+            raise DataError(f"{key} of the drawn task '{name}' must be at least {least[key]}, and {value} is not")
 
     classes = len(class_names)
     shifted = [style for style in STYLES if style != MAIN_STYLE]
@@ -138,7 +138,7 @@ def folder(root: FilePath, templates: list[str] | None = None) -> Source:
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        UserError: Where there are no images, classes or splits to be found as described.
+        DataError: Where there are no images, classes or splits to be found as described.
     """
     return from_folder(root, None, templates)
 
@@ -154,7 +154,7 @@ def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | No
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        UserError: Where there are no images, fewer than two classes, or other classes in the test folder.
+        DataError: Where there are no images, fewer than two classes, or other classes in the test folder.
     """
     return from_folder(root, class_names, templates)
 

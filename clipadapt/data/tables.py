@@ -7,8 +7,8 @@ from pathlib import Path
 from clipadapt.data.folders import SPLIT_NAMES, pictures
 from clipadapt.data.labels import check_shared, numbered, to_source
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, listed, nearest
-from clipadapt.paths import FilePath
+from clipadapt.errors import DataError, listed, nearest
+from clipadapt.files import FilePath
 
 DELIMITERS = ",;\t"
 SPLIT_COLUMN = "split"
@@ -39,7 +39,7 @@ def csv(
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        UserError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
+        DataError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
             unknown splits and labels, and images of two splits.
     """
     table = Path(root).expanduser()
@@ -47,7 +47,7 @@ def csv(
     check_missing(root, [path, label, *([] if split is None else [split])], columns)
     files, labels = columns[path], columns[label]
     if not files:
-        raise UserError(f"the table '{root}' has no rows below its header")
+        raise DataError(f"the table '{root}' has no rows below its header")
     splits = columns.get(split or SPLIT_COLUMN, ["train"] * len(files))
     check_empty(root, {path: files, label: labels, split or SPLIT_COLUMN: splits})
     rows = rows_of_splits(root, splits)
@@ -60,32 +60,32 @@ def csv(
 
 
 def check_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
-    """Raise UserError, with advice on each, where a table lacks columns of these names."""
+    """Raise DataError, with advice on each, where a table lacks columns of these names."""
     missing = [f"'{name}': {nearest(name, columns)}" for name in names if name not in columns]
     if missing:
-        raise UserError(f"the table '{table}' has no column {', and none called '.join(missing)}")
+        raise DataError(f"the table '{table}' has no column {', and none called '.join(missing)}")
 
 
 def check_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
-    """Raise UserError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
+    """Raise DataError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
     empty = {name: [str(row) for row, cell in enumerate(cells, start=2) if not cell] for name, cells in columns.items()}
     found = [f"no {name} in row {listed(rows, SHOWN_ROWS)}" for name, rows in empty.items() if rows]
     if found:
-        raise UserError(f"the table '{table}' has {', and '.join(found)}")
+        raise DataError(f"the table '{table}' has {', and '.join(found)}")
 
 
 def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
-    """Which rows are of which split; raises UserError for unknown words and where none is for training."""
+    """Which rows are of which split; raises DataError for unknown words and where none is for training."""
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(splits):
         part = SPLIT_NAMES.get(word.lower())
         if part is None:
-            raise UserError(
+            raise DataError(
                 f"the table '{table}' has the split '{word}' in row {row + 2}: {nearest(word, SPLIT_NAMES)}"
             )
         rows.setdefault(part, []).append(row)
     if "train" not in rows:
-        raise UserError(f"the table '{table}' has no rows of the split train")
+        raise DataError(f"the table '{table}' has no rows of the split train")
     return rows
 
 
@@ -95,18 +95,18 @@ def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     What other columns there are is told without their cells.
 
     Raises:
-        UserError: For a table that is missing or can't be read, or has several columns of a wanted name.
+        DataError: For a table that is missing or can't be read, or has several columns of a wanted name.
     """
     if table.is_dir():
-        raise UserError(f"'{table}' is a folder: name a table, or where the folders in it are the classes data=folder")
+        raise DataError(f"'{table}' is a folder: name a table, or where the folders in it are the classes data=folder")
     try:
         return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
     except FileNotFoundError:
-        raise UserError(f"there is no table '{table}'") from None
+        raise DataError(f"there is no table '{table}'") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"the table '{table}' isn't in UTF-8 ({error}): save it as CSV in UTF-8") from error
+        raise DataError(f"the table '{table}' isn't in UTF-8 ({error}): save it as CSV in UTF-8") from error
     except (OSError, comma_separated.Error) as error:
-        raise UserError(f"the table '{table}' can't be read: {error}") from error
+        raise DataError(f"the table '{table}' can't be read: {error}") from error
 
 
 def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
@@ -131,21 +131,21 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import read_schema, read_table
     except ImportError:
-        raise UserError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
+        raise DataError(f"reading '{table}' needs pyarrow: pip install 'clipadapt[parquet]'") from None
     try:
         names = read_schema(table).names
         check_repeated(table, names, wanted)
         columns: dict[str, list[str]] = {name: [] for name in names}
         found = read_table(table, columns=[name for name in columns if name in wanted]).to_pydict()
     except ArrowInvalid as error:
-        raise UserError(f"the table '{table}' can't be read: {error}") from error
+        raise DataError(f"the table '{table}' can't be read: {error}") from error
     return columns | {
         name: ["" if cell is None else str(cell).strip() for cell in cells] for name, cells in found.items()
     }
 
 
 def check_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
-    """Raise UserError when several columns have a wanted name: which of them is meant can't be told."""
+    """Raise DataError when several columns have a wanted name: which of them is meant can't be told."""
     for name in names:
         if name in wanted and names.count(name) > 1:
-            raise UserError(f"the table '{table}' has {names.count(name)} columns called '{name}': name them apart")
+            raise DataError(f"the table '{table}' has {names.count(name)} columns called '{name}': name them apart")

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from clipadapt.data.images import LazyImages, select
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 
 UNLABELLED = -1
 """The label of an image whose class isn't known."""
@@ -62,7 +62,7 @@ class Source:
     share a name, as two pairs of CLIP's names for ImageNet do.
 
     Raises:
-        UserError: For fewer than two classes, class names given twice without leave, or a template without {}.
+        DataError: For fewer than two classes, class names given twice without leave, or a template without {}.
     """
 
     name: str
@@ -76,15 +76,15 @@ class Source:
     def __post_init__(self) -> None:
         """Refuse what can't be a task."""
         if len(self.class_names) < 2:
-            raise UserError(f"'{self.name}' has {len(self.class_names)} class; a task needs at least two")
+            raise DataError(f"'{self.name}' has {len(self.class_names)} class; a task needs at least two")
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]
         if twice and not self.namesakes:
-            raise UserError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")
+            raise DataError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")
         if isinstance(self.templates, str) or not self.templates:
-            raise UserError(f"templates must be a list of sentences with {{}} in them, and {self.templates!r} is not")
+            raise DataError(f"templates must be a list of sentences with {{}} in them, and {self.templates!r} is not")
         for template in self.templates:
             if "{}" not in template:
-                raise UserError(f"the template '{template}' has no {{}} for the class name to stand in")
+                raise DataError(f"the template '{template}' has no {{}} for the class name to stand in")
 
 
 @dataclass(frozen=True, repr=False)
@@ -147,9 +147,9 @@ class Task:
         return len(self.support) > 0 or (self.pool is not None and len(self.pool) > 0)
 
     def need_images(self) -> None:
-        """Raise UserError where there are no images to learn from."""
+        """Raise DataError where there are no images to learn from."""
         if not self.teaches:
-            raise UserError(
+            raise DataError(
                 f"'{self.name}' has no images to learn from, only some to test on: take method=zero_shot, or learn on "
                 f"other data and measure that run with clipadapt evaluate run=DIR data={self.name}"
             )

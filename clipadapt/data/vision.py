@@ -17,7 +17,7 @@ from clipadapt.data.catalogue import CATALOGUE, Known
 from clipadapt.data.images import LazyImages, pixel_bytes, to_rgb
 from clipadapt.data.labels import check_other_number, to_source
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import DataError, nearest
 
 OWN = "torchvision-"
 """How the names of the folders begin that data sets are fetched to: torchvision itself has folders of their names."""
@@ -51,15 +51,15 @@ def torchvision(
         cache_dir: Where it is, as torchvision's `root`, or in a folder `torchvision-NAME`, to which it is fetched.
 
     Raises:
-        UserError: For a data set that isn't known, isn't there, can't be fetched or is damaged, and for class names of
+        DataError: For a data set that isn't known, isn't there, can't be fetched or is damaged, and for class names of
             another number than there are classes, or that are needed.
     """
     if name not in CATALOGUE:
         advice = nearest(name, CATALOGUE)
-        raise UserError(f"there is no image-classification data set '{name}' of torchvision's: {advice}")
+        raise DataError(f"there is no image-classification data set '{name}' of torchvision's: {advice}")
     known = CATALOGUE[name]
     if class_names is None and known.class_names is None:
-        raise UserError(f"the classes of {name} have no names but codes: give them as data.class_names=[…], in order")
+        raise DataError(f"the classes of {name} have no names but codes: give them as data.class_names=[…], in order")
     parts = made(name, known, Path(cache_dir).expanduser(), download)
     splits = {part: split_of(dataset) for part, dataset in parts.items()}
     own = known.class_names or [known.say(called) for called in classes_of(parts["train"])]
@@ -72,7 +72,7 @@ def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]
     """The data set of each split, from where it is in a folder, or fetched to it.
 
     Raises:
-        UserError: It isn't there or is damaged, and isn't to be fetched or can't be.
+        DataError: It isn't there or is damaged, and isn't to be fetched or can't be.
     """
     own = cache / f"{OWN}{name}"
     if own.is_dir():
@@ -80,7 +80,7 @@ def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]
     with suppress(Exception):  # it isn't there, or not whole, of which each data set has its own way of telling
         return construct(name, known, cache, download=False)
     if not download:
-        raise UserError(f"{name} is neither in {own} nor in {cache}, or not whole: data.download=true fetches it")
+        raise DataError(f"{name} is neither in {own} nor in {cache}, or not whole: data.download=true fetches it")
     print_error(f"fetching {name} to {own}, once")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{name}.lock"):
@@ -90,12 +90,12 @@ def made(name: str, known: Known, cache: Path, download: bool) -> dict[str, Any]
 
 
 def whole(name: str, known: Known, own: Path) -> dict[str, Any]:
-    """The data set of each split; raises UserError where it is damaged."""
+    """The data set of each split; raises DataError where it is damaged."""
     try:
         return construct(name, known, own, download=False)
     except Exception as error:  # each data set has its own ways of failing
         reason = " ".join(str(error).split())
-        raise UserError(
+        raise DataError(
             f"{name} in {own} is damaged ({reason}): remove that folder, and it is fetched again"
         ) from error
 
@@ -126,7 +126,7 @@ def fetch(name: str, known: Known, own: Path) -> None:
     """Fetch a data set to a folder of its own, which is there once it is whole.
 
     Raises:
-        UserError: There is no network, a checksum differs, or it is not to be had any more.
+        DataError: There is no network, a checksum differs, or it is not to be had any more.
     """
     part = own.with_name(f".{name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -136,7 +136,7 @@ def fetch(name: str, known: Known, own: Path) -> None:
         part.rename(own)
     except (RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{name} could not be fetched ({reason}); a copy that you have can lie in {own}") from error
+        raise DataError(f"{name} could not be fetched ({reason}); a copy that you have can lie in {own}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

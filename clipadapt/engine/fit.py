@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from clipadapt.data.seeds import hash_seed
 from clipadapt.engine.batches import BatchSampler, MicroBatch
 from clipadapt.engine.learner import Learner
-from clipadapt.errors import UserError
+from clipadapt.errors import DivergenceError
 from clipadapt.features.batch_sources import BatchIterator, BatchSource
 from clipadapt.objectives.base import GradientRule, WeightAverage
 
@@ -69,10 +69,6 @@ class PerLossGradients:
             parameter.grad = gradient
 
 
-class Diverged(UserError):
-    """The loss is no longer a number; the learned tensors are back at the last good epoch's."""
-
-
 @dataclass
 class Fit:
     """A fit of a learner to a support set.
@@ -105,7 +101,7 @@ class Fit:
         """Go on from where `progress` stands to the last epoch.
 
         Raises:
-            Diverged: a loss was not finite.
+            DivergenceError: a loss was not finite.
         """
         wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
         self.learner.train()
@@ -116,7 +112,7 @@ class Fit:
             began = time.monotonic()
             try:
                 row = self._epoch(wrapped, optimizer, epoch)
-            except Diverged:
+            except DivergenceError:
                 self._restore(good)
                 raise
             self.schedule.step()
@@ -186,7 +182,7 @@ class Fit:
             self._stop("what is learned became infinite", epoch, len(totals) - 1)
 
     def _stop(self, what: str, epoch: int, step: int) -> None:
-        raise Diverged(
+        raise DivergenceError(
             f"{what} at step {epoch * len(self.batches) + step + 1} (epoch {epoch + 1}); what was learned up to epoch "
             f"{epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
         )

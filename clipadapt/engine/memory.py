@@ -1,4 +1,4 @@
-"""How much memory a run may take, and how many rows of the text tower fit in it."""
+"""How many rows of the text tower fit in the memory that a run may take, and the most that it took."""
 
 import contextlib
 import resource
@@ -7,15 +7,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
 import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 
-SHARE = 0.5
-"""Share of the free memory that is taken where the user names no limit."""
 MARGIN = 1.25
 """What a backward pass holds beside the saved activations: gradients of the block it is in."""
 WIDTHS = 14
@@ -28,27 +25,6 @@ RESET_PEAK = Path("/proc/self/clear_refs")
 """Where Linux takes a 5 for: forget the most memory that this process has had."""
 PROBED = 24
 """Number of classes at which activations are measured, and at a third of them: the difference leaves weights out."""
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that tensors on this device could still take."""
-    if device.type != "cuda":
-        return psutil.virtual_memory().available
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-
-
-def budget(memory: float | None, device: torch.device, processes: int) -> float:
-    """Bytes that the activations of a step may take.
-
-    Args:
-        memory: gigabytes, or None for half of what is free now.
-        device: where they are.
-        processes: that share the device, if it is a CPU.
-    """
-    if memory is not None:
-        return memory * 1e9
-    return SHARE * free_bytes(device) / (1 if device.type == "cuda" else processes)
 
 
 def max_rows(

@@ -80,7 +80,7 @@ def zero_shot(clip: CLIP, task: Task, images: Split, loader: FeatureLoader) -> t
     """The most probable class of each image's centre crop, and its probability."""
     known = LazySupportView(clip, task.without_tests(), loader)
     plain = Classifier(clip, Adaptation(clip, known), task.class_names)
-    with torch.no_grad(), loader.accelerator.autocast():
+    with torch.no_grad(), loader.processes.autocast():
         text = plain.class_embeddings()
         features = loader.values(plain, images, views=1, random=False)[0]
         found = [plain.logits(some, text).softmax(dim=-1).max(dim=-1) for some in features.split(AT_ONCE)]

@@ -12,10 +12,10 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Task
 from clipadapt.engine.batches import BatchSampler
-from clipadapt.engine.evaluate import TestTimeMethod
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
-from clipadapt.engine.memory import budget, max_rows, reset_peak_memory
+from clipadapt.engine.memory import max_rows, reset_peak_memory
+from clipadapt.engine.metrics import TestTimeMethod
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
 from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, fused
@@ -23,6 +23,7 @@ from clipadapt.errors import UserError
 from clipadapt.features.batch_sources import BatchSource
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.loader import CachePlacement, FeatureLoader, ProgressFactory, no_progress
+from clipadapt.features.memory import budget
 from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
@@ -120,7 +121,7 @@ class Run:
             )
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
-        loader = FeatureLoader(accelerator, settings, progress)
+        loader = make_loader(accelerator, settings, progress)
         task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
         torch.manual_seed(task.seed)
         known = LazySupportView(clip, task.without_tests(), loader)
@@ -148,7 +149,7 @@ class Run:
         test_time: TestTimeMethod | None = None,
     ) -> "Run":
         """A run of a classifier that is on its device; arguments as of the attributes and `prepare`."""
-        loader = FeatureLoader(accelerator, settings, progress)
+        loader = make_loader(accelerator, settings, progress)
         known = LazySupportView(classifier.clip, task.without_tests(), loader)
         placement = loader.placement(classifier, task)
         return cls(accelerator, classifier.clip, task, classifier, settings, loader, placement, known, test_time)
@@ -203,7 +204,7 @@ class Run:
             average: of what was learned after each epoch; what the last one left where None.
 
         Raises:
-            Diverged: a loss was not finite.
+            DivergenceError: a loss was not finite.
             UserError: a rule on gradients in fp16, whose losses are scaled.
         """
         if rule is not None and self.settings.precision == "fp16":
@@ -241,6 +242,11 @@ class Run:
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
         return Classifier(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
+
+
+def make_loader(accelerator: Accelerator, settings: Settings, progress: ProgressFactory) -> FeatureLoader:
+    """Return what loads a run's images and features, within the limits of its settings."""
+    return FeatureLoader(accelerator, settings.workers, settings.cache, settings.cache_gb, settings.keep_mb, progress)
 
 
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:

@@ -59,7 +59,7 @@ def shortened(
     if taken == epochs:
         return schedule(optimizer, epochs)
     base = optimizer.param_groups[0]["lr"]
-    rates = rates_of(schedule, base, epochs)
+    rates = compute_rates(schedule, base, epochs)
 
     def share(epoch: int) -> float:
         place = int((epoch + 0.5) * epochs / taken)
@@ -68,7 +68,7 @@ def shortened(
     return LambdaLR(optimizer, share)
 
 
-def rates_of(schedule: Callable[[Optimizer, int], LRScheduler], base: float, epochs: int) -> list[float]:
+def compute_rates(schedule: Callable[[Optimizer, int], LRScheduler], base: float, epochs: int) -> list[float]:
     """The learning rate of each epoch, which starts from the optimiser's `base`."""
     probe = SGD([torch.zeros(1)], lr=base)
     whole = schedule(probe, epochs)

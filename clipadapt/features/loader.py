@@ -4,18 +4,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.transforms import CentreCrop, RandomCrops
-from clipadapt.engine.memory import SHARE, free_bytes
-from clipadapt.engine.settings import Settings
 from clipadapt.features.batch_sources import AugmentedImages, BatchSource, InMemoryFeatures, MemmapFeatures
 from clipadapt.features.cache import CacheEntry, LookupResult, Store
 from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder, Item, image_mb, in_batches
+from clipadapt.features.memory import SHARE, free_bytes
 from clipadapt.model import Classifier
 
 BESIDE_A_ROW = 64
@@ -29,6 +28,28 @@ ProgressFactory = Callable[[int], AbstractContextManager[ProgressUpdate]]
 def no_progress(count: int) -> AbstractContextManager[ProgressUpdate]:
     """Shows nothing."""
     return nullcontext(lambda done: None)
+
+
+class Processes(Protocol):
+    """The processes of a run, their device and number format, as an Accelerate `Accelerator` has them."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+
+    @property
+    def process_index(self) -> int:
+        """The rank of this process."""
+
+    @property
+    def num_processes(self) -> int:
+        """The number of processes."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context of forward passes in the run's number format."""
+
+    def wait_for_everyone(self) -> None:
+        """Wait until every process has come here."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +77,19 @@ class FeatureLoader:
     """What a classifier's images need computed once, for a run.
 
     Attributes:
-        accelerator: the run's processes, device and number format.
-        settings: where what is kept, and how much of it.
+        processes: the run's processes, device and number format.
+        workers: number of processes that read images.
+        cache: folder of the disk cache; None for none.
+        cache_gb: gigabytes that the disk cache may take.
+        keep_mb: megabytes of memory that features or images may take; None for half of what is free.
         progress: shows how the encoding comes on.
     """
 
-    accelerator: Accelerator
-    settings: Settings
+    processes: Processes
+    workers: int = 0
+    cache: str | None = None
+    cache_gb: float = 20.0
+    keep_mb: float | None = None
     progress: ProgressFactory = no_progress
 
     def placement(self, classifier: Classifier, task: Task) -> CachePlacement:
@@ -72,26 +99,26 @@ class FeatureLoader:
         count = len(task.support) * max(1, task.views)
         megabytes = image_mb(classifier) * count
         return CachePlacement(
-            megabytes <= self._limit_mb(self.accelerator.device), self._on_disk(classifier, count), megabytes
+            megabytes <= self._limit_mb(self.processes.device), self._on_disk(classifier, count), megabytes
         )
 
     def _on_disk(self, classifier: Classifier, count: int) -> bool:
         """Whether so many activations go to disk; pixels, of which nothing was computed, don't."""
         computed = classifier.image_cut != classifier.clip.image.points[0]
         size = count * (1e6 * image_mb(classifier) + BESIDE_A_ROW)
-        return computed and self.settings.cache is not None and size <= 1e9 * self.settings.cache_gb
+        return computed and self.cache is not None and size <= 1e9 * self.cache_gb
 
     def _limit_mb(self, device: torch.device) -> float:
-        return SHARE * free_bytes(device) / 1e6 if self.settings.keep_mb is None else self.settings.keep_mb
+        return SHARE * free_bytes(device) / 1e6 if self.keep_mb is None else self.keep_mb
 
     def describe(self, classifier: Classifier, task: Task, placement: CachePlacement) -> str:
         """In words, what is kept of the support set."""
         if task.views is None:
             return "nothing: fresh views every epoch; images are read once, as far as memory permits"
         if not placement.anywhere:
-            limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.settings.cache is not None)
+            limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.cache is not None)
             return f"nothing: above {' and '.join(limits)}"
-        places = ["in memory"] * placement.in_memory + [f"in {self.settings.cache}"] * placement.on_disk
+        places = ["in memory"] * placement.in_memory + [f"in {self.cache}"] * placement.on_disk
         what = f"{classifier.image_cut} of {len(task.support)} images"
         return f"{what}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
 
@@ -101,8 +128,8 @@ class FeatureLoader:
         views = _views(classifier, task.support, task.views != 0, task.seed if cycle is None else None)
         if cycle is None or not placement.anywhere:
             limit = 1e6 * self._limit_mb(torch.device("cpu"))
-            return AugmentedImages(views, self.accelerator.device, self.settings.workers, limit, cycle)
-        labels = torch.tensor(views.images.labels, device=self.accelerator.device)
+            return AugmentedImages(views, self.processes.device, self.workers, limit, cycle)
+        labels = torch.tensor(views.images.labels, device=self.processes.device)
         values = self._values(classifier, views, cycle, placement.on_disk)
         if isinstance(values, LookupResult) and not placement.in_memory:
             return MemmapFeatures(values, labels, cycle, classifier.image_cut)
@@ -127,7 +154,7 @@ class FeatureLoader:
 
     def _in_memory(self, values: Tensor | LookupResult) -> Tensor:
         found = values.gather(range(len(values.rows))) if isinstance(values, LookupResult) else values
-        return found.to(self.accelerator.device)
+        return found.to(self.processes.device)
 
     def test_views(
         self, classifier: Classifier, split: Split, views: int, images: int
@@ -137,7 +164,7 @@ class FeatureLoader:
         The first view is the centre crop, the others are random.
         """
         own = self.share(split)
-        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        labels = torch.tensor(split.labels, device=self.processes.device)
         plain, random = _views(classifier, split, False), _views(classifier, split, True)
         with self.progress(views * len(own)) as update:
             encoder = self._encoder(classifier, update)
@@ -154,7 +181,7 @@ class FeatureLoader:
     def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations and labels of this process's share of a test set, in micro-batches."""
         items = [(i, 0) for i in self.share(split)]
-        labels = torch.tensor(split.labels, device=self.accelerator.device)
+        labels = torch.tensor(split.labels, device=self.processes.device)
         views = _views(classifier, split, random=False)
         with self.progress(len(items)) as update:
             values = self._test_values(self._encoder(classifier, update), views, items)
@@ -163,7 +190,7 @@ class FeatureLoader:
 
     def share(self, split: Split) -> list[int]:
         """Images of a test set that this process looks at, in its order."""
-        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        rank, processes = self.processes.process_index, self.processes.num_processes
         return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
 
     def _test_values(self, encoder: Encoder, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
@@ -173,39 +200,37 @@ class FeatureLoader:
         found = encoder.find(views, items, self._entry(encoder, views), shared=False)
         for first in range(0, len(items), MICRO_BATCH):
             values = found.gather(range(first, min(first + MICRO_BATCH, len(items))))
-            yield values.to(self.accelerator.device, non_blocking=True)
+            yield values.to(self.processes.device, non_blocking=True)
 
     def _encoder(self, classifier: Classifier, update: ProgressUpdate) -> Encoder:
         return Encoder(
             classifier,
-            workers=self.settings.workers,
-            autocast=self.accelerator.autocast,
-            rank=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
-            wait=self.accelerator.wait_for_everyone,
+            workers=self.workers,
+            autocast=self.processes.autocast,
+            rank=self.processes.process_index,
+            processes=self.processes.num_processes,
+            wait=self.processes.wait_for_everyone,
             update=update,
         )
 
     def _entry(self, encoder: Encoder, views: AugmentedDataset) -> CacheEntry:
-        store = store_of(self.settings)
+        store = open_store(self.cache, self.cache_gb)
         assert store is not None, "nothing is kept on disk"
         return store.entry(encoder.cache_key_fields(views))
 
 
-def store_of(settings: Settings) -> Store | None:
-    """Where activations are kept for other runs; None for nowhere."""
-    if settings.cache is None:
-        return None
-    return Store(Path(settings.cache).expanduser(), int(1e9 * settings.cache_gb))
+def open_store(cache: str | None, cache_gb: float) -> Store | None:
+    """Return the disk cache in a folder, limited to so many gigabytes; None without a folder."""
+    return None if cache is None else Store(Path(cache).expanduser(), int(1e9 * cache_gb))
 
 
-def check_cache(settings: Settings) -> None:
-    """See that what is to be kept can be, before work begins.
+def check_cache(cache: str | None, cache_gb: float) -> None:
+    """Check that the disk cache can be written, before work begins.
 
     Raises:
         UserError: the folder can't be written.
     """
-    store = store_of(settings)
+    store = open_store(cache, cache_gb)
     if store is not None:
         store.check()
 

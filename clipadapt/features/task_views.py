@@ -77,7 +77,7 @@ class LazyAdaptedFeatures:
     @cached_property
     def text(self) -> Tensor:
         """Class embeddings, `[C, D]`."""
-        with self._loader.accelerator.autocast():
+        with self._loader.processes.autocast():
             return self._classifier.class_embeddings()
 
 
@@ -89,7 +89,7 @@ def number_of_views(task: Task) -> int:
 def samples(loader: FeatureLoader, classifier: Classifier, split: Split, views: int, random: bool) -> LabelledFeatures:
     """Features, after the adaptation's edits, of views of a split's images: random ones, or the centre crop."""
     values = loader.values(classifier, split, views, random)
-    with torch.no_grad(), loader.accelerator.autocast():
+    with torch.no_grad(), loader.processes.autocast():
         features = [classifier.image_features(x) for x in values.flatten(0, 1).split(MICRO_BATCH)]
     labels = torch.tensor(split.labels, device=values.device)
     return LabelledFeatures(torch.cat(features).unflatten(0, (views, -1)), labels)

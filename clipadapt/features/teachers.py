@@ -86,7 +86,7 @@ def with_teacher_features(
             (one, AugmentedDataset(task.support, RandomCrops(one.clip.preprocess), source.views.seed)) for one in plain
         ]
         return replace(
-            source, teacher_encoders=[OnlineTeacher(one, views, loader.accelerator.autocast) for one, views in seen]
+            source, teacher_encoders=[OnlineTeacher(one, views, loader.processes.autocast) for one, views in seen]
         )
     count = max(1, task.views or 0)
     return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.views != 0) for one in plain])

@@ -18,18 +18,20 @@ from clipadapt.console import first_process
 from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import fingerprinted
-from clipadapt.engine.measure import measure
+from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.errors import UserError
 from clipadapt.features.loader import check_cache
 from clipadapt.files import write
 from clipadapt.model import Classifier
 from clipadapt.report import progress as bars
+from clipadapt.report import summary
 from clipadapt.runs.directory import TRANSFER
-from clipadapt.runs.methods import test_time_of
+from clipadapt.runs.learned import learned_adaptation, learned_classifier
+from clipadapt.runs.methods import build_settings, build_test_time
 from clipadapt.runs.result import read_result
-from clipadapt.runs.train import learned_adaptation, learned_classifier, settings_of, task_of, validated_images
-from clipadapt.studies import EvaluationTarget
+from clipadapt.runs.targets import EvaluationTarget
+from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 
 
 class FinishedRun:
@@ -50,13 +52,13 @@ class FinishedRun:
         result = read_result(directory)
         self.record = result.record
         self.config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
-        self.settings = settings_of({**self.config, "engine": {**self.config["engine"], "cache": cache}})
+        self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
     def _learned(self) -> tuple[Any, Classifier, Any]:
         """The processes, the classifier, and what adapts at test time."""
-        check_cache(self.settings)
-        accelerator = accelerator_for(self.settings, test_time_of(self.config))
+        check_cache(self.settings.cache, self.settings.cache_gb)
+        accelerator = accelerator_for(self.settings, build_test_time(self.config))
         classifier, test_time = learned_classifier(
             self.directory,
             str(accelerator.device),
@@ -85,9 +87,9 @@ class FinishedRun:
         own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
         learned_from = configuration.same_images(config["data"], self.config["data"])
-        task = task_of(config) if data is None else self._other(config, learned_from)
+        task = build_task(config) if data is None else self._other(config, learned_from)
         changed = learned_from and task.images != self.record["images"]
-        if changed and not configuration.source_of(config).tests:
+        if changed and not configuration.build_source(config).tests:
             raise UserError(
                 f"the images of '{task.name}' have changed since the run, so that those it learned from can't be left "
                 "out of a test: put others into a folder test, or run it again with rerun=true"
@@ -100,7 +102,7 @@ class FinishedRun:
         return validated_images(task, config, console)
 
     def _other(self, config: Mapping[str, Any], learned_from: bool) -> Task:
-        source, record = configuration.source_of(config), self.record
+        source, record = configuration.build_source(config), self.record
         if learned_from and not source.tests:
             task = make_task(source, record["shots"], record["seed"])
         else:
@@ -111,7 +113,7 @@ class FinishedRun:
             return task
         return replace(task, templates=record["templates"])
 
-    def measure(self, task: Task, console: Console) -> dict[str, Any]:
+    def evaluate_task(self, task: Task, console: Console) -> dict[str, Any]:
         """Figures on a task's test sets, as in a run's `metrics`; its class names and templates take the run's place.
 
         Raises:
@@ -121,7 +123,7 @@ class FinishedRun:
         accelerator, _, test_time = self._learned
         progress = partial(bars.images, console)
         run = Run.for_evaluation(self._classifier_for(task), task, accelerator, self.settings, progress, test_time)
-        found = measure(run)
+        found = evaluate_run(run)
         found.pop("predictions", None)
         return found | {"schedule_note": self.settings.schedule_note}
 
@@ -137,13 +139,13 @@ class FinishedRun:
         """Figures by target; each measured once, those of the same data together, then read from the run's directory.
 
         Raises:
-            UserError: as of `task` and `measure`.
+            UserError: as of `task` and `evaluate_task`.
         """
         missing = [target for target in targets if not self._kept(target).is_file()]
         for data, some in groupby(missing, lambda target: target.data):
             task = self.task(data, console)
             tests = tested_on([*some], next(iter(task.tests.values())))
-            found = self.measure(replace(task, tests=tests), console)["tests"]
+            found = self.evaluate_task(replace(task, tests=tests), console)["tests"]
             self._keep([target for target in missing if target.name in tests], found)
         return {target.name: json.loads(self._kept(target).read_text()) for target in targets}
 
@@ -171,3 +173,33 @@ def tested_on(targets: Sequence[EvaluationTarget], test: Split) -> dict[str, Spl
         target.name: test if target.corruption is None else configuration.build(target.corruption, test)
         for target in targets
     }
+
+
+def evaluate_finished(
+    directory: str | Path,
+    data: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+    config_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Evaluate a finished run on its own test sets or on another task's, and show the metrics.
+
+    Args:
+        directory: of the run.
+        data: settings below `data` of another task; its class names take the place of the run's.
+        console: where to print.
+        config_dir: a folder of the user's own with the adaptation's module.
+
+    Returns:
+        The metrics, as in a run's `metrics`.
+
+    Raises:
+        UserError: no finished run, learned tensors that belong to other classes than the task's, nothing to test on,
+            or a method that adapts along a stream, in several processes.
+    """
+    console = console or Console()
+    run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
+    metrics = run.evaluate_task(run.task(data, console), console)
+    if data is None and (note := data_change_note(run.config, run.record)):
+        console.print(f"note: {note}")
+    summary.show_tests(console, metrics)
+    return metrics

@@ -10,7 +10,8 @@ import torch
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.errors import UserError
+from clipadapt.engine.settings import Settings
+from clipadapt.errors import SettingsError, UserError
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.model import Classifier
 
@@ -27,7 +28,21 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
     return make
 
 
-def test_time_of(config: Mapping[str, Any]) -> Any:
+def build_settings(config: Mapping[str, Any]) -> Settings:
+    """How the run of composed settings is fitted.
+
+    Raises:
+        UserError: an optimiser that refuses its settings.
+    """
+    settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    try:
+        settings.optimizer([torch.nn.Parameter(torch.zeros(1))])
+    except ValueError as error:
+        raise SettingsError(f"engine.optimizer can't be made with its settings: {error}") from error
+    return settings
+
+
+def build_test_time(config: Mapping[str, Any]) -> Any:
     """What adapts at test time; None where nothing does."""
     node = config["method"]["test_time"]
     return None if node is None else configuration.build(node, allowed=config["allowed_targets"])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.engine.evaluate import TestTimeMethod
+from clipadapt.engine.metrics import TestTimeMethod
 from clipadapt.engine.run import Run
 
 

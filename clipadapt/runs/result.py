@@ -55,7 +55,7 @@ class Result:
         return target.path
 
 
-def record_of(prepared: Run, told: Plan, objective: Objective) -> dict[str, Any]:
+def make_record(prepared: Run, told: Plan, objective: Objective) -> dict[str, Any]:
     """What is kept of a run beside its figures: see `Result`."""
     task, clip = prepared.task, prepared.clip
     packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")

@@ -20,7 +20,8 @@ from clipadapt.report.rows import Row
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
 from clipadapt.report.tables import shots_text
 from clipadapt.runs.directory import PREDICTIONS
-from clipadapt.runs.train import settings_of, task_of, validated_images
+from clipadapt.runs.methods import build_settings
+from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.studies import RunSpec, Study
 
 
@@ -43,16 +44,16 @@ class RunOutcome:
     zero_shot: bool = False
 
 
-def rows_of(outcomes: Sequence[RunOutcome], targets: Sequence[str] = ()) -> Iterator[Row]:
+def aggregate_rows(outcomes: Sequence[RunOutcome], targets: Sequence[str] = ()) -> Iterator[Row]:
     """The outcomes gathered over seeds; `targets` are the names of the study's."""
     found: dict[tuple[str, str, int], list[RunOutcome]] = {}
     for one in outcomes:
         found.setdefault((one.spec.data, one.spec.method, one.spec.shots), []).append(one)
     for some in found.values():
-        yield row_of(some, targets)
+        yield aggregate_row(some, targets)
 
 
-def row_of(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
+def aggregate_row(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
     """What the seeds of a method say together."""
     spec, done = outcomes[0].spec, [one for one in outcomes if one.failure is None]
     failed: dict[str, list[int]] = {}
@@ -62,9 +63,9 @@ def row_of(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
     scores = scores_of([one.metrics["tests"] for one in done])
     return {
         "backbone": spec.config["backbone"]["name"],
-        "data": data_of(spec),
+        "data": data_title(spec),
         "method": spec.method,
-        "title": title_of(spec),
+        "title": method_title(spec),
         "shots": spec.shots,
         "seeds": [one.spec.seed for one in done],
         "zero_shot": bool(done) and all(one.zero_shot for one in done),
@@ -73,19 +74,19 @@ def row_of(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
         "parameters": max((one.metrics["parameters"] for one in done), default=0),
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
-        "schedule_note": settings_of(spec.config).schedule_note,
+        "schedule_note": build_settings(spec.config).schedule_note,
         "failed": failed,
         "runs": [one.spec.directory.as_posix() for one in done],
     }
 
 
-def title_of(spec: RunSpec) -> str:
+def method_title(spec: RunSpec) -> str:
     """A method's name in print."""
     title: str = spec.config["method"]["title"] or spec.method
     return title
 
 
-def data_of(spec: RunSpec) -> str:
+def data_title(spec: RunSpec) -> str:
     """The data's name in print; of a user's own images, with that of their folder or table."""
     name = data_name(spec.config["data"], spec.config["config_dir"])
     return name if "root" in spec.config["data"] and name.startswith(f"{spec.data}-") else spec.data
@@ -97,7 +98,7 @@ def measured(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
         spec, config = one.spec, one.spec.config
         run = {
             "backbone": config["backbone"]["name"],
-            "data": data_of(spec),
+            "data": data_title(spec),
             "method": spec.method,
             "shots": spec.shots,
         }
@@ -107,7 +108,7 @@ def measured(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
             yield {key: found[key] for key in results.COLUMNS}
 
 
-def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> Page:
+def make_page(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> Page:
     """The page about a study, whose curves are drawn."""
     curves = study.directory / "curves.png"
     methods, data, titles = ({row[key]: None for row in rows} for key in ("method", "data", "title"))
@@ -120,11 +121,11 @@ def page_of(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -
         ],
         sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, backbone, titles)],
         curves=curves if curves.is_file() else None,
-        gains=[*gains_of(outcomes)],
+        gains=[*find_prediction_changes(outcomes)],
     )
 
 
-def gains_of(outcomes: Sequence[RunOutcome]) -> Iterator[PredictionChanges]:
+def find_prediction_changes(outcomes: Sequence[RunOutcome]) -> Iterator[PredictionChanges]:
     """Of each method on each data set, the run with most shots and the first seed against zero-shot.
 
     On the test set that stands for the data; where their classes are halved, on both halves.
@@ -153,7 +154,7 @@ def gains(
     spec = one.spec
     half = f" ({test} classes)" if test in (BASE, NEW) else ""
     return PredictionChanges(
-        title=f"{title_of(spec)} on {data_of(spec)}{half}, {shots_text(spec.shots)}, seed {spec.seed}",
+        title=f"{method_title(spec)} on {data_title(spec)}{half}, {shots_text(spec.shots)}, seed {spec.seed}",
         class_names=predictions["class_names"],
         labels=predictions["labels"],
         before=predictions["zero_shot"],
@@ -173,7 +174,7 @@ def tested_images(
     """
     task = json.dumps([config[key] for key in ("data", "shots", "seed", "classes")], sort_keys=True)
     if task not in tests:
-        found = task_of(config)
+        found = build_task(config)
         found = validated_images(found, config) if config["data"].get("skip_broken") else found
         tests[task] = found.tests
     split = tests[task].get(test)
@@ -200,4 +201,4 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> N
         schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
         few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
     write(folder / "results.csv", results.csv_text(measured(outcomes)))
-    write(folder / "report.html", page_of(study, rows, outcomes).html())
+    write(folder / "report.html", make_page(study, rows, outcomes).html())

@@ -4,71 +4,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.text import Text
 
-from clipadapt import api
 from clipadapt import config as configuration
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.console import first_process, make_console
 from clipadapt.data.few_shot import evaluation_only_task
 from clipadapt.data.tasks import Task
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError
 from clipadapt.report import comparison
 from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.finished import FinishedRun
-from clipadapt.runs.train import current_fingerprint, data_change_note, task_of, validated_images
-from clipadapt.studies import EvaluationTarget, RunSpec, Study
-from clipadapt.studies.aggregate import RunOutcome, rows_of, save
-from clipadapt.studies.protocols import comparison as comparison_study
+from clipadapt.runs.run import run
+from clipadapt.runs.targets import EvaluationTarget
+from clipadapt.runs.tasks import build_task, current_fingerprint, data_change_note, validated_images
+from clipadapt.studies import RunSpec, Study
+from clipadapt.studies.aggregate import RunOutcome, aggregate_rows, save
 
 UNTESTED = "these data have no test set to compare on"
-MENDABLE = (UserError, torch.OutOfMemoryError)
-"""What ends a run, and not those after it."""
-
-
-def compare(
-    methods: str | Sequence[str],
-    data: str | Sequence[str] | None = None,
-    shots: int | Sequence[int] | None = None,
-    seed: int | Sequence[int] | None = None,
-    overrides: Sequence[str] = (),
-    config_dir: str | Path | None = None,
-    console: Console | None = None,
-) -> list[Row]:
-    """Run methods on data sets at numbers of shots over seeds, and gather what they say.
-
-    Every run is the one that the command line makes of the same settings, in the same directory: what is finished is
-    read, what is missing is computed. Tables and curves go to `<output>/compare/`.
-
-    Args:
-        methods: their names, or "all".
-        data: names of sources; one run's where None, as of `shots` and `seed`.
-        shots: images a class.
-        seed: what draws them.
-        overrides: settings of all runs, as on the command line.
-        config_dir: a folder of settings of your own.
-        console: where to print; nowhere where None.
-
-    Returns:
-        A row for each method, data set and number of shots. What a run can't do is in its row's `failed`.
-
-    Raises:
-        UserError: settings that don't fit, in any of the runs.
-    """
-    given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
-    axes = {
-        axis: [value] if isinstance(value, str | int) else [*value]
-        for axis, value in given.items()
-        if value is not None
-    }
-    return run(comparison_study(axes, overrides, config_dir), console or Console(quiet=True))
+RUN_FAILURES = (UserError, torch.OutOfMemoryError)
+"""Errors that end one run of a study, but not the study."""
 
 
 class SharedLoader:
@@ -106,13 +67,13 @@ def tested_task(config: dict[str, Any], console: Console) -> Task:
     Raises:
         UserError: images that can't be used, or none to test on.
     """
-    task = task_of(config)
+    task = build_task(config)
     if not task.tests:
-        raise UserError(UNTESTED)
+        raise DataError(UNTESTED)
     return validated_images(task, config, console)
 
 
-def run(study: Study, console: Console) -> list[Row]:
+def run_study(study: Study, console: Console) -> list[Row]:
     """Do the runs of a study, show what they say together, and keep it.
 
     A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
@@ -126,13 +87,15 @@ def run(study: Study, console: Console) -> list[Row]:
     try:
         for number, spec in enumerate(runs, 1):
             kept = is_kept(spec)
-            with console.status(f"{number} of {len(runs)}: {name_of(spec)}"):
+            with console.status(f"{number} of {len(runs)}: {describe_run(spec)}"):
                 outcomes.append(outcome(spec, load, targets))
-            text = f"{number:{len(str(len(runs)))}}/{len(runs)} {name_of(spec)}: {summary_line(outcomes[-1], kept)}"
+            text = (
+                f"{number:{len(str(len(runs)))}}/{len(runs)} {describe_run(spec)}: {summary_line(outcomes[-1], kept)}"
+            )
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(runs[0].config["output"]) from None
-    rows = [*rows_of(outcomes, [target.name for target in targets])]
+    rows = [*aggregate_rows(outcomes, [target.name for target in targets])]
     comparison.show(console, rows)
     if first_process():
         save(study, rows, outcomes)
@@ -146,11 +109,11 @@ def show(study: Study) -> None:
     Raises:
         UserError: none of them has a result.
     """
-    if not any(row["scores"] for row in run(study, make_console())):
+    if not any(row["scores"] for row in run_study(study, make_console())):
         raise UserError(f"none of the {len(study.runs)} runs has a result: the reasons stand below the table")
 
 
-def name_of(spec: RunSpec) -> str:
+def describe_run(spec: RunSpec) -> str:
     """A run, in words."""
     return f"{spec.method} on {spec.data}, {shots_text(spec.shots)}, seed {spec.seed}"
 
@@ -169,9 +132,9 @@ def outcome(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarge
     kept = is_kept(spec)
     quiet = Console(quiet=True)
     try:
-        result = api.run(spec.config, spec.directory, quiet, load)
-    except MENDABLE as error:
-        return RunOutcome(spec, failure=reason_of(error))
+        result = run(spec.config, spec.directory, quiet, load)
+    except RUN_FAILURES as error:
+        return RunOutcome(spec, failure=describe_failure(error))
     note = data_change_note(spec.config, result.record, load.images) if kept else None
     notes = [note] if note else []
     if targets:
@@ -194,8 +157,8 @@ def further(spec: RunSpec, tests: dict[str, Any], targets: Sequence[EvaluationTa
         some = [target for target in group if target.name not in own]
         try:
             tests |= run.evaluate_targets(some, console)
-        except MENDABLE as error:
-            notes.append(f"not tested on {', '.join(target.name for target in some)}: {reason_of(error)}")
+        except RUN_FAILURES as error:
+            notes.append(f"not tested on {', '.join(target.name for target in some)}: {describe_failure(error)}")
     taken = [target.name for target in targets if target.name in own]
     return [*notes, *(f"{spec.data} has a test set of its own called {name}, which is shown" for name in taken)]
 
@@ -205,7 +168,7 @@ def is_kept(spec: RunSpec) -> bool:
     return RunDirectory(spec.directory).finished and not spec.config["rerun"]
 
 
-def reason_of(error: UserError | torch.OutOfMemoryError) -> str:
+def describe_failure(error: UserError | torch.OutOfMemoryError) -> str:
     """What went wrong with a run, on one line."""
     if isinstance(error, torch.OutOfMemoryError):
         return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
@@ -221,15 +184,15 @@ def known_targets(study: Study) -> list[EvaluationTarget]:
     unfinished = not all(map(is_kept, study.runs))
     found: list[EvaluationTarget] = []
     for data, group in groupby(study.targets, lambda target: target.data):
-        images = "" if data is None else images_of({**study.runs[0].config, "data": data}, needed=unfinished)
+        images = "" if data is None else fingerprint_data({**study.runs[0].config, "data": data}, needed=unfinished)
         found += [replace(target, images=images) for target in group]
     return found
 
 
-def images_of(config: dict[str, Any], needed: bool) -> str:
+def fingerprint_data(config: dict[str, Any], needed: bool) -> str:
     """What stands for the images of data to test on; empty where they aren't there and aren't needed."""
     try:
-        return evaluation_only_task(configuration.source_of(config), config["seed"]).images
+        return evaluation_only_task(configuration.build_source(config), config["seed"]).images
     except UserError:
         if needed:
             raise

@@ -8,30 +8,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import OverrideParseException
-from omegaconf import DictConfig, OmegaConf
-
 from clipadapt.config.check import RUN, check
-from clipadapt.config.composing import (
-    composer,
-    key_of,
-    parse,
-    partly_composed,
-    raise_all,
-    read_yaml,
-    to_container,
-    unreadable,
-    with_absolute_paths,
-)
+from clipadapt.config.composing import overridden_key, raise_all, read_yaml, with_absolute_paths
 from clipadapt.config.directory import file_name, reference, run_directory
+from clipadapt.config.grids import GRID_KEYS, Composition, compose_unresolved
 from clipadapt.config.overrides import setting
 from clipadapt.config.tree import conf_dir, options
 from clipadapt.config.values import check_value, written
-from clipadapt.errors import UserError, nearest
+from clipadapt.errors import nearest
 
-GRID_KEYS = {"methods": "method", "data": "data", "shots": "shots", "seed": "seed"}
-"""The axes of a grid, and what each gives a run."""
 ALL = "all"
 LONGEST_LISTING = 40
 
@@ -49,7 +34,7 @@ class RunSpec:
         shots: images a class.
         seed: of the run.
         config: its settings.
-        directory: where it is kept.
+        directory: of the run.
     """
 
     method: str
@@ -58,35 +43,6 @@ class RunSpec:
     seed: int
     config: dict[str, Any]
     directory: Path
-
-
-def axes_of(
-    settings: Sequence[str], config_dir: str | Path | None = None, keys: Iterable[str] = GRID_KEYS
-) -> tuple[dict[str, list[Any]], list[str]]:
-    """The values of a grid's axes (or of other lists) among the settings of a command line, and the other settings.
-
-    Raises:
-        UserError: an axis that can't be read.
-    """
-    axes, known = {}, {*keys}
-    with composer(config_dir):
-        for text in settings:
-            if text.partition("=")[0] in known:
-                try:
-                    override = parse(text)
-                except OverrideParseException as error:
-                    raise UserError(unreadable(text, error)) from None
-                axes[override.key_or_group] = [*values(override)]
-    return axes, [text for text in settings if text.partition("=")[0] not in known]
-
-
-def values(override: Override) -> Iterator[Any]:
-    """What is listed in brackets or with commas; a value alone is a list of one."""
-    if override.is_discrete_sweep():
-        yield from (value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator())
-    else:
-        value = override.value()
-        yield from value if isinstance(value, list) else [value]
 
 
 def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> list[RunSpec]:
@@ -103,19 +59,19 @@ def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | Non
     full = filled(axes, config_dir)
     raise_all([*faults(full, config_dir), *misplaced(overrides)])
     pairs: list[Pair] = [*product(full["methods"], full["data"])]
-    composed: dict[Pair, DictConfig] = {}
+    composed: dict[Pair, Composition] = {}
     problems: dict[str, list[Pair]] = {}
     for method, data in pairs:
         chosen = [setting("method", method), setting("data", data), *overrides]
-        composed[method, data], wrong = partly_composed(chosen, config_dir)
-        first = at(composed[method, data], full["shots"][0], full["seed"][0])
-        for text in dict.fromkeys([*wrong, *check(to_container(first, config_dir))]):
+        composed[method, data], wrong = compose_unresolved(chosen, config_dir)
+        first = composed[method, data].resolve(shots=full["shots"][0], seed=full["seed"][0])
+        for text in dict.fromkeys([*wrong, *check(first)]):
             problems.setdefault(text, []).append((method, data))
     raise_all(placed(text, where, pairs) for text, where in problems.items())
-    usual = {pair: reference(to_container(config, config_dir)) for pair, config in composed.items()}
+    usual = {pair: reference(config.resolve()) for pair, config in composed.items()}
     runs = []
     for data, shots, seed, method in product(full["data"], full["shots"], full["seed"], full["methods"]):
-        config = with_absolute_paths(to_container(at(composed[method, data], shots, seed), config_dir))
+        config = with_absolute_paths(composed[method, data].resolve(shots=shots, seed=seed))
         directory = run_directory(config, usual[method, data])
         runs.append(RunSpec(method, data, shots, seed, config, directory))
     return runs
@@ -161,18 +117,10 @@ def misplaced(overrides: Iterable[str]) -> Iterator[str]:
     """What is wrong with overrides that would undo an axis."""
     for text in overrides:
         for axis, key in GRID_KEYS.items():
-            if key_of(text) in (axis, key):
+            if overridden_key(text) in (axis, key):
                 yield f"{text}: a grid has {axis}, written {axis}=[…]"
-        if key_of(text).startswith("hydra/"):
+        if overridden_key(text).startswith("hydra/"):
             yield f"{text} is for sweeps, clipadapt -m …: these runs are made one after another"
-
-
-def at(composed: DictConfig, shots: int, seed: int) -> DictConfig:
-    """The same settings at a number of shots and a seed."""
-    config = composed.copy()
-    for key, value in (("shots", shots), ("seed", seed)):
-        OmegaConf.update(config, key, value, force_add=True)
-    return config
 
 
 def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:

@@ -7,35 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from clipadapt.config.check import check_call
-from clipadapt.config.composing import compose, key_of, raise_all, read_yaml
+from clipadapt.config.composing import compose, overridden_key, raise_all, read_yaml
+from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import setting
 from clipadapt.config.targets import locate, trusted
 from clipadapt.config.tree import options
-from clipadapt.errors import UserError, nearest
-from clipadapt.studies.grid import GRID_KEYS, RunSpec, axes_of, bracketed, grid, grid_directory, repeated
+from clipadapt.errors import SettingsError, nearest
+from clipadapt.runs.targets import EvaluationTarget
+from clipadapt.studies.grid import RunSpec, bracketed, grid, grid_directory, repeated
 
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
 EXTRA_KEYS: Mapping[str, list[Any]] = {TARGETS: [], CORRUPTIONS: [], SEVERITIES: [1, 2, 3, 4, 5]}
 """What a recipe lists beside the axes of its grid, and what that is where neither its YAML nor the user says."""
 COMPARE = "compare"
 CORRUPT = "clipadapt.data.corruptions.corrupted"
-
-
-@dataclass(frozen=True)
-class EvaluationTarget:
-    """A test set that isn't a run's own.
-
-    Attributes:
-        name: in tables.
-        data: settings of the data; the run's own where None. Their first test set is taken.
-        corruption: what makes of that a split of corrupted images; None for the images as they are.
-        images: what stands for the data as they are now, as a task's; empty where they aren't there, or the run's own.
-    """
-
-    name: str
-    data: Mapping[str, Any] | None = None
-    corruption: Mapping[str, Any] | None = None
-    images: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,16 +54,16 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
         UserError: listing everything that is wrong with any of the runs.
     """
     usual = {**EXTRA_KEYS, **read_yaml(options("recipe", config_dir)[protocol])}
-    given, overrides = axes_of(words, config_dir, (*GRID_KEYS, *EXTRA_KEYS))
+    given, overrides = read_lists(words, config_dir, (*GRID_KEYS, *EXTRA_KEYS))
     lists = {key: given.get(key, usual.get(key, [])) for key in (*GRID_KEYS, *EXTRA_KEYS)}
     if TARGETS not in given:
         lists[TARGETS] = [name for name in lists[TARGETS] if name not in lists["data"]]
     elif usual[TARGETS] and not lists[TARGETS] and not lists[CORRUPTIONS]:
-        raise UserError(f"{TARGETS}=[] leaves no other data to test on: leave it out, or name some")
+        raise SettingsError(f"{TARGETS}=[] leaves no other data to test on: leave it out, or name some")
     settings = usual.get("settings", [])
-    fixed = {key_of(text): text for text in settings}
-    contrary = [text for text in overrides if text != fixed.get(key_of(text), text)]
-    problems = [f"{text}: what {protocol} runs has {fixed[key_of(text)]}" for text in contrary]
+    fixed = {overridden_key(text): text for text in settings}
+    contrary = [text for text in overrides if text != fixed.get(overridden_key(text), text)]
+    problems = [f"{text}: what {protocol} runs has {fixed[overridden_key(text)]}" for text in contrary]
     raise_all([*faults(lists, given), *problems])
     targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
     runs = grid({axis: lists[axis] for axis in GRID_KEYS}, [*settings, *overrides], config_dir)

@@ -19,7 +19,7 @@ ROOT = Path(clipadapt.__file__).resolve().parent.parent
 
 
 class Api(SimpleNamespace):
-    """Stands in for clipadapt.api: remembers what it is asked for."""
+    """Stands in for clipadapt.api and the modules of runs that commands import; records their arguments."""
 
     def __init__(self) -> None:
         super().__init__(runs=[], evaluated=[], error=None)
@@ -29,7 +29,7 @@ class Api(SimpleNamespace):
         if self.error is not None:
             raise self.error
 
-    def evaluate_run(self, directory, data, console, config_dir=None):
+    def evaluate_finished(self, directory, data, console, config_dir=None):
         self.evaluated.append((directory, data))
 
     def load(self, directory, config_dir=None):
@@ -48,7 +48,8 @@ def evaluate_targets(tmp_path, monkeypatch):
 @pytest.fixture
 def api(monkeypatch):
     stub = Api()
-    monkeypatch.setitem(sys.modules, "clipadapt.api", stub)
+    for name in ("clipadapt.api", "clipadapt.runs.run", "clipadapt.runs.finished"):
+        monkeypatch.setitem(sys.modules, name, stub)
     monkeypatch.setattr(clipadapt, "api", stub, raising=False)
     return stub
 

@@ -64,7 +64,7 @@ def source_of(name, **options):
     """What the YAML of a data set makes of it."""
     overrides = [f"data={name}", *(config.setting(f"data.{key}", value) for key, value in options.items())]
     node = config.compose(overrides)["data"]
-    return config.source_of({"data": node, "allowed_targets": []})
+    return config.build_source({"data": node, "allowed_targets": []})
 
 
 def complaint(name, **options):

@@ -9,9 +9,9 @@ from clipadapt.adaptations.base import ZeroShot
 from clipadapt.adaptations.visual import PixelFrame
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.batches import BatchSampler
-from clipadapt.engine.fit import Diverged, TrainState
+from clipadapt.engine.fit import TrainState
 from clipadapt.engine.schedules import constant
-from clipadapt.errors import UserError
+from clipadapt.errors import DivergenceError, UserError
 from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.plan import plan
 from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, task
@@ -114,7 +114,9 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
     good = learned(clip, make=MAKERS["context"], epochs=2, schedule=constant, precision=precision)
     run = prepare(clip, epochs=4, schedule=constant, precision=precision)
     progress = TrainState()
-    with pytest.raises(Diverged, match=r"nan at step 6 \(epoch 3\); what was learned up to epoch 2 is kept") as caught:
+    with pytest.raises(
+        DivergenceError, match=r"nan at step 6 \(epoch 3\); what was learned up to epoch 2 is kept"
+    ) as caught:
         fit(run, Failing(call=6), progress)
     assert ("fp32" in str(caught.value)) == (precision != "fp32")
     assert same(good, run.classifier.adaptation.state_dict())
@@ -126,13 +128,13 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
 def test_nan_in_the_first_epoch_leaves_the_start(clip):
     run = prepare(clip, optimizer=partial(torch.optim.SGD, lr=1e38), schedule=constant)
     start = {name: value.clone() for name, value in run.classifier.adaptation.state_dict().items()}
-    with pytest.raises(Diverged, match=r"at step \d+ \(epoch 1\)"):
+    with pytest.raises(DivergenceError, match=r"at step \d+ \(epoch 1\)"):
         fit(run)
     assert same(start, run.classifier.adaptation.state_dict())
 
 
 def test_a_last_step_into_infinity_is_noticed(clip):
-    with pytest.raises(Diverged, match=r"what is learned became infinite at step 1 \(epoch 1\)"):
+    with pytest.raises(DivergenceError, match=r"what is learned became infinite at step 1 \(epoch 1\)"):
         fit(prepare(clip, epochs=1, batch_size=7, optimizer=partial(torch.optim.SGD, lr=math.inf), schedule=constant))
 
 

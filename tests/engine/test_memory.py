@@ -37,13 +37,6 @@ def test_rows_follow_the_budget(clip):
     assert memory.max_rows(clip, context, NAMES[:2], 1e8, 4, 64) > many, "too few to be measured"
 
 
-def test_half_of_what_is_free_or_what_was_asked_for(monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: 8e9)
-    assert memory.budget(None, CPU, 1) == 4e9
-    assert memory.budget(None, CPU, 2) == 2e9
-    assert memory.budget(1.5, CPU, 2) == 1.5e9
-
-
 def test_chunks_of_classes_change_nothing(clip):
     given = task(images=30)
     given.class_names[:] = NAMES

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from clipadapt.adaptations import Context, ZeroShot
-from clipadapt.engine.measure import compared
+from clipadapt.engine.evaluation import evaluate_pair
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
 from clipadapt.features.encoder import Encoder
@@ -30,7 +30,7 @@ def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
 
 def measured(run):
     (test,) = run.task.tests.values()
-    return compared(run, run.zero_shot(), run.classifier, test)
+    return evaluate_pair(run, run.zero_shot(), run.classifier, test)
 
 
 def seen_views(run):

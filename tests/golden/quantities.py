@@ -37,7 +37,7 @@ from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.model import Classifier
-from clipadapt.runs.methods import adaptation_maker, gradient_rule_and_average, test_time_of
+from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.test_time.views import view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
@@ -207,7 +207,7 @@ class Bench:
 
     @cached_property
     def test_time(self) -> Any:
-        return test_time_of(self.settings)
+        return build_test_time(self.settings)
 
     def test_time_with(self, **changes: Any) -> Any:
         """The same with other settings; of a nested one `table__key`."""

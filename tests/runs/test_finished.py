@@ -1,4 +1,4 @@
-"""Finished runs measured on other data and on corrupted images, once."""
+"""Finished runs evaluated on other data and on corrupted images, each once."""
 
 import io
 import json
@@ -8,13 +8,13 @@ from PIL import Image
 from rich.console import Console
 
 import clipadapt
-from clipadapt import api, config, studies
+from clipadapt import config, studies
 from clipadapt.cli import main
 from clipadapt.data.corruptions import corrupted
 from clipadapt.errors import UserError
 from clipadapt.runs import finished
-from clipadapt.runs.finished import FinishedRun
-from clipadapt.studies import EvaluationTarget
+from clipadapt.runs.finished import FinishedRun, evaluate_finished
+from clipadapt.runs.targets import EvaluationTarget
 from tests.test_api import FEW_DRAWINGS
 
 QUICK = [*FEW_DRAWINGS, "engine.max_steps=2", "engine.workers=0", "engine.cpu=true", "shots=2"]
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 def test_other_data(run):
     data = config.compose(["data=glyphs", "data.test_images=40"])["data"]
     found = FinishedRun(run).evaluate_targets([EvaluationTarget("glyphs", data=data)], QUIET)
-    assert found == {"glyphs": api.evaluate_run(run, data, QUIET)["tests"]["test"]}
+    assert found == {"glyphs": evaluate_finished(run, data, QUIET)["tests"]["test"]}
 
 
 def test_corrupted_images(run):
@@ -42,7 +42,7 @@ def test_corrupted_images(run):
     (figures,) = done.evaluate_targets([target], QUIET).values()
     task = done.task(None, QUIET)
     darker = corrupted(task.tests["test"], "contrast", 5)
-    expected = done.measure(finished.replace(task, tests={"darker": darker}), QUIET)["tests"]["darker"]
+    expected = done.evaluate_task(finished.replace(task, tests={"darker": darker}), QUIET)["tests"]["darker"]
     assert figures == expected
     assert figures["zero_shot_accuracy"] < json.loads((run / "result.json").read_text())["zero_shot_accuracy"]
 
@@ -86,7 +86,7 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
 def test_other_data_without_a_test_set_are_measured_whole(run, tmp_path):
     few_images(tmp_path, clipadapt.load_task("drawn", shots=1).class_names[:3])
     data = config.compose(["data=folder", f"data.root={tmp_path}"])["data"]
-    assert api.evaluate_run(run, data, QUIET)["images"] == 9
+    assert evaluate_finished(run, data, QUIET)["images"] == 9
 
 
 def few_images(folder, names, count=3):
@@ -121,7 +121,7 @@ def test_what_has_learned_nothing_is_zero_shot_elsewhere(tmp_path, target, templ
     data = config.compose(target)["data"]
     task = FinishedRun(directory).task(data, QUIET)
     assert templates in (None, task.templates)
-    found = api.evaluate_run(directory, data, QUIET)
+    found = evaluate_finished(directory, data, QUIET)
     assert found["accuracy"] == found["zero_shot_accuracy"]
 
 
@@ -141,12 +141,12 @@ def test_images_that_were_learned_from_are_no_test_set(tmp_path):
     assert main([*words, "engine.max_steps=1", "shots=2", f"output={tmp_path / 'runs'}", "engine.cpu=true"]) == 0
     (result,) = (tmp_path / "runs").rglob("result.json")
     figures = json.loads(result.read_text())
-    again = api.evaluate_run(result.parent, config.compose([*words, "data.templates=['a {}']"])["data"], QUIET)
+    again = evaluate_finished(result.parent, config.compose([*words, "data.templates=['a {}']"])["data"], QUIET)
     assert again["images"] == figures["images"] == 2 * (9 - 2 - 2)
     Image.new("RGB", (32, 32)).save(folder / "red" / "more.png")
     for data in (None, config.compose(words)["data"]):
         with pytest.raises(UserError, match="those it learned from can't be left out of a test"):
-            api.evaluate_run(result.parent, data, QUIET)
+            evaluate_finished(result.parent, data, QUIET)
 
 
 def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):
@@ -248,4 +248,4 @@ def test_a_task_made_by_hand_asks_for_data(tmp_path):
     result = clipadapt.finetune(clipadapt.load_backbone("tiny"), task, method="zero_shot")
     result.save(tmp_path / "run")
     with pytest.raises(UserError, match="made by hand and can't be loaded again: say which data to use"):
-        api.evaluate_run(tmp_path / "run", console=QUIET)
+        evaluate_finished(tmp_path / "run", console=QUIET)

@@ -11,7 +11,8 @@ from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import RunDirectory
-from clipadapt.runs.train import learned_classifier, train_and_evaluate
+from clipadapt.runs.learned import learned_classifier
+from clipadapt.runs.train import train_and_evaluate
 from tests.engine.tasks import same, task
 
 FEW = ["shots=2", "engine.epochs=2", "engine.cpu=true", "engine.workers=0", "engine.cache=null", "engine.batch_size=4"]

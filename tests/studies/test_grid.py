@@ -10,7 +10,7 @@ from PIL import Image
 from rich.console import Console
 
 import clipadapt
-from clipadapt import api, studies
+from clipadapt import studies
 from clipadapt.cli import main
 from clipadapt.data.sources import DIGIT_NAMES
 from clipadapt.errors import UserError
@@ -157,7 +157,7 @@ def test_data_without_a_test_set_cannot_be_compared_on(tmp_path, capsys):
 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path, capsys, monkeypatch):
-    run, done = api.run, []
+    run, done = grid.run, []
 
     def interrupted(*given):
         if len(done) == 1:
@@ -165,7 +165,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, capsys, monkeypatch):
         done.append(run(*given))
         return done[-1]
 
-    monkeypatch.setattr(api, "run", interrupted)
+    monkeypatch.setattr(grid, "run", interrupted)
     assert compare(tmp_path, "methods=zero_shot", "seed=[1,2]") == 130
     assert f"Stopped. What was finished is in {tmp_path}" in capsys.readouterr().err
     assert len([*tmp_path.rglob("result.json")]) == 1
@@ -178,13 +178,13 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(*given):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr(api, "run", broken)
+    monkeypatch.setattr(grid, "run", broken)
     with pytest.raises(ZeroDivisionError):
         compare(tmp_path, "methods=zero_shot")
 
 
 def test_everything_is_checked_before_the_first_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(api, "run", lambda *given: pytest.fail("nothing may run"))
+    monkeypatch.setattr(grid, "run", lambda *given: pytest.fail("nothing may run"))
     assert compare(tmp_path, "methods=[coop,clip_adapter]", "shots=[1,0]", "method.adaptation.n_ctx=4", "-m") == 2
     assert "--multirun has no meaning here" in capsys.readouterr().err
     assert compare(tmp_path, "methods=[coop,clip_adapter]", "method.adaptation.n_ctx=4") == 2
@@ -217,7 +217,7 @@ def test_the_page_shows_the_images_that_were_tested(tmp_path):
 def test_the_page_shows_both_halves_of_the_classes(tmp_path):
     words = ["methods=[coop]", "data=[digits]", "shots=[1]", "seed=[1]", "engine.max_steps=2", "engine.workers=0"]
     study = studies.study("base_to_new", [*words, "engine.cpu=true", f"output={tmp_path}"])
-    grid.run(study, Console(quiet=True))
+    grid.run_study(study, Console(quiet=True))
     text = (study.directory / "report.html").read_text()
     base, new = text.partition("CoOp on digits (base classes), 1 shot, seed 1")[2].split(
         "CoOp on digits (new classes), 1 shot, seed 1"

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from clipadapt.adaptations import Context
-from clipadapt.engine.evaluate import evaluate
-from clipadapt.engine.measure import measure
+from clipadapt.engine.evaluation import evaluate_run
+from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
 from tests.engine.tasks import prepare, split, task
@@ -17,7 +17,7 @@ PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7],
 
 
 def measured(*batches):
-    return evaluate(lambda x: x.log(), batches, 3, torch.device("cpu"))
+    return evaluate_batches(lambda x: x.log(), batches, 3, torch.device("cpu"))
 
 
 def test_accuracy_per_class_and_confusion():
@@ -44,7 +44,7 @@ def test_batches_do_not_matter():
 
 def test_measure_leaves_out_a_class_without_test_images(clip):
     tests = {"test": split([0, 0, 1]), "other": split([2] * 4, seed=2)}
-    found = measure(prepare(clip, task(tests=tests)))
+    found = evaluate_run(prepare(clip, task(tests=tests)))
     assert list(found["per_class"]) == list(found["zero_shot_per_class"]) == ["circle", "square"]
     assert found["images"] == 3
     assert {name: values["images"] for name, values in found["tests"].items()} == {"test": 3, "other": 4}
@@ -55,10 +55,10 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
     given = task()
     new = replace(split([0, 1, 1], seed=3), class_names=["heart", "arrow"])
     run = prepare(clip, replace(given, tests={"base": given.tests["test"], "new": new}))
-    found = measure(run)["tests"]
-    assert found["base"] == measure(prepare(clip, given))["tests"]["test"]
+    found = evaluate_run(run)["tests"]
+    assert found["base"] == evaluate_run(prepare(clip, given))["tests"]["test"]
     alone = replace(given, class_names=["heart", "arrow"], tests={"test": new})
-    expected = measure(
+    expected = evaluate_run(
         Run.for_evaluation(run.classifier.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings)
     )
     assert found["new"] == expected["tests"]["test"]
@@ -67,7 +67,7 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
 def test_predictions_are_kept_of_every_test_set_with_its_classes(clip):
     given = task()
     new = replace(split([0, 1, 1], seed=3), class_names=["heart", "arrow"])
-    found = measure(prepare(clip, replace(given, tests={"base": given.tests["test"], "new": new})))
+    found = evaluate_run(prepare(clip, replace(given, tests={"base": given.tests["test"], "new": new})))
     assert found["predictions"]["base"]["class_names"] == given.class_names
     assert found["predictions"]["new"]["class_names"] == ["heart", "arrow"]
     for name, kept in found["predictions"].items():

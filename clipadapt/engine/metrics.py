@@ -62,7 +62,7 @@ class Evaluation:
     predicted: list[int]
 
 
-def evaluate(
+def evaluate_batches(
     predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], classes: int, device: torch.device
 ) -> Evaluation:
     """Measure on this process's batches; with several processes, their counts are summed.

@@ -10,14 +10,14 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task, unique_names
-from clipadapt.engine.evaluate import Evaluation, TestTimeMethod, evaluate
+from clipadapt.engine.metrics import Evaluation, TestTimeMethod, evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.model import Classifier
 
 Pair = tuple[Classifier, Classifier]
 
 
-def measure(run: Run) -> dict[str, Any]:
+def evaluate_run(run: Run) -> dict[str, Any]:
     """Zero-shot against adapted on the task's test sets; the first one's figures stand for the run.
 
     Returns:
@@ -33,7 +33,7 @@ def measure(run: Run) -> dict[str, Any]:
     measured = {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
-        measured[name] = compared(run, *pair, split)
+        measured[name] = evaluate_pair(run, *pair, split)
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
     first, (before, after) = next(iter(measured.items()))
     return tests[first] | {
@@ -63,7 +63,7 @@ def for_classes(pair: Pair, class_names: list[str]) -> Pair:
     return pair if same else (before.for_classes(class_names), after.for_classes(class_names))
 
 
-def evaluated(
+def evaluate_classifier(
     run: Run, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: TestTimeMethod | None = None
 ) -> Evaluation:
     """Measure a classifier on activations at its image cut and labels, shared out over the processes.
@@ -83,12 +83,12 @@ def evaluated(
                 return test_time.logits(classifier, x, text)
             return classifier.output(x, classifier.image_cut, text).logits
 
-        return evaluate(predict, batches, len(classifier.class_names), run.accelerator.device)
+        return evaluate_batches(predict, batches, len(classifier.class_names), run.accelerator.device)
 
 
-def compared(run: Run, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
+def evaluate_pair(run: Run, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
     """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
-    before, after, order = as_seen(run, zero_shot, adapted, split)
+    before, after, order = _evaluate_share(run, zero_shot, adapted, split)
     own = run.loader.share(split)
     return in_order(run, before, own), in_order(run, after, [order[place] for place in own])
 
@@ -99,21 +99,21 @@ def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
     return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
 
 
-def as_seen(
+def _evaluate_share(
     run: Run, zero_shot: Classifier, adapted: Classifier, split: Split
 ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
     """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
     order: Sequence[int] = range(len(split))
     batches = list(run.loader.test_batches(zero_shot, split))
-    before = evaluated(run, zero_shot, batches)
+    before = evaluate_classifier(run, zero_shot, batches)
     if run.test_time is not None:
         run.test_time.reset()
         order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
         views = run.loader.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
-        return before, evaluated(run, adapted, views, run.test_time), order
+        return before, evaluate_classifier(run, adapted, views, run.test_time), order
     if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
-        return before, evaluated(run, adapted, batches), order
-    return before, evaluated(run, adapted, run.loader.test_batches(adapted, split)), order
+        return before, evaluate_classifier(run, adapted, batches), order
+    return before, evaluate_classifier(run, adapted, run.loader.test_batches(adapted, split)), order
 
 
 def shuffled(count: int, seed: int) -> list[int]:

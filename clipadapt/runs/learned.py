@@ -1,0 +1,77 @@
+"""The classifier and the adaptation of a finished run, loaded from its directory."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipadapt import config as configuration
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.memory import max_rows
+from clipadapt.engine.run import texts_at_once
+from clipadapt.errors import WeightsError
+from clipadapt.features.encoder import MICRO_BATCH
+from clipadapt.features.memory import budget
+from clipadapt.model import Classifier
+from clipadapt.runs.methods import adaptation_maker, build_test_time, placeholder_task
+from clipadapt.runs.result import Result, read_result
+
+
+def learned_classifier(
+    directory: Path,
+    device: str,
+    dtype: torch.dtype,
+    config_dir: str | Path | None,
+    memory: float | None = None,
+    processes: int = 1,
+) -> tuple[Classifier, Any]:
+    """What a finished run learned, on the backbone it was learned on; and what adapts at test time, None if nothing.
+
+    Args:
+        directory: of the run.
+        device: where to compute.
+        dtype: number format of the backbone.
+        config_dir: a folder of the user's own with modules that the run may name.
+        memory: gigabytes that the text side may take where something adapts; None for half of what is free.
+        processes: that share the device, if it is a CPU.
+
+    Raises:
+        UserError: no finished run, another backbone, or a target that isn't allowed.
+    """
+    result = read_result(directory)
+    config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
+    clip = CLIP.load(**result.config["backbone"])
+    expected = result.record["backbone"]["fingerprint"]
+    if clip.fingerprint != expected:
+        raise WeightsError(
+            f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
+            f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
+        )
+    clip.to(device, dtype)
+    adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
+    test_time, rows = build_test_time(config), None
+    if test_time is not None:
+        free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
+        with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
+            rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
+    return Classifier(clip, adaptation, class_names, rows), test_time
+
+
+def learned_adaptation(
+    result: Result, config: Mapping[str, Any], clip: CLIP, templates: list[str] | None = None
+) -> Adaptation:
+    """The adaptation of a finished run, with what it learned.
+
+    Args:
+        result: of the run.
+        config: its settings.
+        clip: the backbone that it was learned on, on its device.
+        templates: sentences in place of those it was learned with.
+    """
+    record = result.record
+    task = placeholder_task(clip, record["class_names"], templates or record["templates"], record["support_shape"])
+    adaptation = adaptation_maker(config)(clip, task)
+    adaptation.load_state_dict(result.tensors)
+    return adaptation.to(clip.device)

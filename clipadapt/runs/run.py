@@ -1,0 +1,89 @@
+"""One run in its directory: begun, resumed, shown if it is finished, or computed again."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from clipadapt import config as configuration
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.console import first_process
+from clipadapt.data import Task
+from clipadapt.features.loader import check_cache
+from clipadapt.report import summary
+from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.methods import build_settings
+from clipadapt.runs.result import Result, read_result
+from clipadapt.runs.tasks import build_task, data_change_note, validated_images
+from clipadapt.runs.train import train_and_evaluate
+
+Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
+
+
+def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
+    """The backbone and the task of composed settings.
+
+    Args:
+        config: the settings.
+        console: where to show how far looking at the images is.
+
+    Raises:
+        UserError: unusable weights or images.
+    """
+    task = build_task(config)
+    backbone = CLIP.load(**config["backbone"])
+    return backbone, validated_images(task, config, console)  # last, as it looks at every image file
+
+
+def run(
+    config: dict[str, Any],
+    directory: Path,
+    console: Console | None = None,
+    load: Load = load_backbone_and_task,
+) -> Result:
+    """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
+
+    Args:
+        config: the settings.
+        directory: of the run.
+        console: where to print.
+        load: yields backbone and task, if there is anything to compute.
+
+    Raises:
+        UserError: a directory with something else in it, unusable images or weights, a loss that isn't finite.
+    """
+    console = console or Console()
+    target = RunDirectory(directory)
+    if first_process():
+        target.restore()
+    if target.path.exists():
+        target.open(config, configuration.identity)
+    if target.finished and not config["rerun"]:
+        console.print(f"This run is finished (rerun=true computes it again): {directory}")
+        result = read_result(directory)
+        if not console.quiet and (note := data_change_note(config, result.record)):
+            console.print(f"note: {note}")
+        summary.show_result(console, result.metrics)
+        return result
+    settings = build_settings(config)
+    check_cache(settings.cache, settings.cache_gb)
+    backbone, task = load(config, console)
+    if not target.finished:
+        result = train_and_evaluate(config, backbone, task, target, console)
+    else:
+        result = _rerun(config, backbone, task, target, console)
+    if first_process():
+        console.print(f"Saved in {directory}")
+    return result
+
+
+def _rerun(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
+    """Compute a finished run again, beside it until all is there."""
+    fresh = target.beside()
+    if first_process():
+        fresh.remove()
+    result = train_and_evaluate(config, backbone, task, fresh, console)
+    if first_process():
+        target.replace_by(fresh)
+    return result

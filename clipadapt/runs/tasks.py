@@ -1,0 +1,68 @@
+"""The task of a run: built from settings, its images validated, and compared with the data as they are now."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from rich.console import Console
+
+from clipadapt import config as configuration
+from clipadapt.data import Task, check, images_used, make_task, without_broken
+from clipadapt.errors import UserError
+from clipadapt.report import progress as bars
+
+
+def build_task(config: Mapping[str, Any]) -> Task:
+    """The task that composed settings describe."""
+    node = config["data"]
+    if "_target_" not in node:
+        raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
+    source = configuration.build_source(config)
+    task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"])
+    return replace(task, origin=dict(node))
+
+
+def data_change_note(
+    config: Mapping[str, Any], record: Mapping[str, Any], images: Callable[[str], str] | None = None
+) -> str | None:
+    """What is to be said of the data of a finished run; None where they are those that it learned from.
+
+    Args:
+        config: the run's settings.
+        record: as of its `Result`.
+        images: `current_fingerprint`, where it is kept what that said before.
+    """
+    keys = ("data", "shots", "seed", "classes", "allowed_targets")
+    try:
+        now = (images or current_fingerprint)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
+    except UserError as error:
+        return f"it can't be told whether the data have changed since this run was finished: {error}"
+    same = now == record["images"]
+    return None if same else "the data have changed since this run was finished: rerun=true computes it again"
+
+
+def current_fingerprint(settings: str) -> str:
+    """What stands for the images of a task; raises what `build_task` does.
+
+    Args:
+        settings: of the task, as JSON.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they were told when the run was made
+        return build_task(json.loads(settings)).images
+
+
+def validated_images(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
+    """The task of composed settings after a look at the image files of its run, without those that may be left out.
+
+    Raises:
+        UserError: files that can't be read: any without `data.skip_broken`, all of a class or a test set with it.
+    """
+    pool = config["method"]["pseudo_labels"] is not None
+    with bars.images(console or Console(quiet=True), images_used(task, pool), "looked at", transient=True) as update:
+        if config["data"].get("skip_broken"):
+            return without_broken(task, pool, update)
+        check(task, pool, update)
+    return task
