@@ -6,14 +6,21 @@ Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
-from clipadapt.config.directory import at_home, data_name, file_name, identity, reference, run_directory, same_images
+from clipadapt.config.directory import (
+    data_name,
+    file_name,
+    identity,
+    reference,
+    run_directory,
+    same_images,
+    with_local_home,
+)
 from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import setting
 from clipadapt.config.sources import build_source, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 
 __all__ = [
-    "at_home",
     "build",
     "build_source",
     "check",
@@ -32,4 +39,5 @@ __all__ = [
     "same_images",
     "setting",
     "sources",
+    "with_local_home",
 ]

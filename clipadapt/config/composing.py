@@ -1,4 +1,4 @@
-"""Settings of one run, composed by Hydra from YAML and overrides; everything wrong with them is told at once."""
+"""Compose the settings of a run with Hydra from YAML and overrides, and list everything that is wrong with them."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from clipadapt.config.check import check, leaves
 from clipadapt.config.overrides import non_overrides, unknown_key
 from clipadapt.config.targets import annotations, locate, trusted
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
-from clipadapt.errors import SettingsError, UserError, nearest
+from clipadapt.errors import SettingsError, nearest
 from clipadapt.files import is_path
 
 CONFIG = "config"
@@ -27,7 +27,7 @@ LAUNCHER = "hydra/launcher"
 
 
 def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
-    """Name, title, paper and arXiv id of every method there is."""
+    """Return name, title, paper and arXiv id of every method."""
     found = []
     for name, path in options("method", config_dir).items():
         method = read_yaml(path).get("method", {})
@@ -36,27 +36,27 @@ def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as it stands.
+    """Read a YAML file without resolving anything in it.
 
     Raises:
-        UserError: it can't be read.
+        SettingsError: it can't be read.
     """
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
     except (YAMLError, OmegaConfBaseException, OSError) as error:
-        raise UserError(f"{path} can't be read: {one_line(error)}") from error
+        raise SettingsError(f"{path} can't be read: {one_line(error)}") from error
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]
 
 
 def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
-    """The settings of one run, checked against what they are for.
+    """Compose the settings of a run and check them against the signatures of their targets.
 
     Args:
         overrides: in Hydra's grammar, as on the command line: `method=coop`, `engine.epochs=5`.
-        config_dir: a folder of a user's own, with YAML in groups and modules that they may name.
+        config_dir: a folder of the user's own, with YAML in groups, and modules that it may name.
 
     Raises:
-        UserError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
+        SettingsError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
     """
     config, problems = gather(overrides, config_dir)
     raise_all([*problems, *check(config)])
@@ -64,13 +64,13 @@ def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None)
 
 
 def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """The settings as far as they can be composed, and what is wrong with the overrides that had to be left out."""
+    """Compose settings as far as possible; also return what is wrong with the overrides that were left out."""
     composed, problems = partly_composed(overrides, config_dir)
     return to_container(composed, config_dir), problems
 
 
 def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[DictConfig, list[str]]:
-    """What `gather` makes plain values of."""
+    """Compose like `gather`, with references unresolved."""
     with composer(config_dir) as compose_with:
         good, problems = non_overrides(normal(overrides), lambda: list_keys(compose_with([])))
         several = [text for text in good if lists_options(text, config_dir)]
@@ -85,11 +85,11 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
 
 
 def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
-    """Composed settings as plain values, with the user's folder and its modules written in."""
+    """Return composed settings as plain values, with the user's folder and its modules added."""
     try:
         config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
-        raise UserError(f"a reference can't be resolved: {one_line(error)}") from error
+        raise SettingsError(f"a reference can't be resolved: {one_line(error)}") from error
     if isinstance(config.get("allowed_targets"), list):
         config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
     folder = own_folder(config_dir)
@@ -97,7 +97,7 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
 
 
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Checked settings with the paths of their data made absolute: a run is looked at from other folders, too."""
+    """Return checked settings with absolute paths below `data`, since a run is also opened from other folders."""
     data = config["data"]
     hints = annotations(locate(data["_target_"], trusted(config["allowed_targets"])))
     paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
@@ -115,7 +115,7 @@ def raise_all(problems: Iterable[str]) -> None:
 
 @contextmanager
 def composer(config_dir: str | Path | None) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
-    """Hydra's compose for our tree and a user's folder; whatever Hydra was doing before is put back."""
+    """Set up Hydra's compose for our YAML tree and a user's folder; Hydra's earlier state is restored at exit."""
     folder = own_folder(config_dir)
     search = [] if folder is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
     outer = GlobalHydra.instance().hydra
@@ -128,12 +128,12 @@ def composer(config_dir: str | Path | None) -> Iterator[Callable[[Sequence[str]]
 
 
 def quoted(text: str) -> str:
-    """A text as one value of Hydra's grammar."""
+    """Quote a text as one value of Hydra's grammar."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def normal(overrides: Sequence[str]) -> list[str]:
-    """Overrides with `+` taken from groups that the defaults list chooses anyway: `+experiment=x` is `experiment=x`."""
+    """Remove `+` before groups that are in the defaults list anyway: `+experiment=x` becomes `experiment=x`."""
     entries = read_yaml(conf_dir() / "config.yaml")["defaults"]
     chosen = {key for entry in entries if isinstance(entry, dict) for key in entry}
     return [text[1:] if text[0:1] == "+" and text[1:].partition("=")[0] in chosen else text for text in overrides]
@@ -142,7 +142,7 @@ def normal(overrides: Sequence[str]) -> list[str]:
 def one_by_one(
     overrides: Sequence[str], compose_with: Callable[[Sequence[str]], DictConfig], config_dir: str | Path | None
 ) -> tuple[DictConfig, list[str]]:
-    """The settings with every override that can be had, and what is wrong with each of the others."""
+    """Compose with every override that Hydra accepts; also return what is wrong with each of the others."""
     kept: list[str] = []
     problems: list[str] = []
     lost: list[str] = []  # groups without a choice: what is set below them can't be judged
@@ -161,7 +161,7 @@ def one_by_one(
 
 
 def list_keys(composed: DictConfig) -> list[str]:
-    """Every dotted key that one might mean."""
+    """Return every dotted key that an override may set."""
     found: dict[str, None] = {}
     for path, _ in leaves(OmegaConf.to_container(composed)):
         parts = path.split(".")
@@ -170,17 +170,17 @@ def list_keys(composed: DictConfig) -> list[str]:
 
 
 def overridden_key(text: str) -> str:
-    """What an override sets: a key, a group, or group@place."""
+    """Return what an override sets: a key, a group, or group@package."""
     return text.lstrip("+~").partition("=")[0]
 
 
 def group_options(text: str, config_dir: str | Path | None) -> list[str]:
-    """What the group that an override sets has to offer; empty if it sets a key."""
+    """Return the options of the group that an override sets; empty if it sets a key."""
     return [*options(overridden_key(text).partition("@")[0], config_dir)]
 
 
 def explain(text: str, known: Sequence[str], error: Exception, composed: DictConfig) -> str:
-    """What is wrong with an override that Hydra refuses, in our words; `known` are the options of its group, if any."""
+    """Say what is wrong with an override that Hydra refuses; `known` are the options of its group, if any."""
     try:
         override = parse(text)
     except OverrideParseException as syntax:
@@ -203,32 +203,32 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
 
 
 def lists_options(text: str, config_dir: str | Path | None) -> bool:
-    """Whether an override lists several options of a group, of which Hydra would take the last."""
+    """Return whether an override lists several options of a group, of which Hydra would take the last."""
     return "=[" in text and bool(group_options(text, config_dir))
 
 
 def as_sweep(text: str) -> str:
-    """A setting that lists values in brackets, as a sweep."""
+    """Return a setting that lists values in brackets as a sweep."""
     key, _, listed = text.partition("=")
     return f"-m {key}={listed.strip('[]')}"
 
 
 def is_global(path: Path) -> bool:
-    """Whether a file of a group is there and sets more than its group's own place."""
+    """Return whether a file of a group exists and sets keys outside its group."""
     return path.is_file() and path.read_text().startswith("# @package _global_")
 
 
 def unreadable(text: str, syntax: OverrideParseException) -> str:
-    """What is wrong with an override that breaks the grammar."""
+    """Say what is wrong with an override that breaks the grammar."""
     reason = one_line(syntax).partition(" See http")[0]
     return f"{text} can't be read: {reason} (quote text with special characters)"
 
 
 def parse(text: str) -> Override:
-    """An override taken apart by Hydra's own grammar; to be asked while Hydra is set up."""
+    """Parse an override by Hydra's grammar; only inside `composer`."""
     return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
 
 
 def one_line(error: Exception) -> str:
-    """An error's message on one line, without Hydra's search path."""
+    """Return an error's message on one line, without Hydra's search path."""
     return " ".join(str(error).partition("Config search path")[0].split())

@@ -1,4 +1,4 @@
-"""Where a run is kept: a name made of its settings alone, so that processes agree on it and reruns find it."""
+"""Name the directory of a run by its settings alone, so that processes agree on it and reruns find it."""
 
 import hashlib
 import json
@@ -31,17 +31,16 @@ RESULT_NEUTRAL = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: where it goes, where its data and copies of them lie, notes, who may be
-named, what computes it."""
+"""Keys that don't change a run's numbers: folders, where data lie, allowed modules, and the hardware's limits."""
 
 LABEL_KEYS = ("data.class_names", "data.templates")
-"""Keys that say what the classes of images are called."""
+"""Keys of class names and templates."""
 
 DIRECTORY_KEYS = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that make a run what it is, by dotted key: two runs that agree in them are the same run."""
+    """Return the settings that identify a run, by dotted key: two runs that agree in them are the same run."""
     found = {path: value for path, value in leaves(config) if not any(inside(path, key) for key in RESULT_NEUTRAL)}
     if isinstance(found.get("data.root"), str):
         found["data.root"] = str(Path(found["data.root"]).expanduser().resolve())
@@ -49,19 +48,19 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def inside(path: str, key: str) -> bool:
-    """Whether a dotted path is a key or stands below it."""
+    """Return whether a dotted path is a key or stands below it."""
     return path == key or path.startswith(f"{key}.")
 
 
 def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Path:
-    """`<output>/<data>/<backbone>/<method>/shots16-seed1`, and a short hash of whatever else differs from the defaults.
+    """Return `<output>/<data>/<backbone>/<method>/shots16-seed1`, with a hash of settings that aren't the default.
 
     The defaults are those of the same data, backbone and method. A hash of eight hexadecimal digits stands for all
     other settings that differ from them; a folder of images always has one, for its whole path.
 
     Args:
         config: the run's settings.
-        usual: the defaults, where they are known, from `reference`.
+        usual: the defaults from `reference`, if they are already known.
     """
     usual = reference(config) if usual is None else usual
     own, common = identity(config), identity(usual)
@@ -81,12 +80,12 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
 
 
 def file_name(text: str) -> str:
-    """A text as the name of a file."""
+    """Return a text as the name of a file."""
     return re.sub(r"[^\w.+-]+", "-", text).strip(".-")
 
 
 def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
-    """The name of the data where a YAML goes by it; or else the source's, and which of its tasks or folders."""
+    """Return the name of the data's YAML; without one, that of the source with its task or folder."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
         name = data["name"]
@@ -95,13 +94,13 @@ def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
 
 
 def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool:
-    """Whether a name in conf/data is one of the source of some data."""
+    """Return whether conf/data has a YAML of this name for the same source as `data`."""
     path = options("data", config_dir).get(name)
     return path is not None and read_yaml(path).get("_target_") == data["_target_"]
 
 
 def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two settings below `data` name the same images, whatever their classes are called."""
+    """Return whether two settings below `data` name the same images, whatever their class names and templates."""
     ours, theirs = (
         {key: value for key, value in identity({"data": of_the_source(one)}).items() if key not in LABEL_KEYS}
         for one in (data, other)
@@ -109,8 +108,8 @@ def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return ours == theirs
 
 
-def at_home(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's settings below `data`; where the home of its data sets isn't here, with the home that is in use here."""
+def with_local_home(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's settings below `data`; if its `data.home` isn't on this machine, with this machine's."""
     data = dict(config["data"])
     if isinstance(data.get("home"), str) and not Path(data["home"]).expanduser().is_dir():
         data["home"] = reference(config)["data"].get("home", data["home"])
@@ -118,9 +117,9 @@ def at_home(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of a run's data, backbone and method, as far as they have YAML of their own.
+    """Return the defaults of a run's data, backbone and method, as far as they have YAML of their own.
 
-    Of several YAML files for one source, the data's is the one that goes by its `name`, or else the first.
+    Of several YAML files for one source, the one with the data's `name` counts, or else the first.
     """
     folder, data = config["config_dir"], config["data"]
     names = [data.get("name"), *options("data", folder)]

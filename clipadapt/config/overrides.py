@@ -1,4 +1,4 @@
-"""The command line's words, before Hydra sees them: options, settings, and advice on what is neither."""
+"""Split the words of the command line into options and settings before Hydra reads them, and advise on the rest."""
 
 import difflib
 import json
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipadapt.errors import UserError
+from clipadapt.errors import SettingsError
 
 ALONE = {"-m": "--multirun", "-h": "--help", "-r": "--run", "-sc": "--shell-completion", "-i": "--info"}
 WITH_VALUE = {"-c": "--cfg", "-cd": "--config-dir", "-p": "--package"}
@@ -24,16 +24,16 @@ class Words:
     settings: list[str] = field(default_factory=list)
 
     def for_hydra(self, *first: str) -> list[str]:
-        """The same words as Hydra reads them, with settings before the others, which may overrule them."""
+        """Return the words in Hydra's order, with the settings `first` before the user's, which override them."""
         options = [word for name, value in self.options.items() for word in (name, value) if word is not None]
         return [*options, *(() if "--shell-completion" in self.options else first), *self.settings]
 
 
 def split(arguments: Sequence[str]) -> Words:
-    """Tell Hydra's options from settings; what looks like an option and is none stays among the settings.
+    """Separate Hydra's options from settings; unknown options stay among the settings.
 
     Raises:
-        UserError: an option without its value.
+        SettingsError: an option without its value.
     """
     words, rest = Words(), list(arguments)
     while rest:
@@ -42,7 +42,7 @@ def split(arguments: Sequence[str]) -> Words:
         name = ALONE.get(name, WITH_VALUE.get(name, name))
         if name in VALUED:
             if not equals and not rest:
-                raise UserError(f"{word} needs a value after it")
+                raise SettingsError(f"{word} needs a value after it")
             words.options[name] = value if equals else rest.pop(0)
         elif name == "--info":
             words.options[name] = rest.pop(0) if rest and rest[0] in INFORMATION else value or None
@@ -54,7 +54,7 @@ def split(arguments: Sequence[str]) -> Words:
 
 
 def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
-    """Settings that are written key=value (or ~key), and advice on the others; `keys` yields what they may mean."""
+    """Return the settings written key=value (or ~key), and advice on the others; `keys` returns the known keys."""
     good, advice = [], []
     rest = list(settings)
     while rest:
@@ -74,7 +74,7 @@ def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) ->
 
 
 def near_keys(key: str, keys: Iterable[str]) -> list[str]:
-    """The full keys most like a mistaken one, by the whole and by the last part, the best first."""
+    """Return the known keys most similar to a mistaken one, as a whole or in the last part, the best first."""
 
     def likeness(known: str) -> float:
         whole = difflib.SequenceMatcher(None, key, known).ratio()
@@ -85,7 +85,7 @@ def near_keys(key: str, keys: Iterable[str]) -> list[str]:
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
-    """Advice on a key that isn't there: the nearest one, and what stands beside it."""
+    """Return advice on an unknown key: the nearest one, and the keys beside it."""
     known = sorted(keys)
     close = near_keys(key, known)
     advice = f"did you mean '{close[0]}'? " if close else ""
@@ -98,12 +98,12 @@ def unknown_key(key: str, keys: Iterable[str]) -> str:
 
 
 def setting(key: str, value: Any) -> str:
-    """A Python value as a setting of the command line."""
+    """Return a Python value as a setting of the command line."""
     return f"{key}={to_override(value)}"
 
 
 def to_override(value: Any) -> str:
-    """A Python value in the grammar of the command line."""
+    """Return a Python value in the grammar of the command line."""
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{to_override(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Where images come from, as settings name it: what there is to choose from, and one of them built."""
+"""List the sources of images that settings can name, and build one of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from clipadapt.config.tree import options
 
 
 def sources(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
-    """Name, description (the first comment of its YAML) and settings, as far as they are set, of every source."""
+    """Return name, description (the first comment of its YAML) and settings of every source."""
     found = []
     with composer(config_dir) as compose_with:
         for name, path in options("data", config_dir).items():
@@ -21,14 +21,14 @@ def sources(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
 
 
 def first_comment(path: Path) -> str:
-    """The comment that a YAML file begins with, its first line; empty where it begins otherwise."""
+    """Return the first line of the comment that a YAML file begins with; empty without one."""
     with path.open(encoding="utf-8") as lines:
         first = next(lines, "")
     return first.lstrip("#").strip() if first.startswith("#") and not first.startswith("# @package") else ""
 
 
 def build_source(config: Mapping[str, Any]) -> Any:
-    """The source that composed settings name.
+    """Build the source that composed settings name.
 
     Raises:
         UserError: images that aren't there or can't be a task, or a target that isn't allowed.

@@ -1,1 +1,1 @@
-"""One run: from settings to a directory and a result; resumed and evaluated again."""
+"""One run: trained, evaluated, saved in a directory, resumed, and evaluated again."""

@@ -1,4 +1,4 @@
-"""A run's directory: written atomically, found again after a kill, never overwritten by another run."""
+"""A run's directory: written atomically, resumed after a kill, never overwritten by another run."""
 
 import io
 import json
@@ -28,8 +28,8 @@ CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
     "checkpoint.pt",
 )
 PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
-"""By test set its class names, labels, and what zero-shot and adapted predict of each image; a folder of pictures; one
-of figures on other data."""
+"""Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image.
+Transfer: a folder of metrics on other data."""
 OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, TRANSFER)
 
 
@@ -37,8 +37,8 @@ class RunDirectory:
     """The files of one run.
 
     config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
-    adaptation.safetensors (what was learned, alone), checkpoint.pt while the run is unfinished, predictions.json,
-    pictures/, and transfer/ with figures on other data.
+    adaptation.safetensors (the learned tensors alone), checkpoint.pt while the run is unfinished, predictions.json,
+    pictures/, and transfer/ with metrics on other data.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -46,15 +46,15 @@ class RunDirectory:
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end."""
+        """Whether the run is finished."""
         return (self.path / RESULT).is_file()
 
     def open(self, config: Mapping[str, Any], identity: Identity) -> None:
-        """Make the directory, or find the same run in it.
+        """Make the directory, or check that it holds the same run.
 
         Args:
             config: the run's settings.
-            identity: of settings, those that make a run what it is.
+            identity: returns the settings that two runs must share to be the same run.
 
         Raises:
             UserError: the directory holds something else.
@@ -83,33 +83,33 @@ class RunDirectory:
             )
 
     def config(self) -> dict[str, Any]:
-        """The run's settings."""
+        """Return the run's settings."""
         return yaml.safe_load(self._read(CONFIG))
 
     def record(self) -> dict[str, Any]:
-        """Task, backbone, plan and versions of the run."""
-        with self._whole(RECORD):
+        """Return the run's task, backbone, plan and versions."""
+        with self._as_user_error(RECORD):
             return json.loads(self._read(RECORD))
 
     def result(self) -> dict[str, Any]:
-        """What was measured."""
-        with self._whole(RESULT):
+        """Return the run's metrics."""
+        with self._as_user_error(RESULT):
             return json.loads(self._read(RESULT))
 
     def history(self) -> list[dict[str, float]]:
-        """Loss, accuracy and learning rate of each epoch."""
-        with self._whole(METRICS):
+        """Return loss, accuracy and learning rate of each epoch."""
+        with self._as_user_error(METRICS):
             return [json.loads(line) for line in self._read(METRICS).splitlines()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """What was learned."""
+        """Return the learned tensors by name."""
         self._read(TENSORS)
-        with self._whole(TENSORS):
+        with self._as_user_error(TENSORS):
             return load_file(self.path / TENSORS)
 
     @contextmanager
-    def _whole(self, name: str) -> Iterator[None]:
-        """Tell a damaged file."""
+    def _as_user_error(self, name: str) -> Iterator[None]:
+        """Raise a UserError if a file turns out to be damaged."""
         try:
             yield
         except (ValueError, SafetensorError) as error:
@@ -128,7 +128,7 @@ class RunDirectory:
         return "" if path.suffix == ".safetensors" else path.read_text()
 
     def beside(self) -> "RunDirectory":
-        """The directory beside this one in which it is computed again."""
+        """Return the directory beside this one in which the run is computed again."""
         return RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
 
     def remove(self) -> None:
@@ -136,7 +136,7 @@ class RunDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def replace_by(self, fresh: "RunDirectory") -> None:
-        """Put a run computed again in this one's place; files that aren't the run's stay."""
+        """Replace this run by one computed again; files that aren't the run's stay."""
         for name in {path.name for path in self.path.iterdir()} - {*OWN, *(path.name for path in fresh.path.iterdir())}:
             (self.path / name).rename(fresh.path / name)
         shutil.rmtree(self._old, ignore_errors=True)
@@ -145,7 +145,7 @@ class RunDirectory:
         shutil.rmtree(self._old)
 
     def restore(self) -> None:
-        """Put back what `replace_by` had moved away when it was killed."""
+        """Put back the directory that `replace_by` had moved away when it was killed."""
         if self._old.is_dir() and not self.path.exists():
             self._old.rename(self.path)
 
@@ -154,20 +154,20 @@ class RunDirectory:
         return self.path.with_name(f".{self.path.name}.old")
 
     def save_checkpoint(self, progress: TrainState) -> None:
-        """Keep all it takes to go on."""
+        """Save the state that training is resumed from."""
         content = io.BytesIO()
         torch.save(vars(progress), content)
         write(self.path / CHECKPOINT, content.getvalue())
 
     def load_checkpoint(self, device: torch.device, images: str) -> TrainState:
-        """Where the run stands; at its start when there is no checkpoint.
+        """Load the state that training is resumed from; that of a new run if there is no checkpoint.
 
         Args:
-            device: where the tensors go.
-            images: what stands for the images that are learned from.
+            device: of the tensors.
+            images: fingerprint of the training images.
 
         Raises:
-            UserError: the checkpoint has learned from others.
+            UserError: the checkpoint was trained on other images.
         """
         path = self.path / CHECKPOINT
         if not path.is_file():
@@ -187,14 +187,14 @@ class RunDirectory:
         result: Mapping[str, Any],
         files: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Write what the run yielded; the result last, so that a directory with one is complete.
+        """Write all files of a finished run; the result last, so that a directory that has one is complete.
 
         Args:
-            tensors: what was learned.
+            tensors: learned tensors by name.
             record: task, backbone, plan and versions.
             history: loss, accuracy and learning rate of each epoch.
-            result: what was measured.
-            files: more files, by their paths in the directory.
+            result: the metrics.
+            files: contents of further files by their paths in the directory.
         """
         for name, content in (files or {}).items():
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)

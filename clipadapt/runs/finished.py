@@ -1,4 +1,4 @@
-"""A finished run, measured again: on its own test sets, on other data, on corrupted images."""
+"""Evaluate a finished run again: on its own test sets, on other data, on corrupted images."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import fingerprinted
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError
 from clipadapt.features.loader import check_cache
 from clipadapt.files import write
 from clipadapt.model import Classifier
@@ -35,15 +35,15 @@ from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 
 
 class FinishedRun:
-    """A finished run, loaded when it is first needed.
+    """A finished run to evaluate; its classifier is loaded on first use.
 
     Args:
         directory: of the run.
         config_dir: a folder of the user's own with the adaptation's module.
-        cache: folder where activations are kept, which needn't be that of the run's machine; None to keep none.
+        cache: folder of the disk cache on this machine; None for no disk cache.
 
     Raises:
-        UserError: no finished run is there, or (once it is loaded) what it was learned on isn't.
+        UserError: no finished run is there, or, on first use, its backbone is not the one that it was trained on.
     """
 
     def __init__(self, directory: str | Path, config_dir: str | Path | None = None, cache: str | None = None) -> None:
@@ -56,7 +56,7 @@ class FinishedRun:
 
     @cached_property
     def _learned(self) -> tuple[Any, Classifier, Any]:
-        """The processes, the classifier, and what adapts at test time."""
+        """The accelerator, the classifier, and the test-time method or None."""
         check_cache(self.settings.cache, self.settings.cache_gb)
         accelerator = accelerator_for(self.settings, build_test_time(self.config))
         classifier, test_time = learned_classifier(
@@ -70,32 +70,32 @@ class FinishedRun:
         return accelerator, classifier, test_time
 
     def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
-        """The run's task, or other data with all their classes to test on; its images are looked at.
+        """Build the task to evaluate on, and check its images: the run's own, or other data with all their classes.
 
-        Other data without a test set are tested on whole; those that the run learned from, on what it left of them.
-        Where all classes are among the run's, they are looked for with the run's templates, unless others are chosen in
-        `data`; other classes have the data's own.
+        Other data without a test set are tested on as a whole; if the run was trained on them, without its training
+        images. Templates are the run's if it knows all classes of the data, unless `data` chooses others; else they are
+        those of the data.
 
         Args:
-            data: settings of the other data.
-            console: shows how that comes on.
+            data: settings below `data` of other data; None for the run's own.
+            console: shows the progress of checking the images.
 
         Raises:
-            UserError: nothing to test on, images that can't be used, or some among which those that were learned from
-                can't be found any more.
+            DataError: nothing to test on, images that can't be used, or data that changed so that the training images
+                can't be left out.
         """
-        own = {"data": configuration.at_home({**self.config, "config_dir": self.config_dir})}
+        own = {"data": configuration.with_local_home({**self.config, "config_dir": self.config_dir})}
         config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         task = build_task(config) if data is None else self._other(config, learned_from)
         changed = learned_from and task.images != self.record["images"]
         if changed and not configuration.build_source(config).tests:
-            raise UserError(
+            raise DataError(
                 f"the images of '{task.name}' have changed since the run, so that those it learned from can't be left "
                 "out of a test: put others into a folder test, or run it again with rerun=true"
             )
         if not task.tests:
-            raise UserError(
+            raise DataError(
                 f"'{task.name}' has no test set to measure on: put a folder test with one folder for each class into "
                 "it, or name other data with data=…"
             )
@@ -114,11 +114,14 @@ class FinishedRun:
         return replace(task, templates=record["templates"])
 
     def evaluate_task(self, task: Task, console: Console) -> dict[str, Any]:
-        """Figures on a task's test sets, as in a run's `metrics`; its class names and templates take the run's place.
+        """Evaluate on a task's test sets; the task's class names and templates take the place of the run's.
+
+        Returns:
+            The metrics, as in a run's `metrics`.
 
         Raises:
-            UserError: what was learned belongs to classes that aren't the task's, or a method that adapts along a
-                stream, in several processes.
+            UserError: the learned tensors belong to other classes than the task's, or a method that adapts along a
+                stream is evaluated in several processes.
         """
         accelerator, _, test_time = self._learned
         progress = partial(bars.images, console)
@@ -136,37 +139,39 @@ class FinishedRun:
         return classifier if task.class_names == classifier.class_names else classifier.for_classes(task.class_names)
 
     def evaluate_targets(self, targets: Sequence[EvaluationTarget], console: Console) -> dict[str, dict[str, float]]:
-        """Figures by target; each measured once, those of the same data together, then read from the run's directory.
+        """Return metrics by target: read from the run's directory, or evaluated and saved there.
 
         Raises:
             UserError: as of `task` and `evaluate_task`.
         """
-        missing = [target for target in targets if not self._kept(target).is_file()]
+        missing = [target for target in targets if not self._find_file(target).is_file()]
         for data, some in groupby(missing, lambda target: target.data):
             task = self.task(data, console)
-            tests = tested_on([*some], next(iter(task.tests.values())))
+            tests = corrupt_test_set([*some], next(iter(task.tests.values())))
             found = self.evaluate_task(replace(task, tests=tests), console)["tests"]
-            self._keep([target for target in missing if target.name in tests], found)
-        return {target.name: json.loads(self._kept(target).read_text()) for target in targets}
+            self._save([target for target in missing if target.name in tests], found)
+        return {target.name: json.loads(self._find_file(target).read_text()) for target in targets}
 
-    def _kept(self, target: EvaluationTarget) -> Path:
-        """Where the figures on a target are kept; the latest ones, where it isn't known which images it has now."""
+    def _find_file(self, target: EvaluationTarget) -> Path:
+        """Return the file of a target's metrics: the newest one if the target's current images aren't known."""
         asked = json.dumps(configuration.identity(asdict(replace(target, images=""))), sort_keys=True)
         digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
         folder, stem = self.directory / TRANSFER, f"{file_name(target.name)}-{digest}"
-        kept = sorted(folder.glob(f"{stem}*.json"), key=os.path.getmtime)
-        return kept[-1] if kept and not target.images else folder / f"{stem}{target.images and '-'}{target.images}.json"
+        saved = sorted(folder.glob(f"{stem}*.json"), key=os.path.getmtime)
+        if saved and not target.images:
+            return saved[-1]
+        return folder / f"{stem}{target.images and '-'}{target.images}.json"
 
-    def _keep(self, targets: Sequence[EvaluationTarget], found: Mapping[str, Any]) -> None:
+    def _save(self, targets: Sequence[EvaluationTarget], found: Mapping[str, Any]) -> None:
         if first_process():
             for target in targets:
-                self._kept(target).parent.mkdir(exist_ok=True)
-                write(self._kept(target), json.dumps(found[target.name], indent=2) + "\n")
+                self._find_file(target).parent.mkdir(exist_ok=True)
+                write(self._find_file(target), json.dumps(found[target.name], indent=2) + "\n")
         self._learned[0].wait_for_everyone()
 
 
-def tested_on(targets: Sequence[EvaluationTarget], test: Split) -> dict[str, Split]:
-    """By target its images, of the first test set of their data."""
+def corrupt_test_set(targets: Sequence[EvaluationTarget], test: Split) -> dict[str, Split]:
+    """Return by target the images of a test set, corrupted as the target says."""
     if any(target.corruption is not None for target in targets):
         test = replace(test, images=fingerprinted(test.images))
     return {

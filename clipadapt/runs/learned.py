@@ -27,18 +27,20 @@ def learned_classifier(
     memory: float | None = None,
     processes: int = 1,
 ) -> tuple[Classifier, Any]:
-    """What a finished run learned, on the backbone it was learned on; and what adapts at test time, None if nothing.
+    """Load the classifier of a finished run, and its test-time method or None.
 
     Args:
         directory: of the run.
         device: where to compute.
         dtype: number format of the backbone.
         config_dir: a folder of the user's own with modules that the run may name.
-        memory: gigabytes that the text side may take where something adapts; None for half of what is free.
-        processes: that share the device, if it is a CPU.
+        memory: gigabytes that the text side may take if the method adapts at test time; None for half of the free
+            memory.
+        processes: number of processes that share the device, if it is a CPU.
 
     Raises:
-        UserError: no finished run, another backbone, or a target that isn't allowed.
+        UserError: no finished run, or a target that isn't allowed.
+        WeightsError: the backbone is not the one that the run was trained on.
     """
     result = read_result(directory)
     config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
@@ -62,13 +64,13 @@ def learned_classifier(
 def learned_adaptation(
     result: Result, config: Mapping[str, Any], clip: CLIP, templates: list[str] | None = None
 ) -> Adaptation:
-    """The adaptation of a finished run, with what it learned.
+    """Build the adaptation of a finished run and load its learned tensors.
 
     Args:
         result: of the run.
         config: its settings.
-        clip: the backbone that it was learned on, on its device.
-        templates: sentences in place of those it was learned with.
+        clip: the backbone that it was trained on, on its device.
+        templates: of class names, in place of those that it was trained with.
     """
     record = result.record
     task = placeholder_task(clip, record["class_names"], templates or record["templates"], record["support_shape"])

@@ -1,4 +1,4 @@
-"""The parts of a method, built from its settings; which methods a backbone can have."""
+"""Build the parts of a method from its settings, and find the methods that work with a backbone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from clipadapt.model import Classifier
 
 
 def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
-    """What builds the adaptation of composed settings, composed where there are several."""
+    """Return a function that builds the adaptation of composed settings; several parts are composed to one."""
     method, allowed = config["method"], config["allowed_targets"]
 
     def make(clip: CLIP, task: Any) -> Adaptation:
@@ -29,10 +29,10 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
 
 
 def build_settings(config: Mapping[str, Any]) -> Settings:
-    """How the run of composed settings is fitted.
+    """Build the engine's settings of a run.
 
     Raises:
-        UserError: an optimiser that refuses its settings.
+        SettingsError: an optimiser that refuses its settings.
     """
     settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
     try:
@@ -43,13 +43,13 @@ def build_settings(config: Mapping[str, Any]) -> Settings:
 
 
 def build_test_time(config: Mapping[str, Any]) -> Any:
-    """What adapts at test time; None where nothing does."""
+    """Build the method that adapts at test time; None if there is none."""
     node = config["method"]["test_time"]
     return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
-    """The method's rule on gradients and its average of weights; None for either that it lacks."""
+    """Build the method's gradient rule and weight average; None for either that it lacks."""
     nodes = [config["method"][key] for key in ("gradient_rule", "average")]
     return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
 
@@ -57,7 +57,7 @@ def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
 def placeholder_task(
     clip: CLIP, class_names: list[str], templates: list[str], support_shape: Sequence[int]
 ) -> SimpleNamespace:
-    """A task to build an adaptation for, whose support set `[V, N, D]` has the shape alone: zeros."""
+    """Return a task to build an adaptation for without images: its support features `[V, N, D]` are zeros."""
     views, images, width = support_shape
     nothing = LabelledFeatures(
         torch.zeros(views, images, width, device=clip.device), torch.zeros(images, dtype=torch.long)
@@ -66,7 +66,7 @@ def placeholder_task(
 
 
 def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
-    """The methods whose adaptation, as its YAML stands, can be built on a backbone."""
+    """Return the names of the methods whose adaptation can be built on a backbone with the settings of its YAML."""
     return [name for name in configuration.options("method", config_dir) if _fits(name, clip, config_dir)]
 
 

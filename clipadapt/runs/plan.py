@@ -1,4 +1,4 @@
-"""What a run will compute once and what at every step: told before it starts, and kept with its result."""
+"""The plan of a run: shown before it starts, and saved with its result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from clipadapt.engine.run import Run
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run computes once and what at every step.
+    """What a run computes once, and what at every step.
 
     Attributes:
         image_cut: the point of the image tower where the first edit is; what lies before it is computed once.
         text_cut: the same of the text tower.
-        kept: what of the images is kept, where, and its size.
+        kept: which features of the images are cached, where, and their size.
         every_step: what every step computes; then what happens at test time.
         steps: how many steps there are.
-        schedule_note: what distinguishes the run's schedule from its paper's.
+        schedule_note: how the run's schedule differs from its paper's; None if it doesn't.
         trained: learned tensors by name, with their shapes.
         parameters: how many numbers are learned, by gradient or without.
         share: of the backbone's parameters.
@@ -36,17 +36,18 @@ class Plan:
 
 
 def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
-    """What a run that was prepared will do; `teachers` are its objective's."""
+    """Return the plan of a prepared run; `teachers` are its objective's."""
     classifier, adaptation = run.classifier, run.classifier.adaptation
     names = [f"of teacher {one.source['name']}" for one in teachers]
     stored, again = (names, []) if run.task.views is not None else ([], names)
     count = sum(value.numel() for value in adaptation.parameters()) + adaptation.num_fitted_values
     kept = [run.loader.describe(classifier, run.task, run.placement), *(f"features {name}" for name in stored)]
+    step = _list_step_parts(run, again) if run.epochs else ["nothing"]
     return Plan(
         image_cut=classifier.image_cut,
         text_cut=classifier.text_cut,
         kept="; ".join(kept),
-        every_step="; ".join([*(_of_step(run, again) if run.epochs else ["nothing"]), *_of_test(run.test_time)]),
+        every_step="; ".join([*step, *_list_test_parts(run.test_time)]),
         steps=run.epochs * len(run.batches()),
         schedule_note=run.settings.schedule_note,
         trained={name: list(value.shape) for name, value in adaptation.named_parameters()},
@@ -55,8 +56,8 @@ def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
     )
 
 
-def _of_step(run: Run, teachers: Sequence[str]) -> list[str]:
-    """What runs at every step."""
+def _list_step_parts(run: Run, teachers: Sequence[str]) -> list[str]:
+    """List what every training step computes."""
     classifier = run.classifier
     parts = [f"image tower {name}, without gradients" for name in teachers]
     if not run.placement.anywhere:
@@ -70,8 +71,8 @@ def _of_step(run: Run, teachers: Sequence[str]) -> list[str]:
     return [*parts, "logits"]
 
 
-def _of_test(test_time: TestTimeMethod | None) -> list[str]:
-    """What adapts at test time, if anything does."""
+def _list_test_parts(test_time: TestTimeMethod | None) -> list[str]:
+    """List what happens at test time; nothing without a test-time method."""
     if test_time is None:
         return []
     views = "1 view" if test_time.views == 1 else f"{test_time.views} views"

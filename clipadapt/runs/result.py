@@ -1,4 +1,4 @@
-"""What a run yielded: kept in its directory, and read from there."""
+"""The result of a run, and the run directory that it is saved in and read from."""
 
 import platform
 from dataclasses import asdict, dataclass, field
@@ -20,18 +20,18 @@ from clipadapt.runs.plan import Plan
 
 @dataclass(frozen=True)
 class Result:
-    """What a run yielded.
+    """The result of a run: metrics, history, settings, record and learned tensors.
 
     Attributes:
         metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set, and `per_class`,
             where there is one; `tests`, learned `parameters` and their `share` of the backbone, `seconds`,
-            `peak_memory_mb`, `processes`; a `schedule_note` that belongs beside them, or None.
+            `peak_memory_mb`, `processes`; a `schedule_note` to show beside them, or None.
         history: loss, training accuracy and learning rate of each epoch.
         config: the settings of the run.
-        record: task with the labels it was given in place of its own, if any, and the broken images `left_out` of it,
-            backbone, plan and versions.
-        tensors: what was learned, by name.
-        files: what was learned as other tools read it, by path in the run directory.
+        record: task, with its pseudo-labels if it has any and the broken images `left_out` of it; backbone, plan and
+            versions.
+        tensors: learned tensors by name.
+        files: contents of further files by their paths in the run directory, such as adapters in peft's format.
     """
 
     metrics: dict[str, Any]
@@ -42,7 +42,7 @@ class Result:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def save(self, directory: str | Path) -> Path:
-        """Write the run directory, for `clipadapt.load` and the command line.
+        """Write the run directory and return its path; `clipadapt.load` and the command line read it.
 
         Raises:
             UserError: the directory holds something else.
@@ -55,8 +55,8 @@ class Result:
         return target.path
 
 
-def make_record(prepared: Run, told: Plan, objective: Objective) -> dict[str, Any]:
-    """What is kept of a run beside its figures: see `Result`."""
+def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str, Any]:
+    """Return a run's record, as of `Result`."""
     task, clip = prepared.task, prepared.clip
     packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
     return {
@@ -74,7 +74,7 @@ def make_record(prepared: Run, told: Plan, objective: Objective) -> dict[str, An
         "support_shape": prepared.known.support_shape,
         "backbone": {**clip.source, "fingerprint": clip.fingerprint},
         "teachers": [{**teacher.source, "fingerprint": teacher.fingerprint} for teacher in objective.teachers],
-        "plan": asdict(told),
+        "plan": asdict(planned),
         "device": str(prepared.accelerator.device),
         "versions": {
             "clipadapt": __version__,
@@ -85,10 +85,10 @@ def make_record(prepared: Run, told: Plan, objective: Objective) -> dict[str, An
 
 
 def read_result(directory: str | Path) -> Result:
-    """A finished run, read from its directory.
+    """Read the result of a finished run from its directory.
 
     Raises:
-        UserError: no run is there, or one that isn't finished.
+        UserError: no run is there, or it isn't finished.
     """
     source = RunDirectory(directory)
     metrics = source.result()

@@ -1,4 +1,4 @@
-"""One run in its directory: begun, resumed, shown if it is finished, or computed again."""
+"""Do one run in its directory: begin it, resume it, show it if it is finished, or compute it again."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +22,15 @@ Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
 
 
 def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
-    """The backbone and the task of composed settings.
+    """Load the backbone and the task of composed settings.
 
     Args:
         config: the settings.
-        console: where to show how far looking at the images is.
+        console: shows the progress of checking the images.
 
     Raises:
-        UserError: unusable weights or images.
+        WeightsError: a backbone or weights that can't be had.
+        DataError: images that can't be used.
     """
     task = build_task(config)
     backbone = CLIP.load(**config["backbone"])
@@ -42,16 +43,16 @@ def run(
     console: Console | None = None,
     load: Load = load_backbone_and_task,
 ) -> Result:
-    """Do the run that composed settings describe, in its directory; go on with an unfinished one, show a finished one.
+    """Do the run of composed settings in its directory: resume it if it was stopped, show it if it is finished.
 
     Args:
         config: the settings.
         directory: of the run.
         console: where to print.
-        load: yields backbone and task, if there is anything to compute.
+        load: returns backbone and task; called only if there is anything to compute.
 
     Raises:
-        UserError: a directory with something else in it, unusable images or weights, a loss that isn't finite.
+        UserError: the directory holds something else; images or weights that can't be used; a loss that isn't finite.
     """
     console = console or Console()
     target = RunDirectory(directory)
@@ -79,7 +80,7 @@ def run(
 
 
 def _rerun(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
-    """Compute a finished run again, beside it until all is there."""
+    """Compute a finished run again in a directory beside it, which takes its place at the end."""
     fresh = target.beside()
     if first_process():
         fresh.remove()

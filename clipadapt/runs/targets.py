@@ -1,4 +1,4 @@
-"""Test sets that a finished run is evaluated on beside its own."""
+"""Further test sets that a finished run is evaluated on."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EvaluationTarget:
-    """A test set that isn't a run's own.
+    """A test set beside the run's own: other data, or corrupted images.
 
     Attributes:
-        name: in tables.
-        data: settings of the data; the run's own where None. Their first test set is taken.
-        corruption: what makes of that a split of corrupted images; None for the images as they are.
-        images: what stands for the data as they are now, as a task's; empty where they aren't there, or the run's own.
+        name: shown in tables.
+        data: settings below `data`, of which the first test set is taken; the run's own data if None.
+        corruption: node of the function that corrupts the images; None for the images as they are.
+        images: current fingerprint of the other data; empty if they aren't there, or for the run's own data.
     """
 
     name: str

@@ -10,15 +10,19 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.data import Task, check, images_used, make_task, without_broken
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError
 from clipadapt.report import progress as bars
 
 
 def build_task(config: Mapping[str, Any]) -> Task:
-    """The task that composed settings describe."""
+    """Build the task that composed settings describe.
+
+    Raises:
+        DataError: images that aren't there or can't be a task, or a task that was made by hand.
+    """
     node = config["data"]
     if "_target_" not in node:
-        raise UserError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
+        raise DataError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     source = configuration.build_source(config)
     task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"])
     return replace(task, origin=dict(node))
@@ -27,12 +31,12 @@ def build_task(config: Mapping[str, Any]) -> Task:
 def data_change_note(
     config: Mapping[str, Any], record: Mapping[str, Any], images: Callable[[str], str] | None = None
 ) -> str | None:
-    """What is to be said of the data of a finished run; None where they are those that it learned from.
+    """Return a note if the data changed since a finished run, else None.
 
     Args:
         config: the run's settings.
         record: as of its `Result`.
-        images: `current_fingerprint`, where it is kept what that said before.
+        images: returns the fingerprint of the task of settings in JSON; `current_fingerprint` if None.
     """
     keys = ("data", "shots", "seed", "classes", "allowed_targets")
     try:
@@ -44,21 +48,26 @@ def data_change_note(
 
 
 def current_fingerprint(settings: str) -> str:
-    """What stands for the images of a task; raises what `build_task` does.
+    """Return the fingerprint of a task's data as they are now; raises what `build_task` does.
 
     Args:
-        settings: of the task, as JSON.
+        settings: of the task, in JSON.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they were told when the run was made
+        warnings.simplefilter("ignore")  # shown when the run was made
         return build_task(json.loads(settings)).images
 
 
 def validated_images(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
-    """The task of composed settings after a look at the image files of its run, without those that may be left out.
+    """Check every image that a run will read, or drop the broken ones if `data.skip_broken` is set.
+
+    Args:
+        task: the task.
+        config: the run's settings.
+        console: shows the progress; None shows nothing.
 
     Raises:
-        UserError: files that can't be read: any without `data.skip_broken`, all of a class or a test set with it.
+        DataError: images that can't be read: any without `data.skip_broken`, all of a class or a test set with it.
     """
     pool = config["method"]["pseudo_labels"] is not None
     with bars.images(console or Console(quiet=True), images_used(task, pool), "looked at", transient=True) as update:

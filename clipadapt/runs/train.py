@@ -1,4 +1,4 @@
-"""One run from composed settings to its directory, and back from the directory to what it learned."""
+"""Train and evaluate one run: zero-shot, fit, evaluation, and the files of its directory."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from clipadapt.engine.fit import TrainState
 from clipadapt.engine.memory import peak_memory_mb
 from clipadapt.engine.run import Run
 from clipadapt.engine.settings import Settings
-from clipadapt.errors import DivergenceError, MissingPoint, UserError
+from clipadapt.errors import DivergenceError, MissingPoint, SettingsError
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
@@ -31,73 +31,85 @@ from clipadapt.runs.methods import (
     gradient_rule_and_average,
     methods_for,
 )
-from clipadapt.runs.plan import plan
+from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
 
 
 def train_and_evaluate(
     config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console
 ) -> Result:
-    """Zero-shot, fit and evaluation, with what is said of them; kept in a directory, if there is one.
+    """Train a method, evaluate it against zero-shot, print the metrics, and save all of it.
+
+    Args:
+        config: the run's settings.
+        clip: the backbone; it is moved to the device.
+        task: the task.
+        target: the run's directory; None saves nothing.
+        console: where to print.
 
     Raises:
-        UserError: an adaptation that doesn't fit the backbone or the task, a loss that isn't finite.
+        SettingsError: an adaptation that doesn't fit the backbone or the task.
+        DivergenceError: a loss that isn't finite.
     """
     began = time.monotonic()
     settings = build_settings(config)
     console = console if first_process() else Console(quiet=True)
-    prepared = _prepared(config, clip, task, settings, console)
+    prepared = _prepare(config, clip, task, settings, console)
     objective = configuration.build(
         config["method"]["objective"], prepared.clip, prepared.known, allowed=config["allowed_targets"]
     )
-    told = plan(prepared, objective.teachers)
-    guessed = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
-    summary.show_plan(console, prepared.task, asdict(told), guessed)
-    adaptation, ratio = prepared.classifier.adaptation, config["method"]["interpolation"]
-    if ratio is not None:
-        adaptation.interpolate(1.0)  # what has no start to go back to says so before the fit
-    unfitted = adaptation.trainable_names()
-    if unfitted and not prepared.epochs and prepared.test_time is None:
-        warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(unfitted[:3])}", stacklevel=2)
+    planned = plan(prepared, objective.teachers)
+    pseudo_labels = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
+    summary.show_plan(console, prepared.task, asdict(planned), pseudo_labels)
+    _check_before_fit(prepared, config)
     progress = _begin(prepared, config, target)
     earlier = progress.seconds
     if progress.epoch:
         console.print(f"Going on after epoch {progress.epoch} of {prepared.epochs}.")
     _fit(prepared, objective, config, progress, target, console)
-    if ratio is not None:
-        adaptation.interpolate(ratio)
-    prepared.fit_closed_form()
-    metrics = evaluate_run(prepared) | {
-        "parameters": told.parameters,
-        "share": told.share,
+    metrics = _evaluate(prepared, planned) | {
         "fit_seconds": progress.seconds,
         "seconds": earlier + time.monotonic() - began,
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
-        "processes": prepared.accelerator.num_processes,
-        "selection": prepared.selection,
-        "schedule_note": settings.schedule_note,
     }
-    tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
-    files = adaptation.export()
-    if predictions := metrics.pop("predictions", None):
-        files |= {PREDICTIONS: json.dumps(predictions).encode()}
-    result = Result(metrics, progress.history, config, make_record(prepared, told, objective), tensors, files)
+    result = _make_result(prepared, planned, objective, config, metrics, progress.history)
     if target is not None and first_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
-    summary.show_result(console, metrics)
+    summary.show_result(console, result.metrics)
     return result
 
 
-def _prepared(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings, console: Console) -> Run:
-    """The run; where the backbone lacks what the method edits, it is said which methods it serves."""
+def _prepare(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings, console: Console) -> Run:
+    """Prepare the run; if the backbone lacks a point that the method edits, name the methods that it can have."""
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
     make, test_time = adaptation_maker(config), build_test_time(config)
     try:
         return Run.prepare(clip, task, make, settings, progress_bar, test_time, pseudo_labels)
     except MissingPoint as error:
         others = ", ".join(methods_for(clip, config["config_dir"]))
-        raise UserError(f"{error}; methods that work with this backbone: {others}") from None
+        raise SettingsError(f"{error}; methods that work with this backbone: {others}") from None
+
+
+def _check_before_fit(prepared: Run, config: dict[str, Any]) -> None:
+    """Check that the adaptation can be interpolated if it has to be; warn if nothing will be trained."""
+    adaptation = prepared.classifier.adaptation
+    if config["method"]["interpolation"] is not None:
+        adaptation.interpolate(1.0)  # an adaptation without a start to go back to raises here, before the fit
+    untrained = adaptation.trainable_names()
+    if untrained and not prepared.epochs and prepared.test_time is None:
+        warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(untrained[:3])}", stacklevel=3)
+
+
+def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> TrainState:
+    """Make the run directory, or load the state that a stopped run left in it."""
+    if target is None:
+        return TrainState()
+    with prepared.accelerator.main_process_first():
+        target.open(config, configuration.identity)
+    if config["rerun"]:
+        return TrainState(images=prepared.task.images)
+    return target.load_checkpoint(prepared.accelerator.device, prepared.task.images)
 
 
 def _fit(
@@ -108,7 +120,7 @@ def _fit(
     target: RunDirectory | None,
     console: Console,
 ) -> None:
-    """Go on with the fit from where it is, with a bar and checkpoints."""
+    """Fit by gradient from where `progress` stands, with a bar and checkpoints; then in closed form."""
     source = prepared.support(objective.teachers)
     with bars.epochs(console, progress.epoch, prepared.epochs) as update:
         after = _after_epoch(target, prepared.settings.checkpoint_seconds, update)
@@ -116,22 +128,16 @@ def _fit(
             prepared.fit(objective, source, progress, after, *gradient_rule_and_average(config))
         except DivergenceError as error:
             raise _diverged(error, progress, target) from None
-
-
-def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> TrainState:
-    """Make the run directory, or find out how far the run had come in it."""
-    if target is None:
-        return TrainState()
-    with prepared.accelerator.main_process_first():
-        target.open(config, configuration.identity)
-    if config["rerun"]:
-        return TrainState(images=prepared.task.images)
-    return target.load_checkpoint(prepared.accelerator.device, prepared.task.images)
+    ratio = config["method"]["interpolation"]
+    if ratio is not None:
+        prepared.classifier.adaptation.interpolate(ratio)
+    prepared.fit_closed_form()
 
 
 def _after_epoch(
     target: RunDirectory | None, seconds: float, update: Callable[[Mapping[str, float]], None]
 ) -> Callable[[TrainState], None]:
+    """Return what follows every epoch: the bar is updated, and every so many seconds rank 0 saves a checkpoint."""
     saved = time.monotonic()
 
     def after(progress: TrainState) -> None:
@@ -144,10 +150,38 @@ def _after_epoch(
     return after
 
 
-def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory | None) -> UserError:
-    """Keep the last good state; say where it is."""
+def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory | None) -> DivergenceError:
+    """Save the last good state and return the error with the path of it."""
     if target is None or not progress.epoch:
         return error
     if first_process():
         target.save_checkpoint(progress)
-    return UserError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
+    return DivergenceError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
+
+
+def _evaluate(prepared: Run, planned: Plan) -> dict[str, Any]:
+    """Evaluate a fitted run and return its metrics, with those of its size."""
+    return evaluate_run(prepared) | {
+        "parameters": planned.parameters,
+        "share": planned.share,
+        "processes": prepared.accelerator.num_processes,
+        "selection": prepared.selection,
+        "schedule_note": prepared.settings.schedule_note,
+    }
+
+
+def _make_result(
+    prepared: Run,
+    planned: Plan,
+    objective: Objective,
+    config: dict[str, Any],
+    metrics: dict[str, Any],
+    history: list[dict[str, float]],
+) -> Result:
+    """Return the result of an evaluated run; its predictions become a file."""
+    adaptation = prepared.classifier.adaptation
+    tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
+    files, record = adaptation.export(), make_record(prepared, planned, objective)
+    if predictions := metrics.pop("predictions", None):
+        files |= {PREDICTIONS: json.dumps(predictions).encode()}
+    return Result(metrics, history, config, record, tensors, files)

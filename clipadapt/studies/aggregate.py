@@ -1,4 +1,4 @@
-"""What the runs of a grid say together: rows over seeds, tables, curves, and a page."""
+"""Aggregate the runs of a study over seeds, and write tables, curves and a page."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from PIL import Image
 
 from clipadapt.config import data_name
 from clipadapt.data import Split
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError
 from clipadapt.files import write
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
@@ -27,14 +27,14 @@ from clipadapt.studies import RunSpec, Study
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What became of a run: its metrics, or why there are none.
+    """The outcome of a run: its metrics, or why it has none.
 
     Attributes:
         spec: the run.
-        metrics: as of a run; empty where it failed.
-        failure: the reason.
-        notes: what is to be said beside its figures, and why there are none on some further test sets.
-        zero_shot: whether nothing was learned, neither before the test images nor along them.
+        metrics: the run's metrics; empty if it failed.
+        failure: the reason why it failed; None if it didn't.
+        notes: sentences to show beside its metrics, such as why it has none on a further test set.
+        zero_shot: whether nothing was learned, neither in training nor at test time.
     """
 
     spec: RunSpec
@@ -45,7 +45,7 @@ class RunOutcome:
 
 
 def aggregate_rows(outcomes: Sequence[RunOutcome], targets: Sequence[str] = ()) -> Iterator[Row]:
-    """The outcomes gathered over seeds; `targets` are the names of the study's."""
+    """Yield a row for each data set, method and number of shots, over seeds; `targets` are the names of the study's."""
     found: dict[tuple[str, str, int], list[RunOutcome]] = {}
     for one in outcomes:
         found.setdefault((one.spec.data, one.spec.method, one.spec.shots), []).append(one)
@@ -54,7 +54,7 @@ def aggregate_rows(outcomes: Sequence[RunOutcome], targets: Sequence[str] = ()) 
 
 
 def aggregate_row(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row:
-    """What the seeds of a method say together."""
+    """Return the row of the outcomes of one method, which differ in their seeds."""
     spec, done = outcomes[0].spec, [one for one in outcomes if one.failure is None]
     failed: dict[str, list[int]] = {}
     for one in outcomes:
@@ -81,19 +81,19 @@ def aggregate_row(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row
 
 
 def method_title(spec: RunSpec) -> str:
-    """A method's name in print."""
+    """Return a method's name for tables."""
     title: str = spec.config["method"]["title"] or spec.method
     return title
 
 
 def data_title(spec: RunSpec) -> str:
-    """The data's name in print; of a user's own images, with that of their folder or table."""
+    """Return the data's name for tables; for a user's own images, with the name of their folder or table."""
     name = data_name(spec.config["data"], spec.config["config_dir"])
     return name if "root" in spec.config["data"] and name.startswith(f"{spec.data}-") else spec.data
 
 
-def measured(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
-    """A row for every test set of every run that has a result; its keys are results.COLUMNS."""
+def list_results(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
+    """Yield a row for every test set of every run that has a result; its keys are results.COLUMNS."""
     for one in outcomes:
         spec, config = one.spec, one.spec.config
         run = {
@@ -109,7 +109,7 @@ def measured(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
 
 
 def make_page(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> Page:
-    """The page about a study, whose curves are drawn."""
+    """Return the page about a study; its curves must have been drawn."""
     curves = study.directory / "curves.png"
     methods, data, titles = ({row[key]: None for row in rows} for key in ("method", "data", "title"))
     backbone = study.runs[0].config["backbone"]
@@ -126,9 +126,9 @@ def make_page(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome])
 
 
 def find_prediction_changes(outcomes: Sequence[RunOutcome]) -> Iterator[PredictionChanges]:
-    """Of each method on each data set, the run with most shots and the first seed against zero-shot.
+    """Yield what changed against zero-shot in each method's run with most shots and first seed, on each data set.
 
-    On the test set that stands for the data; where their classes are halved, on both halves.
+    On the first test set; if the classes are halved, on both halves.
     """
     found: dict[tuple[str, str], RunOutcome] = {}
     for one in outcomes:
@@ -139,13 +139,16 @@ def find_prediction_changes(outcomes: Sequence[RunOutcome]) -> Iterator[Predicti
     for one in found.values():
         predictions = json.loads((one.spec.directory / PREDICTIONS).read_text())
         for test in [name for name in (BASE, NEW) if name in predictions] or [*predictions][:1]:
-            yield gains(one, test, predictions[test], tests)
+            yield make_prediction_changes(one, test, predictions[test], tests)
 
 
-def gains(
+def make_prediction_changes(
     one: RunOutcome, test: str, predictions: dict[str, Any], tests: dict[str, dict[str, Split]]
 ) -> PredictionChanges:
-    """A run against zero-shot on a test set, with the images where they can be had; `tests` has those of other runs."""
+    """Return what a run changed against zero-shot on a test set, with the images if they are there.
+
+    `tests` caches the test sets by task.
+    """
     images = unread = None
     try:
         images = tested_images(one.spec.config, test, predictions["labels"], tests)
@@ -167,10 +170,10 @@ def gains(
 def tested_images(
     config: dict[str, Any], test: str, labels: list[int], tests: dict[str, dict[str, Split]]
 ) -> Sequence[Image.Image]:
-    """The images of a test set of a run, listed once for all runs of the same task.
+    """Return the images of a run's test set, listed once for all runs of the same task.
 
     Raises:
-        UserError: they can't be had, or aren't those any more.
+        DataError: they can't be read, or have changed since the run.
     """
     task = json.dumps([config[key] for key in ("data", "shots", "seed", "classes")], sort_keys=True)
     if task not in tests:
@@ -179,15 +182,15 @@ def tested_images(
         tests[task] = found.tests
     split = tests[task].get(test)
     if split is None or split.labels != labels:
-        raise UserError("the data have changed since the run")
+        raise DataError("the data have changed since the run")
     return split.images
 
 
 def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> None:
-    """Write what a study says to its directory.
+    """Write the results of a study to its directory.
 
-    comparison.md and .tex have the tables, rows.csv and .json what they are made of, results.csv a row for each run and
-    test set, curves.png accuracy against shots, report.html all of it with the images whose answers changed.
+    comparison.md and .tex have the tables, rows.csv and .json the values behind them, results.csv a row for each run
+    and test set, curves.png accuracy against shots, report.html all of it and the images whose predictions changed.
     """
     folder = study.directory
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,5 +203,5 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> N
         halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
         schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
         few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
-    write(folder / "results.csv", results.csv_text(measured(outcomes)))
+    write(folder / "results.csv", results.csv_text(list_results(outcomes)))
     write(folder / "report.html", make_page(study, rows, outcomes).html())

@@ -1,4 +1,4 @@
-"""Methods against each other: the runs of a grid, one after another, and what they say together."""
+"""Do the runs of a study one after another, and show and save their results together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -29,43 +29,44 @@ from clipadapt.studies.aggregate import RunOutcome, aggregate_rows, save
 
 UNTESTED = "these data have no test set to compare on"
 RUN_FAILURES = (UserError, torch.OutOfMemoryError)
-"""Errors that end one run of a study, but not the study."""
+"""Errors that end a run but not its study."""
 
 
 class SharedLoader:
-    """Backbones and tasks of runs; a run that needs what the one before it had gets the same."""
+    """Loads backbones and tasks; a run that needs the same as the run before it gets the same objects."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[list[Any], Any]] = {}
+        self._loaded: dict[str, tuple[list[Any], Any]] = {}
         self.images = cache(current_fingerprint)
 
     def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
-        """Backbone and task of a run's settings.
+        """Return the backbone and the task of a run's settings.
 
         Args:
             config: the settings.
-            console: where to show how far looking at the images is.
+            console: shows the progress of checking the images.
 
         Raises:
-            UserError: unusable weights or images, or no test set.
+            WeightsError: a backbone or weights that can't be had.
+            DataError: images that can't be used, or no test set.
         """
         drawn = [*(config[key] for key in ("data", "shots", "seed", "classes")), config["method"]["pseudo_labels"]]
-        task = self._get("task", drawn, lambda: tested_task(config, console))
+        task = self._get("task", drawn, lambda: build_tested_task(config, console))
         weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
         return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
 
     def _get(self, name: str, wanted: list[Any], make: Callable[[], Any]) -> Any:
-        if name not in self._kept or self._kept[name][0] != wanted:
-            self._kept.pop(name, None)  # room for the next one
-            self._kept[name] = wanted, make()
-        return self._kept[name][1]
+        if name not in self._loaded or self._loaded[name][0] != wanted:
+            self._loaded.pop(name, None)  # room for the next one
+            self._loaded[name] = wanted, make()
+        return self._loaded[name][1]
 
 
-def tested_task(config: dict[str, Any], console: Console) -> Task:
-    """The task of settings, its images looked at.
+def build_tested_task(config: dict[str, Any], console: Console) -> Task:
+    """Build the task of settings, which must have a test set, and check its images.
 
     Raises:
-        UserError: images that can't be used, or none to test on.
+        DataError: images that can't be used, or none to test on.
     """
     task = build_task(config)
     if not task.tests:
@@ -74,24 +75,23 @@ def tested_task(config: dict[str, Any], console: Console) -> Task:
 
 
 def run_study(study: Study, console: Console) -> list[Row]:
-    """Do the runs of a study, show what they say together, and keep it.
+    """Do the runs of a study, and show and save their aggregated results.
 
-    A run that fails for a reason that a user can mend, or for want of the GPU's memory, doesn't stop the others.
+    A run that fails with a UserError or for lack of GPU memory doesn't stop the others.
 
     Raises:
-        UserError: data to test on that aren't there.
-        KeyboardInterrupt: with the folder that holds the runs finished before.
+        DataError: further test sets whose data aren't there.
+        KeyboardInterrupt: names the folder of the runs finished so far.
     """
-    runs, targets = study.runs, known_targets(study)
+    runs, targets = study.runs, fingerprint_targets(study)
     load, outcomes = SharedLoader(), []
     try:
         for number, spec in enumerate(runs, 1):
-            kept = is_kept(spec)
+            finished_before = is_finished(spec)
             with console.status(f"{number} of {len(runs)}: {describe_run(spec)}"):
-                outcomes.append(outcome(spec, load, targets))
-            text = (
-                f"{number:{len(str(len(runs)))}}/{len(runs)} {describe_run(spec)}: {summary_line(outcomes[-1], kept)}"
-            )
+                outcomes.append(do_run(spec, load, targets))
+            place = f"{number:{len(str(len(runs)))}}/{len(runs)}"
+            text = f"{place} {describe_run(spec)}: {summary_line(outcomes[-1], finished_before)}"
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(runs[0].config["output"]) from None
@@ -104,7 +104,7 @@ def run_study(study: Study, console: Console) -> list[Row]:
 
 
 def show(study: Study) -> None:
-    """Do the runs of a study on a command line.
+    """Do the runs of a study for the command line.
 
     Raises:
         UserError: none of them has a result.
@@ -114,42 +114,44 @@ def show(study: Study) -> None:
 
 
 def describe_run(spec: RunSpec) -> str:
-    """A run, in words."""
+    """Return a run in words."""
     return f"{spec.method} on {spec.data}, {shots_text(spec.shots)}, seed {spec.seed}"
 
 
-def summary_line(outcome: RunOutcome, kept: bool) -> str:
-    """What became of a run, in words."""
+def summary_line(outcome: RunOutcome, finished_before: bool) -> str:
+    """Return a run's accuracies and time, or why it failed, in words."""
     if outcome.failure is not None:
         return f"failed: {outcome.failure}"
     accuracies = [percent_text(outcome.metrics[key]) for key in ("accuracy", "zero_shot_accuracy")]
-    when = "finished before" if kept else seconds_text(outcome.metrics["seconds"])
+    when = "finished before" if finished_before else seconds_text(outcome.metrics["seconds"])
     return f"{accuracies[0]} (zero-shot {accuracies[1]}), {when}"
 
 
-def outcome(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarget] = ()) -> RunOutcome:
-    """Do a run, or read it if it is finished, and measure it on further test sets."""
-    kept = is_kept(spec)
+def do_run(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarget] = ()) -> RunOutcome:
+    """Do a run, or read it if it is finished, and evaluate it on further test sets."""
+    finished_before = is_finished(spec)
     quiet = Console(quiet=True)
     try:
         result = run(spec.config, spec.directory, quiet, load)
     except RUN_FAILURES as error:
         return RunOutcome(spec, failure=describe_failure(error))
-    note = data_change_note(spec.config, result.record, load.images) if kept else None
+    note = data_change_note(spec.config, result.record, load.images) if finished_before else None
     notes = [note] if note else []
     if targets:
-        notes += further(spec, result.metrics["tests"], targets, quiet)
+        notes += evaluate_on_targets(spec, result.metrics["tests"], targets, quiet)
     if not result.metrics["tests"]:
         return RunOutcome(spec, failure="; ".join([UNTESTED, *notes]))
     zero_shot = not result.tensors and spec.config["method"]["test_time"] is None
     return RunOutcome(spec, result.metrics, notes=notes, zero_shot=zero_shot)
 
 
-def further(spec: RunSpec, tests: dict[str, Any], targets: Sequence[EvaluationTarget], console: Console) -> list[str]:
-    """Measure a finished run on further test sets, those of the same data together, and add them to its own.
+def evaluate_on_targets(
+    spec: RunSpec, tests: dict[str, Any], targets: Sequence[EvaluationTarget], console: Console
+) -> list[str]:
+    """Evaluate a finished run on further test sets, and add the metrics to those of its own in `tests`.
 
     Returns:
-        Why there are no figures on some of them.
+        Notes on the test sets that have no metrics.
     """
     run = FinishedRun(spec.directory, spec.config["config_dir"], spec.config["engine"]["cache"])
     own, notes = {*tests}, []
@@ -163,25 +165,25 @@ def further(spec: RunSpec, tests: dict[str, Any], targets: Sequence[EvaluationTa
     return [*notes, *(f"{spec.data} has a test set of its own called {name}, which is shown" for name in taken)]
 
 
-def is_kept(spec: RunSpec) -> bool:
-    """Whether a run is read, not made."""
+def is_finished(spec: RunSpec) -> bool:
+    """Return whether a run is finished, so that it is read instead of computed."""
     return RunDirectory(spec.directory).finished and not spec.config["rerun"]
 
 
 def describe_failure(error: UserError | torch.OutOfMemoryError) -> str:
-    """What went wrong with a run, on one line."""
+    """Return the message of a run's error on one line."""
     if isinstance(error, torch.OutOfMemoryError):
         return f"not enough memory on the GPU: {str(error).partition('. ')[0]}"
     return " ".join(str(error).split())
 
 
-def known_targets(study: Study) -> list[EvaluationTarget]:
-    """A study's targets, with what stands for their images.
+def fingerprint_targets(study: Study) -> list[EvaluationTarget]:
+    """Return a study's targets with the current fingerprints of their data.
 
     Raises:
-        UserError: their data aren't there, and not all runs are finished.
+        DataError: their data aren't there, and not all runs are finished.
     """
-    unfinished = not all(map(is_kept, study.runs))
+    unfinished = not all(map(is_finished, study.runs))
     found: list[EvaluationTarget] = []
     for data, group in groupby(study.targets, lambda target: target.data):
         images = "" if data is None else fingerprint_data({**study.runs[0].config, "data": data}, needed=unfinished)
@@ -190,7 +192,7 @@ def known_targets(study: Study) -> list[EvaluationTarget]:
 
 
 def fingerprint_data(config: dict[str, Any], needed: bool) -> str:
-    """What stands for the images of data to test on; empty where they aren't there and aren't needed."""
+    """Return the fingerprint of data to test on; empty if they aren't there and aren't `needed`."""
     try:
         return evaluation_only_task(configuration.build_source(config), config["seed"]).images
     except UserError:

@@ -1,4 +1,4 @@
-"""Grids of runs: every combination of methods, data sets, shots and seeds, all checked before the first one starts."""
+"""Grids of runs: every combination of methods, data sets, shots and seeds, checked before the first run starts."""
 
 import hashlib
 import json
@@ -29,10 +29,10 @@ class RunSpec:
     """One run of a grid.
 
     Attributes:
-        method: its name.
-        data: their name.
-        shots: images a class.
-        seed: of the run.
+        method: name of the method.
+        data: name of the data set.
+        shots: labelled images per class.
+        seed: draws the images, and all else.
         config: its settings.
         directory: of the run.
     """
@@ -46,18 +46,18 @@ class RunSpec:
 
 
 def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> list[RunSpec]:
-    """The runs of a grid, in this order: data, shots, seed, method.
+    """Compose and check the runs of a grid, in this order: data, shots, seed, method.
 
     Args:
-        axes: values of `methods`, where "all" stands for all there are, and maybe of `data`, `shots` and `seed`.
+        axes: values of `methods` ("all" for every method), and optionally of `data`, `shots` and `seed`.
         overrides: settings of all runs, as on the command line.
-        config_dir: a folder of a user's own.
+        config_dir: a folder of the user's own.
 
     Raises:
-        UserError: listing everything that is wrong with any of the runs.
+        SettingsError: listing everything that is wrong with any of the runs.
     """
-    full = filled(axes, config_dir)
-    raise_all([*faults(full, config_dir), *misplaced(overrides)])
+    full = fill_axes(axes, config_dir)
+    raise_all([*find_faults(full, config_dir), *find_misplaced(overrides)])
     pairs: list[Pair] = [*product(full["methods"], full["data"])]
     composed: dict[Pair, Composition] = {}
     problems: dict[str, list[Pair]] = {}
@@ -67,7 +67,7 @@ def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | Non
         first = composed[method, data].resolve(shots=full["shots"][0], seed=full["seed"][0])
         for text in dict.fromkeys([*wrong, *check(first)]):
             problems.setdefault(text, []).append((method, data))
-    raise_all(placed(text, where, pairs) for text, where in problems.items())
+    raise_all(locate_problem(text, where, pairs) for text, where in problems.items())
     usual = {pair: reference(config.resolve()) for pair, config in composed.items()}
     runs = []
     for data, shots, seed, method in product(full["data"], full["shots"], full["seed"], full["methods"]):
@@ -77,8 +77,8 @@ def grid(axes: Axes, overrides: Sequence[str] = (), config_dir: str | Path | Non
     return runs
 
 
-def filled(axes: Axes, config_dir: str | Path | None) -> dict[str, list[Any]]:
-    """Every axis with its values, those of a single run where none are given."""
+def fill_axes(axes: Axes, config_dir: str | Path | None) -> dict[str, list[Any]]:
+    """Return every axis with its values; axes that aren't given have the value of a single run."""
     run = read_yaml(conf_dir() / "config.yaml")
     chosen = {key: value for entry in run["defaults"] if isinstance(entry, dict) for key, value in entry.items()}
     usual = {"methods": [], "data": [chosen["data"]], "shots": [run["shots"]], "seed": [run["seed"]]}
@@ -88,12 +88,12 @@ def filled(axes: Axes, config_dir: str | Path | None) -> dict[str, list[Any]]:
     return full
 
 
-def faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
-    """What is wrong with values of the axes."""
+def find_faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
+    """Find what is wrong with the values of the axes."""
     for axis, listed in axes.items():
         if not listed:
             yield f"say which {axis}: {axis}=[…]" + (f", or {axis}={ALL}" if axis == "methods" else "")
-        yield from repeated(axis, listed)
+        yield from find_repeated(axis, listed)
         known = options(GRID_KEYS[axis], config_dir)
         for value in listed:
             if known and written(value) not in known:
@@ -102,19 +102,19 @@ def faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
                 yield from check_value(axis, value, RUN[axis])
 
 
-def repeated(key: str, listed: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with a list that has a value twice."""
+def find_repeated(key: str, listed: Sequence[Any]) -> Iterator[str]:
+    """Find a list that has a value twice."""
     if len({*map(written, listed)}) < len(listed):
-        yield f"{bracketed(key, listed)} has a value twice"
+        yield f"{write_list(key, listed)} has a value twice"
 
 
-def bracketed(key: str, listed: Iterable[Any]) -> str:
-    """A list as the command line has it."""
+def write_list(key: str, listed: Iterable[Any]) -> str:
+    """Return a list as it is written on the command line."""
     return f"{key}=[{','.join(map(written, listed))}]"
 
 
-def misplaced(overrides: Iterable[str]) -> Iterator[str]:
-    """What is wrong with overrides that would undo an axis."""
+def find_misplaced(overrides: Iterable[str]) -> Iterator[str]:
+    """Find overrides of settings that an axis sets, or that a grid has no use for."""
     for text in overrides:
         for axis, key in GRID_KEYS.items():
             if overridden_key(text) in (axis, key):
@@ -123,8 +123,8 @@ def misplaced(overrides: Iterable[str]) -> Iterator[str]:
             yield f"{text} is for sweeps, clipadapt -m …: these runs are made one after another"
 
 
-def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
-    """A problem, and the methods and data that have it, where not all do."""
+def locate_problem(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
+    """Return a problem; if it isn't common to all runs, with the methods and data that have it."""
     some = [
         f"{name}={', '.join(dict.fromkeys(pair[i] for pair in where))}"
         for i, name in enumerate(("method", "data"))
@@ -134,23 +134,23 @@ def placed(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> str:
 
 
 def grid_directory(runs: Sequence[RunSpec], folder: str, targets: Sequence[str] = ()) -> Path:
-    """`<output>/<folder>/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of the runs' directories and targets."""
+    """Return `<output>/<folder>/digits-tiny-coop+vpt-shots1+4-seeds1+2-` and a hash of run directories and targets."""
     output = Path(runs[0].config["output"])
     paths = sorted(spec.directory.relative_to(output).as_posix() for spec in runs)
     digest = hashlib.sha256(json.dumps([paths, *targets] if targets else paths).encode()).hexdigest()[:8]
     parts = [
-        listing("", [spec.data for spec in runs], "data"),
+        join_values("", [spec.data for spec in runs], "data"),
         runs[0].config["backbone"]["name"],
-        listing("", [spec.method for spec in runs], "methods"),
-        listing("shots", [spec.shots for spec in runs], "shots"),
-        listing("seeds", [spec.seed for spec in runs], "seeds"),
+        join_values("", [spec.method for spec in runs], "methods"),
+        join_values("shots", [spec.shots for spec in runs], "shots"),
+        join_values("seeds", [spec.seed for spec in runs], "seeds"),
         digest,
     ]
     return output / folder / file_name("-".join(parts))
 
 
-def listing(start: str, given: Iterable[Any], noun: str) -> str:
-    """Values, each once; only their number where they are long."""
+def join_values(start: str, given: Iterable[Any], noun: str) -> str:
+    """Return the values joined, each once; only their number if that is too long for a file name."""
     once = dict.fromkeys(map(str, given))
     text = "+".join(once)
     return f"{start}{text}" if len(text) <= LONGEST_LISTING else f"{len(once)}{noun}"

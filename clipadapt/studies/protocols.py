@@ -1,4 +1,4 @@
-"""Studies: the grid of runs that a call of a recipe or of `clipadapt compare` asks for, and their further test sets."""
+"""Studies: the runs of a recipe or of `clipadapt compare`, and the further test sets that they are evaluated on."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from clipadapt.config.targets import locate, trusted
 from clipadapt.config.tree import options
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.runs.targets import EvaluationTarget
-from clipadapt.studies.grid import RunSpec, bracketed, grid, grid_directory, repeated
+from clipadapt.studies.grid import RunSpec, find_repeated, grid, grid_directory, write_list
 
 TARGETS, CORRUPTIONS, SEVERITIES = "targets", "corruptions", "severities"
 EXTRA_KEYS: Mapping[str, list[Any]] = {TARGETS: [], CORRUPTIONS: [], SEVERITIES: [1, 2, 3, 4, 5]}
-"""What a recipe lists beside the axes of its grid, and what that is where neither its YAML nor the user says."""
+"""Recipe keys beside the grid's, with their defaults."""
 COMPARE = "compare"
 CORRUPT = "clipadapt.data.corruptions.corrupted"
 
 
 @dataclass(frozen=True)
 class Study:
-    """What one call of a recipe, or of `clipadapt compare`, runs.
+    """The runs of one call of a recipe or of `clipadapt compare`.
 
     Attributes:
-        protocol: the name of what the recipe follows; "compare" for a comparison.
+        protocol: name of the recipe's protocol; "compare" for a comparison.
         runs: the runs.
-        targets: what each of them is tested on beside its own test sets.
-        directory: where tables and pictures go.
+        targets: test sets that each run is evaluated on beside its own.
+        directory: of tables and curves.
     """
 
     protocol: str
@@ -41,17 +41,16 @@ class Study:
 
 
 def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = None) -> Study:
-    """What a protocol's recipe runs.
+    """Compose and check the runs of a protocol's recipe.
 
     Args:
-        protocol: its name: conf/recipe/<name>.yaml has the axes, the targets, and the settings of all runs that make it
-            what it is.
-        words: of the command line, which go before the YAML's: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
+        protocol: its name; conf/recipe/<name>.yaml has its axes, its targets, and the settings of all its runs.
+        words: of the command line, which override the YAML: `methods=[…]`, `data=[…]`, `shots=[…]`, `seed=[…]`,
             `targets=[…]`, `corruptions=[…]`, `severities=[…]`, and further settings of all runs.
-        config_dir: a folder of a user's own.
+        config_dir: a folder of the user's own.
 
     Raises:
-        UserError: listing everything that is wrong with any of the runs.
+        SettingsError: listing everything that is wrong with any of the runs.
     """
     usual = {**EXTRA_KEYS, **read_yaml(options("recipe", config_dir)[protocol])}
     given, overrides = read_lists(words, config_dir, (*GRID_KEYS, *EXTRA_KEYS))
@@ -64,8 +63,8 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
     fixed = {overridden_key(text): text for text in settings}
     contrary = [text for text in overrides if text != fixed.get(overridden_key(text), text)]
     problems = [f"{text}: what {protocol} runs has {fixed[overridden_key(text)]}" for text in contrary]
-    raise_all([*faults(lists, given), *problems])
-    targets = [*other_data(lists[TARGETS], config_dir), *corrupted(lists[CORRUPTIONS], lists[SEVERITIES])]
+    raise_all([*find_faults(lists, given), *problems])
+    targets = [*data_targets(lists[TARGETS], config_dir), *corruption_targets(lists[CORRUPTIONS], lists[SEVERITIES])]
     runs = grid({axis: lists[axis] for axis in GRID_KEYS}, [*settings, *overrides], config_dir)
     directory = grid_directory(runs, protocol, [target.name for target in targets])
     return Study(protocol, runs, targets, directory)
@@ -74,40 +73,40 @@ def study(protocol: str, words: Sequence[str] = (), config_dir: str | None = Non
 def comparison(
     axes: Mapping[str, Sequence[Any]], overrides: Sequence[str] = (), config_dir: str | Path | None = None
 ) -> Study:
-    """What `clipadapt compare` runs; arguments and errors as of `grid`."""
+    """Compose and check the runs of `clipadapt compare`; arguments and errors as of `grid`."""
     runs = grid(axes, overrides, config_dir)
     return Study(COMPARE, runs, [], grid_directory(runs, COMPARE))
 
 
-def faults(lists: Mapping[str, Sequence[Any]], given: Iterable[str]) -> Iterator[str]:
-    """What is wrong with the lists of further test sets, some of which the user has given."""
+def find_faults(lists: Mapping[str, Sequence[Any]], given: Iterable[str]) -> Iterator[str]:
+    """Find what is wrong with the lists of further test sets; `given` are the keys that the user has set."""
     for key in EXTRA_KEYS:
-        yield from repeated(key, lists[key])
+        yield from find_repeated(key, lists[key])
     for name in lists[TARGETS]:
         if name in lists["data"]:
             yield f"{name} is learned and a target: what is learned from is no other data; leave it out of {TARGETS}"
     if lists[CORRUPTIONS] and not lists[SEVERITIES]:
         yield f"say which {SEVERITIES}: {SEVERITIES}=[…]"
     if SEVERITIES in given and not lists[CORRUPTIONS]:
-        yield f"there are no corruptions for {bracketed(SEVERITIES, lists[SEVERITIES])}: add {CORRUPTIONS}=[…]"
+        yield f"there are no corruptions for {write_list(SEVERITIES, lists[SEVERITIES])}: add {CORRUPTIONS}=[…]"
 
 
-def other_data(names: Sequence[str], config_dir: str | None) -> list[EvaluationTarget]:
-    """Data sets to test on, by name.
+def data_targets(names: Sequence[str], config_dir: str | None) -> list[EvaluationTarget]:
+    """Return data sets as targets.
 
     Raises:
-        UserError: unknown ones.
+        SettingsError: unknown ones.
     """
     known = options("data", config_dir)
     raise_all(f"there is no data '{name}': {nearest(str(name), known)}" for name in names if str(name) not in known)
     return [EvaluationTarget(name, data=compose([setting("data", name)], config_dir)["data"]) for name in names]
 
 
-def corrupted(names: Sequence[str], severities: Sequence[int]) -> list[EvaluationTarget]:
-    """Every corruption at every severity.
+def corruption_targets(names: Sequence[str], severities: Sequence[int]) -> list[EvaluationTarget]:
+    """Return every corruption at every severity as a target.
 
     Raises:
-        UserError: unknown ones.
+        SettingsError: unknown ones.
     """
     function = locate(CORRUPT, trusted([]))
     found = [{"name": name, "severity": severity} for name, severity in product(names, severities)]

@@ -55,7 +55,7 @@ def test_what_stands_for_clean_images_is_computed_once(run, monkeypatch):
         monkeypatch.setattr(module, "fingerprints", lambda found: calls.append(found) or read(found))
     targets = studies.study("corruptions", ["corruptions=[brightness,fog]", "severities=[1,2]"]).targets
     test = FinishedRun(run).task(None, QUIET).tests["test"]
-    assert len(finished.tested_on(targets, test)) == 4
+    assert len(finished.corrupt_test_set(targets, test)) == 4
     assert sum(found is test.images for found in calls) == 1
 
 
