@@ -70,7 +70,7 @@ def test_a_study_has_every_test_set_in_its_table(tmp_path, capsys):
     words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", "targets=[digits]", *QUICK[:-1], f"output={tmp_path}"]
     study = studies.study("corruptions", [*words, "corruptions=[contrast]", "severities=[1,5]"])
     console = Console(width=200, file=io.StringIO())
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     (row,) = run_study(study, console)
     assert {"test", "digits", "contrast/1", "contrast/5"} <= {*row["scores"]}
@@ -152,7 +152,7 @@ def test_images_that_were_learned_from_are_no_test_set(tmp_path):
 def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):
     words = ["methods=[tip_adapter]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path}"]
     study = studies.study("domain_shift", [*words, "targets=[digits]"])
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     console = Console(width=200, file=io.StringIO())
     (row,) = run_study(study, console)
@@ -163,21 +163,21 @@ def test_a_target_that_fails_costs_no_figures_of_the_run(tmp_path):
 
 
 def test_a_target_of_a_test_sets_name_does_not_take_its_place(run):
-    from clipadapt.studies.compare import further
+    from clipadapt.studies.compare import evaluate_on_targets
 
     own = json.loads((run / "result.json").read_text())["tests"]
     (cell,) = studies.study("domain_shift", ["methods=[coop]", "data=[drawn]", "seed=[1]", *QUICK]).runs
     cell = finished.replace(cell, directory=run)
     data = config.compose(["data=digits"])["data"]
     tests = {**own}
-    (reason,) = further(cell, tests, [EvaluationTarget("sketch", data=data)], QUIET)
+    (reason,) = evaluate_on_targets(cell, tests, [EvaluationTarget("sketch", data=data)], QUIET)
     assert tests == own and "drawn has a test set of its own called sketch" in reason
 
 
 def test_data_to_test_on_that_are_not_there_are_told_before_anything_is_learned(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPADAPT_DATA", str(tmp_path / "nowhere"))
     words = ["methods=[coop]", "data=[drawn]", "targets=[dtd]", f"output={tmp_path}"]
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     with pytest.raises(UserError, match="nowhere"):
         run_study(studies.study("cross_dataset", words), QUIET)
@@ -187,7 +187,7 @@ def test_data_to_test_on_that_are_not_there_are_told_before_anything_is_learned(
 def test_what_is_kept_of_targets_goes_where_the_runs_do(tmp_path, monkeypatch):
     monkeypatch.setenv("CLIPADAPT_CACHE", str(tmp_path / "usual"))
     words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path / 'runs'}"]
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     run_study(studies.study("domain_shift", [*words, "targets=[digits]", "engine.cache=null"]), QUIET)
     assert not (tmp_path / "usual").exists()
@@ -199,7 +199,7 @@ def test_a_target_whose_images_have_changed_is_measured_again(tmp_path):
     words = ["methods=[zero_shot]", "data=[drawn]", "seed=[1]", *QUICK[:-1], f"output={tmp_path / 'runs'}"]
     study = studies.study("domain_shift", words)
     target = EvaluationTarget("own", data=config.compose(["data=folder", f"data.root={root}"])["data"])
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     def images():
         return run_study(finished.replace(study, targets=[target]), QUIET)[0]["scores"], (
@@ -235,7 +235,7 @@ def test_a_finished_run_whose_data_have_changed_says_so(tmp_path, capsys):
 def test_a_study_marks_runs_whose_data_have_changed(tmp_path):
     root = few_images(tmp_path / "images", ["red", "blue"], 9)
     words = ["methods=[zero_shot]", "data=[folder]", f"data.root={root}", "seed=[1]", f"output={tmp_path / 'runs'}"]
-    from clipadapt.studies.compare import run as run_study
+    from clipadapt.studies.compare import run_study
 
     run_study(studies.study("few_shot", [*words, "shots=[1]"]), QUIET)
     (root / "red").rename(root / "green")
