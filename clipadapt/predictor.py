@@ -70,7 +70,7 @@ class Predictor:
         if not batches:
             raise UserError("there are no images to classify")
         with torch.no_grad():
-            text = None if self.classifier.adaptation.conditional else self.classifier.class_embeddings()
+            text = None if self.classifier.adaptation.capabilities.conditional else self.classifier.class_embeddings()
             return torch.cat([self._logits(batch, text).float().softmax(dim=-1).cpu() for batch in batches])
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[str]:

@@ -17,16 +17,13 @@ class Shift(Adaptation):
 
     def __init__(self, times: float = 1.0, plus: float = 0.0, stages: tuple[str, ...] = ()) -> None:
         super().__init__(golden(), TASK)
-        self.times, self.plus, self.stages = times, plus, stages
+        self.times, self.plus, self.replaced = times, plus, stages
 
-    def image_edits(self):
-        return {"features": lambda x: self.times * x + self.plus}
+    def edits(self, tower, image=None):
+        return {"features": lambda x: self.times * x + self.plus} if tower == "image" else {}
 
-    def image_stages(self):
-        return {point: lambda x: x for point in self.stages}
-
-    def text_stages(self):
-        return {point: lambda x: x for point in self.stages}
+    def stages(self, tower):
+        return {point: lambda x: x for point in self.replaced}
 
 
 def classifier(adaptation: Adaptation, names: list[str] = CLASS_NAMES) -> Classifier:
@@ -141,6 +138,6 @@ def test_an_adaptation_of_another_backbone_is_refused():
 def test_a_context_from_words_is_shared_and_needs_words():
     with pytest.warns(UserWarning, match="class_specific has no effect"):
         context = Context(golden(), TASK, class_specific=True, words="a photo of a")
-    assert context.context.ndim == 2 and context.fixed_classes is None
+    assert context.context.ndim == 2 and context.capabilities.fixed_classes is None
     with pytest.raises(UserError, match="no words"):
         Context(golden(), TASK, words=" ")

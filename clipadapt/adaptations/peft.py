@@ -78,7 +78,8 @@ class Peft(Adaptation):
         for tower, blocks in self.blocks.items():
             try_out(clip, tower, blocks)
         self.start = {name: self.get_parameter(name).detach().clone() for name in self._moved()}
-        self.unshared_prefix = any(drops(module) for block in self.text_stages().values() for module in block.modules())
+        in_text = (module for block in self.stages("text").values() for module in block.modules())
+        self.declare(unshared_prefix=any(map(drops, in_text)))
         self.train()
 
     def _register(self, name: str, x: Tensor) -> None:
@@ -93,13 +94,9 @@ class Peft(Adaptation):
         self.held["injected"].train(mode)
         return super().train(mode)
 
-    def image_stages(self) -> Mapping[str, Any]:
-        """The blocks of the image tower with something in them."""
-        return self.blocks.get("image", {})
-
-    def text_stages(self) -> Mapping[str, Any]:
-        """The blocks of the text tower with something in them."""
-        return self.blocks.get("text", {})
+    def stages(self, tower: str) -> Mapping[str, Any]:
+        """Return the blocks of a tower that hold modules of the tuner."""
+        return self.blocks.get(tower, {})
 
     def interpolate(self, ratio: float) -> None:
         """Move the weights towards the frozen ones (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).

@@ -37,9 +37,9 @@ class ImageTokens(Adaptation):
         self.points = image_points(clip, depth)
         self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Puts the first block's tokens behind the patches, and the others in the places of those before."""
-        return token_edits(self.points, self.tokens)
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Append the first block's tokens to the patches; replace them in deeper blocks by tokens of their own."""
+        return token_edits(self.points, self.tokens) if tower == "image" else {}
 
 
 class CoupledPrompts(DeepContext):
@@ -76,8 +76,10 @@ class CoupledPrompts(DeepContext):
         self.projection_weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.projection_bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Edits as of `ImageTokens`, with the projected text tokens."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write the context into the prompts, and the projected context among the image's tokens."""
+        if tower != "image":
+            return super().edits(tower, image)
         return token_edits(self.image_points, self.context @ self.projection_weight.mT + self.projection_bias[:, None])
 
 

@@ -41,9 +41,9 @@ class PixelFrame(Adaptation):
         self.left = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))
         self.right = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Adds the frame to the pixels."""
-        return {"pixels": lambda pixels: pixels + self.canvas()[0]}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Add the frame to the pixels."""
+        return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
         """The frame as an image that is zero inside, `[1, 3, height, width]`."""
@@ -87,9 +87,9 @@ class Patch(Adaptation):
         self.offset = offset
         self.patch = nn.Parameter(torch.randn(1, 3, size, size))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Adds the square to the pixels."""
-        return {"pixels": lambda pixels: pixels + self.canvas()[0]}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Add the square to the pixels."""
+        return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
         """The square on an image of zeros, `[1, 3, height, width]`."""

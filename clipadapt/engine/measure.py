@@ -76,7 +76,7 @@ def evaluated(
     """
     classifier.eval()
     with torch.no_grad(), run.accelerator.autocast():
-        text = None if classifier.adaptation.conditional else classifier.class_embeddings()
+        text = None if classifier.adaptation.capabilities.conditional else classifier.class_embeddings()
 
         def predict(x: Tensor) -> Tensor:
             if test_time is not None:

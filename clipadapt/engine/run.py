@@ -251,7 +251,7 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
     """
     if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
         task.need_images()
-    if adaptation.needs_validation and not len(task.validation):
+    if adaptation.capabilities.needs_validation and not len(task.validation):
         advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
         raise UserError(
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
@@ -263,4 +263,4 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
     """How many times all classes are computed together: for each image that something adapts to at once."""
-    return test_time.images if test_time is not None and adaptation.supports_batched_params else 1
+    return test_time.images if test_time is not None and adaptation.capabilities.supports_batched_params else 1

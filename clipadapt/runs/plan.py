@@ -40,7 +40,7 @@ def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
     classifier, adaptation = run.classifier, run.classifier.adaptation
     names = [f"of teacher {one.source['name']}" for one in teachers]
     stored, again = (names, []) if run.task.views is not None else ([], names)
-    count = sum(value.numel() for value in adaptation.parameters()) + adaptation.num_fitted_values
+    count = sum(value.numel() for value in adaptation.parameters()) + adaptation.capabilities.num_fitted_values
     kept = [run.loader.describe(classifier, run.task, run.placement), *(f"features {name}" for name in stored)]
     return Plan(
         image_cut=classifier.image_cut,

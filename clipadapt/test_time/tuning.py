@@ -98,7 +98,7 @@ class PromptTuning(TestTimeMethod):
                 "there is nothing to tune at test time, as this adaptation learns nothing: take one that does, such as "
                 "adaptation@method.adaptation=context"
             )
-        groups = x.split(len(x) if adaptation.supports_batched_params else 1)
+        groups = x.split(len(x) if adaptation.capabilities.supports_batched_params else 1)
         with rounding_anew(x.device):
             return joined([self._tune(classifier, some, text) for some in groups])
 
@@ -152,7 +152,7 @@ def logits_and_text(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
     One image alone, where the adaptation doesn't take tensors for each of several.
     """
-    if not classifier.adaptation.supports_batched_params:
+    if not classifier.adaptation.capabilities.supports_batched_params:
         output = classifier.output(x[0], classifier.image_cut)
         return output.logits[None], output.text[None]
     image, text = classifier.image_features(x), classifier.class_embeddings()

@@ -66,7 +66,7 @@ def one_feature(classifier: Classifier) -> None:
     Raises:
         UserError: the adaptation reads the features of all tokens.
     """
-    if classifier.adaptation.all_tokens:
+    if classifier.adaptation.capabilities.all_tokens:
         raise UserError(
             "this adaptation reads a feature for each patch of an image, and what adapts at test time wants one for "
             "the whole image: take another adaptation, or method.test_time=null"

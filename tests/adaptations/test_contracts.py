@@ -169,7 +169,7 @@ def test_from_the_cut_as_from_the_pixels(case):
     pixels = images(4)
     start = classifier.prefix(pixels)
     assert torch.equal(classifier(start, classifier.image_cut), classifier(pixels))
-    image = classifier.image_features(start) if classifier.adaptation.conditional else None
+    image = classifier.image_features(start) if classifier.adaptation.capabilities.conditional else None
     assert torch.equal(classifier.output(pixels, text=classifier.class_embeddings(image)).logits, classifier(pixels))
 
 
@@ -180,9 +180,10 @@ def test_nothing_before_the_cut_depends_on_what_is_learned(case):
     clip, built = classifier.clip, classifier.adaptation
 
     def at_the_cuts() -> list[Tensor]:
-        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=built.unshared_prefix)
-        image = classifier.image.run(images(2), built.image_edits(), built.image_stages(), stop=classifier.image_cut)
-        text = prompts.run(clip.text, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
+        unshared = built.capabilities.unshared_prefix
+        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=unshared)
+        image = classifier.image.run(images(2), built.edits("image"), built.stages("image"), stop=classifier.image_cut)
+        text = prompts.run(clip.text, built.edits("text"), built.stages("text"), stop=classifier.text_cut)
         return [image, values(text), classifier(images(2))]
 
     before = at_the_cuts()
@@ -201,9 +202,9 @@ def test_classes_have_no_order(case):
     perturb(classifier.adaptation)
     expected, order = classifier(images(4)), [3, 0, 4, 2, 1]
     for part in parts(classifier.adaptation):
-        if part.fixed_classes is None:
+        if part.capabilities.fixed_classes is None:
             continue
-        part.fixed_classes = [CLASS_NAMES[i] for i in order]
+        part.declare(fixed_classes=tuple(CLASS_NAMES[i] for i in order))
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             if not tensor.is_floating_point():
                 tensor.copy_(torch.tensor(order).argsort()[tensor])  # class indices
@@ -234,7 +235,7 @@ def test_number_formats(case, dtype):
 @EACH
 def test_other_classes_or_the_reason_why_not(case):
     classifier = classifier_of(case)
-    owned = next((part.fixed_classes for part in parts(classifier.adaptation) if part.fixed_classes is not None), None)
+    owned = classifier.adaptation.capabilities.fixed_classes
     if owned is None:
         assert classifier.for_classes(["dog", "owl"])(images(4)).shape == (4, 2)
     else:
@@ -250,7 +251,7 @@ def test_other_classes_or_the_reason_why_not(case):
 def test_tensors_of_its_own_for_each_of_several_images(case):
     classifier = classifier_of(case)
     built = classifier.adaptation
-    if not built.supports_batched_params:
+    if not built.capabilities.supports_batched_params:
         return
     with batched_parameters(built, 3) as tensors:
         perturb(built)
