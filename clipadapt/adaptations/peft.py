@@ -43,6 +43,13 @@ LINEAR_IN = {
 }
 """The tensor of each tuner in which the weights are linear, and which starts where it changes nothing."""
 
+FOREIGN = {"adapters", "auto_mapping", "base_model_name_or_path", "megatron_config", "megatron_core", "revision"} | {
+    "prompt_tuning_init_state_dict_path",
+    "tokenizer_kwargs",
+    "tokenizer_name_or_path",
+}
+"""Options of peft that name modules to import, or models to load: settings may be somebody else's."""
+
 
 class Peft(Adaptation):
     """Any of peft's tuners that can be put into a module, as LoRA (Hu et al., ICLR 2022, arXiv:2106.09685).
@@ -147,7 +154,8 @@ def configuration(settings: Mapping[str, Any]) -> Any:
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = sorted(each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING)
         raise UserError(f"peft has no tuner '{kind}' for config.peft_type: {nearest(str(kind), known)}")
-    known = [field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])]
+    fields = dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])
+    known = [field.name for field in fields if field.name not in FOREIGN]
     for key in settings:
         if key not in known:
             raise UserError(f"peft's {kind} has no option config.{key}: {nearest(key, known)}")

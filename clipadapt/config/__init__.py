@@ -8,6 +8,7 @@ from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import at_home, data_name, file_name, identity, reference, run_directory, same_images
 from clipadapt.config.overrides import setting
+from clipadapt.config.saved import saved_settings
 from clipadapt.config.sources import source_of, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 
@@ -29,6 +30,7 @@ __all__ = [
     "reference",
     "run_directory",
     "same_images",
+    "saved_settings",
     "setting",
     "source_of",
     "sources",

@@ -25,7 +25,7 @@ from clipadapt.features.loader import check_cache
 from clipadapt.files import write
 from clipadapt.model import Classifier
 from clipadapt.report import progress as bars
-from clipadapt.runs.directory import TRANSFER
+from clipadapt.runs.directory import CONFIG, TRANSFER
 from clipadapt.runs.methods import test_time_of
 from clipadapt.runs.result import read_result
 from clipadapt.runs.train import learned_adaptation, learned_classifier, settings_of, task_of, validated_images
@@ -49,7 +49,7 @@ class FinishedRun:
         self.config_dir = config_dir
         result = read_result(directory)
         self.record = result.record
-        self.config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
+        self.config = configuration.saved_settings(result.config, self.directory / CONFIG, config_dir)
         self.settings = settings_of({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
@@ -168,6 +168,8 @@ def tested_on(targets: Sequence[EvaluationTarget], test: Split) -> dict[str, Spl
     if any(target.corruption is not None for target in targets):
         test = replace(test, images=fingerprinted(test.images))
     return {
-        target.name: test if target.corruption is None else configuration.build(target.corruption, test)
+        target.name: test
+        if target.corruption is None
+        else configuration.build(target.corruption, test, place="corruption")
         for target in targets
     }

@@ -21,7 +21,10 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
 
     def make(clip: CLIP, task: Any) -> Adaptation:
         nodes = {"adaptation": method["adaptation"], **method["also"]}
-        parts = {name: configuration.build(node, clip, task, allowed=allowed) for name, node in nodes.items()}
+        parts = {
+            name: configuration.build(node, clip, task, place="method.adaptation", allowed=allowed)
+            for name, node in nodes.items()
+        }
         return parts["adaptation"] if len(parts) == 1 else Composed(parts)
 
     return make
@@ -30,13 +33,16 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
 def test_time_of(config: Mapping[str, Any]) -> Any:
     """What adapts at test time; None where nothing does."""
     node = config["method"]["test_time"]
-    return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
+    return (
+        None if node is None else configuration.build(node, place="method.test_time", allowed=config["allowed_targets"])
+    )
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
     """The method's rule on gradients and its average of weights; None for either that it lacks."""
-    nodes = [config["method"][key] for key in ("gradient_rule", "average")]
-    return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
+    nodes = {key: config["method"][key] for key in ("gradient_rule", "average")}
+    allowed = config["allowed_targets"]
+    return [node and configuration.build(node, place=f"method.{key}", allowed=allowed) for key, node in nodes.items()]
 
 
 def placeholder_task(

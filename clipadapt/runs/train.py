@@ -28,7 +28,7 @@ from clipadapt.model import Classifier
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs.directory import PREDICTIONS, RunDirectory
+from clipadapt.runs.directory import CONFIG, PREDICTIONS, RunDirectory
 from clipadapt.runs.methods import (
     adaptation_maker,
     gradient_rule_and_average,
@@ -100,10 +100,10 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
     Raises:
         UserError: an optimiser that refuses its settings.
     """
-    settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    settings: Settings = configuration.build(config["engine"], place="engine", allowed=config["allowed_targets"])
     try:
         settings.optimizer([torch.nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"engine.optimizer can't be made with its settings: {error}") from error
     return settings
 
@@ -121,7 +121,11 @@ def train_and_evaluate(
     console = console if first_process() else Console(quiet=True)
     prepared = _prepared(config, clip, task, settings, console)
     objective = configuration.build(
-        config["method"]["objective"], prepared.clip, prepared.known, allowed=config["allowed_targets"]
+        config["method"]["objective"],
+        prepared.clip,
+        prepared.known,
+        place="method.objective",
+        allowed=config["allowed_targets"],
     )
     told = plan(prepared, objective.teachers)
     guessed = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
@@ -248,8 +252,8 @@ def learned_classifier(
         UserError: no finished run, another backbone, or a target that isn't allowed.
     """
     result = read_result(directory)
-    config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
-    clip = CLIP.load(**result.config["backbone"])
+    config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
+    clip = CLIP.load(**config["backbone"])
     expected = result.record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
         raise UserError(

@@ -8,8 +8,9 @@ from typing import Any
 
 from clipadapt.config.check import check_call
 from clipadapt.config.composing import compose, key_of, raise_all, read_yaml
+from clipadapt.config.groups import GROUPS
 from clipadapt.config.overrides import setting
-from clipadapt.config.targets import locate, trusted
+from clipadapt.config.targets import locate
 from clipadapt.config.tree import options
 from clipadapt.errors import UserError, nearest
 from clipadapt.studies.grid import GRID_KEYS, RunSpec, axes_of, bracketed, grid, grid_directory, repeated
@@ -124,7 +125,7 @@ def corrupted(names: Sequence[str], severities: Sequence[int]) -> list[Evaluatio
     Raises:
         UserError: unknown ones.
     """
-    function = locate(CORRUPT, trusted([]))
+    function = locate(CORRUPT, GROUPS["corruption"])
     found = [{"name": name, "severity": severity} for name, severity in product(names, severities)]
     problems = [text for given in found for text in check_call("one", given, function, ("split",))]
     raise_all(text.replace("one.name", CORRUPTIONS).replace("one.severity", SEVERITIES) for text in problems)

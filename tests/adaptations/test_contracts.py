@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from clipadapt import config
 from clipadapt.adaptations import Adaptation, ZeroShot
 from clipadapt.backbone.prompts import Prompts
-from clipadapt.config.targets import TRUSTED, locate
+from clipadapt.config.groups import ADAPTATION
+from clipadapt.config.targets import locate
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
 from clipadapt.model import Classifier
@@ -107,7 +108,7 @@ def values(x: Tensor | Prompts) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_keys_are_its_parameters(name):
     node: Any = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"adaptation/{name}.yaml"))
-    target = locate(node.pop("_target_"), TRUSTED)
+    target = locate(node.pop("_target_"), ADAPTATION)
     parameters = [*inspect.signature(target).parameters.values()]
     assert [parameter.name for parameter in parameters[:2]] == ["clip", "task"]
     assert {parameter.name: parameter.default for parameter in parameters[2:]} == node
