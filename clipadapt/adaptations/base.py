@@ -63,10 +63,17 @@ class Adaptation(nn.Module):
     """
 
     capabilities: Capabilities = Capabilities()
+    required_points: tuple[str, ...] = ()
+    """Points that a backbone's towers must have, such as "text.words"; every backbone has "image.pixels"."""
 
     def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__()
         self.templates = task.templates
+
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the points that a backbone's towers must have, given the other arguments of the constructor."""
+        return cls.required_points
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""

@@ -43,6 +43,7 @@ class Context(Adaptation):
     """
 
     capabilities = Capabilities(supports_batched_params=True)
+    required_points: tuple[str, ...] = ("text.words",)
 
     def __init__(
         self,
@@ -164,6 +165,8 @@ class DeepContext(Adaptation):
         UserError: more blocks than the text tower has, words that can't be edited, or fewer tokens in `words` than
             vectors.
     """
+
+    required_points: tuple[str, ...] = ("text.words", "text.block.0")
 
     def __init__(
         self,

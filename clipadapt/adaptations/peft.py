@@ -89,6 +89,11 @@ class Peft(Adaptation):
         self.declare(unshared_prefix=any(map(drops, in_text)))
         self.train()
 
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the first block of each tower whose blocks are offered."""
+        return tuple(f"{tower}.block.0" for tower in names(settings.get("towers", "both")))
+
     def _register(self, name: str, x: Tensor) -> None:
         if isinstance(x, nn.Parameter) and x.requires_grad:
             x.data = x.data.float()

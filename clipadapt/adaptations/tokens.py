@@ -32,6 +32,8 @@ class ImageTokens(Adaptation):
         UserError: more blocks than the image tower has, or a tower without tokens.
     """
 
+    required_points: tuple[str, ...] = ("image.patches", "image.block.0")
+
     def __init__(self, clip: CLIP, task: SupportView, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
         super().__init__(clip, task)
         self.points = image_points(clip, depth)
@@ -59,6 +61,8 @@ class CoupledPrompts(DeepContext):
     Raises:
         UserError: as of `DeepContext` and `ImageTokens`.
     """
+
+    required_points: tuple[str, ...] = (*DeepContext.required_points, *ImageTokens.required_points)
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class TransportContext(Adaptation):
     """
 
     capabilities = Capabilities(all_tokens=True)
+    required_points: tuple[str, ...] = ("text.words",)
 
     def __init__(
         self,
@@ -149,6 +150,7 @@ class VisualTransport(TransportContext):
     """
 
     capabilities = Capabilities()
+    required_points: tuple[str, ...] = ("text.words", "image.patches", "image.block.0")
 
     def __init__(
         self,

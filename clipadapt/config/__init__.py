@@ -3,6 +3,7 @@
 Only the modules of this package and `clipadapt.cli` know Hydra and OmegaConf.
 """
 
+from clipadapt.config.adaptations import adaptations_of
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
@@ -15,6 +16,7 @@ from clipadapt.config.tree import conf_dir, options, own_modules
 __all__ = [
     "Cell",
     "Target",
+    "adaptations_of",
     "at_home",
     "build",
     "check",

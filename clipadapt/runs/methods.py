@@ -12,7 +12,6 @@ from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.model import Classifier
 
 
 def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
@@ -57,16 +56,21 @@ def placeholder_task(
 
 
 def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
-    """The methods whose adaptation, as its YAML stands, can be built on a backbone."""
-    return [name for name in configuration.options("method", config_dir) if _fits(name, clip, config_dir)]
+    """Return the methods whose adaptations, as their YAML stands, find the points that they change in a backbone.
+
+    Nothing is composed or built: YAML is read, and the adaptations' classes say which points they need.
+    """
+    return [name for name in configuration.options("method", config_dir) if _serves(clip, name, config_dir)]
 
 
-def _fits(method: str, clip: CLIP, config_dir: str | Path | None) -> bool:
-    names = ["one", "two"]
-    task = placeholder_task(clip, names, ["a photo of a {}."], (1, len(names), clip.width or 0))
+def _serves(clip: CLIP, method: str, config_dir: str | Path | None) -> bool:
     try:
-        config = configuration.compose([f"method={method}"], config_dir)
-        Classifier(clip, adaptation_maker(config)(clip, task).to(clip.device), names)
+        for target, settings in configuration.adaptations_of(method, config_dir):
+            for point in target.points_for(settings) if hasattr(target, "points_for") else ():
+                tower, _, name = point.partition(".")
+                clip.tower(tower).cut([name])
+            if getattr(target, "all_tokens", False):
+                clip.image_of_all_tokens.cut([])
     except UserError:
         return False
     return True

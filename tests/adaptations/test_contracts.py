@@ -74,7 +74,7 @@ PER_IMAGE = [name for name in CASES if name.split(",")[0] in ("zero_shot", "cont
 """Whose learned tensors may be others for each image."""
 CLOSED_FORM = {
     "linear_probe": ["weight", "bias"],
-    "blended_probe": ["weight", "bias", "alpha"],
+    "text_blended_probe": ["weight", "bias", "alpha"],
     "feature_cache": ["alpha", "beta"],
     "feature_cache, learned keys": ["alpha", "beta"],
     "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],
