@@ -17,7 +17,7 @@ from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write
 from clipadapt.model import Classifier
-from clipadapt.test_time.views import TestTimeMethod
+from clipadapt.test_time.base import TestTimeMethod
 
 Picture = str | Path | Image.Image | Tensor
 BATCH = 64

@@ -93,5 +93,12 @@ def test_the_engine_knows_no_concrete_adaptation_or_objective():
     assert all(name.startswith(("clipadapt.adaptations.base", "clipadapt.objectives.base")) for name in known)
 
 
+def test_one_interface_is_what_adapts_at_test_time_to_the_engine():
+    known = {name for name in ours("engine/") if name.startswith("clipadapt.test_time")}
+    assert all(name.startswith("clipadapt.test_time.base") for name in known)
+    defined = [path.name for path in FILES if "\nclass TestTimeMethod" in path.read_text()]
+    assert defined == ["base.py"]
+
+
 def test_the_package_knows_neither_recipes_nor_tests():
     assert not importers("recipes") | importers("tests")

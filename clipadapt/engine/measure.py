@@ -10,9 +10,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task, unique_names
-from clipadapt.engine.evaluate import Evaluation, TestTimeMethod, evaluate
+from clipadapt.engine.evaluate import Evaluation, evaluate
 from clipadapt.engine.run import Run
 from clipadapt.model import Classifier
+from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Classifier, Classifier]
 

@@ -12,7 +12,6 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Task
 from clipadapt.engine.batches import BatchSampler
-from clipadapt.engine.evaluate import TestTimeMethod
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.memory import budget, max_rows, reset_peak_memory
@@ -28,6 +27,7 @@ from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
 from clipadapt.model import Classifier, check_classes
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
+from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

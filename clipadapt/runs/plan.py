@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.engine.evaluate import TestTimeMethod
 from clipadapt.engine.run import Run
+from clipadapt.test_time.base import TestTimeMethod
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from clipadapt.errors import UserError
 from clipadapt.model import Classifier
+from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.copies import batched_parameters, images_first, rounding_anew
 from clipadapt.test_time.views import (
     Count,
-    TestTimeMethod,
     averaged,
     entropy,
     gather_views,
