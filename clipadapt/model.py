@@ -10,6 +10,7 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.prompts import Prompts
 from clipadapt.errors import UserError
+from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Output
 
 
@@ -150,3 +151,14 @@ class Classifier(nn.Module):
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
         """Logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named by `start`."""
         return self.output(x, start).logits
+
+
+def zero_shot_classifier(clip: CLIP, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
+    """Return the backbone as it is, with the task's templates.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        class_names: other class names than the task's.
+    """
+    return Classifier(clip, Adaptation(clip, task), task.class_names if class_names is None else class_names)

@@ -147,8 +147,7 @@ class Predictor:
     def _pixels(self, picture: Picture) -> Tensor:
         if not isinstance(picture, Tensor):
             return self.classifier.clip.transform(_opened(picture))
-        sides = self.classifier.clip.preprocess["size"]
-        shape = [3, sides, sides] if isinstance(sides, int) else [3, *sides]
+        shape = [3, *self.classifier.clip.image_size]
         if list(picture.shape) != shape:
             raise UserError(
                 f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}"

@@ -100,5 +100,18 @@ def test_one_interface_is_what_adapts_at_test_time_to_the_engine():
     assert defined == ["base.py"]
 
 
+@pytest.mark.parametrize(
+    ("idiom", "place"),
+    [
+        ('clip.preprocess["size"]', "nowhere"),
+        ("any(True for", "adaptations/base.py"),
+        ("Classifier(clip, Adaptation(", "model.py"),
+    ],
+)
+def test_what_is_asked_often_is_written_once(idiom, place):
+    found = {path.relative_to(ROOT / "clipadapt").as_posix() for path in FILES if idiom in path.read_text()}
+    assert found <= {place}
+
+
 def test_the_package_knows_neither_recipes_nor_tests():
     assert not importers("recipes") | importers("tests")

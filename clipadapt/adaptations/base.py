@@ -70,6 +70,11 @@ class Adaptation(nn.Module):
         super().__init__()
         self.templates = task.templates
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether anything is learned by gradient."""
+        return any(True for _ in self.parameters())
+
     @classmethod
     def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the points that a backbone's towers must have, given the other arguments of the constructor."""

@@ -25,7 +25,7 @@ from clipadapt.features.loader import CachePlacement, FeatureLoader, ProgressFac
 from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
-from clipadapt.model import Classifier, check_classes
+from clipadapt.model import Classifier, check_classes, zero_shot_classifier
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
 from clipadapt.test_time.base import TestTimeMethod
 
@@ -156,7 +156,7 @@ class Run:
     @property
     def epochs(self) -> int:
         """Passes over the support set; none where nothing is learned by gradient."""
-        if not any(True for _ in self.classifier.adaptation.parameters()):
+        if not self.classifier.adaptation.has_parameters:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
@@ -240,7 +240,7 @@ class Run:
 
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
-        return Classifier(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
+        return zero_shot_classifier(self.clip, self.known)
 
 
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
@@ -249,7 +249,7 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
     Raises:
         UserError: it hasn't; as `Run.prepare`.
     """
-    if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
+    if settings.epochs_for(task.shots) and adaptation.has_parameters:
         task.need_images()
     if adaptation.capabilities.needs_validation and not len(task.validation):
         advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"

@@ -93,7 +93,7 @@ class PromptTuning(TestTimeMethod):
             UserError: nothing is learned that could be tuned.
         """
         adaptation = classifier.adaptation
-        if not any(True for _ in adaptation.parameters()):
+        if not adaptation.has_parameters:
             raise UserError(
                 "there is nothing to tune at test time, as this adaptation learns nothing: take one that does, such as "
                 "adaptation@method.adaptation=context"
