@@ -158,7 +158,7 @@ def test_no_place_takes_a_target_of_another_kind(place, run, refused, settings, 
     + [
         ("method.adaptation", "clipadapt.adaptations.base.chain"),
         ("method.adaptation", "clipadapt.adaptations.base._then"),
-        ("method.adaptation", "clipadapt.adaptations.context.Context.image_edits"),
+        ("method.adaptation", "clipadapt.adaptations.context.Context.edits"),
         ("method.adaptation", "clipadapt.adaptations.base.Adaptation"),
         ("method.adaptation", "clipadapt.adaptations.base.nn.Identity"),
         ("method.adaptation", "clipadapt.adaptations.base.UserError"),

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clipadapt.config import groups
 from clipadapt.config.composing import read_yaml
-from clipadapt.config.targets import locate, trusted
+from clipadapt.config.targets import locate
 from clipadapt.config.tree import options, own_modules
 
 ADAPTATION, ALSO = "method.adaptation", "method.also."
@@ -21,9 +22,12 @@ def adaptations_of(method: str, config_dir: str | Path | None = None) -> list[tu
     Raises:
         UserError: the method has no adaptation, a file can't be read, or a class isn't there or isn't allowed.
     """
-    allowed = trusted(own_modules(config_dir))
+    allowed = own_modules(config_dir)
     nodes = _nodes(method, config_dir)
-    return [(locate(node.get("_target_"), allowed), node) for node in [nodes.pop(ADAPTATION, {}), *nodes.values()]]
+    return [
+        (locate(node.get("_target_"), groups.ADAPTATION, allowed), node)
+        for node in [nodes.pop(ADAPTATION, {}), *nodes.values()]
+    ]
 
 
 def _nodes(method: str, config_dir: str | Path | None) -> dict[str, dict[str, Any]]:

@@ -66,10 +66,10 @@ def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
 def _serves(clip: CLIP, method: str, config_dir: str | Path | None) -> bool:
     try:
         for target, settings in configuration.adaptations_of(method, config_dir):
-            for point in target.points_for(settings) if hasattr(target, "points_for") else ():
+            for point in target.points_for(settings):
                 tower, _, name = point.partition(".")
                 clip.tower(tower).cut([name])
-            if getattr(target, "all_tokens", False):
+            if target.capabilities.all_tokens:
                 clip.image_of_all_tokens.cut([])
     except UserError:
         return False

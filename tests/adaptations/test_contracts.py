@@ -333,7 +333,8 @@ def test_tensors_of_its_own_for_each_of_several_images(case):
     with batched_parameters(built, 3) as tensors:
         perturb(built)
         shapes = {
-            name: (3, *value.shape) if built.capabilities.supports_batched_params else value.shape for name, value in before.items()
+            name: (3, *value.shape) if built.capabilities.supports_batched_params else value.shape
+            for name, value in before.items()
         }
         assert shapes == {name: value.shape for name, value in tensors.items()}
         assert all(not torch.equal(tensors[name], value) for name, value in before.items())
