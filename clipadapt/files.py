@@ -1,7 +1,10 @@
-"""Files written whole."""
+"""Files written whole, and how the names of images end."""
 
 import os
 from pathlib import Path
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Ends of the names of files that are images, in lower case."""
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -105,6 +105,7 @@ def test_one_interface_is_what_adapts_at_test_time_to_the_engine():
     [
         ('clip.preprocess["size"]', "nowhere"),
         ("any(True for", "adaptations/base.py"),
+        ('".webp"', "files.py"),
         ("Classifier(clip, Adaptation(", "model.py"),
     ],
 )
