@@ -168,6 +168,8 @@ class Composed(Adaptation):
     """Several adaptations as one: edits at the same point compose in the order given.
 
     Args:
+        clip: the frozen backbone.
+        task: class names and templates, as the parts have them.
         parts: adaptations by name; learned tensors are named after them.
 
     Raises:
@@ -175,8 +177,8 @@ class Composed(Adaptation):
             embeddings or the logits.
     """
 
-    def __init__(self, parts: Mapping[str, Adaptation]) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, clip: CLIP, task: SupportView, parts: Mapping[str, Adaptation]) -> None:
+        super().__init__(clip, task)
         self.parts = nn.ModuleDict(parts)
         self.capabilities = reduce(Capabilities.merge, (part.capabilities for part in parts.values()))
         self.own = {method: self._only(method) for method in ("prompts", "class_embeddings", "logits")}

@@ -24,7 +24,7 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
             name: configuration.build(node, clip, task, place="method.adaptation", allowed=allowed)
             for name, node in nodes.items()
         }
-        return parts["adaptation"] if len(parts) == 1 else Composed(parts)
+        return parts["adaptation"] if len(parts) == 1 else Composed(clip, task, parts)
 
     return make
 

@@ -220,11 +220,11 @@ def test_updates_are_those_of_the_weights():
 def test_combined_with_what_reads_all_tokens():
     low_rank = learn(adaptation("lora", "method.adaptation.towers=image"))
     plot = adaptation("transport_context")
-    classifier = Classifier(golden(), Composed({"adaptation": plot, "weights": low_rank}), CLASS_NAMES)
+    classifier = Classifier(golden(), Composed(golden(), TASK, {"adaptation": plot, "weights": low_rank}), CLASS_NAMES)
     assert classifier(PIXELS).shape == (2, len(CLASS_NAMES))
     assert [*classifier.adaptation.export()] == [
         "weights/peft/adapter_config.json",
         "weights/peft/adapter_model.safetensors",
     ]
     with pytest.raises(UserError, match="can't be combined"):
-        Composed({"adaptation": plot, "weights": adaptation("full_finetuning")})
+        Composed(golden(), TASK, {"adaptation": plot, "weights": adaptation("full_finetuning")})
