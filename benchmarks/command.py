@@ -47,9 +47,7 @@ def autocast(clip: CLIP) -> torch.autocast:
 
 def pixels(clip: CLIP, *leading: int) -> Tensor:
     """Random pixels `[*leading, 3, height, width]`, the same each time they are asked for."""
-    sides = clip.preprocess["size"]
-    height, width = (sides, sides) if isinstance(sides, int) else sides
-    shape = *leading, 3, height, width
+    shape = *leading, 3, *clip.image_size
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(clip.device, clip.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Files of the user's: which settings are paths, and writing that leaves no half-written file."""
+"""Files of the user's: which settings are paths, how names of images end, and atomic writing."""
 
 import os
 from pathlib import Path
@@ -18,6 +18,10 @@ def is_path(annotation: Any, text: str) -> bool:
     if annotation == NameOrFolder:
         return Path(text).expanduser().is_dir()
     return bool(text) and FilePath in (annotation, *get_args(annotation))
+
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Ends of the names of files that are images, in lower case."""
 
 
 def write(path: Path, content: bytes | str) -> None:

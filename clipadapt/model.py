@@ -10,6 +10,7 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.prompts import Prompts
 from clipadapt.errors import UserError
+from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Output
 
 
@@ -19,7 +20,7 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
     Raises:
         UserError: the adaptation learns for its classes one by one, and these are others.
     """
-    fixed = adaptation.fixed_classes
+    fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(
             "this method learns something for each of its classes, which can't serve others: for new classes take one "
@@ -66,12 +67,13 @@ class Classifier(nn.Module):
         self.class_names = list(class_names)
         self.max_rows = max_rows
         self.activation_checkpointing = activation_checkpointing
-        self.image = clip.image_of_all_tokens if adaptation.all_tokens else clip.image
-        self.image_cut = self.image.cut([*adaptation.image_edits(), *adaptation.image_stages()])
-        self.text_cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
-        computed = adaptation.fixed_classes or self.class_names
+        self.image = clip.image_of_all_tokens if adaptation.capabilities.all_tokens else clip.image
+        self.image_cut = self.image.cut([*adaptation.edits("image"), *adaptation.stages("image")])
+        self.text_cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
+        computed = list(adaptation.capabilities.fixed_classes or class_names)
         self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(computed), max_rows, adaptation.unshared_prefix)
+        unshared = adaptation.capabilities.unshared_prefix
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(computed), max_rows, unshared)
         with torch.no_grad():
             self.text_start: Prompts | Tensor = prompts.run(clip.text, stop=self.text_cut)
 
@@ -92,7 +94,7 @@ class Classifier(nn.Module):
 
     def image_features(self, x: Tensor) -> Tensor:
         """From the activation at the image cut to features `[B, D]`."""
-        edits, stages = self.adaptation.image_edits(), self.adaptation.image_stages()
+        edits, stages = self.adaptation.edits("image"), self.adaptation.stages("image")
         activation_checkpointing = self.activation_checkpointing and torch.is_grad_enabled()
         return self.image.run(x, edits, stages, start=self.image_cut, activation_checkpointing=activation_checkpointing)
 
@@ -102,7 +104,7 @@ class Classifier(nn.Module):
         Args:
             image: image features `[B, D]`, where the text depends on them; B is then the first dimension.
         """
-        edits, stages = self.adaptation.text_edits(image), self.adaptation.text_stages()
+        edits, stages = self.adaptation.edits("text", image), self.adaptation.stages("text")
         if isinstance(self.text_start, Prompts):
             return self.text_start.run(self.clip.text, edits, stages, start=self.text_cut)
         return self.clip.text.run(self.text_start, edits, stages, start=self.text_cut)
@@ -122,7 +124,7 @@ class Classifier(nn.Module):
         at_cut = self.prefix(x) if start != self.image_cut else x
         image = self.image_features(at_cut)
         if text is None:
-            text = self.class_embeddings(image if self.adaptation.conditional else None)
+            text = self.class_embeddings(image if self.adaptation.capabilities.conditional else None)
         weights = text
         return Output(
             self.logits(image, text),
@@ -144,8 +146,19 @@ class Classifier(nn.Module):
             return self.image.run(at_cut, start=self.image_cut)
 
     def _edited(self, features: Tensor) -> Tensor:
-        return self.image.run(features, self.adaptation.image_edits(), start="features")
+        return self.image.run(features, self.adaptation.edits("image"), start="features")
 
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
         """Logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named by `start`."""
         return self.output(x, start).logits
+
+
+def zero_shot_classifier(clip: CLIP, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
+    """Return the backbone as it is, with the task's templates.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        class_names: other class names than the task's.
+    """
+    return Classifier(clip, Adaptation(clip, task), task.class_names if class_names is None else class_names)

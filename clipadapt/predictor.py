@@ -17,7 +17,7 @@ from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write
 from clipadapt.model import Classifier
-from clipadapt.test_time.views import TestTimeMethod
+from clipadapt.test_time.base import TestTimeMethod
 
 Picture = str | Path | Image.Image | Tensor
 BATCH = 64
@@ -70,7 +70,7 @@ class Predictor:
         if not batches:
             raise UserError("there are no images to classify")
         with torch.no_grad():
-            text = None if self.classifier.adaptation.conditional else self.classifier.class_embeddings()
+            text = None if self.classifier.adaptation.capabilities.conditional else self.classifier.class_embeddings()
             return torch.cat([self._logits(batch, text).float().softmax(dim=-1).cpu() for batch in batches])
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[str]:
@@ -147,8 +147,7 @@ class Predictor:
     def _pixels(self, picture: Picture) -> Tensor:
         if not isinstance(picture, Tensor):
             return self.classifier.clip.transform(_opened(picture))
-        sides = self.classifier.clip.preprocess["size"]
-        shape = [3, sides, sides] if isinstance(sides, int) else [3, *sides]
+        shape = [3, *self.classifier.clip.image_size]
         if list(picture.shape) != shape:
             raise UserError(
                 f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}"

@@ -10,6 +10,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which
 
 import torch  # reads that variable when it is imported
 
+from clipadapt.backbone.open_clip import CLIP
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -23,6 +25,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def clip() -> CLIP:
+    """The embedded backbone."""
+    return CLIP.load("tiny", "embedded")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

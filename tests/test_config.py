@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from clipadapt import config, studies
 from clipadapt.cli import launching, main
-from clipadapt.config.check import SUPPLIED, TASK_KEYS, check_node, nodes
-from clipadapt.config.targets import TRUSTED, annotations, locate
+from clipadapt.config.check import TASK_KEYS, by_place, check_node, nodes
+from clipadapt.config.groups import GROUPS, group_at
+from clipadapt.config.targets import annotations, locate
 from clipadapt.config.values import check_value
 from clipadapt.errors import UserError
 
@@ -23,12 +24,17 @@ FILES = sorted(
 TARGETS = [name for name in FILES if "_target_" in OmegaConf.load(config.conf_dir() / f"{name}.yaml")]
 METHODS = [name.removeprefix("method/") for name in FILES if name.startswith("method/")]
 OPTIMIZER = {"_partial_": True, "lr": 0.1}
+PLACES = {"data": "data", "engine": "engine", "optimizer": "engine.optimizer", "schedule": "engine.schedule"}
 
 OWN_MODULE = """
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from clipadapt.adaptations import Adaptation
 from clipadapt.errors import UserError
 
 
-class Shift:
+class Shift(Adaptation):
     '''A stub of an adaptation.'''
 
     def __init__(self, clip, task, amount: float = 1.0, words: str | None = None) -> None:
@@ -37,9 +43,13 @@ class Shift:
         self.given = (clip, task, amount)
 
 
-def make(given: int, factor: int) -> int:
-    '''A stub of a function that waits for an argument.'''
-    return given * factor
+def make(optimizer: Optimizer, epochs: int, factor: int) -> LRScheduler:
+    '''A stub of a function that waits for arguments.'''
+    return optimizer, epochs * factor
+
+
+def count(optimizer: Optimizer, epochs: int) -> int:
+    '''A stub of a function of another kind.'''
 """
 OWN_METHOD = """
 # @package _global_
@@ -87,20 +97,24 @@ def test_all_files_are_tested():
 @pytest.mark.parametrize("name", TARGETS)
 def test_keys_are_the_targets_parameters(name):
     node = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"{name}.yaml"))
-    target = locate(node["_target_"], TRUSTED)
+    folder = name.split("/")[0]
+    group = group_at(PLACES.get(folder, f"method.{folder}"))
+    target = locate(node["_target_"], group)
     keys = {key for key in node if key not in ("_target_", "_partial_", "defaults")}
     if name.startswith("data/"):
         assert keys >= {*TASK_KEYS}
         keys -= {*TASK_KEYS}
     if name == "engine/default":
         keys |= {"optimizer", "schedule"}  # through its defaults list
-    parameters = {key: part for key, part in inspect.signature(target).parameters.items() if key not in SUPPLIED}
+    parameters = {
+        key: part
+        for key, part in inspect.signature(target).parameters.items()
+        if key not in by_place(target, group.arguments)
+    }
     parameters = {
         key: part for key, part in parameters.items() if part.kind not in (part.VAR_POSITIONAL, part.VAR_KEYWORD)
     }
-    if name.split("/")[0] in ("optimizer", "schedule"):
-        assert node["_partial_"] is True
-        parameters = {key: part for key, part in parameters.items() if part.default is not part.empty}
+    assert node.get("_partial_", False) is group.waits
     if name.startswith("optimizer/"):
         assert keys <= {*parameters}, "torch has switches that nobody needs in a YAML"
     else:
@@ -246,6 +260,15 @@ def test_another_optimizer_brings_its_own_keys():
         (["method.adaptation._target_=clipadapt.config.tree.sys.exit"], ["not allowed"]),
         (["method.adaptation._target_=clipadapt.adaptations.context.Contxt"], ["no Contxt", "'Context'"]),
         (["method.adaptation._target_=clipadapt.adaptation.Context"], ["clipadapt has no adaptation"]),
+        (["method.adaptation._target_=clipadapt.cli.main"], ["clipadapt.cli.main is not allowed"]),
+        (["method.adaptation._target_=clipadapt.objectives.CrossEntropy"], ["not allowed"]),
+        (["method.adaptation._target_=clipadapt.adaptations.base.chain"], ["not an adaptation"]),
+        (["~method.adaptation._target_"], ["method.adaptation does not fit", "a table with a _target_"]),
+        (["~data._target_"], ["data does not fit", "a table with a _target_"]),
+        (["engine.schedule._target_=clipadapt.engine.schedules.shortened"], ["name one of", "schedules.cosine"]),
+        (["engine.optimizer._partial_=false"], ["engine.optimizer._partial_ must be true"]),
+        (["allowed_targets=5"], ["allowed_targets=5 does not fit"]),
+        (["allowed_targets={a: b}"], ["allowed_targets={a: b}"]),
         (["engine.optimizer._target_=torch.optim.Adamw"], ["torch.optim has no Adamw"]),
     ],
     ids=lambda value: " ".join(value) if value and "=" in value[0] else None,
@@ -270,13 +293,13 @@ def test_what_is_below_a_mistaken_choice_is_not_judged():
 
 
 def test_loose_annotations_of_torch_are_checked_as_far_as_they_go():
-    prefixes = ("torch.optim",)
-    assert not check_node("o", {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.99], **OPTIMIZER}, prefixes)
-    assert not check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "lr": 1}, prefixes)
-    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "momentum": "much"}, prefixes)
-    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "nesterov": 3}, prefixes)
-    assert check_node("o", {"_target_": "torch.optim.SGD", "lr": 0.1}, prefixes) == [
-        "o.params is missing: SGD needs it"
+    group = GROUPS["engine.optimizer"]
+    assert not check_node("o", {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.99], **OPTIMIZER}, group)
+    assert not check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "lr": 1}, group)
+    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "momentum": "much"}, group)
+    assert check_node("o", {"_target_": "torch.optim.SGD", **OPTIMIZER, "nesterov": 3}, group)
+    assert check_node("o", {"_target_": "torch.optim.SGD", "lr": 0.1}, group) == [
+        "o._partial_ must be true for an optimizer"
     ]
 
 
@@ -385,30 +408,33 @@ def test_mistakes_in_a_folder_of_ones_own(own, tmp_path):
 def test_targets_of_ones_own_must_be_allowed(own):
     node = config.compose(["method=shifting"], config_dir=own)["method"]["adaptation"]
     with pytest.raises(UserError, match=r"own_shift\.Shift is not allowed"):
-        config.build(node, "clip", "task")
-    built = config.build(node, "clip", "task", allowed=["own_shift"])
+        config.build(node, "clip", "task", place="method.adaptation")
+    built = config.build(node, "clip", "task", place="method.adaptation", allowed=["own_shift"])
     assert built.given == ("clip", "task", 1.0)
 
 
 def test_build(own):
     config.own_modules(own)
-    waiting = config.build({"_target_": "own_shift.make", "_partial_": True, "factor": 3}, allowed=["own_shift"])
-    assert waiting(2) == 6
-    assert config.build({"_target_": "own_shift.make", "factor": 3}, 5, allowed=["own_shift"]) == 15
+    node = {"_target_": "own_shift.make", "_partial_": True, "factor": 3}
+    waiting = config.build(node, place="engine.schedule", allowed=["own_shift"])
+    assert waiting("optimizer", 2) == ("optimizer", 6)
     with pytest.raises(UserError, match="amount must not be negative"):
-        config.build({"_target_": "own_shift.Shift", "amount": -1}, 0, 0, allowed=["own_shift"])
+        shift = {"_target_": "own_shift.Shift", "amount": -1}
+        config.build(shift, 0, 0, place="method.adaptation", allowed=["own_shift"])
+    with pytest.raises(UserError, match=r"own_shift\.count is not a schedule"):
+        config.build({**node, "_target_": "own_shift.count"}, place="engine.schedule", allowed=["own_shift"])
 
 
 def test_a_target_in_a_list_must_be_allowed_too(capsys):
     harmful = {"_target_": "builtins.print", "_args_": ["done"]}
     with pytest.raises(UserError, match=r"builtins\.print is not allowed"):
-        config.build({"_target_": "clipadapt.data.sources.digits", "templates": ["a {}", [harmful]]})
+        config.build({"_target_": "clipadapt.data.sources.digits", "templates": ["a {}", [harmful]]}, place="data")
     assert "done" not in capsys.readouterr().out
 
 
 def test_settings_become_objects():
     composed = config.compose(["engine.epochs=3"])
-    settings = config.build(composed["engine"])
+    settings = config.build(composed["engine"], place="engine")
     assert settings.epochs == 3 and settings.optimizer.keywords["lr"] == 0.002
     assert composed["method"]["adaptation"]["_target_"] == dict(nodes(composed))["method.adaptation"]["_target_"]
 

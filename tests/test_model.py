@@ -17,16 +17,13 @@ class Shift(Adaptation):
 
     def __init__(self, times: float = 1.0, plus: float = 0.0, stages: tuple[str, ...] = ()) -> None:
         super().__init__(golden(), TASK)
-        self.times, self.plus, self.stages = times, plus, stages
+        self.times, self.plus, self.replaced = times, plus, stages
 
-    def image_edits(self):
-        return {"features": lambda x: self.times * x + self.plus}
+    def edits(self, tower, image=None):
+        return {"features": lambda x: self.times * x + self.plus} if tower == "image" else {}
 
-    def image_stages(self):
-        return {point: lambda x: x for point in self.stages}
-
-    def text_stages(self):
-        return {point: lambda x: x for point in self.stages}
+    def stages(self, tower):
+        return {point: lambda x: x for point in self.replaced}
 
 
 def classifier(adaptation: Adaptation, names: list[str] = CLASS_NAMES) -> Classifier:
@@ -65,7 +62,11 @@ def test_templates_of_its_own_and_hyphens():
         (lambda: Context(golden(), TASK), "features", "words"),
         (lambda: PixelFrame(golden(), TASK), "pixels", "features"),
         (lambda: Shift(stages=("block.2", "block.1")), "block.1", "block.1"),
-        (lambda: Composed({"a": Context(golden(), TASK), "b": PixelFrame(golden(), TASK)}), "pixels", "words"),
+        (
+            lambda: Composed(golden(), TASK, {"a": Context(golden(), TASK), "b": PixelFrame(golden(), TASK)}),
+            "pixels",
+            "words",
+        ),
     ],
 )
 def test_cuts(make, image_cut, text_cut):
@@ -83,43 +84,48 @@ def test_what_lies_before_the_cut_has_no_gradients():
 def test_edits_compose_in_their_order():
     doubled, raised = Shift(times=2), Shift(plus=1)
     raw = golden().image.run(images(2))
-    assert torch.equal(classifier(Composed({"a": doubled, "b": raised})).image_features(raw), 2 * raw + 1)
-    assert torch.equal(classifier(Composed({"a": raised, "b": doubled})).image_features(raw), 2 * (raw + 1))
+    assert torch.equal(
+        classifier(Composed(golden(), TASK, {"a": doubled, "b": raised})).image_features(raw), 2 * raw + 1
+    )
+    assert torch.equal(
+        classifier(Composed(golden(), TASK, {"a": raised, "b": doubled})).image_features(raw), 2 * (raw + 1)
+    )
 
 
 def test_learned_tensors_are_named_after_their_parts():
-    composed = Composed({"text": Context(golden(), TASK), "image": FeatureAdapter(golden(), TASK)})
+    composed = Composed(golden(), TASK, {"text": Context(golden(), TASK), "image": FeatureAdapter(golden(), TASK)})
+    assert composed.templates == TASK.templates
     assert {*composed.state_dict()} == {"parts.text.context", "parts.image.down.weight", "parts.image.up.weight"}
 
 
 def test_one_part_writes_the_prompts():
     context, hand_written = Context(golden(), TASK, n_ctx=3), ZeroShot(golden(), TASK)
     with pytest.raises(UserError, match=r"^text and words can't be combined: each has prompts of its own$"):
-        Composed({"text": context, "pixels": PixelFrame(golden(), TASK), "words": hand_written})
+        Composed(golden(), TASK, {"text": context, "pixels": PixelFrame(golden(), TASK), "words": hand_written})
     padding = PixelFrame(golden(), TASK)
     for parts in ({"a": padding, "b": context}, {"a": context, "b": padding}):
-        assert Composed(parts).prompts(["cat"]) == context.prompts(["cat"])
+        assert Composed(golden(), TASK, parts).prompts(["cat"]) == context.prompts(["cat"])
 
 
 def test_a_stage_is_replaced_once():
     with pytest.raises(
         UserError, match=r"'b' would replace stage 'block\.1', which another adaptation replaces already"
     ):
-        Composed({"a": Shift(stages=("block.1",)), "b": Shift(stages=("block.1", "block.2"))})
-    both = classifier(Composed({"a": Shift(stages=("block.1",)), "b": Shift(stages=("block.2",))}))
+        Composed(golden(), TASK, {"a": Shift(stages=("block.1",)), "b": Shift(stages=("block.1", "block.2"))})
+    both = classifier(Composed(golden(), TASK, {"a": Shift(stages=("block.1",)), "b": Shift(stages=("block.2",))}))
     assert torch.equal(both(images(2)), classifier(Shift(stages=("block.1", "block.2")))(images(2)))
 
 
 def test_what_belongs_to_classes_serves_no_others():
     context = Context(golden(), TASK, n_ctx=2, class_specific=True)
-    for adaptation in (context, Composed({"a": PixelFrame(golden(), TASK), "b": context})):
+    for adaptation in (context, Composed(golden(), TASK, {"a": PixelFrame(golden(), TASK), "b": context})):
         with pytest.raises(UserError, match="each of its classes, which can't serve others"):
             classifier(adaptation).for_classes([CLASS_NAMES[0], "dog"])
 
 
 def test_some_of_the_classes_that_it_belongs_to():
     context = Context(golden(), TASK, n_ctx=2, class_specific=True)
-    for adaptation in (context, Composed({"a": PixelFrame(golden(), TASK), "b": context})):
+    for adaptation in (context, Composed(golden(), TASK, {"a": PixelFrame(golden(), TASK), "b": context})):
         whole = classifier(adaptation)
         some = whole.for_classes([CLASS_NAMES[2], CLASS_NAMES[0]])
         close(some(images(4)), whole(images(4))[:, [2, 0]])
@@ -141,6 +147,6 @@ def test_an_adaptation_of_another_backbone_is_refused():
 def test_a_context_from_words_is_shared_and_needs_words():
     with pytest.warns(UserWarning, match="class_specific has no effect"):
         context = Context(golden(), TASK, class_specific=True, words="a photo of a")
-    assert context.context.ndim == 2 and context.fixed_classes is None
+    assert context.context.ndim == 2 and context.capabilities.fixed_classes is None
     with pytest.raises(UserError, match="no words"):
         Context(golden(), TASK, words=" ")

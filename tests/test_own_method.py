@@ -25,8 +25,8 @@ class Shift(Adaptation):
         self.scale = scale
         self.shift = nn.Parameter(torch.zeros(clip.width))
 
-    def image_edits(self):
-        return {"features": lambda image: image + self.scale * self.shift.to(image.dtype)}
+    def edits(self, tower, image=None):
+        return {"features": lambda x: x + self.scale * self.shift.to(x.dtype)} if tower == "image" else {}
 '''
 METHOD = """
 # @package _global_

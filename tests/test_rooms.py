@@ -19,23 +19,25 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": "",
     "files": "",
+    "plain_yaml": "errors",
     "console": "errors",
     "interfaces": "",
     "backbone": "errors",
     "adaptations": "backbone interfaces errors",
     "objectives": "backbone interfaces errors",
-    "model": "adaptations objectives backbone errors",
+    "model": "adaptations objectives backbone interfaces errors",
     "data": "console files errors",
-    "features": "model data adaptations backbone interfaces errors",
-    "engine": "features model data adaptations objectives backbone interfaces errors",
+    "features": "model data backbone interfaces errors",
+    "engine": "test_time features model data adaptations objectives backbone interfaces errors",
     "test_time": "model adaptations objectives errors",
     "predictor": "model data test_time files errors",
     "report": "data files errors",
-    "config": "files errors",
-    "runs": "config report engine features data model objectives adaptations backbone interfaces console files errors",
+    "config": "files plain_yaml errors",
+    "runs": "config report engine test_time features data model objectives adaptations backbone interfaces console files "
+    "plain_yaml errors",
     "studies": "runs config report data backbone console files errors",
     "api": "studies runs predictor config report features data backbone errors",
-    "cli": "api studies runs config report data console errors",
+    "cli": "api studies runs config report data console files errors",
     "__init__": "api errors",
     "__main__": "cli",
 }
@@ -44,7 +46,6 @@ MAY_IMPORT = {
 BASES = {
     ("model", "adaptations"): "clipadapt.adaptations.base",
     ("model", "objectives"): "clipadapt.objectives.base",
-    ("features", "adaptations"): "clipadapt.adaptations.base",
     ("engine", "adaptations"): "clipadapt.adaptations.base",
     ("engine", "objectives"): "clipadapt.objectives.base",
     ("test_time", "adaptations"): "clipadapt.adaptations.base",
@@ -162,3 +163,24 @@ def test_imports_are_read_wherever_they_stand(source):
     (name,) = list_imports(source)
     assert name.startswith("clipadapt.data")
     assert not list_imports(f"if TYPE_CHECKING:\n    {source.splitlines()[-1].strip()}")
+
+
+def test_the_engine_knows_of_test_time_methods_by_one_interface():
+    known = {name for name in list_own_imports("engine") if name.startswith("clipadapt.test_time")}
+    assert all(name.startswith("clipadapt.test_time.base") for name in known)
+    defined = [path.name for path in FILES if "\nclass TestTimeMethod" in path.read_text()]
+    assert defined == ["base.py"]
+
+
+@pytest.mark.parametrize(
+    ("idiom", "place"),
+    [
+        ('clip.preprocess["size"]', "nowhere"),
+        ("any(True for", "adaptations/base.py"),
+        ('".webp"', "files.py"),
+        ("Classifier(clip, Adaptation(", "model.py"),
+    ],
+)
+def test_what_is_asked_often_is_written_once(idiom, place):
+    found = {path.relative_to(PACKAGE).as_posix() for path in FILES if idiom in path.read_text()}
+    assert found <= {place}

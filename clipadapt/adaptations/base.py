@@ -1,6 +1,8 @@
 """Where the network is touched: what every adaptation may say, and zero-shot, which touches nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +16,42 @@ from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts
 Edit = Callable[[Any], Any]
 
 
+@dataclass(frozen=True)
+class Capabilities:
+    """The properties of an adaptation that other parts of the library ask about.
+
+    Attributes:
+        conditional: the text features depend on the image.
+        all_tokens: it reads image features of all tokens, `[B, 1 + P, D]`: the pooled one, then those of P patches.
+        needs_validation: `fit_closed_form` uses the validation split.
+        unshared_prefix: no prompt shares the rows of a common start with another, as dropout in text blocks needs it.
+        supports_batched_params: learned tensors may have one more leading dimension, an entry for each of several
+            images, which class embeddings then have, too; only the text side may read them.
+        num_fitted_values: how many numbers `fit_closed_form` finds that are no parameters.
+        fixed_classes: the class names that the learned tensors belong to; None where they don't belong to classes.
+    """
+
+    conditional: bool = False
+    all_tokens: bool = False
+    needs_validation: bool = False
+    unshared_prefix: bool = False
+    supports_batched_params: bool = False
+    num_fitted_values: int = 0
+    fixed_classes: tuple[str, ...] | None = None
+
+    def merge(self, other: "Capabilities") -> "Capabilities":
+        """Return the capabilities of two adaptations composed."""
+        return Capabilities(
+            conditional=self.conditional or other.conditional,
+            all_tokens=self.all_tokens or other.all_tokens,
+            needs_validation=self.needs_validation or other.needs_validation,
+            unshared_prefix=self.unshared_prefix or other.unshared_prefix,
+            supports_batched_params=self.supports_batched_params and other.supports_batched_params,
+            num_fitted_values=self.num_fitted_values + other.num_fitted_values,
+            fixed_classes=self.fixed_classes or other.fixed_classes,
+        )
+
+
 class Adaptation(nn.Module):
     """Edits at named points of a frozen CLIP, its prompts, and how features become logits.
 
@@ -24,44 +62,46 @@ class Adaptation(nn.Module):
         task: class names, templates, and features of the support set for what starts from them.
     """
 
-    conditional = False
-    """Whether the text depends on the image."""
-    all_tokens = False
-    """Whether image features are those of all tokens, `[B, 1 + P, D]`: the pooled one, then those of P patches."""
-    needs_validation = False
-    """Whether `fit_closed_form` uses the validation split."""
-    unshared_prefix = False
-    """Whether each prompt keeps rows of its own of the start that prompts share, as dropout in text blocks needs it."""
-    supports_batched_params = False
-    """Whether learned tensors may have one more dimension in front, an entry for each of several images, which class
-    weights then have, too; only the text side may read them."""
-    num_fitted_values = 0
-    """How many numbers `fit_closed_form` learns that are no parameters."""
-    fixed_classes: list[str] | None = None
-    """The class names that the learned tensors belong to, where they belong to classes."""
+    capabilities: Capabilities = Capabilities()
+    required_points: tuple[str, ...] = ()
+    """Points that a backbone's towers must have, such as "text.words"; every backbone has "image.pixels"."""
 
     def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__()
         self.templates = task.templates
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether anything is learned by gradient."""
+        return any(True for _ in self.parameters())
+
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the points that a backbone's towers must have, given the other arguments of the constructor."""
+        return cls.required_points
+
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
         return [[*prompts] for prompts in class_prompts(self.templates, names)]
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Functions of the activation at points of the image tower."""
+    def declare(self, **changes: Any) -> None:
+        """Change some of this adaptation's capabilities, by name."""
+        self.capabilities = replace(self.capabilities, **changes)
+
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Return functions of the activation at points of a tower; none unless overridden.
+
+        Args:
+            tower: name of the tower, such as "image" or "text".
+            image: image features `[B, D]`, given to the text tower of a conditional adaptation.
+        """
         return {}
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Functions of the activation at points of the text tower; of the image features too if conditional."""
-        return {}
+    def stages(self, tower: str) -> Mapping[str, Edit]:
+        """Return modules that replace frozen stages of a tower, by point; none unless overridden.
 
-    def image_stages(self) -> Mapping[str, Edit]:
-        """What stands in for frozen stages of the image tower; a transformer block runs as the frozen one does."""
-        return {}
-
-    def text_stages(self) -> Mapping[str, Edit]:
-        """What stands in for frozen stages of the text tower; a transformer block runs as the frozen one does."""
+        A transformer block runs as the frozen one does.
+        """
         return {}
 
     def class_embeddings(self, text: Tensor) -> Tensor:
@@ -108,7 +148,7 @@ class ZeroShot(Adaptation):
         keep_hyphens: whether hyphens in class names stay; spaces if not.
     """
 
-    supports_batched_params = True
+    capabilities = Capabilities(supports_batched_params=True)
 
     def __init__(
         self, clip: CLIP, task: SupportView, templates: list[str] | None = None, keep_hyphens: bool = True
@@ -128,6 +168,8 @@ class Composed(Adaptation):
     """Several adaptations as one: edits at the same point compose in the order given.
 
     Args:
+        clip: the frozen backbone.
+        task: class names and templates, as the parts have them.
         parts: adaptations by name; learned tensors are named after them.
 
     Raises:
@@ -135,19 +177,13 @@ class Composed(Adaptation):
             embeddings or the logits.
     """
 
-    def __init__(self, parts: Mapping[str, Adaptation]) -> None:
-        nn.Module.__init__(self)
+    def __init__(self, clip: CLIP, task: SupportView, parts: Mapping[str, Adaptation]) -> None:
+        super().__init__(clip, task)
         self.parts = nn.ModuleDict(parts)
-        self.conditional = any(part.conditional for part in parts.values())
-        self.all_tokens = any(part.all_tokens for part in parts.values())
-        self.needs_validation = any(part.needs_validation for part in parts.values())
-        self.supports_batched_params = all(part.supports_batched_params for part in parts.values())
-        self.fixed_classes = next((part.fixed_classes for part in parts.values() if part.fixed_classes), None)
-        self.unshared_prefix = any(part.unshared_prefix for part in parts.values())
-        self.num_fitted_values = sum(part.num_fitted_values for part in parts.values())
+        self.capabilities = reduce(Capabilities.merge, (part.capabilities for part in parts.values()))
         self.own = {method: self._only(method) for method in ("prompts", "class_embeddings", "logits")}
-        self.text_stages()
-        if self.all_tokens and "tokens" in self.image_stages():
+        self.stages("text")
+        if self.capabilities.all_tokens and "tokens" in self.stages("image"):
             raise UserError(
                 "these adaptations can't be combined: one needs the features of all image tokens, and another replaces "
                 "what reads them"
@@ -193,26 +229,19 @@ class Composed(Adaptation):
             raise UserError(f"{' and '.join(own)} can't be combined: each has {method} of its own")
         return next(iter([*own.values(), *self._parts()]))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """The parts' edits, composed."""
-        return chain([part.image_edits() for part in self._parts()])
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Return the parts' edits, composed."""
+        return chain([part.edits(tower, image) for part in self._parts()])
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """The parts' edits, composed."""
-        return chain([part.text_edits(image) for part in self._parts()])
+    def stages(self, tower: str) -> Mapping[str, Edit]:
+        """Return the parts' stage replacements.
 
-    def image_stages(self) -> Mapping[str, Edit]:
-        """The parts' stage replacements."""
-        return self._union("image_stages")
-
-    def text_stages(self) -> Mapping[str, Edit]:
-        """The parts' stage replacements."""
-        return self._union("text_stages")
-
-    def _union(self, method: str) -> dict[str, Edit]:
+        Raises:
+            UserError: two parts replace the same stage.
+        """
         stages: dict[str, Edit] = {}
         for name, part in self._items():
-            own = getattr(part, method)()
+            own = part.stages(tower)
             if taken := own.keys() & stages.keys():
                 raise UserError(
                     f"'{name}' would replace stage '{min(taken)}', which another adaptation replaces already"

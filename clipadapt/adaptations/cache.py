@@ -55,8 +55,8 @@ class FeatureCache(Adaptation):
         scale: float = 100.0,
     ) -> None:
         super().__init__(clip, task)
-        self.fixed_classes = list(task.class_names)
-        self.needs_validation = search
+        self.search = search
+        self.declare(fixed_classes=tuple(task.class_names), needs_validation=search)
         self.alphas, self.betas, self.scale = grid(most_alpha, alphas), grid(most_beta, betas), scale
         keys = functional.normalize(task.support.image.float().mean(dim=0), dim=-1)
         if learn_keys:
@@ -79,7 +79,7 @@ class FeatureCache(Adaptation):
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Choose alpha and beta by validation accuracy; of equals the smallest beta, then the smallest alpha."""
-        if not self.needs_validation:
+        if not self.search:
             return
         found = self.accuracies(learned.validation, learned.text)
         best = int(found.argmax())

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipadapt.adaptations.base import Adaptation, Edit
+from clipadapt.adaptations.base import Adaptation, Capabilities, Edit
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.rows import Prompt, Rows, Slot
 from clipadapt.errors import UserError
@@ -42,7 +42,8 @@ class Context(Adaptation):
         UserError: the text tower's words can't be edited, or there are no words in `words`.
     """
 
-    supports_batched_params = True
+    capabilities = Capabilities(supports_batched_params=True)
+    required_points: tuple[str, ...] = ("text.words",)
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class Context(Adaptation):
             self._start_from(clip, underscores_to_spaces(words))
             return
         if class_specific:
-            self.fixed_classes = list(task.class_names)
+            self.declare(fixed_classes=tuple(task.class_names))
         shape = (len(task.class_names), n_ctx) if class_specific else (n_ctx,)
         self.context = nn.Parameter(0.02 * torch.randn(*shape, clip.text_width or 0))
 
@@ -90,8 +91,10 @@ class Context(Adaptation):
             return [*slots, *self.leftover, name, "."]
         return [*slots[:before], name, *slots[before:], *self.leftover, "."]
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Writes the context into its places among the words."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write the context into its places among the words."""
+        if tower != "text":
+            return {}
         if self.class_specific:
             return {"words": lambda rows: rows.place_per_class(self.context)}
         return {"words": lambda rows: rows.place(self.context)}
@@ -112,8 +115,7 @@ class ConditionalContext(Context):
         UserError: as of `Context`; or the joint space has fewer than 16 channels.
     """
 
-    conditional = True
-    supports_batched_params = False
+    capabilities = Capabilities(conditional=True)
 
     def __init__(
         self, clip: CLIP, task: SupportView, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
@@ -132,14 +134,14 @@ class ConditionalContext(Context):
             shift: Tensor = self.meta_net(functional.normalize(image.float(), dim=-1))
         return shift
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Writes each image's context into its places among the words."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write each image's context into its places among the words."""
 
         def write(rows: Rows) -> Rows:
             assert image is not None
             return rows.place(self.context + self.shift(image).unsqueeze(-2))
 
-        return {"words": write}
+        return {"words": write} if tower == "text" else {}
 
 
 class DeepContext(Adaptation):
@@ -163,6 +165,8 @@ class DeepContext(Adaptation):
         UserError: more blocks than the text tower has, words that can't be edited, or fewer tokens in `words` than
             vectors.
     """
+
+    required_points: tuple[str, ...] = ("text.words", "text.block.0")
 
     def __init__(
         self,
@@ -190,8 +194,10 @@ class DeepContext(Adaptation):
         slots = [Slot(i, token=token) for i, token in enumerate([*self.tokens, *[None] * count][:count])]
         return [[[*slots, *self.tokens[count:], underscores_to_spaces(name), "."]] for name in names]
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Writes each block's vectors into their places."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write each block's vectors into their places."""
+        if tower != "text":
+            return {}
         return {point: partial(_place, vectors=self.context[i]) for i, point in enumerate(self.points)}
 
 

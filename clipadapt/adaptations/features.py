@@ -39,9 +39,9 @@ class FeatureAdapter(Adaptation):
         self.ratio = ratio
         self.down, self.up = bottleneck(clip.width or 0, reduction)
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Mixes the adapted feature into the feature."""
-        return {"features": lambda image: mix(self.down, self.up, image, self.ratio)}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Mix the adapted image feature into the frozen one."""
+        return {"features": lambda x: mix(self.down, self.up, x, self.ratio)} if tower == "image" else {}
 
 
 def bottleneck(width: int, reduction: int) -> tuple[nn.Linear, nn.Linear]:

@@ -41,7 +41,7 @@ class FullFinetuning(Adaptation):
         for name, weight in own.items():
             self.register_parameter(slashed(name), weight)
         built = clip.towers_with(own)
-        self.stages: dict[str, dict[str, Any]] = {
+        self.replaced: dict[str, dict[str, Any]] = {
             tower: {point: built[tower].blocks.get(point, built[tower].stages[point]) for point in each}
             for tower, each in points.items()
         }
@@ -53,13 +53,9 @@ class FullFinetuning(Adaptation):
         """Whether the weight of this name is trained."""
         return True
 
-    def image_stages(self) -> Mapping[str, Edit]:
-        """The stages of the image tower with trained weights."""
-        return self.stages.get("image", {})
-
-    def text_stages(self) -> Mapping[str, Edit]:
-        """The stages of the text tower with trained weights."""
-        return self.stages.get("text", {})
+    def stages(self, tower: str) -> Mapping[str, Edit]:
+        """Return the stages of a tower with trained weights."""
+        return self.replaced.get(tower, {})
 
     def interpolate(self, ratio: float) -> None:
         """Weights between the frozen and the trained ones (WiSE-FT, equation 1)."""

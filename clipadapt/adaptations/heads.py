@@ -21,7 +21,7 @@ class RawText(Adaptation):
 
     def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__(clip, task)
-        self.fixed_classes = list(task.class_names)
+        self.declare(fixed_classes=tuple(task.class_names))
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """The task's templates with each name, underscores and all."""
@@ -92,7 +92,7 @@ class LinearHead(Adaptation):
         logit_scale: float = 4.60517,
     ) -> None:
         super().__init__(clip, task)
-        self.fixed_classes = list(task.class_names)
+        self.declare(fixed_classes=tuple(task.class_names))
         self.factor = math.exp(logit_scale)
         self.zero_shot = self.class_embeddings(clip.text_features(self.prompts(task.class_names)))
         random = nn.Linear(clip.width or 0, len(task.class_names), bias=False).weight

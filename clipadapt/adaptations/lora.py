@@ -58,7 +58,7 @@ class LoRA(Peft):
             "lora_dropout": dropout,
         }
         super().__init__(clip, task, towers, config)
-        if self.text_stages():
+        if self.stages("text"):
             self.templates = self.templates[:1]
 
 

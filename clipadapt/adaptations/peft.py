@@ -43,6 +43,13 @@ LINEAR_IN = {
 }
 """The tensor of each tuner in which the weights are linear, and which starts where it changes nothing."""
 
+FOREIGN = {"adapters", "auto_mapping", "base_model_name_or_path", "megatron_config", "megatron_core", "revision"} | {
+    "prompt_tuning_init_state_dict_path",
+    "tokenizer_kwargs",
+    "tokenizer_name_or_path",
+}
+"""Options of peft that name modules to import, or models to load: settings may be somebody else's."""
+
 
 class Peft(Adaptation):
     """Any of peft's tuners that can be put into a module, as LoRA (Hu et al., ICLR 2022, arXiv:2106.09685).
@@ -78,8 +85,14 @@ class Peft(Adaptation):
         for tower, blocks in self.blocks.items():
             try_out(clip, tower, blocks)
         self.start = {name: self.get_parameter(name).detach().clone() for name in self._moved()}
-        self.unshared_prefix = any(drops(module) for block in self.text_stages().values() for module in block.modules())
+        in_text = (module for block in self.stages("text").values() for module in block.modules())
+        self.declare(unshared_prefix=any(map(drops, in_text)))
         self.train()
+
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the first block of each tower whose blocks are offered."""
+        return tuple(f"{tower}.block.0" for tower in names(settings.get("towers", "both")))
 
     def _register(self, name: str, x: Tensor) -> None:
         if isinstance(x, nn.Parameter) and x.requires_grad:
@@ -93,13 +106,9 @@ class Peft(Adaptation):
         self.held["injected"].train(mode)
         return super().train(mode)
 
-    def image_stages(self) -> Mapping[str, Any]:
-        """The blocks of the image tower with something in them."""
-        return self.blocks.get("image", {})
-
-    def text_stages(self) -> Mapping[str, Any]:
-        """The blocks of the text tower with something in them."""
-        return self.blocks.get("text", {})
+    def stages(self, tower: str) -> Mapping[str, Any]:
+        """Return the blocks of a tower that hold modules of the tuner."""
+        return self.blocks.get(tower, {})
 
     def interpolate(self, ratio: float) -> None:
         """Move the weights towards the frozen ones (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).
@@ -150,7 +159,8 @@ def configuration(settings: Mapping[str, Any]) -> Any:
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         known = sorted(each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING)
         raise UserError(f"peft has no tuner '{kind}' for config.peft_type: {nearest(str(kind), known)}")
-    known = [field.name for field in dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])]
+    fields = dataclasses.fields(PEFT_TYPE_TO_CONFIG_MAPPING[kind])
+    known = [field.name for field in fields if field.name not in FOREIGN]
     for key in settings:
         if key not in known:
             raise UserError(f"peft's {kind} has no option config.{key}: {nearest(key, known)}")

@@ -40,11 +40,12 @@ class LinearProbe(Adaptation):
         tolerance: Annotated[float, Gt(0)] = 0.0001,
     ) -> None:
         super().__init__(clip, task)
-        self.fixed_classes = self.names = list(task.class_names)
+        self.names = list(task.class_names)
         self.C, self.max_iterations, self.tolerance = C, max_iterations, tolerance
         self.register_buffer("weight", torch.zeros(len(self.names), clip.width or 0))
         self.register_buffer("bias", torch.zeros(len(self.names)))
-        self.num_fitted_values = self.weight.numel() + self.bias.numel()
+        fitted = self.weight.numel() + self.bias.numel()
+        self.declare(fixed_classes=tuple(self.names), num_fitted_values=fitted)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Of raw image features `[B, D]`; no text, no scale."""
@@ -107,8 +108,8 @@ class TextBlendedProbe(Adaptation):
         select: bool = True,
     ) -> None:
         super().__init__(clip, task)
-        self.fixed_classes = list(task.class_names)
-        self.needs_validation = select
+        self.select = select
+        self.declare(fixed_classes=tuple(task.class_names), needs_validation=select)
         self.epochs, self.momentum, self.alpha_period = epochs, momentum, alpha_period
         image, labels = task.support.flat()
         text = self.class_embeddings(clip.text_features(self.prompts(task.class_names)).float())
@@ -126,7 +127,7 @@ class TextBlendedProbe(Adaptation):
         """Follow the steps on the support set; look at the validation split after each, where one is to be selected."""
         best, kept = -1.0, {}
         for _ in self.steps(*learned.support.flat(), learned.text):
-            if self.needs_validation and (accuracy := self._accuracy(learned)) >= best:
+            if self.select and (accuracy := self._accuracy(learned)) >= best:
                 best, kept = accuracy, {name: value.clone() for name, value in self.state_dict().items()}
         if kept:
             self.load_state_dict(kept)

@@ -32,14 +32,16 @@ class ImageTokens(Adaptation):
         UserError: more blocks than the image tower has, or a tower without tokens.
     """
 
+    required_points: tuple[str, ...] = ("image.patches", "image.block.0")
+
     def __init__(self, clip: CLIP, task: SupportView, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
         super().__init__(clip, task)
         self.points = image_points(clip, depth)
         self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Puts the first block's tokens behind the patches, and the others in the places of those before."""
-        return token_edits(self.points, self.tokens)
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Append the first block's tokens to the patches; replace them in deeper blocks by tokens of their own."""
+        return token_edits(self.points, self.tokens) if tower == "image" else {}
 
 
 class CoupledPrompts(DeepContext):
@@ -60,6 +62,8 @@ class CoupledPrompts(DeepContext):
         UserError: as of `DeepContext` and `ImageTokens`.
     """
 
+    required_points: tuple[str, ...] = (*DeepContext.required_points, *ImageTokens.required_points)
+
     def __init__(
         self,
         clip: CLIP,
@@ -76,8 +80,10 @@ class CoupledPrompts(DeepContext):
         self.projection_weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
         self.projection_bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Edits as of `ImageTokens`, with the projected text tokens."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write the context into the prompts, and the projected context among the image's tokens."""
+        if tower != "image":
+            return super().edits(tower, image)
         return token_edits(self.image_points, self.context @ self.projection_weight.mT + self.projection_bias[:, None])
 
 

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipadapt.adaptations.base import Adaptation, Edit
+from clipadapt.adaptations.base import Adaptation, Capabilities, Edit
 from clipadapt.adaptations.context import embed
 from clipadapt.adaptations.tokens import append, image_points
 from clipadapt.backbone.open_clip import CLIP
@@ -72,7 +72,8 @@ class TransportContext(Adaptation):
         UserError: words that can't be edited, or an image tower without features of patches.
     """
 
-    all_tokens = True
+    capabilities = Capabilities(all_tokens=True)
+    required_points: tuple[str, ...] = ("text.words",)
 
     def __init__(
         self,
@@ -95,9 +96,9 @@ class TransportContext(Adaptation):
         slots = [Slot(i) for i in range(self.context.shape[1])]
         return [[[*slots, underscores_to_spaces(name), "."]] for name in names]
 
-    def text_edits(self, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Writes each context into a copy of the prompts of its own: text features are `[N, C, 1, D]`."""
-        return {"words": lambda rows: rows.place(self.context)}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Write each context into a copy of the prompts of its own: text features are `[N, C, 1, D]`."""
+        return {"words": lambda rows: rows.place(self.context)} if tower == "text" else {}
 
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Text features `[N, C, 1, D]` to those of N prompts a class, `[N, C, D]`."""
@@ -148,7 +149,8 @@ class VisualTransport(TransportContext):
         UserError: starts of different length, or a tower that lacks a point.
     """
 
-    all_tokens = False
+    capabilities = Capabilities()
+    required_points: tuple[str, ...] = ("text.words", "image.patches", "image.block.0")
 
     def __init__(
         self,
@@ -171,8 +173,10 @@ class VisualTransport(TransportContext):
             self.context.copy_(torch.stack([embed(clip, start) for start in starts]))
         self.visual = nn.Parameter(0.02 * torch.randn(n_visual, n_tokens, clip.image_width or 0))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Puts each visual prompt behind the patches of a copy of its own: image features are `[B, M, D]`."""
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Append each visual prompt to the patches of a copy of its own: image features are `[B, M, D]`."""
+        if tower != "image":
+            return super().edits(tower, image)
         return {"patches": self._show, "features": lambda x: x.transpose(0, 1)}
 
     def _show(self, x: Tensor) -> Tensor:

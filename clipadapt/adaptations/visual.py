@@ -30,7 +30,7 @@ class PixelFrame(Adaptation):
 
     def __init__(self, clip: CLIP, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__(clip, task)
-        height, width = image_sides(clip)
+        height, width = clip.image_size
         size = size or share_of(height, width)
         if 2 * size >= min(height, width):
             raise UserError(
@@ -41,9 +41,9 @@ class PixelFrame(Adaptation):
         self.left = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))
         self.right = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Adds the frame to the pixels."""
-        return {"pixels": lambda pixels: pixels + self.canvas()[0]}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Add the frame to the pixels."""
+        return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
         """The frame as an image that is zero inside, `[1, 3, height, width]`."""
@@ -77,7 +77,7 @@ class Patch(Adaptation):
         offset: Annotated[list[Annotated[int, Ge(0)]], Len(2, 2)] | None = None,
     ) -> None:
         super().__init__(clip, task)
-        self.sides = image_sides(clip)
+        self.sides = clip.image_size
         size = size or share_of(*self.sides)
         if any(size + start > side for start, side in zip(offset or (1, 1), self.sides, strict=True)):
             raise UserError(
@@ -87,9 +87,9 @@ class Patch(Adaptation):
         self.offset = offset
         self.patch = nn.Parameter(torch.randn(1, 3, size, size))
 
-    def image_edits(self) -> Mapping[str, Edit]:
-        """Adds the square to the pixels."""
-        return {"pixels": lambda pixels: pixels + self.canvas()[0]}
+    def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
+        """Add the square to the pixels."""
+        return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
         """The square on an image of zeros, `[1, 3, height, width]`."""
@@ -102,12 +102,6 @@ class Patch(Adaptation):
         start = torch.randint(side - size, (), device=device) if self.offset is None else self.offset[axis]
         places = start + torch.arange(size, device=device)
         return (torch.arange(side, device=device)[:, None] == places).to(self.patch.dtype)
-
-
-def image_sides(clip: CLIP) -> tuple[int, int]:
-    """Height and width in pixels of the images that a backbone reads."""
-    sides = clip.preprocess["size"]
-    return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
 
 
 def share_of(height: int, width: int) -> int:

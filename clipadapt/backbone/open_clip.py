@@ -143,6 +143,12 @@ class CLIP:
         return {"image": _image_tower(model), "text": TextParts(model).tower(model)}
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the images that it reads."""
+        sides = self.preprocess["size"]
+        return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.logit_scale.device

@@ -14,12 +14,12 @@ from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
+from clipadapt.files import IMAGE_SUFFIXES
 from clipadapt.studies.protocols import comparison
 
 if TYPE_CHECKING:
     import numpy as np
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 FORMATS = ("table", "csv", "json")
 
 

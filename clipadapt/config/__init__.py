@@ -3,6 +3,7 @@
 Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 """
 
+from clipadapt.config.adaptations import adaptations_of
 from clipadapt.config.building import build
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
@@ -17,10 +18,12 @@ from clipadapt.config.directory import (
 )
 from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import setting
+from clipadapt.config.saved import saved_settings
 from clipadapt.config.sources import build_source, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 
 __all__ = [
+    "adaptations_of",
     "build",
     "build_source",
     "check",
@@ -37,6 +40,7 @@ __all__ = [
     "reference",
     "run_directory",
     "same_images",
+    "saved_settings",
     "setting",
     "sources",
     "with_local_home",

@@ -1,35 +1,45 @@
 """Objects from nodes that name their class or function."""
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import hydra
-from hydra.errors import InstantiationException
-
-from clipadapt.config.check import nodes
-from clipadapt.config.targets import locate, trusted
+from clipadapt.config.check import RESERVED, is_node, nodes
+from clipadapt.config.groups import Group, group_at
+from clipadapt.config.targets import inner_group, locate
 from clipadapt.errors import UserError
 
 
-def build(node: Mapping[str, Any], *arguments: object, allowed: Sequence[str] = ()) -> Any:
-    """What a node's `_target_` makes of its other keys; with `_partial_: true`, a function that waits for the rest.
+def build(node: Mapping[str, Any], *arguments: object, place: str, allowed: Sequence[str] = ()) -> Any:
+    """Return what a node's `_target_` makes of its other keys, or where its group waits, a function that will.
 
     Args:
-        node: plain values; nodes inside it are built first.
-        arguments: what comes before the node's keys, such as the CLIP and the task of an adaptation.
-        allowed: modules that targets may be from besides the package and torch.optim (`allowed_targets`).
+        node: Plain values; nodes that are values of its keys are built first.
+        arguments: What comes before the node's keys, such as the CLIP and the task of an adaptation.
+        place: Where it stands in the settings, which says what it may be: see `config.groups`.
+        allowed: Modules of the user's own that targets may be from, too (`allowed_targets`).
 
     Raises:
-        UserError: a target that isn't allowed, or what the target itself says of its arguments.
+        UserError: A target that isn't allowed here, or what the target itself says of its arguments.
     """
-    for _, inner in nodes(node):
-        locate(inner["_target_"], trusted(allowed))
-    try:
-        return hydra.utils.instantiate(dict(node), *arguments, _convert_="all")
-    except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cause from None
+    group = group_at(place)
+    if group is None:
+        raise ValueError(f"nothing is built at {place}")
+    return _build(node, arguments, place, group, allowed)
+
+
+def _build(
+    node: Mapping[str, Any], arguments: Sequence[object], path: str, group: Group, allowed: Sequence[str]
+) -> Any:
+    target = locate(node["_target_"], group, allowed)
+    given = {key: value for key, value in node.items() if key not in RESERVED}
+    for key, value in given.items():
+        inner = inner_group(path, key, target, group)
+        if is_node(value) and inner is not None:
+            given[key] = _build(value, (), f"{path}.{key}", inner, allowed)
+            continue
+        for stray, found in nodes(value, f"{path}.{key}"):
+            raise UserError(f"{found['_target_']} is not allowed: nothing can be built at {stray}")
+        given[key] = copy.deepcopy(value)
+    return functools.partial(target, *arguments, **given) if group.waits else target(*arguments, **given)

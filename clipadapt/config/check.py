@@ -6,12 +6,13 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Interval
 
-from clipadapt.config.targets import annotations, by_default, locate, trusted
+from clipadapt.config.groups import Group, group_at
+from clipadapt.config.targets import annotations, by_default, inner_group, locate
 from clipadapt.config.values import MISSING, check_value
 from clipadapt.errors import UserError, nearest
 
 RESERVED = {"_target_", "_partial_"}
-SUPPLIED = ("clip", "task")
+NO_PLACE = "is not allowed: nothing can be built here"
 
 RUN = {
     "backbone": dict,
@@ -45,24 +46,51 @@ TASK_KEYS = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
 """Keys of every data YAML that its source doesn't get: they say how a task is made of it."""
 
 
-def check(config: Mapping[str, Any]) -> list[str]:
-    """What is wrong with composed settings, one sentence a problem; empty if nothing is.
+def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
+    """Return what is wrong with composed settings, one sentence a problem; an empty list if nothing is.
 
-    Every node with a `_target_` is bound to its target's signature: names both ways, values against annotations. The
-    other keys are held against the tables above.
+    Every node with a `_target_` is of the kind of its place and fits its target's signature: names both ways, values
+    against annotations. Elsewhere there is none. The other keys are held against the tables above.
+
+    Args:
+        config: The settings.
+        saved: Whether they are a finished run's, whose data may have been made by hand and have a name alone.
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
     problems += check_table("", config, RUN, optional={"experiment"})
     problems += check_table("backbone", config.get("backbone"), BACKBONE)
     problems += check_table("method", config.get("method"), METHOD)
     data = config.get("data")
+    by_hand = saved and isinstance(data, Mapping) and data.keys() == {"name"} and isinstance(data["name"], str)
     if isinstance(data, Mapping):
-        given = [key for key in TASK_KEYS if key in data]
-        problems += check_table("data", {key: data[key] for key in given}, {key: TASK_KEYS[key] for key in given})
-    for path, node in nodes(config):
-        own = of_the_source(node) if path == "data" else node
-        problems += check_node(path, own, trusted(config.get("allowed_targets", [])))
-    return problems
+        given = {key: data[key] for key in TASK_KEYS if key in data}
+        problems += check_table("data", given, {key: TASK_KEYS[key] for key in given})
+    allowed = config.get("allowed_targets", [])
+    places = {path: value for path, value in places_of(config) if not (by_hand and path == "data")}
+    for path, value in places.items():
+        problems += check_place(path, value, allowed)
+    elsewhere = [path for path, _ in nodes(config) if not any(path == at or path.startswith(f"{at}.") for at in places)]
+    return [*problems, *(f"{path}._target_ {NO_PLACE}" for path in elsewhere)]
+
+
+def places_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of every place of settings where something is built, as far as there is a value."""
+    method = config.get("method")
+    also = method.get("also") if isinstance(method, Mapping) else None
+    for dotted, table in (("", config), ("method.", method), ("method.also.", also)):
+        for key, value in table.items() if isinstance(table, Mapping) else ():
+            if group_at(f"{dotted}{key}") is not None and (value is not None or dotted == "method.also."):
+                yield f"{dotted}{key}", value
+
+
+def check_place(path: str, value: Any, allowed: Any) -> list[str]:
+    """Return the problems of what stands where something is built."""
+    group, name = group_at(path), path.removeprefix("method.also.")
+    if name != path and (not name.isidentifier() or name == "adaptation"):
+        return [f"{path} is not allowed: a part of a method has a name of letters, digits and _, not '{name}'"]
+    if group is None or not is_node(value):
+        return [f"{path} does not fit: it must be a table with a _target_"]
+    return check_node(path, of_the_source(value) if path == "data" else value, group, allowed)
 
 
 def of_the_source(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,13 +107,18 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+def is_node(value: Any) -> bool:
+    """Return whether a value is a table that names what is made of it."""
+    return isinstance(value, Mapping) and "_target_" in value
+
+
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Dotted paths of the nodes with a `_target_`, wherever they are: Hydra finds those in lists, too."""
+    """Yield dotted path and table of the nodes with a `_target_`, wherever they are, in lists, too."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
         return
-    if "_target_" in value:
+    if is_node(value):
         yield path, value
     for key, child in value.items():
         yield from nodes(child, f"{path}.{key}" if path else str(key))
@@ -102,30 +135,55 @@ def check_table(path: str, table: Any, kinds: Mapping[str, Any], optional: set[s
     for key in kinds:
         if key in table:
             problems += check_value(f"{dotted}{key}", table[key], kinds[key])
+            if is_node(table[key]) and group_at(f"{dotted}{key}") is None:
+                problems.append(f"{dotted}{key}._target_ {NO_PLACE}")
     return problems
 
 
-def check_node(path: str, node: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
-    """Problems of a node with a target: a target that isn't allowed or there, keys and values that don't fit it."""
+def check_node(path: str, node: Mapping[str, Any], group: Group, allowed: Any = ()) -> list[str]:
+    """Return the problems of a node: a target that isn't of its group, keys and values that don't fit it.
+
+    Args:
+        path: Where it stands.
+        node: The node.
+        group: What it may be.
+        allowed: Modules of the user's own that targets may be from, too.
+    """
     try:
-        target = locate(node["_target_"], prefixes)
+        target = locate(node["_target_"], group, allowed)
     except UserError as error:
         return [f"{path}._target_: {error}"]
+    waits = node.get("_partial_", False)
+    problems = [] if waits is group.waits else [f"{path}._partial_ must be {str(group.waits).lower()} for {group.noun}"]
     given = {key: value for key, value in node.items() if key not in RESERVED}
-    return check_call(path, given, target, SUPPLIED if adapts(path) else (), partial=bool(node.get("_partial_")))
+    problems += check_call(path, given, target, by_place(target, group.arguments))
+    for key, value in given.items():
+        inner = inner_group(path, str(key), target, group)
+        if is_node(value) and inner is not None:
+            problems += check_node(f"{path}.{key}", value, inner, allowed)
+            continue
+        for stray, found in nodes(value, f"{path}.{key}"):
+            problems.append(f"{stray}._target_ {NO_PLACE}: {found['_target_']}")
+    return problems
+
+
+def by_place(target: Callable[..., Any], count: int) -> list[str]:
+    """Return the names of a target's first parameters, those that get their values by place."""
+    parameters = inspect.signature(target).parameters.values()
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [part.name for part in parameters if part.kind in kinds][:count]
 
 
 def check_call(
-    path: str, given: Mapping[str, Any], target: Callable[..., Any], supplied: Sequence[str] = (), partial: bool = False
+    path: str, given: Mapping[str, Any], target: Callable[..., Any], supplied: Sequence[str] = ()
 ) -> list[str]:
-    """Problems of calling a target with the values given by name.
+    """Return the problems of calling a target with the values given by name.
 
     Args:
-        path: where the values stand.
-        given: the values.
-        target: a class or a function.
-        supplied: names of parameters that get their values elsewhere.
-        partial: whether parameters may stay open.
+        path: Where the values stand.
+        given: The values.
+        target: A class or a function.
+        supplied: The names of parameters that get their values elsewhere.
     """
     parameters = inspect.signature(target).parameters.values()
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
@@ -137,12 +195,5 @@ def check_call(
         if key in named:
             problems += check_value(f"{path}.{key}", value, hints.get(key, by_default(named[key])))
         else:
-            known = {*named} - {*(needed if partial else ())}
-            problems.append(f"there is no key {path}.{key} for {target.__qualname__}: {nearest(key, known)}")
-    missing = () if partial else needed
-    return [*problems, *(f"{path}.{name} is missing: {target.__qualname__} needs it" for name in missing)]
-
-
-def adapts(path: str) -> bool:
-    """Whether the node at a path is an adaptation or an objective, which are built with a CLIP and a task of ours."""
-    return path in ("method.adaptation", "method.objective") or path.startswith("method.also.")
+            problems.append(f"there is no key {path}.{key} for {target.__qualname__}: {nearest(key, named)}")
+    return [*problems, *(f"{path}.{name} is missing: {target.__qualname__} needs it" for name in needed)]

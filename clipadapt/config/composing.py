@@ -16,8 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
+from clipadapt.config.groups import GROUPS
 from clipadapt.config.overrides import non_overrides, unknown_key
-from clipadapt.config.targets import annotations, locate, trusted
+from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.files import is_path
@@ -99,7 +100,7 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
     """Return checked settings with absolute paths below `data`, since a run is also opened from other folders."""
     data = config["data"]
-    hints = annotations(locate(data["_target_"], trusted(config["allowed_targets"])))
+    hints = annotations(locate(data["_target_"], GROUPS["data"], config["allowed_targets"]))
     paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
     return config | {"data": data | {key: str(Path(text).expanduser().absolute()) for key, text in paths.items()}}
 

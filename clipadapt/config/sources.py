@@ -33,4 +33,4 @@ def build_source(config: Mapping[str, Any]) -> Any:
     Raises:
         UserError: images that aren't there or can't be a task, or a target that isn't allowed.
     """
-    return build(of_the_source(config["data"]), allowed=config["allowed_targets"])
+    return build(of_the_source(config["data"]), place="data", allowed=config["allowed_targets"])

@@ -1,75 +1,158 @@
-"""What a `_target_` names: only what is trusted, and what its parameters take."""
+"""What a `_target_` names: a class or function of its group, and what its parameters take."""
 
 import importlib
 import inspect
+import pkgutil
 import types
 import typing
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from clipadapt.config.groups import Group, group_at
 from clipadapt.errors import UserError, nearest
 
-TRUSTED = ("clipadapt", "torch.optim")
+PACKAGE = "clipadapt"
 
 
-def trusted(allowed: Any) -> tuple[str, ...]:
-    """Prefixes of what `_target_` may name: the package's, torch's optimizers, and those a user allows."""
-    return (*TRUSTED, *(str(prefix).rstrip(".") for prefix in allowed if isinstance(allowed, list)))
+def own_prefixes(allowed: Any) -> tuple[str, ...]:
+    """Return the modules of a user's own that a `_target_` may name; none where `allowed` is no list of texts."""
+    listed = allowed if isinstance(allowed, list | tuple) else ()
+    return tuple(prefix.rstrip(".") for prefix in listed if isinstance(prefix, str) and prefix.strip("."))
 
 
-def locate(name: Any, prefixes: Sequence[str]) -> Callable[..., Any]:
-    """The class or function that a `_target_` names.
+def locate(name: Any, group: Group, allowed: Any = ()) -> Callable[..., Any]:
+    """Return the class or function that a `_target_` names.
+
+    Nothing is imported but modules of the group's room, and those of the user's own.
+
+    Args:
+        name: The dotted name: of a module, and in it.
+        group: What may stand here.
+        allowed: Modules of the user's own (`allowed_targets`).
 
     Raises:
-        UserError: it isn't below one of the prefixes, or there is none of that name.
+        UserError: The name isn't below the group's room or an allowed module, there is none of that name, or it is
+            anything but a class or function of the group that is defined there.
     """
-    allowed = ", ".join(prefixes)
-    if not isinstance(name, str) or not below(name, prefixes):
-        raise UserError(f"{name} is not allowed (allowed: {allowed}; your own: --config-dir, allowed_targets)")
-    module, rest = find_module(name)
-    found: Any = module
-    for part in rest:
-        if not hasattr(found, part):
-            own = [
-                word for word, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__
-            ]
-            raise UserError(f"{module.__name__} has no {part}: {nearest(part, own)}")
-        found = getattr(found, part)
-    if not callable(found):
+    prefixes = (group.room, *own_prefixes(allowed))
+    if not isinstance(name, str) or not is_public(name) or not below(name, prefixes):
+        raise UserError(refusal(name, prefixes))
+    place, _, word = name.rpartition(".")
+    module = find_module(place, name)
+    if word not in vars(module):
+        own = [word for word, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
+        raise UserError(f"{place} has no {word}: {nearest(word, own)}")
+    found = vars(module)[word]
+    home = getattr(found, "__module__", None)
+    if not isinstance(found, type | types.FunctionType):
         raise UserError(f"{name} is neither a class nor a function")
-    if not below(f"{getattr(found, '__module__', '')}.", prefixes):
+    if not below(f"{home}.", (place,)) or found.__qualname__ != word:
         raise UserError(
-            f"{name} is from {getattr(found, '__module__', '?')}, which is not allowed (allowed: {allowed})"
+            f"{name} is {found.__qualname__} from {home}, which is not allowed: name it where it is defined"
         )
+    if not belongs(found, group):
+        raise UserError(f"{name} is not {group.noun}: {wanted(group)}")
     return found
 
 
+def is_public(name: str) -> bool:
+    """Return whether each part of a dotted name is an identifier that does not begin with an underscore."""
+    return all(part.isidentifier() and not part.startswith("_") for part in name.split("."))
+
+
 def below(name: str, prefixes: Sequence[str]) -> bool:
-    """Whether a dotted name stands below one of the prefixes."""
+    """Return whether a dotted name stands below one of the prefixes."""
     return any(name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def find_module(name: str) -> tuple[types.ModuleType, list[str]]:
-    """The innermost module of a dotted name, and the parts of the name that follow it.
+def refusal(name: Any, prefixes: Sequence[str]) -> str:
+    """Return why a name that is not below the prefixes is refused; a room that there isn't is named."""
+    parts = name.split(".") if isinstance(name, str) else []
+    rooms = [module.name for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)]
+    if parts[:1] == [PACKAGE] and len(parts) > 2 and parts[1] not in rooms:
+        return f"{PACKAGE} has no {parts[1]}: {nearest(parts[1], rooms)}"
+    own = "your own modules: --config-dir DIR, in Python config_dir=DIR; allowed_targets"
+    return f"{str(name)[:100]} is not allowed (allowed: {', '.join(prefixes)}; {own})"
+
+
+def find_module(place: str, name: str) -> types.ModuleType:
+    """Import the module `place` for the target `name`.
 
     Raises:
-        UserError: there is no such module, or it can't be imported.
+        UserError: There is no such module, or it can't be imported.
     """
-    parts = name.split(".")
-    for count in range(len(parts), 0, -1):
-        module = ".".join(parts[:count])
-        try:
-            return importlib.import_module(module), parts[count:]
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-                raise UserError(f"{module} can't be imported: {error}") from error
-        except Exception as error:
-            raise UserError(f"{module} can't be imported: {type(error).__name__}: {error}") from error
-    raise UserError(f"there is no module {parts[0]}")
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is None or not below(f"{place}.", (error.name,)):
+            raise UserError(f"{name} can't be imported: {error}") from error
+        raise UserError(no_module(error.name, name)) from error
+    except Exception as error:
+        raise UserError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def no_module(missing: str, name: str) -> str:
+    """Return what is wrong with a target in a module that there isn't."""
+    place, _, word = missing.rpartition(".")
+    if not place:
+        return f"there is no module {missing}"
+    parent = importlib.import_module(place)
+    if hasattr(parent, word):
+        return f"{name} is not allowed: a _target_ names a class or function of a module, nothing inside of {word}"
+    modules = [module.name for module in pkgutil.iter_modules(getattr(parent, "__path__", []))]
+    return f"{place} has no {word}: {nearest(word, modules)}"
+
+
+def belongs(found: type | types.FunctionType, group: Group) -> bool:
+    """Return whether a class or function is one of the group."""
+    if isinstance(found, type):
+        return group.base_class in found.__mro__[0 if group.itself else 1 :]
+    if not group.takes_functions:
+        return False
+    if below(found.__module__, (PACKAGE,)):
+        return f"{found.__module__}.{found.__qualname__}" in group.known_functions
+    made = annotations(found).get("return", group.base_class)
+    return isinstance(made, type) and issubclass(made, group.base_class)
+
+
+def wanted(group: Group) -> str:
+    """Return what a `_target_` of the group must name."""
+    base = group.base_class
+    kind = f"a class derived from {base.__module__}.{base.__qualname__}"
+    if not group.takes_functions:
+        return f"name {kind}"
+    return (
+        f"name one of {', '.join(sorted(group.known_functions))}, or in a module of your own {kind}, or what makes it"
+    )
+
+
+def inner_group(path: str, key: str, target: Callable[..., Any], group: Group) -> Group | None:
+    """Return what may be built as an argument of a target, by its place or else by the parameter's annotation.
+
+    Args:
+        path: Where the target's settings stand.
+        key: The parameter's name.
+        target: A class or function.
+        group: Its group.
+    """
+    at_place = group_at(f"{path}.{key}")
+    if at_place is not None:
+        return at_place
+    classes = [part for part in parts_of(annotations(target).get(key)) if isinstance(part, type)]
+    own = [part for part in classes if part.__module__ not in ("builtins", "types")]
+    return Group(f"a {own[0].__name__}", group.room, own[0], itself=True) if len(own) == 1 else None
+
+
+def parts_of(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or else the annotation itself, without what restricts it."""
+    if typing.get_origin(annotation) is Annotated:
+        return parts_of(typing.get_args(annotation)[0])
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    return typing.get_args(annotation) if union else (annotation,)
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
-    """The annotations of a target's parameters; none where they can't be evaluated."""
+    """Return the annotations of a target's parameters; none where they can't be evaluated."""
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError, AttributeError):
@@ -77,5 +160,5 @@ def annotations(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def by_default(parameter: inspect.Parameter) -> Any:
-    """What an unannotated parameter takes: numbers where its default is one, else anything."""
+    """Return what an unannotated parameter takes: numbers where its default is one, else anything."""
     return float if type(parameter.default) in (int, float) else Any

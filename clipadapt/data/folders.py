@@ -10,8 +10,8 @@ from typing import NamedTuple, NoReturn
 from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_image
 from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import DataError, nearest
+from clipadapt.files import IMAGE_SUFFIXES
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"})
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -24,7 +24,7 @@ class ImageFolder(NamedTuple):
 
 def extensions() -> list[str]:
     """Extensions of the files that are read."""
-    return sorted(extension[1:] for extension in EXTENSIONS)
+    return sorted(extension[1:] for extension in IMAGE_SUFFIXES)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
@@ -58,7 +58,7 @@ def images_in(folder: Path) -> list[str]:
             continue
         seen.add((here.st_dev, here.st_ino))
         below[:] = [name for name in below if not is_hidden(name)]
-        images = [name for name in names if not is_hidden(name) and extension(name) in EXTENSIONS]
+        images = [name for name in names if not is_hidden(name) and extension(name) in IMAGE_SUFFIXES]
         found += [os.path.join(place, name)[len(top) :] for name in images]
     return [top + name for name in sorted(found, key=natural_order)]
 

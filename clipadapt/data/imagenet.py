@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 
-from clipadapt.data.folders import EXTENSIONS, pictures
+from clipadapt.data.folders import pictures
 from clipadapt.data.imagenet_classes import Classes
 from clipadapt.data.prepared import INSTRUCTIONS, existing, named
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, listed
-from clipadapt.files import FilePath
+from clipadapt.files import IMAGE_SUFFIXES, FilePath
 
 SHOWN_FOLDERS = 5
 
@@ -160,7 +160,7 @@ def of_folders(place: Path, labels: Mapping[str, int]) -> Split:
 
 def images_of(folder: str) -> list[str]:
     """The image files in a folder, by name; hidden and other files are left out."""
-    endings = tuple(EXTENSIONS)
+    endings = tuple(IMAGE_SUFFIXES)
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:

@@ -9,10 +9,10 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from clipadapt.data.folders import EXTENSIONS, extensions, is_hidden
+from clipadapt.data.folders import extensions, is_hidden
 from clipadapt.data.images import LazyImages, open_image, verify_image
 from clipadapt.errors import DataError
-from clipadapt.files import write
+from clipadapt.files import IMAGE_SUFFIXES, write
 
 KINDS = ("cls", "json", "txt")
 """Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
@@ -71,7 +71,7 @@ def index(shard: Path, field: str) -> list[Sample]:
             for entry in filter(is_visible_file, archive):
                 member = Member(str(shard), entry.offset_data, entry.size, entry.name)
                 key, extension = key_and_extension(entry.name)
-                if f".{extension}" in EXTENSIONS:
+                if f".{extension}" in IMAGE_SUFFIXES:
                     images.setdefault(key, []).append(member)
                 elif extension in KINDS:
                     labels.setdefault(key, {}).update(label_of(member, read(file, member), extension, field))

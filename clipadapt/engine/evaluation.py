@@ -10,9 +10,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task, unique_names
-from clipadapt.engine.metrics import Evaluation, TestTimeMethod, evaluate_batches
+from clipadapt.engine.metrics import Evaluation, evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.model import Classifier
+from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Classifier, Classifier]
 
@@ -76,7 +77,7 @@ def evaluate_classifier(
     """
     classifier.eval()
     with torch.no_grad(), run.accelerator.autocast():
-        text = None if classifier.adaptation.conditional else classifier.class_embeddings()
+        text = None if classifier.adaptation.capabilities.conditional else classifier.class_embeddings()
 
         def predict(x: Tensor) -> Tensor:
             if test_time is not None:

@@ -1,7 +1,6 @@
 """Fitting by gradient."""
 
 import contextlib
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from clipadapt.data.seeds import hash_seed
 from clipadapt.engine.batches import BatchSampler, MicroBatch
 from clipadapt.engine.learner import Learner
+from clipadapt.engine.snapshot import copied
 from clipadapt.errors import DivergenceError
 from clipadapt.features.batch_sources import BatchIterator, BatchSource
 from clipadapt.objectives.base import GradientRule, WeightAverage
@@ -31,7 +31,8 @@ class TrainState:
         epoch: number of epochs done.
         history: of each, its mean losses, training accuracy and learning rate.
         seconds: spent so far.
-        state: of the learned tensors, the optimiser and the schedule; empty before the first epoch.
+        state: of the learned tensors, the optimiser and the schedule; empty before the first epoch. The fit writes each
+            epoch's into the same tensors: copy what shall outlast the next epoch.
         images: what stands for the images that are learned from.
     """
 
@@ -107,7 +108,9 @@ class Fit:
         self.learner.train()
         if progress.state:
             self._restore(progress.state)
-        good, average = self._state(), progress.state.get("average", {})
+        good, average = copied(self._state()), progress.state.get("average", {})
+        if progress.state:
+            progress.state = {**good, "average": average}
         for epoch in range(progress.epoch, self.epochs):
             began = time.monotonic()
             try:
@@ -118,20 +121,25 @@ class Fit:
             self.schedule.step()
             progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
             progress.history.append(row)
-            average = self._averaged(average, epoch)
-            progress.state = good = {**self._state(), "average": average}
+            self._add_to(average, epoch)
+            good = copied(self._state(), good)
+            progress.state = {**good, "average": average}
             after_epoch(progress)
         if average:
             self.learner.classifier.adaptation.load_state_dict(average, strict=False)  # buffers aren't averaged
         return progress
 
-    def _averaged(self, average: dict[str, Tensor], epoch: int) -> dict[str, Tensor]:
-        """The weighted sum of what was learned after each epoch so far, this one included."""
+    @torch.no_grad()
+    def _add_to(self, average: dict[str, Tensor], epoch: int) -> None:
+        """Add what was learned up to this epoch, with its weight, to the sum of the epochs before."""
         if self.average is None:
-            return {}
+            return
         weight = self.average.weights(self.epochs)[epoch]
-        learned = self.learner.classifier.adaptation.named_parameters()
-        return {name: average.get(name, 0) + weight * value.detach() for name, value in learned}
+        for name, value in self.learner.classifier.adaptation.named_parameters():
+            if name in average:
+                average[name] += weight * value
+            else:
+                average[name] = weight * value
 
     def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
         """One pass over the support set; nothing in it waits for the device."""
@@ -191,6 +199,7 @@ class Fit:
         return "" if self.accelerator.mixed_precision == "no" else ", or engine.precision=fp32"
 
     def _state(self) -> dict[str, Any]:
+        """The state as it is, in the very tensors that the fit goes on changing."""
         state = {
             "adaptation": self.learner.classifier.adaptation.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -198,7 +207,7 @@ class Fit:
         }
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
-        return copy.deepcopy(state)  # the fit goes on changing these tensors
+        return state
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.learner.classifier.adaptation.load_state_dict(state["adaptation"])

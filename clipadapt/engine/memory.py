@@ -44,14 +44,14 @@ def max_rows(
         return None
     plain = WIDTHS * clip.text_width * clip.dtype.itemsize
     followed = MARGIN * _saved_bytes_per_row(clip, adaptation, class_names)
-    if adaptation.conditional:
+    if adaptation.capabilities.conditional:
         plain, followed = plain * tested, followed * images
     return max(1, int(memory / max(plain, followed)))
 
 
 def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> float:
     """What autograd keeps for each further row, measured on a few classes; 0 where there are fewer than three."""
-    cut = clip.text.cut([*adaptation.text_edits(), *adaptation.text_stages()])
+    cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
     some = min(PROBED, len(class_names))
     if cut == "features" or some < 3:
         return 0.0
@@ -64,9 +64,10 @@ def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequen
 def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
     """Rows of these classes, and bytes that autograd keeps of them."""
     with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), unshared_prefix=adaptation.unshared_prefix)
-    image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.conditional else None
-    edits, stages = adaptation.text_edits(image), adaptation.text_stages()
+        unshared = adaptation.capabilities.unshared_prefix
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), unshared_prefix=unshared)
+    image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.capabilities.conditional else None
+    edits, stages = adaptation.edits("text", image), adaptation.stages("text")
     with torch.enable_grad():
         saved = saved_bytes(lambda: prompts.run(clip.text, edits, stages))
     return prompts.rows, saved

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,32 +12,7 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
-from clipadapt.model import Classifier
-
 NO_LABEL = -1
-
-
-class TestTimeMethod(Protocol):
-    """What adapts to each test image, or along a stream of them."""
-
-    views: int
-    """Views of each image: the centre crop, then random ones."""
-    images: int
-    """Images that are looked at together."""
-    stream: bool
-    """Whether what an image leaves changes the answers for those after it."""
-
-    def reset(self) -> None:
-        """Forget what earlier images left."""
-
-    def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]` to logits `[B, C]`.
-
-        Args:
-            classifier: CLIP through an adaptation.
-            x: V views of each of B images.
-            text: class embeddings before anything adapts; None where they depend on the image.
-        """
 
 
 @dataclass(frozen=True)

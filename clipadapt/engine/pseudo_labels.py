@@ -7,13 +7,12 @@ from typing import Literal
 
 import torch
 
-from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.few_shot import short_classes
 from clipadapt.data.tasks import Split, Task
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.model import Classifier
+from clipadapt.model import zero_shot_classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096
@@ -79,7 +78,7 @@ def pseudo_labelled(
 def zero_shot(clip: CLIP, task: Task, images: Split, loader: FeatureLoader) -> tuple[list[int], list[float]]:
     """The most probable class of each image's centre crop, and its probability."""
     known = LazySupportView(clip, task.without_tests(), loader)
-    plain = Classifier(clip, Adaptation(clip, known), task.class_names)
+    plain = zero_shot_classifier(clip, known)
     with torch.no_grad(), loader.processes.autocast():
         text = plain.class_embeddings()
         features = loader.values(plain, images, views=1, random=False)[0]

@@ -15,7 +15,6 @@ from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.memory import max_rows, reset_peak_memory
-from clipadapt.engine.metrics import TestTimeMethod
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
 from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, fused
@@ -27,8 +26,9 @@ from clipadapt.features.memory import budget
 from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
-from clipadapt.model import Classifier, check_classes
+from clipadapt.model import Classifier, check_classes, zero_shot_classifier
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
+from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -157,7 +157,7 @@ class Run:
     @property
     def epochs(self) -> int:
         """Passes over the support set; none where nothing is learned by gradient."""
-        if not any(True for _ in self.classifier.adaptation.parameters()):
+        if not self.classifier.adaptation.has_parameters:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
@@ -241,7 +241,7 @@ class Run:
 
     def zero_shot(self) -> Classifier:
         """The backbone as it is, with the task's templates."""
-        return Classifier(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
+        return zero_shot_classifier(self.clip, self.known)
 
 
 def make_loader(accelerator: Accelerator, settings: Settings, progress: ProgressFactory) -> FeatureLoader:
@@ -255,9 +255,9 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
     Raises:
         UserError: it hasn't; as `Run.prepare`.
     """
-    if settings.epochs_for(task.shots) and any(True for _ in adaptation.parameters()):
+    if settings.epochs_for(task.shots) and adaptation.has_parameters:
         task.need_images()
-    if adaptation.needs_validation and not len(task.validation):
+    if adaptation.capabilities.needs_validation and not len(task.validation):
         advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
         raise UserError(
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
@@ -269,4 +269,4 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
     """How many times all classes are computed together: for each image that something adapts to at once."""
-    return test_time.images if test_time is not None and adaptation.supports_batched_params else 1
+    return test_time.images if test_time is not None and adaptation.capabilities.supports_batched_params else 1

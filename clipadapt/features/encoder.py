@@ -182,7 +182,5 @@ def in_batches(items: Sequence[Item]) -> list[list[Item]]:
 def image_mb(classifier: Classifier) -> float:
     """Megabytes that one image's activation at the classifier's image cut takes."""
     clip = classifier.clip
-    sides = clip.preprocess["size"]
-    height, width = (sides, sides) if isinstance(sides, int) else sides
-    blank = torch.zeros(1, 3, height, width, device=clip.device, dtype=clip.dtype)
+    blank = torch.zeros(1, 3, *clip.image_size, device=clip.device, dtype=clip.dtype)
     return classifier.prefix(blank).numel() * clip.dtype.itemsize / 1e6

@@ -5,13 +5,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Split, Task
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.model import Classifier
+from clipadapt.model import Classifier, zero_shot_classifier
 
 VIEWS_OF_FRESH = 10
 """Random views of each support image where a task sees them anew every epoch: Tip-Adapter's."""
@@ -40,7 +39,7 @@ class LazySupportView:
     def support(self) -> LabelledFeatures:
         """The support set through the frozen image tower, `[V, N, D]`; raises UserError where it is empty."""
         self._task.need_images()
-        plain = Classifier(self._clip, Adaptation(self._clip, self), self.class_names)
+        plain = zero_shot_classifier(self._clip, self)
         return samples(self._loader, plain, self._task.support, number_of_views(self._task), self._task.views != 0)
 
 

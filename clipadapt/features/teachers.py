@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Task
 from clipadapt.data.transforms import RandomCrops
@@ -15,7 +14,7 @@ from clipadapt.features.batch_sources import AugmentedImages, BatchIterator, Bat
 from clipadapt.features.encoder import AugmentedDataset, Item
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.model import Classifier
+from clipadapt.model import Classifier, zero_shot_classifier
 
 
 @dataclass(frozen=True)
@@ -95,4 +94,4 @@ def with_teacher_features(
 def teacher_encoder(teacher: CLIP, task: Task, loader: FeatureLoader) -> Classifier:
     """A teacher for the sake of its image features: one class name will do."""
     known = LazySupportView(teacher, task.without_tests(), loader)
-    return Classifier(teacher, Adaptation(teacher, known), task.class_names[:1])
+    return zero_shot_classifier(teacher, known, task.class_names[:1])

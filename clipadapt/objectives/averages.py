@@ -5,8 +5,10 @@ from typing import Annotated
 
 from annotated_types import Gt
 
+from clipadapt.objectives.base import WeightAverage
 
-class GaussianAverage:
+
+class GaussianAverage(WeightAverage):
     """PromptSRC's: epochs weighted by a Gaussian of their number (Khattak et al., ICCV 2023, arXiv:2307.06948, 3.3).
 
     Args:

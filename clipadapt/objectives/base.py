@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -60,19 +59,23 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
-class GradientRule(Protocol):
-    """What becomes of the gradients of several losses, in the place of their sum's."""
+class GradientRule:
+    """What becomes of the gradients of several losses, in the place of their sum's.
 
-    @property
-    def primary_loss(self) -> str:
-        """Name of the loss that is followed; the others only bend its gradient, and aren't in what is reported."""
+    Attributes:
+        primary_loss: name of the loss that is followed and logged; the others only bend its gradient.
+    """
+
+    primary_loss: str
 
     def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
         """What the optimiser gets, given the gradients of each loss, one tensor per learned tensor."""
+        raise NotImplementedError
 
 
-class WeightAverage(Protocol):
+class WeightAverage:
     """An average of what was learned after each epoch, which takes the place of the last epoch's."""
 
     def weights(self, epochs: int) -> list[float]:
         """Weight of each of so many epochs; they sum to one."""
+        raise NotImplementedError

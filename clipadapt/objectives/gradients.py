@@ -7,8 +7,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from clipadapt.objectives.base import GradientRule
 
-class ProjectedGradient:
+
+class ProjectedGradient(GradientRule):
     """ProGrad: a gradient that doesn't undo general knowledge (Zhu et al., ICCV 2023, arXiv:2205.14865, equation 5).
 
     Where the followed loss's gradient points against the other's, its part along the other is taken out; tensor by

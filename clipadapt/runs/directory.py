@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
 from clipadapt.files import write
+from clipadapt.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
@@ -72,7 +72,7 @@ class RunDirectory:
             raise UserError(
                 f"the run directory {self.path} can't be made: {error.strerror}; choose another output"
             ) from error
-        write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False))
+        write(self.path / CONFIG, dump_plain_yaml(dict(config)))
 
     def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         other = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
@@ -83,8 +83,13 @@ class RunDirectory:
             )
 
     def config(self) -> dict[str, Any]:
-        """Return the run's settings."""
-        return yaml.safe_load(self._read(CONFIG))
+        """Return the run's settings as they are written: plain values, of which nothing is known yet.
+
+        Raises:
+            UserError: there are none, or something else than plain values.
+        """
+        self._check_file(CONFIG)
+        return read_plain_yaml(self.path / CONFIG)
 
     def record(self) -> dict[str, Any]:
         """Return the run's task, backbone, plan and versions."""
@@ -118,14 +123,17 @@ class RunDirectory:
             ) from error
 
     def _read(self, name: str) -> str:
+        self._check_file(name)
         path = self.path / name
+        return "" if path.suffix == ".safetensors" else path.read_text()
+
+    def _check_file(self, name: str) -> None:
         if not self.path.is_dir():
             raise UserError(f"there is no run directory {self.path}")
-        if not path.is_file():
+        if not (self.path / name).is_file():
             raise UserError(
                 f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
             )
-        return "" if path.suffix == ".safetensors" else path.read_text()
 
     def beside(self) -> "RunDirectory":
         """Return the directory beside this one in which the run is computed again."""

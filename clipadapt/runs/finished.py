@@ -26,7 +26,7 @@ from clipadapt.files import write
 from clipadapt.model import Classifier
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs.directory import TRANSFER
+from clipadapt.runs.directory import CONFIG, TRANSFER
 from clipadapt.runs.learned import learned_adaptation, learned_classifier
 from clipadapt.runs.methods import build_settings, build_test_time
 from clipadapt.runs.result import read_result
@@ -51,7 +51,7 @@ class FinishedRun:
         self.config_dir = config_dir
         result = read_result(directory)
         self.record = result.record
-        self.config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
+        self.config = configuration.saved_settings(result.config, self.directory / CONFIG, config_dir)
         self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
@@ -175,7 +175,9 @@ def corrupt_test_set(targets: Sequence[EvaluationTarget], test: Split) -> dict[s
     if any(target.corruption is not None for target in targets):
         test = replace(test, images=fingerprinted(test.images))
     return {
-        target.name: test if target.corruption is None else configuration.build(target.corruption, test)
+        target.name: test
+        if target.corruption is None
+        else configuration.build(target.corruption, test, place="corruption")
         for target in targets
     }
 

@@ -15,6 +15,7 @@ from clipadapt.errors import WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
 from clipadapt.model import Classifier
+from clipadapt.runs.directory import CONFIG
 from clipadapt.runs.methods import adaptation_maker, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result
 
@@ -43,8 +44,8 @@ def learned_classifier(
         WeightsError: the backbone is not the one that the run was trained on.
     """
     result = read_result(directory)
-    config = {**result.config, "allowed_targets": configuration.own_modules(config_dir)}
-    clip = CLIP.load(**result.config["backbone"])
+    config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
+    clip = CLIP.load(**config["backbone"])
     expected = result.record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
         raise WeightsError(

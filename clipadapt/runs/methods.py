@@ -13,7 +13,6 @@ from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import SettingsError, UserError
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.model import Classifier
 
 
 def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
@@ -22,8 +21,11 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
 
     def make(clip: CLIP, task: Any) -> Adaptation:
         nodes = {"adaptation": method["adaptation"], **method["also"]}
-        parts = {name: configuration.build(node, clip, task, allowed=allowed) for name, node in nodes.items()}
-        return parts["adaptation"] if len(parts) == 1 else Composed(parts)
+        parts = {
+            name: configuration.build(node, clip, task, place="method.adaptation", allowed=allowed)
+            for name, node in nodes.items()
+        }
+        return parts["adaptation"] if len(parts) == 1 else Composed(clip, task, parts)
 
     return make
 
@@ -34,10 +36,10 @@ def build_settings(config: Mapping[str, Any]) -> Settings:
     Raises:
         SettingsError: an optimiser that refuses its settings.
     """
-    settings: Settings = configuration.build(config["engine"], allowed=config["allowed_targets"])
+    settings: Settings = configuration.build(config["engine"], place="engine", allowed=config["allowed_targets"])
     try:
         settings.optimizer([torch.nn.Parameter(torch.zeros(1))])
-    except ValueError as error:
+    except (ValueError, TypeError, RuntimeError) as error:
         raise SettingsError(f"engine.optimizer can't be made with its settings: {error}") from error
     return settings
 
@@ -45,13 +47,16 @@ def build_settings(config: Mapping[str, Any]) -> Settings:
 def build_test_time(config: Mapping[str, Any]) -> Any:
     """Build the method that adapts at test time; None if there is none."""
     node = config["method"]["test_time"]
-    return None if node is None else configuration.build(node, allowed=config["allowed_targets"])
+    return (
+        None if node is None else configuration.build(node, place="method.test_time", allowed=config["allowed_targets"])
+    )
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
     """Build the method's gradient rule and weight average; None for either that it lacks."""
-    nodes = [config["method"][key] for key in ("gradient_rule", "average")]
-    return [node and configuration.build(node, allowed=config["allowed_targets"]) for node in nodes]
+    nodes = {key: config["method"][key] for key in ("gradient_rule", "average")}
+    allowed = config["allowed_targets"]
+    return [node and configuration.build(node, place=f"method.{key}", allowed=allowed) for key, node in nodes.items()]
 
 
 def placeholder_task(
@@ -66,16 +71,21 @@ def placeholder_task(
 
 
 def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
-    """Return the names of the methods whose adaptation can be built on a backbone with the settings of its YAML."""
-    return [name for name in configuration.options("method", config_dir) if _fits(name, clip, config_dir)]
+    """Return the methods whose adaptations, as their YAML stands, find the points that they change in a backbone.
+
+    Nothing is composed or built: YAML is read, and the adaptations' classes say which points they need.
+    """
+    return [name for name in configuration.options("method", config_dir) if _serves(clip, name, config_dir)]
 
 
-def _fits(method: str, clip: CLIP, config_dir: str | Path | None) -> bool:
-    names = ["one", "two"]
-    task = placeholder_task(clip, names, ["a photo of a {}."], (1, len(names), clip.width or 0))
+def _serves(clip: CLIP, method: str, config_dir: str | Path | None) -> bool:
     try:
-        config = configuration.compose([f"method={method}"], config_dir)
-        Classifier(clip, adaptation_maker(config)(clip, task).to(clip.device), names)
+        for target, settings in configuration.adaptations_of(method, config_dir):
+            for point in target.points_for(settings):
+                tower, _, name = point.partition(".")
+                clip.tower(tower).cut([name])
+            if target.capabilities.all_tokens:
+                clip.image_of_all_tokens.cut([])
     except UserError:
         return False
     return True

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.engine.metrics import TestTimeMethod
 from clipadapt.engine.run import Run
+from clipadapt.test_time.base import TestTimeMethod
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
     classifier, adaptation = run.classifier, run.classifier.adaptation
     names = [f"of teacher {one.source['name']}" for one in teachers]
     stored, again = (names, []) if run.task.views is not None else ([], names)
-    count = sum(value.numel() for value in adaptation.parameters()) + adaptation.num_fitted_values
+    count = sum(value.numel() for value in adaptation.parameters()) + adaptation.capabilities.num_fitted_values
     kept = [run.loader.describe(classifier, run.task, run.placement), *(f"features {name}" for name in stored)]
     step = _list_step_parts(run, again) if run.epochs else ["nothing"]
     return Plan(

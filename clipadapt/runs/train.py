@@ -56,7 +56,11 @@ def train_and_evaluate(
     console = console if first_process() else Console(quiet=True)
     prepared = _prepare(config, clip, task, settings, console)
     objective = configuration.build(
-        config["method"]["objective"], prepared.clip, prepared.known, allowed=config["allowed_targets"]
+        config["method"]["objective"],
+        prepared.clip,
+        prepared.known,
+        place="method.objective",
+        allowed=config["allowed_targets"],
     )
     planned = plan(prepared, objective.teachers)
     pseudo_labels = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None

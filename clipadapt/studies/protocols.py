@@ -9,8 +9,9 @@ from typing import Any
 from clipadapt.config.check import check_call
 from clipadapt.config.composing import compose, overridden_key, raise_all, read_yaml
 from clipadapt.config.grids import GRID_KEYS, read_lists
+from clipadapt.config.groups import GROUPS
 from clipadapt.config.overrides import setting
-from clipadapt.config.targets import locate, trusted
+from clipadapt.config.targets import locate
 from clipadapt.config.tree import options
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.runs.targets import EvaluationTarget
@@ -108,7 +109,7 @@ def corruption_targets(names: Sequence[str], severities: Sequence[int]) -> list[
     Raises:
         SettingsError: unknown ones.
     """
-    function = locate(CORRUPT, trusted([]))
+    function = locate(CORRUPT, GROUPS["corruption"])
     found = [{"name": name, "severity": severity} for name, severity in product(names, severities)]
     problems = [text for given in found for text in check_call("one", given, function, ("split",))]
     raise_all(text.replace("one.name", CORRUPTIONS).replace("one.severity", SEVERITIES) for text in problems)

@@ -20,7 +20,7 @@ def batched_parameters(adaptation: Adaptation, images: int) -> Iterator[dict[str
     own = dict(adaptation.named_parameters())
     start = {name: value.detach().clone() for name, value in own.items()}
     try:
-        if adaptation.supports_batched_params:
+        if adaptation.capabilities.supports_batched_params:
             each = {name: value.expand(images, *value.shape).clone() for name, value in start.items()}
             put(adaptation, {name: nn.Parameter(value) for name, value in each.items()})
         yield dict(adaptation.named_parameters())
@@ -46,9 +46,8 @@ def put(adaptation: Adaptation, tensors: Mapping[str, nn.Parameter]) -> None:
 
 def images_first(adaptation: Adaptation, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of learned tensors, or their gradients, `[B, ...]`."""
-    return {
-        name: (x if adaptation.supports_batched_params else x[None]).detach().clone() for name, x in tensors.items()
-    }
+    batched = adaptation.capabilities.supports_batched_params
+    return {name: (x if batched else x[None]).detach().clone() for name, x in tensors.items()}
 
 
 def rounding_anew(device: torch.device) -> torch.autocast:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.model import Classifier
-from clipadapt.test_time.views import Count, TestTimeMethod, one_feature, output_of_views
+from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.test_time.views import Count, one_feature, output_of_views
 
 NEIGHBOURS = 0.3
 """Share of the other views, the nearest, whose distances make a view's bandwidth."""

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.model import Classifier
+from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.caches import Cache, NegativeCache, ViewSummary
 from clipadapt.test_time.views import (
     Count,
-    TestTimeMethod,
     averaged,
     entropy,
     gather_views,

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from clipadapt.errors import UserError
 from clipadapt.model import Classifier
+from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.copies import batched_parameters, images_first, rounding_anew
 from clipadapt.test_time.views import (
     Count,
-    TestTimeMethod,
     averaged,
     entropy,
     gather_views,
@@ -93,12 +93,12 @@ class PromptTuning(TestTimeMethod):
             UserError: nothing is learned that could be tuned.
         """
         adaptation = classifier.adaptation
-        if not any(True for _ in adaptation.parameters()):
+        if not adaptation.has_parameters:
             raise UserError(
                 "there is nothing to tune at test time, as this adaptation learns nothing: take one that does, such as "
                 "adaptation@method.adaptation=context"
             )
-        groups = x.split(len(x) if adaptation.supports_batched_params else 1)
+        groups = x.split(len(x) if adaptation.capabilities.supports_batched_params else 1)
         with rounding_anew(x.device):
             return joined([self._tune(classifier, some, text) for some in groups])
 
@@ -152,7 +152,7 @@ def logits_and_text(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
     One image alone, where the adaptation doesn't take tensors for each of several.
     """
-    if not classifier.adaptation.supports_batched_params:
+    if not classifier.adaptation.capabilities.supports_batched_params:
         output = classifier.output(x[0], classifier.image_cut)
         return output.logits[None], output.text[None]
     image, text = classifier.image_features(x), classifier.class_embeddings()

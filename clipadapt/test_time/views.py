@@ -1,6 +1,5 @@
 """Several views of a test image: how sure each is, and which are kept."""
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import torch
@@ -12,42 +11,6 @@ from clipadapt.model import Classifier
 from clipadapt.objectives.base import Output
 
 Count = Annotated[int, Ge(1)]
-
-
-class TestTimeMethod:
-    """What adapts to test images, given views of each.
-
-    Args:
-        views: of each image: the centre crop, then random ones.
-        images: that are looked at together; more take more memory.
-    """
-
-    stream = False
-    """Whether what an image leaves changes the answers for those after it."""
-
-    def __init__(self, views: int, images: int) -> None:
-        self.views = views
-        self.images = images
-
-    def reset(self) -> None:
-        """Forget what earlier images left; nothing where each image is on its own."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """What earlier images left, by name."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what other images left."""
-
-    def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]` to logits `[B, C]`.
-
-        Args:
-            classifier: CLIP through an adaptation.
-            x: V views of each of B images.
-            text: class embeddings `[C, D]` before anything adapts; None where they depend on the image.
-        """
-        raise NotImplementedError
 
 
 def output_of_views(classifier: Classifier, x: Tensor, text: Tensor | None) -> Output:
@@ -66,7 +29,7 @@ def one_feature(classifier: Classifier) -> None:
     Raises:
         UserError: the adaptation reads the features of all tokens.
     """
-    if classifier.adaptation.all_tokens:
+    if classifier.adaptation.capabilities.all_tokens:
         raise UserError(
             "this adaptation reads a feature for each patch of an image, and what adapts at test time wants one for "
             "the whole image: take another adaptation, or method.test_time=null"

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.model import Classifier
-from clipadapt.test_time.views import Count, TestTimeMethod, entropy, most_confident, view_logits
+from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.test_time.views import Count, entropy, most_confident, view_logits
 
 
 class Voting(TestTimeMethod):

@@ -56,7 +56,7 @@ def test_with_nothing_right_both_are_zero():
 
 def test_without_search_it_keeps_what_it_was_given():
     built = adaptation("feature_cache", f"{NODE}search=false", f"{NODE}alpha=2", f"{NODE}beta=3")
-    assert not built.needs_validation
+    assert not built.capabilities.needs_validation
     built.fit_closed_form(SimpleNamespace())
     assert (built.alpha, built.beta) == (2, 3)
 

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from clipadapt import config
 from clipadapt.adaptations import Adaptation, ZeroShot
 from clipadapt.backbone.prompts import Prompts
-from clipadapt.config.targets import TRUSTED, locate
+from clipadapt.config.groups import ADAPTATION
+from clipadapt.config.targets import locate
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
+from clipadapt.interfaces import LabelledFeatures
 from clipadapt.model import Classifier
 from clipadapt.objectives import CrossEntropy
 from clipadapt.test_time.copies import batched_parameters
@@ -58,6 +60,8 @@ CASES = {name: [name] for name in NAMES} | {
     "context + padding": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.pixels=pixel_frame"],
     "context + feature_adapter": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.image=feature_adapter"],
 }
+COMBINED = {"linear_probe + image_tokens": ["linear_probe", "+adaptation@method.also.tokens=image_tokens"]}
+"""Zero at its start, so that nothing before it has a gradient then."""
 NEUTRAL = {  # settings that promise zero-shot logits
     "feature_adapter": ["feature_adapter", "method.adaptation.ratio=0"],
     "context": ["context", f"{OF_CONTEXT}words=a photo of a"],
@@ -66,15 +70,59 @@ NEUTRAL = {  # settings that promise zero-shot logits
     "full_finetuning": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning": ["bias_finetuning", f"{OF_CONTEXT}towers=both"],
 }
+PER_IMAGE = [name for name in CASES if name.split(",")[0] in ("zero_shot", "context")]
+"""Whose learned tensors may be others for each image."""
+CLOSED_FORM = {
+    "linear_probe": ["weight", "bias"],
+    "text_blended_probe": ["weight", "bias", "alpha"],
+    "feature_cache": ["alpha", "beta"],
+    "feature_cache, learned keys": ["alpha", "beta"],
+    "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],
+}
+"""What is learned without gradients."""
 OF_ONE_TEMPLATE = {"context", "lora"}
 ITERATING = ("transport_context", "visual_transport")
 LABELS = torch.tensor([0, 3, 1, 4])
 EACH = pytest.mark.parametrize("case", CASES)
 
 
+class Features:
+    """What a fit without gradients may use, and which of it was asked for."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
+        self.scale = classifier.clip.scale
+        self.asked: set[str] = set()
+
+    @property
+    def support(self) -> LabelledFeatures:
+        self.asked.add("support")
+        return TASK.support
+
+    @property
+    def validation(self) -> LabelledFeatures:
+        self.asked.add("validation")
+        image = torch.randn(1, 10, 64, generator=torch.Generator().manual_seed(3))
+        return LabelledFeatures(TASK.support.image[:1] + image, TASK.support.labels)
+
+    @property
+    def text(self) -> Tensor:
+        self.asked.add("text")
+        return self.classifier.class_embeddings()
+
+
+@torch.no_grad()
+def fitted(case: str) -> tuple[Classifier, set[str]]:
+    """After the fit without gradients, and what that asked for."""
+    classifier = classifier_of(case)
+    features = Features(classifier)
+    classifier.adaptation.fit_closed_form(features)
+    return classifier, features.asked
+
+
 def classifier_of(case: str, device: str = "cpu") -> Classifier:
     """In evaluation mode: in training some drop activations."""
-    return Classifier(golden(device), adaptation(*CASES[case], device=device), CLASS_NAMES).eval()
+    return Classifier(golden(device), adaptation(*(CASES | COMBINED)[case], device=device), CLASS_NAMES).eval()
 
 
 def perturb(module: nn.Module) -> None:
@@ -107,7 +155,7 @@ def values(x: Tensor | Prompts) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_its_keys_are_its_parameters(name):
     node: Any = OmegaConf.to_container(OmegaConf.load(config.conf_dir() / f"adaptation/{name}.yaml"))
-    target = locate(node.pop("_target_"), TRUSTED)
+    target = locate(node.pop("_target_"), ADAPTATION)
     parameters = [*inspect.signature(target).parameters.values()]
     assert [parameter.name for parameter in parameters[:2]] == ["clip", "task"]
     assert {parameter.name: parameter.default for parameter in parameters[2:]} == node
@@ -169,7 +217,7 @@ def test_from_the_cut_as_from_the_pixels(case):
     pixels = images(4)
     start = classifier.prefix(pixels)
     assert torch.equal(classifier(start, classifier.image_cut), classifier(pixels))
-    image = classifier.image_features(start) if classifier.adaptation.conditional else None
+    image = classifier.image_features(start) if classifier.adaptation.capabilities.conditional else None
     assert torch.equal(classifier.output(pixels, text=classifier.class_embeddings(image)).logits, classifier(pixels))
 
 
@@ -180,9 +228,10 @@ def test_nothing_before_the_cut_depends_on_what_is_learned(case):
     clip, built = classifier.clip, classifier.adaptation
 
     def at_the_cuts() -> list[Tensor]:
-        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=built.unshared_prefix)
-        image = classifier.image.run(images(2), built.image_edits(), built.image_stages(), stop=classifier.image_cut)
-        text = prompts.run(clip.text, built.text_edits(), built.text_stages(), stop=classifier.text_cut)
+        unshared = built.capabilities.unshared_prefix
+        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=unshared)
+        image = classifier.image.run(images(2), built.edits("image"), built.stages("image"), stop=classifier.image_cut)
+        text = prompts.run(clip.text, built.edits("text"), built.stages("text"), stop=classifier.text_cut)
         return [image, values(text), classifier(images(2))]
 
     before = at_the_cuts()
@@ -201,9 +250,9 @@ def test_classes_have_no_order(case):
     perturb(classifier.adaptation)
     expected, order = classifier(images(4)), [3, 0, 4, 2, 1]
     for part in parts(classifier.adaptation):
-        if part.fixed_classes is None:
+        if part.capabilities.fixed_classes is None:
             continue
-        part.fixed_classes = [CLASS_NAMES[i] for i in order]
+        part.declare(fixed_classes=tuple(CLASS_NAMES[i] for i in order))
         for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
             if not tensor.is_floating_point():
                 tensor.copy_(torch.tensor(order).argsort()[tensor])  # class indices
@@ -234,7 +283,7 @@ def test_number_formats(case, dtype):
 @EACH
 def test_other_classes_or_the_reason_why_not(case):
     classifier = classifier_of(case)
-    owned = next((part.fixed_classes for part in parts(classifier.adaptation) if part.fixed_classes is not None), None)
+    owned = classifier.adaptation.capabilities.fixed_classes
     if owned is None:
         assert classifier.for_classes(["dog", "owl"])(images(4)).shape == (4, 2)
     else:
@@ -245,13 +294,59 @@ def test_other_classes_or_the_reason_why_not(case):
     assert classifier.for_classes(CLASS_NAMES)(images(4)).shape == (4, len(CLASS_NAMES))
 
 
+@pytest.mark.parametrize("case", CASES | COMBINED)
+def test_what_is_found_without_gradients_is_in_its_state(case):
+    before = classifier_of(case)
+    found, asked = fitted(case)
+    old, new = before.adaptation.state_dict(), found.adaptation.state_dict()
+    changed = [name for name in new if not torch.equal(new[name], old[name])]
+    assert changed == [name for name in new if name in CLOSED_FORM.get(case, [])]
+    assert len(changed) == len(CLOSED_FORM.get(case, []))
+    assert bool(asked) == bool(changed)
+    assert ("validation" in asked) == before.adaptation.capabilities.needs_validation
+    numbers = sum(buffer.numel() for name, buffer in found.adaptation.named_buffers() if name in changed)
+    assert found.adaptation.capabilities.num_fitted_values in (0, numbers)
+    logits = found(images(4))
+    assert logits.isfinite().all() and torch.equal(logits, before(images(4))) != bool(changed)
+
+
+@pytest.mark.parametrize("case", CASES | COMBINED)
+def test_a_fit_without_gradients_gives_the_same_again(case):
+    found, _ = fitted(case)
+    again, _ = fitted(case)
+    state = found.adaptation.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in again.adaptation.state_dict().items())
+    loaded = classifier_of(case)
+    loaded.adaptation.load_state_dict(state, strict=True)
+    assert torch.equal(loaded(images(4)), found(images(4)))
+    assert all(value.grad is None and value.requires_grad for value in found.adaptation.parameters())
+    assert all(value.grad is None and not value.requires_grad for value in found.clip.model.parameters())
+
+
 @EACH
 @torch.no_grad()
 def test_tensors_of_its_own_for_each_of_several_images(case):
     classifier = classifier_of(case)
     built = classifier.adaptation
-    if not built.supports_batched_params:
-        return
+    assert built.capabilities.supports_batched_params == (case in PER_IMAGE)
+    before = {name: value.clone() for name, value in built.named_parameters()}
+    with batched_parameters(built, 3) as tensors:
+        perturb(built)
+        shapes = {
+            name: (3, *value.shape) if built.capabilities.supports_batched_params else value.shape
+            for name, value in before.items()
+        }
+        assert shapes == {name: value.shape for name, value in tensors.items()}
+        assert all(not torch.equal(tensors[name], value) for name, value in before.items())
+    assert before.keys() == dict(built.named_parameters()).keys()
+    assert all(torch.equal(value, before[name]) for name, value in built.named_parameters())
+
+
+@pytest.mark.parametrize("case", PER_IMAGE)
+@torch.no_grad()
+def test_class_embeddings_of_tensors_for_each_of_several_images(case):
+    classifier = classifier_of(case)
+    built = classifier.adaptation
     with batched_parameters(built, 3) as tensors:
         perturb(built)
         each = {name: value.clone() for name, value in tensors.items()}

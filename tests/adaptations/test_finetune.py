@@ -29,7 +29,7 @@ def test_all_weights_of_both_towers():
     assert {name.replace("/", ".") for name, _ in built.named_parameters()} == expected
     biases = adaptation("bias_finetuning", "method.adaptation.towers=both")
     assert {name.replace("/", ".") for name, _ in biases.named_parameters()} == {n for n in expected if "bias" in n}
-    stage = biases.image_stages()["block.0"]
+    stage = biases.stages("image")["block.0"]
     assert stage.mlp.c_fc.weight is golden("cpu").image.blocks["block.0"].mlp.c_fc.weight
 
 
@@ -67,8 +67,8 @@ def test_a_resnet_keeps_its_statistics():
     before = {name: value.clone() for name, value in clip.model.named_buffers()}
     built = FullFinetuning(clip, TASK).train()
     pixels = images(1, 224)
-    close(clip.image.run(pixels, stages=built.image_stages()), clip.image.run(pixels))
-    assert [*built.image_stages()] == ["pixels", "layer.1", "layer.2", "layer.3", "layer.4", "tokens"]
+    close(clip.image.run(pixels, stages=built.stages("image")), clip.image.run(pixels))
+    assert [*built.stages("image")] == ["pixels", "layer.1", "layer.2", "layer.3", "layer.4", "tokens"]
     assert all(torch.equal(value, before[name]) for name, value in clip.model.named_buffers())
 
 

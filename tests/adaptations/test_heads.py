@@ -6,7 +6,7 @@ import torch
 from clipadapt.adaptations import Composed
 from clipadapt.errors import UserError
 from clipadapt.model import Classifier
-from tests.small import CLASS_NAMES, adaptation, close, golden, images
+from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 NODE = "method.adaptation."
 
@@ -43,8 +43,10 @@ def test_a_random_start_is_small_and_isnt_the_text():
 
 def test_what_has_no_start_says_so():
     with pytest.raises(UserError, match="TaskResidual has no start to go back to"):
-        Composed({"head": adaptation("task_residual"), "pixels": adaptation("padding")}).interpolate(0.5)
-    Composed({"head": adaptation("linear_head"), "text": adaptation("zero_shot")}).interpolate(0.5)
+        Composed(
+            golden(), TASK, {"head": adaptation("task_residual"), "pixels": adaptation("pixel_frame")}
+        ).interpolate(0.5)
+    Composed(golden(), TASK, {"head": adaptation("linear_head"), "text": adaptation("zero_shot")}).interpolate(0.5)
     adaptation("zero_shot").interpolate(0.5)
 
 

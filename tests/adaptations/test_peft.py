@@ -68,14 +68,14 @@ def test_every_tuner(kind, tmp_path):
     clip = golden()
     frozen = {name: weight.clone() for name, weight in clip.model.state_dict().items()}
     tuned = Peft(clip, TASK, "image", options(kind)).eval()
-    close(features(clip, tuned.image_stages()), features(clip, {}), 1e-4)
-    expected = features(clip, learn(tuned).image_stages())
+    close(features(clip, tuned.stages("image")), features(clip, {}), 1e-4)
+    expected = features(clip, learn(tuned).stages("image"))
     assert (expected - features(clip, {})).abs().max() > 1e-3
 
     torch.manual_seed(7)
     again = Peft(clip, TASK, "image", options(kind)).eval()
     again.load_state_dict(tuned.state_dict())
-    assert torch.equal(features(clip, again.image_stages()), expected)
+    assert torch.equal(features(clip, again.stages("image")), expected)
 
     loaded = loaded_by_peft(clip, tuned, tmp_path)
     assert torch.equal(features(clip, loaded), expected)
@@ -99,7 +99,7 @@ def test_interpolation_is_between_effective_weights(kind):
         with pytest.raises(UserError, match=r"can't express.*LORA"):
             tuned.interpolate(1.0)
         return
-    mine, theirs = learn(tuned).image_stages()["block.0"], golden().image.blocks["block.0"]
+    mine, theirs = learn(tuned).stages("image")["block.0"], golden().image.blocks["block.0"]
     mine, theirs = (mine.ln_1, theirs.ln_1) if kind == "LN_TUNING" else (mine.mlp.c_fc, theirs.mlp.c_fc)
     x = torch.randn(3, 128)
     learned, start = mine(x), theirs(x)
@@ -119,14 +119,14 @@ def test_what_writes_into_weights_gets_a_copy_that_is_kept():
     clip = golden()
     frozen = clip.model.visual.transformer.resblocks[0].mlp.c_fc.weight.clone()
     tuned = Peft(clip, TASK, "image", {**options("LORA"), "init_lora_weights": "olora"}).eval()
-    close(features(clip, tuned.image_stages()), features(clip, {}), 1e-4)
+    close(features(clip, tuned.stages("image")), features(clip, {}), 1e-4)
     assert torch.equal(clip.model.visual.transformer.resblocks[0].mlp.c_fc.weight, frozen)
     assert "image/block/0/mlp/c_fc/base_layer/weight" in tuned.state_dict()
 
 
 def test_frozen_weights_are_shared():
     clip = golden()
-    block = Peft(clip, TASK, "image", options("LORA")).image_stages()["block.1"]
+    block = Peft(clip, TASK, "image", options("LORA")).stages("image")["block.1"]
     frozen = clip.image.blocks["block.1"]
     assert block.attn.v_proj.weight.data_ptr() == frozen.attn.in_proj_weight[256:].data_ptr()
     assert block.attn.q_proj.base_layer.weight.data_ptr() == frozen.attn.in_proj_weight.data_ptr()
@@ -160,7 +160,7 @@ def test_a_tower_without_blocks():
     clip = CLIP.load("RN50", None)
     with pytest.raises(UserError, match="image tower has no transformer blocks"):
         Peft(clip, TASK)
-    assert "block.0" in Peft(clip, TASK, "text").text_stages()
+    assert "block.0" in Peft(clip, TASK, "text").stages("text")
 
 
 @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ def test_a_tower_without_blocks():
 )
 def test_position(position, points):
     built = adaptation("lora", f"method.adaptation.position={position}", "method.adaptation.towers=image")
-    assert [*built.image_stages()] == [f"block.{i}" for i in points]
-    assert built.text_stages() == {} and len(built.templates) == 2
+    assert [*built.stages("image")] == [f"block.{i}" for i in points]
+    assert built.stages("text") == {} and len(built.templates) == 2
 
 
 def weights_in_both_modes(classifier: Classifier) -> list[Tensor]:
@@ -180,7 +180,7 @@ def weights_in_both_modes(classifier: Classifier) -> list[Tensor]:
 def test_in_training_each_prompt_has_masks_of_its_own(dropout):
     built = learn(adaptation("lora", f"method.adaptation.dropout={dropout}"))
     classifier = Classifier(golden(), built, ["cat", "cat"])
-    assert built.unshared_prefix == (dropout > 0)
+    assert built.capabilities.unshared_prefix == (dropout > 0)
     apart = [float((first - second).detach().abs().max()) for first, second in weights_in_both_modes(classifier)]
     assert apart[0] < 1e-5 and (apart[1] > 1e-3) == (dropout > 0)
 
@@ -220,11 +220,11 @@ def test_updates_are_those_of_the_weights():
 def test_combined_with_what_reads_all_tokens():
     low_rank = learn(adaptation("lora", "method.adaptation.towers=image"))
     plot = adaptation("transport_context")
-    classifier = Classifier(golden(), Composed({"adaptation": plot, "weights": low_rank}), CLASS_NAMES)
+    classifier = Classifier(golden(), Composed(golden(), TASK, {"adaptation": plot, "weights": low_rank}), CLASS_NAMES)
     assert classifier(PIXELS).shape == (2, len(CLASS_NAMES))
     assert [*classifier.adaptation.export()] == [
         "weights/peft/adapter_config.json",
         "weights/peft/adapter_model.safetensors",
     ]
     with pytest.raises(UserError, match="can't be combined"):
-        Composed({"adaptation": plot, "weights": adaptation("full_finetuning")})
+        Composed(golden(), TASK, {"adaptation": plot, "weights": adaptation("full_finetuning")})

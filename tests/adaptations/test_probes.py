@@ -53,7 +53,7 @@ def test_the_last_best_epoch_on_validation_is_kept():
     built, by_hand = (
         adaptation("text_blended_probe", f"{NODE}epochs=60", f"{NODE}select={select}") for select in ("true", "false")
     )
-    assert built.needs_validation and not by_hand.needs_validation
+    assert built.capabilities.needs_validation and not by_hand.capabilities.needs_validation
     by_hand.load_state_dict(built.state_dict())
     states, accuracies = [], []
     for _ in by_hand.steps(*given.support.flat(), given.text):
@@ -84,5 +84,5 @@ def test_it_is_built_from_nothing_and_loaded():
     nothing = LabelledFeatures(torch.zeros(2, 10, 64), torch.zeros(10, dtype=torch.long))
     again = adaptation("text_blended_probe", task=SimpleNamespace(**{**vars(task_on()), "support": nothing}))
     again.load_state_dict(built.state_dict())
-    assert again.fixed_classes == CLASS_NAMES
+    assert again.capabilities.fixed_classes == tuple(CLASS_NAMES)
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in built.state_dict().items())

@@ -85,6 +85,12 @@ def test_a_file_that_is_no_checkpoint_of_it(tmp_path, name, file, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [32, (32, 32), [32, 32]])
+def test_the_size_of_images_is_a_pair(random_tiny, monkeypatch, size):
+    monkeypatch.setitem(random_tiny.preprocess, "size", size)
+    assert random_tiny.image_size == (32, 32)
+
+
 def test_random_weights_follow_from_the_seed(random_tiny):
     before = torch.get_rng_state()
     again, other = CLIP.load("tiny", None, seed=3), CLIP.load("tiny", None, seed=4)
@@ -138,8 +144,7 @@ def test_both_towers_on_the_gpu(dtype):
 
 def test_what_is_said_of_it(random_tiny):
     assert random_tiny.scale == pytest.approx(random_tiny.model.logit_scale.exp().item())
-    size = random_tiny.preprocess["size"]
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = random_tiny.image_size
     pixels = images(1, height)
     assert random_tiny.image.run(pixels).shape == (1, random_tiny.width)
     assert random_tiny.image.run(pixels, stop="patches").shape[-1] == random_tiny.image_width

@@ -50,8 +50,7 @@ def no_gradients():
 
 
 def pixels_for(clip: CLIP) -> Tensor:
-    size = clip.preprocess["size"]
-    return images(2, size if isinstance(size, int) else size[0])
+    return images(2, clip.image_size[0])
 
 
 def text_for(clip: CLIP) -> tuple[Rows, Tensor]:

@@ -186,10 +186,19 @@ def test_cfg_shows_the_settings(capsys, api):
     assert not api.runs
 
 
+OWN_MODULE = """
+from clipadapt.adaptations import Adaptation
+
+
+class Nudge(Adaptation):
+    def __init__(self, clip, task, by: float = 1.0): ...
+"""
+
+
 def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
     own = tmp_path / "own"
     (own / "method").mkdir(parents=True)
-    (own / "own_nudge.py").write_text("class Nudge:\n    def __init__(self, clip, task, by: float = 1.0): ...\n")
+    (own / "own_nudge.py").write_text(OWN_MODULE)
     text = "# @package _global_\ndefaults: [/objective@method.objective: cross_entropy, _self_]\n"
     text += "method: {name: nudge, adaptation: {_target_: own_nudge.Nudge, by: 1.0}}\n"
     (own / "method" / "nudge.yaml").write_text(text)

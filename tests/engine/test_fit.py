@@ -1,9 +1,13 @@
+import copy
+import json
 import math
 from functools import partial
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 from clipadapt.adaptations.base import ZeroShot
 from clipadapt.adaptations.visual import PixelFrame
@@ -35,6 +39,17 @@ class Failing(CrossEntropy):
         return {
             name: loss * (math.nan if self.left == 0 else 1) for name, loss in super().forward(output, labels).items()
         }
+
+
+class Large(ZeroShot):
+    """Learns a tensor of 32 MB, beside which all else is small."""
+
+    def __init__(self, clip, task):
+        super().__init__(clip, task)
+        self.weight = nn.Parameter(torch.zeros(1 << 23))
+
+    def classes(self, text):
+        return super().classes(text) + self.weight[0]
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -99,7 +114,7 @@ def test_stopped_after_any_epoch_and_gone_on_with(clip, make, optimizer):
     states = []
     changes = {"optimizer": optimizer}
     whole, done = fit(
-        prepare(clip, given, make, **changes), after_epoch=lambda progress: states.append(vars(progress).copy())
+        prepare(clip, given, make, **changes), after_epoch=lambda progress: states.append(copy.deepcopy(vars(progress)))
     )
     for epoch in range(3):
         state = states[epoch] | {"history": done.history[: epoch + 1]}
@@ -162,3 +177,17 @@ def test_a_fit_ends_after_so_many_steps(clip, most, epochs, steps):
 
 def test_a_limit_that_is_not_reached_changes_nothing(clip):
     assert same(learned(clip), learned(clip, max_steps=6))
+
+
+def test_there_is_one_copy_of_the_state_at_most(clip, tmp_path):
+    run = prepare(clip, make=Large, epochs=4, optimizer=partial(torch.optim.AdamW, fused=True))
+    kept = []
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        fit(run, after_epoch=lambda progress: kept.append(progress.state["adaptation"]["weight"].data_ptr()))
+    trace.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    totals = [event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"]
+    peak = max(totals) / run.classifier.adaptation.weight.nbytes
+    # beside the weight: two of the optimiser, three of the copy, a gradient as it is made; a second copy makes it 8
+    assert 5 < peak < 7.5
+    assert len(kept) == 4 and len(set(kept)) == 1

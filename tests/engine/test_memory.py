@@ -30,7 +30,7 @@ def test_rows_follow_the_budget(clip):
     few, many = (memory.max_rows(clip, context, NAMES, bytes_, 4, 64) for bytes_ in (1e7, 1e8))
     assert 9.9 < many / few < 10.1
     prompts = clip.tokenize_in_chunks(context.prompts(NAMES))
-    saved = memory.saved_bytes(lambda: prompts.run(clip.text, context.text_edits()))
+    saved = memory.saved_bytes(lambda: prompts.run(clip.text, context.edits("text")))
     weights = sum(weight.nbytes for weight in clip.model.transformer.parameters())
     estimate = prompts.rows * 1e8 / (many * memory.MARGIN)
     assert abs(estimate / (saved - weights) - 1) < 0.35

@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 
+from clipadapt.adaptations.base import Capabilities
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.sources import digits, drawn
 from clipadapt.data.tasks import UNLABELLED, Split
@@ -100,7 +101,7 @@ def test_there_is_no_validation_split(clip):
     assert len(guessed(clip, tens()).task.validation) == 0
 
     class Chooses(CONTEXT.func):
-        needs_validation = True
+        capabilities = Capabilities(needs_validation=True)
 
     with pytest.raises(UserError, match="no images left for one: it needs labels"):
         Run.prepare(clip, tens(), Chooses, settings(), pseudo_labels="all")

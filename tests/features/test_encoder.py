@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 class FromBlock(Adaptation):
     """Changes what enters a block, so that the cut is there."""
 
-    def image_edits(self):
-        return {"block.2": lambda x: x + 1}
+    def edits(self, tower, image=None):
+        return {"block.2": lambda x: x + 1} if tower == "image" else {}
 
 
 def classifier(clip, kind=Adaptation):

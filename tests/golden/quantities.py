@@ -203,7 +203,7 @@ class Bench:
 
     @cached_property
     def objective(self) -> Any:
-        return config.build(self.settings["method"]["objective"], self.clip, self.task)
+        return config.build(self.settings["method"]["objective"], self.clip, self.task, place="method.objective")
 
     @cached_property
     def test_time(self) -> Any:
@@ -215,7 +215,7 @@ class Bench:
         for name, value in changes.items():
             *tables, key = name.split("__")
             functools.reduce(operator.getitem, tables, node)[key] = value
-        return config.build(node)
+        return config.build(node, place="method.test_time")
 
     def at_cut(self) -> Tensor:
         """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""
@@ -330,7 +330,7 @@ class Bench:
         """Bring the method to a moment: from its start, or from where the recorded steps led."""
         if moment in ("averaged", "authors"):
             self.adaptation.load_state_dict(states["start"])
-            own = config.build(self.settings["engine"])
+            own = config.build(self.settings["engine"], place="engine")
             optimizer, schedule = (own.optimizer, own.schedule) if moment == "authors" else (self.sgd, constant)
             self.extra["followed"] = self.follow(optimizer, schedule, averaged=moment == "averaged")
         if moment == "solved":

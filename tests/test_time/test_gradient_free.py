@@ -44,7 +44,7 @@ def test_images_together_are_images_apart(make):
 @torch.no_grad()
 def test_under_autocast_and_with_other_adaptations(make):
     for classifier in (classifier_of("conditional_context"), classifier_of("pixel_frame")):
-        text = None if classifier.adaptation.conditional else classifier.class_embeddings()
+        text = None if classifier.adaptation.capabilities.conditional else classifier.class_embeddings()
         with torch.autocast("cpu", torch.bfloat16):
             found = make().logits(classifier, views(classifier), text)
         assert found.shape == (4, 5) and found.dtype == torch.float32

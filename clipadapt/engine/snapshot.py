@@ -1,0 +1,29 @@
+"""A copy of the state of a fit, made again into the same tensors."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@torch.no_grad()
+def copied(state: Any, into: Any = None) -> Any:
+    """Return a copy of a state: nested dictionaries, lists and tensors.
+
+    Args:
+        state: what is copied.
+        into: an earlier copy, whose tensors are written over where they fit, so that there never are two copies.
+    """
+    if isinstance(state, Tensor):
+        fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (state.shape, state.dtype)
+        return into.copy_(state) if fits else state.clone()
+    if isinstance(state, dict):
+        found = copy.copy(state)  # of its own class, with the versions of modules that PyTorch hangs on it
+        before = into if isinstance(into, dict) else {}
+        found.update((key, copied(value, before.get(key))) for key, value in state.items())
+        return found
+    if isinstance(state, list | tuple):
+        matching = isinstance(into, list | tuple) and len(into) == len(state)
+        return type(state)(copied(value, into[i] if matching else None) for i, value in enumerate(state))
+    return copy.deepcopy(state)
