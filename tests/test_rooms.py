@@ -33,8 +33,8 @@ MAY_IMPORT = {
     "predictor": "model data test_time files errors",
     "report": "data files errors",
     "config": "files plain_yaml errors",
-    "runs": "config report engine test_time features data model objectives adaptations backbone interfaces console files "
-    "plain_yaml errors",
+    "runs": "config report engine test_time features data model objectives adaptations backbone interfaces console "
+    "files plain_yaml errors",
     "studies": "runs config report data backbone console files errors",
     "api": "studies runs predictor config report features data backbone errors",
     "cli": "api studies runs config report data console files errors",
