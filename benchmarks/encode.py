@@ -22,7 +22,7 @@ from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data import LazyImages, Split, open_image
 from clipadapt.data.transforms import CentreCrop
 from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 
 QUALITY = 90
 

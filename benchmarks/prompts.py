@@ -22,7 +22,7 @@ from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import ConditionalContext, Context
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.memory import max_rows
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 
 FORMS = ("shared", "class-specific", "per-image")
 BATCH = 32

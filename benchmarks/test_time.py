@@ -21,7 +21,7 @@ from clipadapt.adaptations import Context
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.memory import max_rows
 from clipadapt.features.memory import budget
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time import PromptTuning
 
 N_CTX = 4

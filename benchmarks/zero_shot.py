@@ -17,7 +17,7 @@ from benchmarks.prompts import relative_difference
 from benchmarks.report import COMPARISON, Row, difference_text, report
 from clipadapt.adaptations import ZeroShot
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 
 
 @torch.no_grad()

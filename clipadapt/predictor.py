@@ -4,6 +4,7 @@ import copy
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,7 +17,7 @@ from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, t
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write
-from clipadapt.model import Classifier
+from clipadapt.tasks import Classification, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
 
 Picture = str | Path | Image.Image | Tensor
@@ -24,21 +25,23 @@ BATCH = 64
 
 
 class Predictor:
-    """An adapted classifier for images of any kind.
+    """Answers of an adapted CLIP for images of any kind.
 
     Args:
-        classifier: CLIP through an adaptation.
-        test_time: what adapts to the images; nothing where None.
+        model: CLIP through an adaptation, with its head.
+        test_time: the method that adapts to the images; None for none.
+        kind: the kind of task; None for classification.
     """
 
-    def __init__(self, classifier: Classifier, test_time: TestTimeMethod | None = None) -> None:
-        self.classifier = classifier.eval()
+    def __init__(self, model: Head, test_time: TestTimeMethod | None = None, kind: TaskKind | None = None) -> None:
+        self.model = model.eval()
         self.test_time = test_time
+        self.kind = kind or Classification()
 
     @property
     def class_names(self) -> list[str]:
         """The C classes, in the order of the probabilities."""
-        return self.classifier.class_names
+        return self.model.class_names
 
     def for_classes(self, class_names: Sequence[str]) -> "Predictor":
         """The same adaptation for other class names; what earlier images left stays here.
@@ -46,12 +49,18 @@ class Predictor:
         Raises:
             UserError: what was learned belongs to its classes one by one.
         """
-        other = Predictor(self.classifier.for_classes(class_names), copy.deepcopy(self.test_time))
+        other = Predictor(self.model.for_classes(class_names), copy.deepcopy(self.test_time), self.kind)
         other.reset()
         return other
 
     def predict_proba(self, images: Picture | Iterable[Picture]) -> Tensor:
-        """Probabilities `[B, C]`, on the CPU.
+        """Return the probabilities `[B, C]` of the classes, on the CPU; arguments and errors as of `answers`."""
+        if not isinstance(self.kind, Classification):
+            raise UserError("this kind of task has no probabilities of classes: use answers or predict")
+        return self.answers(images)
+
+    def answers(self, images: Picture | Iterable[Picture]) -> Tensor:
+        """Return the answers to images as the kind of task has them, `[B, ...]`, on the CPU.
 
         Where the method learns along a stream of images, these go on from those of earlier calls.
 
@@ -70,12 +79,12 @@ class Predictor:
         if not batches:
             raise UserError("there are no images to classify")
         with torch.no_grad():
-            text = None if self.classifier.adaptation.capabilities.conditional else self.classifier.class_embeddings()
-            return torch.cat([self._logits(batch, text).float().softmax(dim=-1).cpu() for batch in batches])
+            text = self.model.precompute()
+            return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
 
-    def predict(self, images: Picture | Iterable[Picture]) -> list[str]:
-        """The most probable class name of each image; arguments as of `predict_proba`."""
-        return [self.class_names[i] for i in self.predict_proba(images).argmax(dim=1).tolist()]
+    def predict(self, images: Picture | Iterable[Picture]) -> list[Any]:
+        """Return the answer to each image, such as its class name; arguments and errors as of `answers`."""
+        return self.kind.decode(self.answers(images), self.model)
 
     def reset(self) -> None:
         """Forget what earlier images left."""
@@ -98,9 +107,9 @@ class Predictor:
         """Go on from what a file of `save_state` has.
 
         Raises:
-            UserError: nothing is carried from image to image, the file can't be read, or it is of another classifier.
+            UserError: nothing is carried from image to image, the file can't be read, or it is of another model.
         """
-        stream, device = self._stream(), str(self.classifier.clip.device)
+        stream, device = self._stream(), str(self.model.clip.device)
         try:
             with safe_open(path, "pt", device=device) as file:
                 belongs_to = (file.metadata() or {}).get("belongs_to")
@@ -117,20 +126,20 @@ class Predictor:
         return self.test_time
 
     def _belongs_to(self) -> str:
-        return json.dumps({"backbone": self.classifier.clip.fingerprint, "class_names": self.class_names})
+        return json.dumps({"backbone": self.model.clip.fingerprint, "class_names": self.class_names})
 
-    def _logits(self, pictures: Sequence[Picture], text: Tensor | None) -> Tensor:
-        clip = self.classifier.clip
+    def _outputs(self, pictures: Sequence[Picture], text: Tensor | None) -> Tensor:
+        clip = self.model.clip
         if self.test_time is None:
             pixels = torch.stack([self._pixels(picture) for picture in pictures]).to(clip.device, clip.dtype)
-            return self.classifier.output(pixels, text=text).logits
+            return self.model.output(pixels, text=text).logits
         views = (self._views(picture, self.test_time.views) for picture in pictures)
-        x = torch.stack([self.classifier.prefix(some.to(clip.dtype)) for some in views])
-        return self.test_time.logits(self.classifier, x, text)
+        x = torch.stack([self.model.prefix(some.to(clip.dtype)) for some in views])
+        return self.test_time.logits(self.model, x, text)
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Views `[V, 3, height, width]` on the device: what the backbone reads, then random crops."""
-        clip = self.classifier.clip
+        clip = self.model.clip
         first = self._pixels(picture)[None].to(clip.device)
         if count == 1:
             return first
@@ -146,8 +155,8 @@ class Predictor:
 
     def _pixels(self, picture: Picture) -> Tensor:
         if not isinstance(picture, Tensor):
-            return self.classifier.clip.transform(_opened(picture))
-        shape = [3, *self.classifier.clip.image_size]
+            return self.model.clip.transform(_opened(picture))
+        shape = [3, *self.model.clip.image_size]
         if list(picture.shape) != shape:
             raise UserError(
                 f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}"

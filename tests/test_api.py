@@ -116,7 +116,7 @@ def test_loaded_classifier_takes_paths_images_and_tensors(saved, digits, tmp_pat
     for number, image in enumerate(images):
         paths.append(tmp_path / f"{number}.png")
         image.save(paths[-1])
-    pixels = torch.stack([classifier.classifier.clip.transform(image) for image in images])
+    pixels = torch.stack([classifier.model.clip.transform(image) for image in images])
     probabilities = classifier.predict_proba(images)
     assert probabilities.shape == (70, 10)
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(70))
@@ -342,7 +342,7 @@ def test_every_method_runs(backbone, method, tmp_path):
     result = clipadapt.finetune(backbone, task, method=method, epochs=2, cpu=True, workers=0)
     assert bool(result.tensors) == (method != "zero_shot")
     assert len(result.history) == (2 if result.tensors else 0)
-    loaded = clipadapt.load(result.save(tmp_path / "run")).classifier.adaptation.state_dict()
+    loaded = clipadapt.load(result.save(tmp_path / "run")).model.adaptation.state_dict()
     assert all(torch.equal(value, result.tensors[name]) for name, value in loaded.items())
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from benchmarks import command, encode, fit, folder, measure, memory, operations, plain, prompts, test_time, zero_shot
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 
 MB = 2**20
 ROOT = Path(__file__).resolve().parent.parent

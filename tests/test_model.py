@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from clipadapt.adaptations import Adaptation, Composed, Context, FeatureAdapter, PixelFrame, ZeroShot
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, close, golden, images
 
 
@@ -85,10 +85,10 @@ def test_edits_compose_in_their_order():
     doubled, raised = Shift(times=2), Shift(plus=1)
     raw = golden().image.run(images(2))
     assert torch.equal(
-        classifier(Composed(golden(), TASK, {"a": doubled, "b": raised})).image_features(raw), 2 * raw + 1
+        classifier(Composed(golden(), TASK, {"a": doubled, "b": raised})).encode_image(raw, "features"), 2 * raw + 1
     )
     assert torch.equal(
-        classifier(Composed(golden(), TASK, {"a": raised, "b": doubled})).image_features(raw), 2 * (raw + 1)
+        classifier(Composed(golden(), TASK, {"a": raised, "b": doubled})).encode_image(raw, "features"), 2 * (raw + 1)
     )
 
 

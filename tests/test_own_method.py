@@ -73,9 +73,9 @@ def test_it_runs_is_loaded_evaluated_and_predicts(run, folder, tmp_path, capsys)
     assert run.parent.name == "my_shift"
     metrics = json.loads((run / "result.json").read_text())
     classifier = clipadapt.load(run, config_dir=folder)
-    shift = classifier.classifier.adaptation.state_dict()["shift"]
+    shift = classifier.model.adaptation.state_dict()["shift"]
     assert metrics["parameters"] == shift.numel() and shift.any()
-    assert classifier.classifier.adaptation.scale == 2
+    assert classifier.model.adaptation.scale == 2
 
     capsys.readouterr()
     assert main(["evaluate", f"run={run}", *own]) == 0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from clipadapt.data.tasks import UNLABELLED, Source, Split, Task, listed_images
+from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, listed_images
 from clipadapt.errors import DataError
 
 MOST_VALIDATION_SHOTS = 4
@@ -29,8 +29,24 @@ def draw(indices: Iterable[int], labels: Sequence[int], shots: int, stream: rand
     return chosen
 
 
+class ByClass:
+    """How examples are drawn where each image has one class, as CoOp's code does."""
+
+    def draw(self, indices: Iterable[int], targets: Sequence[int], shots: int, stream: random.Random) -> list[int]:
+        """Draw up to `shots` of the indices of each class."""
+        return draw(indices, targets, shots, stream)
+
+    def remarks(self, task: Task) -> list[str]:
+        """Return a remark on classes with fewer images than shots, and on those without test images."""
+        return class_remarks(task)
+
+
 def sample(
-    train_labels: Sequence[int], validation_labels: Sequence[int] | None, shots: int, seed: int
+    train_labels: Sequence[Any],
+    validation_labels: Sequence[Any] | None,
+    shots: int,
+    seed: int,
+    kind: Drawing | None = None,
 ) -> tuple[list[int], list[int]]:
     """Draw the support set, then min(shots, 4) validation images a class from the same stream of random numbers.
 
@@ -40,6 +56,7 @@ def sample(
             drawn from what the support set leaves of the pool.
         shots: Images a class, at least 1.
         seed: Any whole number.
+        kind: The kind of task, which draws; None for classification.
 
     Returns:
         The support set's indices into the pool; the validation sample's, into the validation list or else the pool.
@@ -49,17 +66,24 @@ def sample(
     """
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise DataError(f"shots must be a whole number of at least 1, and {shots!r} is not")
-    stream = random.Random(seed)
-    support = draw(range(len(train_labels)), train_labels, shots, stream)
+    stream, kind = random.Random(seed), kind or ByClass()
+    support = kind.draw(range(len(train_labels)), train_labels, shots, stream)
     validation_shots = min(shots, MOST_VALIDATION_SHOTS)
     if validation_labels is not None:
-        return support, draw(range(len(validation_labels)), validation_labels, validation_shots, stream)
+        return support, kind.draw(range(len(validation_labels)), validation_labels, validation_shots, stream)
     taken = set(support)
-    rest = (index for index in range(len(train_labels)) if index not in taken)
-    return support, draw(rest, train_labels, validation_shots, stream)
+    rest = [index for index in range(len(train_labels)) if index not in taken]
+    return support, kind.draw(rest, train_labels, validation_shots, stream)
 
 
-def make_task(source: Source, shots: int, seed: int, views: int | None = 0, classes: str = ALL) -> Task:
+def make_task(
+    source: Source,
+    shots: int,
+    seed: int,
+    views: int | None = 0,
+    classes: str = ALL,
+    kind: Drawing | None = None,
+) -> Task:
     """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
 
     With classes "base", the first half of the classes is learned and the test set is split into "base" and "new".
@@ -81,7 +105,7 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
     support: list[int] = []
     validation: list[int] = []
     if labelled:
-        support, validation = sample(source.train.labels, listed.labels if listed else None, shots, seed)
+        support, validation = sample(source.train.labels, listed.labels if listed else None, shots, seed, kind)
     taken = [*support, *validation] if listed is None else support
     rest = leftover(source, taken, shots) if labelled and not source.tests else []
     pool = sorted({*range(len(source.train))}.difference(rest))
@@ -99,18 +123,18 @@ def make_task(source: Source, shots: int, seed: int, views: int | None = 0, clas
         validation_indices=validation,
         pool=source.train.select(pool),
         pool_indices=pool,
+        kind=kind,
     )
     splits = [task.support, task.validation, *task.tests.values()]
     task = replace(task, images=listed_images(task.class_names, splits, source.train))
     if classes == BASE:
         task = base_to_new(task)
-    remarks = [*(short_classes(task) if labelled and task.teaches else []), *untested_classes(task)]
-    if remarks:
+    if remarks := (kind or ByClass()).remarks(task):
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task
 
 
-def evaluation_only_task(source: Source, seed: int) -> Task:
+def evaluation_only_task(source: Source, seed: int, kind: Drawing | None = None) -> Task:
     """A task to test on alone: the source's test sets, or where it has none its pool, if that is labelled."""
     nothing = source.train.select([])
     whole = {"test": source.train} if source.train.labelled and len(source.train) else {}
@@ -126,9 +150,10 @@ def evaluation_only_task(source: Source, seed: int) -> Task:
         tests=source.tests or whole,
         support_indices=[],
         validation_indices=[],
+        kind=kind,
     )
     task = replace(task, images=listed_images(task.class_names, [*task.tests.values()], source.train))
-    if remarks := untested_classes(task):
+    if remarks := (kind or ByClass()).remarks(task):
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task
 
@@ -173,6 +198,12 @@ def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
             f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
         )
     return rest
+
+
+def class_remarks(task: Task) -> list[str]:
+    """Return a remark on classes with fewer images than shots, and on those without test images."""
+    short = short_classes(task) if task.labelled and task.teaches else []
+    return [*short, *untested_classes(task)]
 
 
 def short_classes(task: Task) -> list[str]:

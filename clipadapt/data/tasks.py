@@ -5,7 +5,8 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from random import Random
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -22,12 +23,12 @@ class Split:
 
     Attributes:
         images: RGB; may be loaded when asked for.
-        labels: count from 0, or are UNLABELLED.
+        labels: targets, as the kind of task has them: class indices count from 0, or are UNLABELLED.
         class_names: of the labels, where they aren't the task's.
     """
 
     images: Sequence[Image.Image]
-    labels: list[int]
+    labels: list[Any]
     class_names: list[str] | None = None
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class Split:
         """How many images there are."""
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         """Load one image, and give its label."""
         return self.images[index], self.labels[index]
 
@@ -87,6 +88,16 @@ class Source:
                 raise DataError(f"the template '{template}' has no {{}} for the class name to stand in")
 
 
+class Drawing(Protocol):
+    """What the data ask of a kind of task: how examples are drawn, and what is to be remarked on them."""
+
+    def draw(self, indices: Sequence[int], targets: Sequence[Any], shots: int, stream: Random) -> list[int]:
+        """Draw few of the indices of images with these targets."""
+
+    def remarks(self, task: "Task") -> list[str]:
+        """Return remarks on a task that was drawn."""
+
+
 @dataclass(frozen=True, repr=False)
 class Task:
     """A few-shot task: class names, the images to learn from, and test sets.
@@ -108,6 +119,7 @@ class Task:
         pool_indices: Which of the source's pool they are.
         images: What stands for the lists it was drawn from, to tell whether they have changed; empty in a task made by
             hand.
+        kind: The kind of task; None for classification.
         left_out: What is wrong with the broken images that were left out, a sentence each that names the file, by the
             name of what they were in: "support", "validation", "pool" or a test set.
     """
@@ -129,6 +141,7 @@ class Task:
     classes: str = "all"
     images: str = ""
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    kind: "Drawing | None" = None
 
     def __repr__(self) -> str:
         """Its name and sizes."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from clipadapt.data.tasks import Split, Task, unique_names
 from clipadapt.engine.metrics import Evaluation, evaluate_batches
 from clipadapt.engine.run import Run
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Classifier, Classifier]

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from clipadapt.model import Classifier
 from clipadapt.objectives.base import Objective
+from clipadapt.tasks.classification import Classifier
 
 
 class Learner(nn.Module):

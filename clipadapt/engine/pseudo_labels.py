@@ -12,7 +12,7 @@ from clipadapt.data.few_shot import short_classes
 from clipadapt.data.tasks import Split, Task
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.model import zero_shot_classifier
+from clipadapt.tasks.classification import zero_shot_classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096

@@ -26,8 +26,8 @@ from clipadapt.features.memory import budget
 from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
-from clipadapt.model import Classifier, check_classes, zero_shot_classifier
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
+from clipadapt.tasks.classification import check_classes
 from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"

@@ -38,7 +38,7 @@ class InMemoryFeatures:
 
     Attributes:
         values: activation at the cut of every view of every image, `[views, N, ...]`.
-        labels: class indices, `[N]`.
+        labels: targets, `[N, ...]`.
         start: name of the cut.
     """
 
@@ -59,7 +59,7 @@ class MemmapFeatures:
 
     Attributes:
         found: activations of the first view of every image, then of the second ….
-        labels: class indices, `[N]`, on the device where they are needed.
+        labels: targets, `[N, ...]`, on the device where they are needed.
         views: number of views.
         start: name of the cut.
     """
@@ -83,6 +83,7 @@ class AugmentedImages:
 
     Attributes:
         views: of the images.
+        labels: their targets, `[N, ...]`.
         device: where they are needed.
         workers: processes that read them.
         keep_bytes: most bytes of what was read that are kept.
@@ -92,6 +93,7 @@ class AugmentedImages:
     """
 
     views: AugmentedDataset
+    labels: Tensor
     device: torch.device
     workers: int
     keep_bytes: float
@@ -106,7 +108,7 @@ class AugmentedImages:
         view = epoch % self.cycle if self.cycle else epoch
         absent = [[index for index in batch if index not in self._read] for batch in batches]
         arriving = self.views.read([some for some in absent if some], self.workers) if any(absent) else iter([])
-        labels = torch.tensor(self.views.images.labels, device=self.device)
+        labels = self.labels.to(self.device)
         for batch, some, indices in zip(batches, absent, on_device(batches, self.device), strict=True):
             new = dict(zip(some, next(arriving), strict=True)) if some else {}
             read = [new[index] if index in new else self._read[index] for index in batch]

@@ -15,7 +15,7 @@ from clipadapt.data.images import digest, fingerprints
 from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import Transform
 from clipadapt.features.cache import CacheEntry, LookupResult
-from clipadapt.model import Classifier
+from clipadapt.model import AdaptedCLIP
 
 MICRO_BATCH = 64
 """What is kept is encoded in batches of this size, the last one filled up: its values depend on nothing else."""
@@ -84,10 +84,10 @@ class AugmentedDataset(Dataset[Tensor]):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Computes activations at a classifier's image cut, or finds those that were kept.
+    """Computes activations at a model's image cut, or finds those that were kept.
 
     Attributes:
-        classifier: whose frozen part computes them.
+        model: whose frozen part computes them.
         workers: processes that read images.
         autocast: the context of the run's forward passes.
         rank, processes: which share of what several processes need this one computes.
@@ -95,7 +95,7 @@ class Encoder:
         update: told how many images were encoded, or found.
     """
 
-    classifier: Classifier
+    model: AdaptedCLIP
     workers: int
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     rank: int = 0
@@ -105,11 +105,11 @@ class Encoder:
 
     def cache_key_fields(self, views: AugmentedDataset) -> Mapping[str, Any]:
         """What activations depend on beside the images."""
-        clip = self.classifier.clip
+        clip = self.model.clip
         return {
             "backbone": clip.fingerprint,
-            "tower": self.classifier.image.name,
-            "point": self.classifier.image_cut,
+            "tower": self.model.image.name,
+            "point": self.model.image_cut,
             "views": views.transform.recipe,
             "numbers": str(clip.dtype),
             "device": clip.device.type,
@@ -119,7 +119,7 @@ class Encoder:
 
     def compute(self, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
         """Activations of these views, in micro-batches of fixed size."""
-        clip = self.classifier.clip
+        clip = self.model.clip
         batches = in_batches(items)
         once = [list(dict.fromkeys(index for index, _ in batch)) for batch in batches]
         for batch, indices, read in zip(batches, once, views.read(once, self.workers), strict=True):
@@ -127,7 +127,7 @@ class Encoder:
             pixels = views.pixels([images[index] for index, _ in batch], batch, clip.device).to(clip.dtype)
             filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
             with self.autocast():
-                values = self.classifier.prefix(filled)
+                values = self.model.prefix(filled)
             yield values[: len(batch)]
             self.update(len(batch))
 
@@ -177,10 +177,3 @@ class Encoder:
 def in_batches(items: Sequence[Item]) -> list[list[Item]]:
     """Items in micro-batches."""
     return [list(items[first : first + MICRO_BATCH]) for first in range(0, len(items), MICRO_BATCH)]
-
-
-def image_mb(classifier: Classifier) -> float:
-    """Megabytes that one image's activation at the classifier's image cut takes."""
-    clip = classifier.clip
-    blank = torch.zeros(1, 3, *clip.image_size, device=clip.device, dtype=clip.dtype)
-    return classifier.prefix(blank).numel() * clip.dtype.itemsize / 1e6

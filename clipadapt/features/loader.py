@@ -13,9 +13,9 @@ from clipadapt.data.tasks import Split, Task
 from clipadapt.data.transforms import CentreCrop, RandomCrops
 from clipadapt.features.batch_sources import AugmentedImages, BatchSource, InMemoryFeatures, MemmapFeatures
 from clipadapt.features.cache import CacheEntry, LookupResult, Store
-from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder, Item, image_mb, in_batches
+from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder, Item, in_batches
 from clipadapt.features.memory import SHARE, free_bytes
-from clipadapt.model import Classifier
+from clipadapt.model import AdaptedCLIP, image_megabytes
 
 BESIDE_A_ROW = 64
 """Bytes on disk for each activation beside its values, at the most: its key, checksum, share of a file's header."""
@@ -74,7 +74,7 @@ class CachePlacement:
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """What a classifier's images need computed once, for a run.
+    """What a model's images need computed once, for a run.
 
     Attributes:
         processes: the run's processes, device and number format.
@@ -83,6 +83,7 @@ class FeatureLoader:
         cache_gb: gigabytes that the disk cache may take.
         keep_mb: megabytes of memory that features or images may take; None for half of what is free.
         progress: shows how the encoding comes on.
+        collate: makes one tensor `[N, ...]` of the targets of images, as the kind of task has it.
     """
 
     processes: Processes
@@ -91,27 +92,28 @@ class FeatureLoader:
     cache_gb: float = 20.0
     keep_mb: float | None = None
     progress: ProgressFactory = no_progress
+    collate: Callable[[Sequence[Any]], Tensor] = torch.tensor
 
-    def placement(self, classifier: Classifier, task: Task) -> CachePlacement:
+    def placement(self, model: AdaptedCLIP, task: Task) -> CachePlacement:
         """Where the activations of the support set's views are kept, as far as settings and free memory permit."""
         if task.views is None:
             return CachePlacement(in_memory=False, on_disk=False)
         count = len(task.support) * max(1, task.views)
-        megabytes = image_mb(classifier) * count
+        megabytes = image_megabytes(model) * count
         return CachePlacement(
-            megabytes <= self._limit_mb(self.processes.device), self._on_disk(classifier, count), megabytes
+            megabytes <= self._limit_mb(self.processes.device), self._on_disk(model, count), megabytes
         )
 
-    def _on_disk(self, classifier: Classifier, count: int) -> bool:
+    def _on_disk(self, model: AdaptedCLIP, count: int) -> bool:
         """Whether so many activations go to disk; pixels, of which nothing was computed, don't."""
-        computed = classifier.image_cut != classifier.clip.image.points[0]
-        size = count * (1e6 * image_mb(classifier) + BESIDE_A_ROW)
+        computed = model.image_cut != model.clip.image.points[0]
+        size = count * (1e6 * image_megabytes(model) + BESIDE_A_ROW)
         return computed and self.cache is not None and size <= 1e9 * self.cache_gb
 
     def _limit_mb(self, device: torch.device) -> float:
         return SHARE * free_bytes(device) / 1e6 if self.keep_mb is None else self.keep_mb
 
-    def describe(self, classifier: Classifier, task: Task, placement: CachePlacement) -> str:
+    def describe(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> str:
         """In words, what is kept of the support set."""
         if task.views is None:
             return "nothing: fresh views every epoch; images are read once, as far as memory permits"
@@ -119,35 +121,35 @@ class FeatureLoader:
             limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.cache is not None)
             return f"nothing: above {' and '.join(limits)}"
         places = ["in memory"] * placement.in_memory + [f"in {self.cache}"] * placement.on_disk
-        what = f"{classifier.image_cut} of {len(task.support)} images"
+        what = f"{model.image_cut} of {len(task.support)} images"
         return f"{what}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
 
-    def support(self, classifier: Classifier, task: Task, placement: CachePlacement) -> BatchSource:
+    def support(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> BatchSource:
         """The support set, as a fit takes it."""
         cycle = None if task.views is None else max(1, task.views)
-        views = _views(classifier, task.support, task.views != 0, task.seed if cycle is None else None)
+        views = _views(model, task.support, task.views != 0, task.seed if cycle is None else None)
         if cycle is None or not placement.anywhere:
             limit = 1e6 * self._limit_mb(torch.device("cpu"))
-            return AugmentedImages(views, self.processes.device, self.workers, limit, cycle)
-        labels = torch.tensor(views.images.labels, device=self.processes.device)
-        values = self._values(classifier, views, cycle, placement.on_disk)
+            return AugmentedImages(
+                views, self.collate(views.images.labels), self.processes.device, self.workers, limit, cycle
+            )
+        labels = self.collate(views.images.labels).to(self.processes.device)
+        values = self._values(model, views, cycle, placement.on_disk)
         if isinstance(values, LookupResult) and not placement.in_memory:
-            return MemmapFeatures(values, labels, cycle, classifier.image_cut)
-        return InMemoryFeatures(self._in_memory(values).unflatten(0, (cycle, -1)), labels, classifier.image_cut)
+            return MemmapFeatures(values, labels, cycle, model.image_cut)
+        return InMemoryFeatures(self._in_memory(values).unflatten(0, (cycle, -1)), labels, model.image_cut)
 
-    def values(self, classifier: Classifier, split: Split, views: int, random: bool) -> Tensor:
+    def values(self, model: AdaptedCLIP, split: Split, views: int, random: bool) -> Tensor:
         """Activations at the cut of views of a split's images, `[views, N, ...]`: random views, or the centre crop."""
-        seen = _views(classifier, split, random)
-        values = self._values(classifier, seen, views, self._on_disk(classifier, views * len(split)))
+        seen = _views(model, split, random)
+        values = self._values(model, seen, views, self._on_disk(model, views * len(split)))
         return self._in_memory(values).unflatten(0, (views, -1))
 
-    def _values(
-        self, classifier: Classifier, views: AugmentedDataset, cycle: int, on_disk: bool
-    ) -> Tensor | LookupResult:
+    def _values(self, model: AdaptedCLIP, views: AugmentedDataset, cycle: int, on_disk: bool) -> Tensor | LookupResult:
         """Activations of so many views of each image, computed, or on disk."""
         items = [(index, view) for view in range(cycle) for index in range(len(views))]
         with self.progress(len(items)) as update:
-            encoder = self._encoder(classifier, update)
+            encoder = self._encoder(model, update)
             if not on_disk:
                 return torch.cat(list(encoder.compute(views, items)))
             return encoder.find(views, items, self._entry(encoder, views), shared=True)
@@ -156,18 +158,16 @@ class FeatureLoader:
         found = values.gather(range(len(values.rows))) if isinstance(values, LookupResult) else values
         return found.to(self.processes.device)
 
-    def test_views(
-        self, classifier: Classifier, split: Split, views: int, images: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_views(self, model: AdaptedCLIP, split: Split, views: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations `[B, V, ...]` of V views and labels of this process's share of a test set, B images at a time.
 
         The first view is the centre crop, the others are random.
         """
         own = self.share(split)
-        labels = torch.tensor(split.labels, device=self.processes.device)
-        plain, random = _views(classifier, split, False), _views(classifier, split, True)
+        labels = self.collate(split.labels).to(self.processes.device)
+        plain, random = _views(model, split, False), _views(model, split, True)
         with self.progress(views * len(own)) as update:
-            encoder = self._encoder(classifier, update)
+            encoder = self._encoder(model, update)
             first = TensorReader(self._test_values(encoder, plain, [(i, 0) for i in own]))
             others = TensorReader(
                 self._test_values(encoder, random, [(i, view) for i in own for view in range(1, views)])
@@ -178,13 +178,13 @@ class FeatureLoader:
                     seen.append(others.read(len(some) * (views - 1)).unflatten(0, (len(some), -1)))
                 yield torch.cat(seen, dim=1), labels[some]
 
-    def test_batches(self, classifier: Classifier, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(self, model: AdaptedCLIP, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
         """Activations and labels of this process's share of a test set, in micro-batches."""
         items = [(i, 0) for i in self.share(split)]
-        labels = torch.tensor(split.labels, device=self.processes.device)
-        views = _views(classifier, split, random=False)
+        labels = self.collate(split.labels).to(self.processes.device)
+        views = _views(model, split, random=False)
         with self.progress(len(items)) as update:
-            values = self._test_values(self._encoder(classifier, update), views, items)
+            values = self._test_values(self._encoder(model, update), views, items)
             for batch, activations in zip(in_batches(items), values, strict=True):
                 yield activations, labels[[index for index, _ in batch]]
 
@@ -194,7 +194,7 @@ class FeatureLoader:
         return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
 
     def _test_values(self, encoder: Encoder, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
-        if not self._on_disk(encoder.classifier, len(items)):
+        if not self._on_disk(encoder.model, len(items)):
             yield from encoder.compute(views, items)
             return
         found = encoder.find(views, items, self._entry(encoder, views), shared=False)
@@ -202,9 +202,9 @@ class FeatureLoader:
             values = found.gather(range(first, min(first + MICRO_BATCH, len(items))))
             yield values.to(self.processes.device, non_blocking=True)
 
-    def _encoder(self, classifier: Classifier, update: ProgressUpdate) -> Encoder:
+    def _encoder(self, model: AdaptedCLIP, update: ProgressUpdate) -> Encoder:
         return Encoder(
-            classifier,
+            model,
             workers=self.workers,
             autocast=self.processes.autocast,
             rank=self.processes.process_index,
@@ -235,9 +235,9 @@ def check_cache(cache: str | None, cache_gb: float) -> None:
         store.check()
 
 
-def _views(classifier: Classifier, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:
+def _views(model: AdaptedCLIP, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:
     """Random crops of a split's images, or the centre crop."""
-    transform = RandomCrops(classifier.clip.preprocess) if random else CentreCrop(classifier.clip.transform)
+    transform = RandomCrops(model.clip.preprocess) if random else CentreCrop(model.clip.transform)
     return AugmentedDataset(split, transform, seed)
 
 

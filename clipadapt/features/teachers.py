@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import Task
 from clipadapt.data.transforms import RandomCrops
@@ -14,7 +15,7 @@ from clipadapt.features.batch_sources import AugmentedImages, BatchIterator, Bat
 from clipadapt.features.encoder import AugmentedDataset, Item
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.model import Classifier, zero_shot_classifier
+from clipadapt.model import AdaptedCLIP
 
 
 @dataclass(frozen=True)
@@ -47,20 +48,20 @@ class OnlineTeacher:
     """What a teacher sees in views that are new every epoch.
 
     Attributes:
-        classifier: the teacher.
+        model: the teacher.
         views: how it sees them.
         autocast: the context of the run's forward passes.
     """
 
-    classifier: Classifier
+    model: AdaptedCLIP
     views: AugmentedDataset
     autocast: Callable[[], AbstractContextManager[Any]]
 
     def __call__(self, read: Sequence[Tensor], items: Sequence[Item]) -> Tensor:
         """Features `[B, D]` of these views, given what was read of their images."""
-        clip = self.classifier.clip
+        clip = self.model.clip
         with self.autocast():
-            return self.classifier.prefix(self.views.pixels(read, items, clip.device).to(clip.dtype))
+            return self.model.prefix(self.views.pixels(read, items, clip.device).to(clip.dtype))
 
 
 def with_teacher_features(
@@ -91,7 +92,7 @@ def with_teacher_features(
     return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.views != 0) for one in plain])
 
 
-def teacher_encoder(teacher: CLIP, task: Task, loader: FeatureLoader) -> Classifier:
-    """A teacher for the sake of its image features: one class name will do."""
+def teacher_encoder(teacher: CLIP, task: Task, loader: FeatureLoader) -> AdaptedCLIP:
+    """Return a teacher's towers as they are."""
     known = LazySupportView(teacher, task.without_tests(), loader)
-    return zero_shot_classifier(teacher, known, task.class_names[:1])
+    return AdaptedCLIP(teacher, Adaptation(teacher, known))

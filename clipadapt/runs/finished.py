@@ -23,7 +23,6 @@ from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.errors import DataError
 from clipadapt.features.loader import check_cache
 from clipadapt.files import write
-from clipadapt.model import Classifier
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs.directory import CONFIG, TRANSFER
@@ -32,6 +31,7 @@ from clipadapt.runs.methods import build_settings, build_test_time
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
+from clipadapt.tasks.classification import Classifier
 
 
 class FinishedRun:

@@ -14,7 +14,7 @@ from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.runs.directory import CONFIG
 from clipadapt.runs.methods import adaptation_maker, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result

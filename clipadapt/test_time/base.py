@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 
 
 class TestTimeMethod:

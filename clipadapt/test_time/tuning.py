@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.copies import batched_parameters, images_first, rounding_anew
 from clipadapt.test_time.views import (
@@ -155,7 +155,7 @@ def logits_and_text(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
     if not classifier.adaptation.capabilities.supports_batched_params:
         output = classifier.output(x[0], classifier.image_cut)
         return output.logits[None], output.text[None]
-    image, text = classifier.image_features(x), classifier.class_embeddings()
+    image, text = classifier.encode_image(x, classifier.image_cut), classifier.class_embeddings()
     return torch.stack([classifier.logits(*own) for own in zip(image, text, strict=True)]), text
 
 

@@ -7,8 +7,8 @@ from annotated_types import Ge
 from torch import Tensor
 
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
 from clipadapt.objectives.base import Output
+from clipadapt.tasks.classification import Classifier
 
 Count = Annotated[int, Ge(1)]
 

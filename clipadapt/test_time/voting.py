@@ -6,7 +6,7 @@ from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.views import Count, entropy, most_confident, view_logits
 

@@ -18,8 +18,8 @@ from clipadapt.config.targets import locate
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.model import Classifier
 from clipadapt.objectives import CrossEntropy
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.copies import batched_parameters
 from clipadapt.test_time.tuning import PromptTuning
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
@@ -217,7 +217,9 @@ def test_from_the_cut_as_from_the_pixels(case):
     pixels = images(4)
     start = classifier.prefix(pixels)
     assert torch.equal(classifier(start, classifier.image_cut), classifier(pixels))
-    image = classifier.image_features(start) if classifier.adaptation.capabilities.conditional else None
+    image = (
+        classifier.encode_image(start, classifier.image_cut) if classifier.adaptation.capabilities.conditional else None
+    )
     assert torch.equal(classifier.output(pixels, text=classifier.class_embeddings(image)).logits, classifier(pixels))
 
 

@@ -6,7 +6,7 @@ import torch
 from clipadapt.adaptations.finetune import BiasFinetuning, FullFinetuning
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 CUTS = {

@@ -5,7 +5,7 @@ import torch
 
 from clipadapt.adaptations import Composed
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 NODE = "method.adaptation."

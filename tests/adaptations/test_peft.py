@@ -14,7 +14,7 @@ from clipadapt.adaptations.blocks import split_towers
 from clipadapt.adaptations.peft import Peft
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
 
 TABLE = re.findall(

@@ -66,5 +66,5 @@ def test_recomputing_keeps_less(clip):
     saved = []
     for activation_checkpointing in (False, True):
         run = Run.prepare(clip, task(), MAKERS["pixels"], settings(activation_checkpointing=activation_checkpointing))
-        saved.append(memory.saved_bytes(lambda run=run: run.classifier.image_features(pixels)))
+        saved.append(memory.saved_bytes(lambda run=run: run.classifier.encode_image(pixels)))
     assert saved[1] < saved[0] / 3

@@ -9,7 +9,7 @@ from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import CentreCrop, RandomCrops
 from clipadapt.features.cache import Store
 from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.engine.tasks import split, task
 
 ITEMS = [(index, view) for index in range(5) for view in range(2)]

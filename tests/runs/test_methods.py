@@ -11,9 +11,9 @@ from clipadapt import config
 from clipadapt.backbone import text, towers
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
 from clipadapt.runs import methods
 from clipadapt.runs.methods import adaptation_maker, methods_for, placeholder_task
+from clipadapt.tasks.classification import Classifier
 
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}
 NAMES = ["one", "two"]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time import Cache, Caches, MeanShift, NegativeCache, Voting
 from clipadapt.test_time.caches import ViewSummary
 from clipadapt.test_time.views import entropy, most_confident

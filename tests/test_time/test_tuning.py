@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.tuning import PromptTuning
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 

@@ -1,0 +1,21 @@
+"""Kinds of task: what the answer is."""
+
+from clipadapt.data.tasks import Task
+from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
+from clipadapt.tasks.classification import Classification, Classifier, zero_shot_classifier
+
+__all__ = [
+    "Classification",
+    "Classifier",
+    "Evaluation",
+    "Head",
+    "Measure",
+    "TaskKind",
+    "kind_of",
+    "zero_shot_classifier",
+]
+
+
+def kind_of(task: Task) -> TaskKind:
+    """Return a task's kind; classification where it names none."""
+    return task.kind if isinstance(task.kind, TaskKind) else Classification()

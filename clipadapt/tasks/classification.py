@@ -1,0 +1,220 @@
+"""Classification: one class of several for each image, by scaled cosines with class embeddings."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.prompts import Prompts
+from clipadapt.data.few_shot import ByClass
+from clipadapt.data.tasks import Task, unique_names
+from clipadapt.errors import UserError
+from clipadapt.interfaces import SupportView
+from clipadapt.objectives.base import Objective, Output
+from clipadapt.objectives.supervised import CrossEntropy
+from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
+
+NO_LABEL = -1
+"""A target that no metric counts."""
+CALIBRATION_BINS = 15
+
+
+def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
+    """Refuse class names other than those that what is learned belongs to, or some of them.
+
+    Raises:
+        UserError: the adaptation learns for its classes one by one, and these are others.
+    """
+    fixed = adaptation.capabilities.fixed_classes
+    if fixed is not None and not {*class_names} <= {*fixed}:
+        raise UserError(
+            "this method learns something for each of its classes, which can't serve others: for new classes take one "
+            "that learns a shared context, prompt tokens, a residual on image features, or weights of the towers"
+        )
+
+
+class Classifier(Head):
+    """Images to logits over class names.
+
+    Args:
+        clip: the frozen backbone, on its device.
+        adaptation: where the network is touched, on the same device.
+        class_names: the C classes. Where what was learned belongs to its classes, C of those, in any order: logits are
+            then read where they stand, as ImageNet's classifiers are tested on ImageNet-A and -R (Hendrycks et al.,
+            CVPR 2021, arXiv:1907.07174, section 3); of namesakes, the first.
+        max_rows: as of `AdaptedCLIP`.
+        activation_checkpointing: as of `AdaptedCLIP`.
+
+    Attributes:
+        class_names: names of the C classes.
+        text_start: the activation of the classes' prompts at the text cut.
+
+    Raises:
+        UserError: a prompt is too long, a point is missing in a tower, or the adaptation was learned for other classes.
+    """
+
+    def __init__(
+        self,
+        clip: CLIP,
+        adaptation: Adaptation,
+        class_names: Sequence[str],
+        max_rows: int | None = None,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        check_classes(adaptation, class_names)
+        super().__init__(clip, adaptation, max_rows, activation_checkpointing)
+        self.class_names = list(class_names)
+        computed = list(adaptation.capabilities.fixed_classes or class_names)
+        self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
+        self.text_start = self.prepare_text(adaptation.prompts(computed))
+
+    @property
+    def text_chunks(self) -> int:
+        """Number of chunks whose activations are computed again for their gradients; 1 where they are kept."""
+        prompts = self.text_start
+        return sum(map(len, prompts.chunks)) if isinstance(prompts, Prompts) and prompts.activation_checkpointing else 1
+
+    def for_classes(self, class_names: Sequence[str]) -> "Classifier":
+        """Return a classifier of the same adaptation, the same tensors, for other class names."""
+        return Classifier(self.clip, self.adaptation, class_names, self.max_rows, self.activation_checkpointing)
+
+    def text_features(self, image: Tensor | None = None) -> Tensor:
+        """Return text features `[..., C, templates, D]` of the classes' prompts; arguments as of `encode_text`."""
+        return self.encode_text(self.text_start, image)
+
+    def class_embeddings(self, image: Tensor | None = None) -> Tensor:
+        """Return class embeddings `[C, D]`; `[B, C, D]` given image features `[B, D]` that the text depends on."""
+        return self.adaptation.class_embeddings(self.text_features(image))
+
+    def precompute(self) -> Tensor | None:
+        """Return the class embeddings `[C, D]`; None where they depend on the image."""
+        return None if self.adaptation.capabilities.conditional else self.class_embeddings()
+
+    def output(self, x: Any, start: str = "pixels", text: Tensor | None = None) -> Output:
+        """Return features, class embeddings and logits.
+
+        Args:
+            x: images `[B, 3, height, width]`, or their activation at the image cut.
+            start: "pixels", or the name of the image cut.
+            text: class embeddings, where they are known already.
+        """
+        at_cut = self.prefix(x) if start != self.image_cut else x
+        image = self.encode_image(at_cut, self.image_cut)
+        if text is None:
+            text = self.class_embeddings(image if self.adaptation.capabilities.conditional else None)
+        embeddings = text
+        return Output(
+            self.logits(image, text),
+            image,
+            text,
+            frozen=lambda: self.frozen_features(at_cut),
+            classify=lambda features: self.logits(self.edited_features(features), embeddings),
+        )
+
+    def logits(self, image: Tensor, text: Tensor) -> Tensor:
+        """Return logits `[B, C]` of image features and class embeddings, in float32."""
+        with torch.autocast(image.device.type, enabled=False):
+            logits = self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+        return logits if self.places is None else logits[..., self.places]
+
+    def forward(self, x: Any, start: str = "pixels") -> Tensor:
+        """Return logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named `start`."""
+        return self.output(x, start).logits
+
+
+def zero_shot_classifier(clip: CLIP, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
+    """Return the backbone as it is, with the task's templates.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        class_names: other class names than the task's.
+    """
+    return Classifier(clip, Adaptation(clip, task), task.class_names if class_names is None else class_names)
+
+
+@dataclass(frozen=True)
+class Classification(ByClass, TaskKind):
+    """One class of several for each image: class indices, logits, accuracy."""
+
+    leads: ClassVar[str] = "accuracy"
+
+    def collate(self, targets: Sequence[int]) -> Tensor:
+        """Return class indices as a tensor `[B]`."""
+        return torch.tensor(targets)
+
+    def head(
+        self,
+        clip: CLIP,
+        adaptation: Adaptation,
+        task: SupportView,
+        class_names: Sequence[str] | None = None,
+        max_rows: int | None = None,
+        activation_checkpointing: bool = False,
+    ) -> Classifier:
+        """Return the classifier of a task's class names, or of others."""
+        names = task.class_names if class_names is None else class_names
+        return Classifier(clip, adaptation, names, max_rows, activation_checkpointing)
+
+    def default_objective(self, clip: CLIP, task: SupportView) -> Objective:
+        """Return the cross entropy."""
+        return CrossEntropy(clip, task)
+
+    def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the accuracy of logits `[B, C]` against class indices `[B]`."""
+        return (outputs.argmax(dim=-1) == targets).float().mean()
+
+    def answers(self, outputs: Tensor) -> Tensor:
+        """Return probabilities `[B, C]` of logits."""
+        return outputs.float().softmax(dim=-1)
+
+    def predicted(self, answers: Tensor) -> list[int]:
+        """Return the most probable class of each image."""
+        found: list[int] = answers.argmax(dim=-1).tolist()
+        return found
+
+    def decode(self, answers: Tensor, head: Head) -> list[str]:
+        """Return the most probable class name of each image."""
+        names: list[str] = head.class_names  # type: ignore[assignment]
+        return [names[index] for index in self.predicted(answers)]
+
+    def metrics(self, head: Head) -> dict[str, Measure]:
+        """Return accuracy, expected calibration error (15 bins), and the confusion matrix."""
+        from torchmetrics.classification import (  # takes a second, and only evaluation needs it
+            MulticlassAccuracy,
+            MulticlassCalibrationError,
+            MulticlassConfusionMatrix,
+        )
+
+        classes, ignored = len(head.class_names), {"ignore_index": NO_LABEL}  # type: ignore[arg-type]
+        calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, **ignored)
+        return {
+            "accuracy": Measure(MulticlassAccuracy(classes, average="micro", **ignored), "accuracy"),
+            "calibration_error": Measure(calibration, "calibration error", higher_is_better=False),
+            "confusion": Measure(MulticlassConfusionMatrix(classes, **ignored)),
+        }
+
+    def uncounted(self, head: Head, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the probabilities of an image without a label."""
+        classes = len(head.class_names)  # type: ignore[arg-type]
+        return torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
+
+    def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:
+        """Return accuracies by class of zero-shot and adapted, and the confusion matrix of the adapted."""
+        return {
+            "per_class": by_class(task.class_names, after),
+            "zero_shot_per_class": by_class(task.class_names, before),
+            "confusion": after.details["confusion"].long().tolist(),
+        }
+
+
+def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
+    """Return the accuracy of each class that has test images."""
+    confusion = evaluation.details["confusion"].long()
+    shares = (confusion.diagonal() / confusion.sum(dim=1)).tolist()
+    return {name: share for name, share in zip(unique_names(names), shares, strict=True) if not math.isnan(share)}
