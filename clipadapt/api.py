@@ -15,17 +15,18 @@ from clipadapt.features.loader import check_cache
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
-from clipadapt.runs.learned import learned_classifier
+from clipadapt.runs.learned import learned_head
 from clipadapt.runs.methods import build_settings
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.compare import run_study
 from clipadapt.studies.protocols import comparison
+from clipadapt.tasks import kind_of
 
 __all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
 
-RESERVED_KEYS = ("backbone", "data", "shots", "classes", "seed")
+RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed")
 """Settings that a task and a backbone bring with them."""
 
 
@@ -57,6 +58,7 @@ def load_task(
     shots: int = 16,
     seed: int = 1,
     classes: str = "all",
+    kind: str = "classification",
     config_dir: str | Path | None = None,
     **options: Any,
 ) -> Task:
@@ -67,6 +69,7 @@ def load_task(
         shots: labelled images per class.
         seed: draws them.
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
+        kind: a name in conf/kind or in `config_dir`: what the answer is.
         config_dir: a folder with YAML files and modules of your own.
         options: of the source, as in conf/data: `root`, `name`, `templates`, `views` ….
 
@@ -77,7 +80,13 @@ def load_task(
     >>> len(load_task("digits", shots=2).support)
     20
     """
-    overrides = [f"data={source}", f"shots={shots}", f"seed={seed}", configuration.setting("classes", classes)]
+    overrides = [
+        f"data={source}",
+        f"kind={kind}",
+        f"shots={shots}",
+        f"seed={seed}",
+        configuration.setting("classes", classes),
+    ]
     overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
     config = configuration.compose(overrides, config_dir)
     return validated_images(build_task(config), config)
@@ -119,7 +128,8 @@ def finetune(
     config = configuration.compose([*words, *overrides], config_dir)
     settings = build_settings(config)
     check_cache(settings.cache, settings.cache_gb)
-    config |= {"backbone": backbone.source, "data": task.origin or {"name": task.name}}
+    config |= {"backbone": backbone.source, "kind": kind_of(task).settings}
+    config |= {"data": task.origin or {"name": task.name}}
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
     return train_and_evaluate(config, backbone, task, None, Console(quiet=True))
@@ -222,4 +232,4 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     ['zero', 'one']
     """
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(*learned_classifier(Path(directory), device, torch.float32, config_dir))
+    return Predictor(*learned_head(Path(directory), device, torch.float32, config_dir))

@@ -4,7 +4,7 @@ import copy
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -17,7 +17,7 @@ from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, t
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write
-from clipadapt.tasks import Classification, Head, TaskKind
+from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
 
 Picture = str | Path | Image.Image | Tensor
@@ -55,7 +55,7 @@ class Predictor:
 
     def predict_proba(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Return the probabilities `[B, C]` of the classes, on the CPU; arguments and errors as of `answers`."""
-        if not isinstance(self.kind, Classification):
+        if not self.kind.probabilities:
             raise UserError("this kind of task has no probabilities of classes: use answers or predict")
         return self.answers(images)
 
@@ -135,7 +135,7 @@ class Predictor:
             return self.model.output(pixels, text=text).logits
         views = (self._views(picture, self.test_time.views) for picture in pictures)
         x = torch.stack([self.model.prefix(some.to(clip.dtype)) for some in views])
-        return self.test_time.logits(self.model, x, text)
+        return self.test_time.logits(cast(Classifier, self.model), x, text)
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Views `[V, 3, height, width]` on the device: what the backbone reads, then random crops."""

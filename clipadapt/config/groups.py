@@ -65,6 +65,7 @@ GROUPS = {
     "method.gradient_rule": Group("a gradient rule", "clipadapt.objectives", "clipadapt.objectives.base.GradientRule"),
     "method.average": Group("a weight average", "clipadapt.objectives", "clipadapt.objectives.base.WeightAverage"),
     "method.test_time": Group("a test-time method", "clipadapt.test_time", "clipadapt.test_time.base.TestTimeMethod"),
+    "kind": Group("a kind of task", "clipadapt.tasks", "clipadapt.tasks.base.TaskKind"),
     "engine": Group("a table of settings", "clipadapt.engine", "clipadapt.engine.settings.Settings", itself=True),
     "engine.optimizer": Group("an optimizer", "torch.optim", "torch.optim.Optimizer", arguments=1, waits=True),
     "engine.schedule": Group(

@@ -1,49 +1,57 @@
 """The figures of a run: zero-shot against adapted, on its test sets."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from clipadapt.data.tasks import Split, Task, unique_names
-from clipadapt.engine.metrics import Evaluation, evaluate_batches
+from clipadapt.data.tasks import Split, Task
+from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
-from clipadapt.tasks.classification import Classifier
+from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, kind_of
 from clipadapt.test_time.base import TestTimeMethod
 
-Pair = tuple[Classifier, Classifier]
+Pair = tuple[Head, Head]
 
 
-def evaluate_run(run: Run) -> dict[str, Any]:
+def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
     """Zero-shot against adapted on the task's test sets; the first one's figures stand for the run.
 
+    Args:
+        run: a run whose adaptation is fitted.
+        validation: whether the validation split is evaluated, too; nothing is chosen by its figures here.
+
     Returns:
-        `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart, and the number of `images`; `tests`,
+        With the metrics of classification: `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart,
+        and the number of `images`; `tests`,
         the same by test set; of the first one, accuracies `per_class` and `zero_shot_per_class`, and the `confusion`;
         `predictions` by test set: its `class_names`, its `labels`, and what is predicted, `zero_shot` and `adapted`,
-        image by image.
+        image by image; `figures`, how each is shown; and `validation`, the figures of that split.
         Without a test set, `tests` alone, which is empty.
     """
+    kind, pair = kind_of(run.task), (run.zero_shot(), run.head)
+    validated = validation_figures(run, pair) if validation and len(run.task.validation) else {}
     if not run.task.tests:
-        return {"tests": {}}
-    pair = run.zero_shot(), run.classifier
+        return {"tests": {}} | validated
     measured = {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
         measured[name] = evaluate_pair(run, *pair, split)
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
     first, (before, after) = next(iter(measured.items()))
-    return tests[first] | {
-        "tests": tests,
-        "per_class": by_class(run.task.class_names, after),
-        "zero_shot_per_class": by_class(run.task.class_names, before),
-        "confusion": after.confusion,
-        "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
-    }
+    return (
+        tests[first]
+        | kind.details(before, after, run.task)
+        | {
+            "tests": tests,
+            "figures": describe_figures(kind, run.head),
+            "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
+        }
+        | validated
+    )
 
 
 def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -64,30 +72,30 @@ def for_classes(pair: Pair, class_names: list[str]) -> Pair:
     return pair if same else (before.for_classes(class_names), after.for_classes(class_names))
 
 
-def evaluate_classifier(
-    run: Run, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], test_time: TestTimeMethod | None = None
+def evaluate_head(
+    run: Run, head: Head, batches: Iterable[tuple[Tensor, Tensor]], test_time: TestTimeMethod | None = None
 ) -> Evaluation:
-    """Measure a classifier on activations at its image cut and labels, shared out over the processes.
+    """Evaluate a head on activations at its image cut and targets, shared out over the processes.
 
     Args:
         run: whose processes and number format are used.
-        classifier: CLIP through an adaptation.
+        head: CLIP through an adaptation.
         batches: activations `[B, ...]` and labels `[B]`; `[B, V, ...]` of V views where something adapts.
         test_time: what adapts.
     """
-    classifier.eval()
+    head.eval()
     with torch.no_grad(), run.accelerator.autocast():
-        text = None if classifier.adaptation.capabilities.conditional else classifier.class_embeddings()
+        text = head.precompute()
 
         def predict(x: Tensor) -> Tensor:
             if test_time is not None:
-                return test_time.logits(classifier, x, text)
-            return classifier.output(x, classifier.image_cut, text).logits
+                return test_time.logits(cast(Classifier, head), x, text)
+            return head.output(x, head.image_cut, text).logits
 
-        return evaluate_batches(predict, batches, len(classifier.class_names), run.accelerator.device)
+        return evaluate_batches(predict, batches, kind_of(run.task), head, run.accelerator.device)
 
 
-def evaluate_pair(run: Run, zero_shot: Classifier, adapted: Classifier, split: Split) -> tuple[Evaluation, Evaluation]:
+def evaluate_pair(run: Run, zero_shot: Head, adapted: Head, split: Split) -> tuple[Evaluation, Evaluation]:
     """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
     before, after, order = _evaluate_share(run, zero_shot, adapted, split)
     own = run.loader.share(split)
@@ -101,20 +109,20 @@ def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
 
 
 def _evaluate_share(
-    run: Run, zero_shot: Classifier, adapted: Classifier, split: Split
+    run: Run, zero_shot: Head, adapted: Head, split: Split
 ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
     """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
     order: Sequence[int] = range(len(split))
     batches = list(run.loader.test_batches(zero_shot, split))
-    before = evaluate_classifier(run, zero_shot, batches)
+    before = evaluate_head(run, zero_shot, batches)
     if run.test_time is not None:
         run.test_time.reset()
         order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
         views = run.loader.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
-        return before, evaluate_classifier(run, adapted, views, run.test_time), order
+        return before, evaluate_head(run, adapted, views, run.test_time), order
     if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
-        return before, evaluate_classifier(run, adapted, batches), order
-    return before, evaluate_classifier(run, adapted, run.loader.test_batches(adapted, split)), order
+        return before, evaluate_head(run, adapted, batches), order
+    return before, evaluate_head(run, adapted, run.loader.test_batches(adapted, split)), order
 
 
 def shuffled(count: int, seed: int) -> list[int]:
@@ -125,17 +133,22 @@ def shuffled(count: int, seed: int) -> list[int]:
 
 
 def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
-    """The figures of one test set."""
+    """Return the figures of one test set, each with its `zero_shot_` counterpart, and the number of images."""
+    found: dict[str, float] = {}
+    for name, value in after.figures.items():
+        found |= {name: value, f"zero_shot_{name}": before.figures[name]}
+    return found | {"images": after.images}
+
+
+def describe_figures(kind: TaskKind, head: Head) -> dict[str, dict[str, Any]]:
+    """Return how each figure is shown: its title, whether it is a fraction, and which way is better."""
     return {
-        "accuracy": after.accuracy,
-        "zero_shot_accuracy": before.accuracy,
-        "calibration_error": after.calibration_error,
-        "zero_shot_calibration_error": before.calibration_error,
-        "images": after.images,
+        name: {"title": one.title, "percent": one.percent, "higher_is_better": one.higher_is_better}
+        for name, one in kind.metrics(head).items()
+        if one.title is not None
     }
 
 
-def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
-    """Accuracy of each class that has test images."""
-    pairs = zip(unique_names(names), evaluation.per_class, strict=True)
-    return {name: accuracy for name, accuracy in pairs if not math.isnan(accuracy)}
+def validation_figures(run: Run, pair: Pair) -> dict[str, Any]:
+    """Return the figures of the validation split as `validation`."""
+    return {"validation": figures(*evaluate_pair(run, *pair, run.task.validation))}

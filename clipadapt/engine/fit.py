@@ -19,6 +19,7 @@ from clipadapt.engine.snapshot import copied
 from clipadapt.errors import DivergenceError
 from clipadapt.features.batch_sources import BatchIterator, BatchSource
 from clipadapt.objectives.base import GradientRule, WeightAverage
+from clipadapt.tasks.base import TaskKind
 
 Row = dict[str, float]
 
@@ -83,6 +84,7 @@ class Fit:
         source: the images.
         epochs: how many there shall be.
         seed: of what is random in the learner.
+        kind: the kind of task, whose score is logged.
         rule: what becomes of the gradients of several losses; their sum's where None.
         average: of what was learned after each epoch, which is what is learned in the end; the last one's where None.
     """
@@ -95,6 +97,7 @@ class Fit:
     source: BatchSource
     epochs: int
     seed: int
+    kind: TaskKind
     rule: GradientRule | None = None
     average: WeightAverage | None = None
 
@@ -126,7 +129,7 @@ class Fit:
             progress.state = {**good, "average": average}
             after_epoch(progress)
         if average:
-            self.learner.classifier.adaptation.load_state_dict(average, strict=False)  # buffers aren't averaged
+            self.learner.head.adaptation.load_state_dict(average, strict=False)  # buffers aren't averaged
         return progress
 
     @torch.no_grad()
@@ -135,7 +138,7 @@ class Fit:
         if self.average is None:
             return
         weight = self.average.weights(self.epochs)[epoch]
-        for name, value in self.learner.classifier.adaptation.named_parameters():
+        for name, value in self.learner.head.adaptation.named_parameters():
             if name in average:
                 average[name] += weight * value
             else:
@@ -151,8 +154,8 @@ class Fit:
         totals = self.accelerator.reduce(torch.stack(measured), reduction="mean")
         self._check(totals, epoch)
         shares = torch.tensor(self.batches.shares(), device=totals.device)
-        loss, accuracy = (shares @ totals).tolist()
-        return {"epoch": epoch + 1, "loss": loss, "accuracy": accuracy, "lr": rate}
+        loss, score = (shares @ totals).tolist()
+        return {"epoch": epoch + 1, "loss": loss, self.kind.leads: score, "lr": rate}
 
     def _step(
         self, wrapped: nn.Module, optimizer: Optimizer, parts: list[MicroBatch], iterator: BatchIterator
@@ -171,8 +174,8 @@ class Fit:
                     self.accelerator.backward(loss)
                 else:
                     bent.add(losses)
-            correct = (logits.detach().argmax(dim=-1) == labels).float().mean()
-            measured += torch.stack([loss.detach().float(), part.weight * correct])
+            score = self.kind.score(logits.detach(), labels)
+            measured += torch.stack([loss.detach().float(), part.weight * score])
         if bent is not None:
             bent.apply(self.accelerator)
         optimizer.step()
@@ -180,7 +183,7 @@ class Fit:
         return measured
 
     def _parameters(self) -> list[nn.Parameter]:
-        return list(self.learner.classifier.adaptation.parameters())
+        return list(self.learner.head.adaptation.parameters())
 
     def _check(self, totals: Tensor, epoch: int) -> None:
         bad = (~totals[:, 0].isfinite()).nonzero()
@@ -201,7 +204,7 @@ class Fit:
     def _state(self) -> dict[str, Any]:
         """The state as it is, in the very tensors that the fit goes on changing."""
         state = {
-            "adaptation": self.learner.classifier.adaptation.state_dict(),
+            "adaptation": self.learner.head.adaptation.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
         }
@@ -210,7 +213,7 @@ class Fit:
         return state
 
     def _restore(self, state: dict[str, Any]) -> None:
-        self.learner.classifier.adaptation.load_state_dict(state["adaptation"])
+        self.learner.head.adaptation.load_state_dict(state["adaptation"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler is not None:

@@ -6,20 +6,20 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from clipadapt.objectives.base import Objective
-from clipadapt.tasks.classification import Classifier
+from clipadapt.tasks.base import Head
 
 
 class Learner(nn.Module):
-    """A classifier and what is minimised, as one module, so that data parallelism and compilation see one forward.
+    """A head and what is minimised, as one module, so that data parallelism and compilation see one forward.
 
     Args:
-        classifier: CLIP through the adaptation that is fitted.
+        head: CLIP through the adaptation that is fitted.
         objective: what is minimised.
     """
 
-    def __init__(self, classifier: Classifier, objective: Objective) -> None:
+    def __init__(self, head: Head, objective: Objective) -> None:
         super().__init__()
-        self.classifier = classifier
+        self.head = head
         self.objective = objective
 
     def forward(
@@ -33,5 +33,5 @@ class Learner(nn.Module):
             start: "pixels", or the name of the image cut.
             teacher_features: features `[B, D]` that each of the objective's teachers has of the same views.
         """
-        output = replace(self.classifier.output(x, start), teacher_features=teacher_features)
+        output = replace(self.head.output(x, start), teacher_features=teacher_features)
         return self.objective(output, labels), output.logits

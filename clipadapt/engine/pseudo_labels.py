@@ -10,9 +10,10 @@ import torch
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.few_shot import short_classes
 from clipadapt.data.tasks import Split, Task
+from clipadapt.errors import UserError
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.tasks.classification import zero_shot_classifier
+from clipadapt.tasks import Classification, kind_of, zero_shot_classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096
@@ -56,6 +57,8 @@ def pseudo_labelled(
     """
     if choice is None and task.labelled:
         return task, None
+    if not isinstance(kind_of(task), Classification):
+        raise UserError("zero-shot labels are class labels: this kind of task needs labels of its own")
     task.need_images()
     choice = choice or "confident"
     pool, numbers = (task.support, task.support_indices) if task.pool is None else (task.pool, task.pool_indices)

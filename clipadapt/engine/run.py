@@ -27,7 +27,7 @@ from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
-from clipadapt.tasks.classification import check_classes
+from clipadapt.tasks import Head, TaskKind, kind_of
 from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
@@ -65,7 +65,7 @@ class Run:
         accelerator: the processes, the device and the number format.
         clip: the frozen backbone; moved to the device.
         task: what is to be learned, and the test sets.
-        classifier: CLIP through the adaptation.
+        head: CLIP through the adaptation.
         settings: how it is fitted.
         loader: what of the images is computed once, and how.
         placement: where what is computed of the support set is kept.
@@ -78,7 +78,7 @@ class Run:
     accelerator: Accelerator
     clip: CLIP
     task: Task
-    classifier: Classifier
+    head: Head
     settings: Settings
     loader: FeatureLoader
     placement: CachePlacement
@@ -121,43 +121,45 @@ class Run:
             )
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
-        loader = make_loader(accelerator, settings, progress)
+        kind = kind_of(task)
+        loader = make_loader(accelerator, settings, progress, kind)
         task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
         torch.manual_seed(task.seed)
         known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
         check_images(adaptation, task, settings, guessed)
+        kind.check(adaptation, task)
+        if test_time is not None and not kind.probabilities:
+            raise UserError("methods that adapt at test time are for classification: leave method.test_time null")
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))
         with accelerator.autocast():
             rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
-            classifier = Classifier(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
-        placement = loader.placement(classifier, task)
-        return cls(
-            accelerator, clip, task, classifier, settings, loader, placement, known, test_time, pseudo_labels=guessed
-        )
+            head = kind.head(clip, adaptation, known, None, rows, settings.activation_checkpointing)
+        placement = loader.placement(head, task)
+        return cls(accelerator, clip, task, head, settings, loader, placement, known, test_time, pseudo_labels=guessed)
 
     @classmethod
     def for_evaluation(
         cls,
-        classifier: Classifier,
+        head: Head,
         task: Task,
         accelerator: Accelerator,
         settings: Settings,
         progress: ProgressFactory = no_progress,
         test_time: TestTimeMethod | None = None,
     ) -> "Run":
-        """A run of a classifier that is on its device; arguments as of the attributes and `prepare`."""
-        loader = make_loader(accelerator, settings, progress)
-        known = LazySupportView(classifier.clip, task.without_tests(), loader)
-        placement = loader.placement(classifier, task)
-        return cls(accelerator, classifier.clip, task, classifier, settings, loader, placement, known, test_time)
+        """Return a run of a head that is on its device; arguments as of the attributes and `prepare`."""
+        loader = make_loader(accelerator, settings, progress, kind_of(task))
+        known = LazySupportView(head.clip, task.without_tests(), loader)
+        placement = loader.placement(head, task)
+        return cls(accelerator, head.clip, task, head, settings, loader, placement, known, test_time)
 
     @property
     def epochs(self) -> int:
         """Passes over the support set; none where nothing is learned by gradient."""
-        if not self.classifier.adaptation.has_parameters:
+        if not self.head.adaptation.has_parameters:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
@@ -181,7 +183,7 @@ class Run:
         """
         if not self.epochs:
             return None
-        source = self.loader.support(self.classifier, self.task, self.placement)
+        source = self.loader.support(self.head, self.task, self.placement)
         return with_teacher_features(source, teachers, self.task, self.loader)
 
     def fit(
@@ -211,9 +213,9 @@ class Run:
             raise UserError("this method's rule on gradients doesn't go with fp16: use engine.precision=bf16 or fp32")
         if source is None:
             return progress
-        optimizer = fused(self.settings.optimizer, list(self.classifier.adaptation.parameters()))
+        optimizer = fused(self.settings.optimizer, list(self.head.adaptation.parameters()))
         whole = self.settings.epochs_for(self.task.shots)
-        learner = Learner(self.classifier, objective)
+        learner = Learner(self.head, objective)
         if self.settings.compile:
             learner.compile()
         fit = Fit(
@@ -225,6 +227,7 @@ class Run:
             source=source,
             epochs=self.epochs,
             seed=self.task.seed,
+            kind=kind_of(self.task),
             rule=rule,
             average=average,
         )
@@ -232,21 +235,31 @@ class Run:
 
     def fit_closed_form(self) -> None:
         """Find what the adaptation finds without gradients."""
-        self.classifier.eval()
+        self.head.eval()
         with torch.no_grad():
-            learned = LazyAdaptedFeatures(self.classifier, self.task.without_tests(), self.loader)
-            self.classifier.adaptation.fit_closed_form(learned)
+            learned = LazyAdaptedFeatures(self.head, self.task.without_tests(), self.loader)
+            self.head.adaptation.fit_closed_form(learned)
         if learned.validated:
             self.selection = ON_VALIDATION
 
-    def zero_shot(self) -> Classifier:
-        """The backbone as it is, with the task's templates."""
-        return zero_shot_classifier(self.clip, self.known)
+    def zero_shot(self) -> Head:
+        """Return the head of the backbone as it is, with the task's templates."""
+        return kind_of(self.task).head(self.clip, Adaptation(self.clip, self.known), self.known)
 
 
-def make_loader(accelerator: Accelerator, settings: Settings, progress: ProgressFactory) -> FeatureLoader:
+def make_loader(
+    accelerator: Accelerator, settings: Settings, progress: ProgressFactory, kind: TaskKind
+) -> FeatureLoader:
     """Return what loads a run's images and features, within the limits of its settings."""
-    return FeatureLoader(accelerator, settings.workers, settings.cache, settings.cache_gb, settings.keep_mb, progress)
+    return FeatureLoader(
+        accelerator,
+        settings.workers,
+        settings.cache,
+        settings.cache_gb,
+        settings.keep_mb,
+        progress,
+        kind.collate,
+    )
 
 
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
@@ -263,8 +276,6 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
             f"{advice}"
         )
-    for test in task.tests.values():
-        check_classes(adaptation, test.class_names or task.class_names)
 
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipadapt.files import write
+from clipadapt.report.tables import score_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,14 +96,15 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
     """Loss, training accuracy and learning rate over the epochs.
 
     Args:
-        history: one record for each epoch with `epoch`, `loss`, `accuracy` (of the training images) and `lr`.
+        history: one record for each epoch with `epoch`, `loss`, a score of the training images such as `accuracy`, and `lr`.
         path: where the PNG goes.
     """
     figure, panels = figures(3, 10.5, 3.2)
     epochs = [record["epoch"] for record in history]
+    score = score_name(history[0])
     curves = (
         ("loss", "training loss", 1, BLUE),
-        ("accuracy", "training accuracy (%)", 100, ORANGE),
+        ("accuracy", "training accuracy (%)", 100, ORANGE) if score == "accuracy" else (score, score, 1, ORANGE),
         ("lr", "learning rate", 1, GREY),
     )
     for axes, (key, title, factor, colour) in zip(panels, curves, strict=True):

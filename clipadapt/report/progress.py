@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from clipadapt.report.tables import score_name
+
 
 @contextmanager
 def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
@@ -22,7 +24,9 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
         bar = progress.add_task("", total=total, completed=done, loss="")
 
         def update(row: Mapping[str, float]) -> None:
-            text = f"loss {row['loss']:.3f}, training accuracy {100 * row['accuracy']:.1f} %"
+            name = score_name(row)
+            score = f"{100 * row[name]:.1f} %" if name == "accuracy" else f"{row[name]:.3g}"
+            text = f"loss {row['loss']:.3f}, training {name} {score}"
             progress.update(bar, update=1, loss=text)
 
         yield update

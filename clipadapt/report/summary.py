@@ -27,7 +27,8 @@ def show_plan(
 def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print zero-shot against adapted, where there is a test set, and what it took."""
     if metrics["tests"]:
-        console.print(_with_remark(tables.per_class_table(metrics), metrics))
+        if "per_class" in metrics:
+            console.print(_with_remark(tables.per_class_table(metrics), metrics))
     else:
         console.print("There is no test set: accuracy can't be measured.")
     console.print(_with_remark(tables.result_table(metrics), metrics))
@@ -49,7 +50,7 @@ def pictures(
     """Draw into a folder: where there is a test set, confusion matrix and per-class change; where a fit, its course."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
-    if metrics["tests"]:
+    if "confusion" in metrics:
         before, after = (
             np.array([metrics[key].get(name, math.nan) for name in class_names])
             for key in ("zero_shot_per_class", "per_class")

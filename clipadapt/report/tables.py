@@ -108,10 +108,11 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 def tests_table(result: Mapping[str, Any]) -> Table:
     """Accuracy on each test set, zero-shot against adapted; `result` as of `result_table`."""
-    table = _against_zero_shot("test set", "Accuracy")
+    figures = result["figures"]
+    table = _against_zero_shot("test set", figures[next(iter(figures))]["title"].capitalize())
+    leads = next(iter(figures))
     for name, scores in result["tests"].items():
-        label = f"{name}: {count_text(scores['images'], 'image')}"
-        _compare(table, label, scores["zero_shot_accuracy"], scores["accuracy"])
+        _compare_figure(table, result, leads, scores, f"{name}: {count_text(scores['images'], 'image')}")
     _compare_harmonic(table, result["tests"])
     return table
 
@@ -142,6 +143,16 @@ def interval_text(mean: float, interval: float | None) -> str:
 def percent_text(fraction: float) -> str:
     """A fraction in percent, a dash when it is not a number."""
     return NONE if math.isnan(fraction) else f"{100 * fraction:.1f} %"
+
+
+def score_name(row: Mapping[str, float]) -> str:
+    """Return the name of the score in an epoch's record, which is neither its loss nor its learning rate."""
+    return next(name for name in row if name not in ("epoch", "loss", "lr"))
+
+
+def number_text(value: float) -> str:
+    """Return a number with three significant digits, a dash when it is not a number."""
+    return NONE if math.isnan(value) else f"{value:.3g}"
 
 
 def share_text(share: float) -> str:
@@ -180,26 +191,50 @@ def _against_zero_shot(first: str, title: str) -> Table:
 
 
 def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
-    _compare(table, "accuracy", result["zero_shot_accuracy"], result["accuracy"])
+    leads, *others = result["figures"]
+    _compare_figure(table, result, leads, result, last=not others)
     if len(result["tests"]) > 1:
         for name, scores in result["tests"].items():
-            _compare(table, f"  on {name}", scores["zero_shot_accuracy"], scores["accuracy"])
+            _compare_figure(table, result, leads, scores, label=f"  on {name}")
         _compare_harmonic(table, result["tests"])
-    before, after = result["zero_shot_calibration_error"], result["calibration_error"]
-    _compare(table, "calibration error", before, after, better=-1, end_section=True)
+    for name in others:
+        _compare_figure(table, result, name, result, last=name == others[-1])
+
+
+def _compare_figure(
+    table: Table,
+    result: Mapping[str, Any],
+    name: str,
+    scores: Mapping[str, float],
+    label: str | None = None,
+    last: bool = False,
+) -> None:
+    figure = result["figures"][name]
+    before, after = scores[f"zero_shot_{name}"], scores[name]
+    better = 1 if figure["higher_is_better"] else -1
+    _compare(table, label or figure["title"], before, after, better, last, figure["percent"])
 
 
 def _compare_harmonic(table: Table, tests: Mapping[str, Mapping[str, float]]) -> None:
-    if {BASE, NEW} <= {*tests}:
+    if {BASE, NEW} <= {*tests} and "accuracy" in tests[BASE]:
         both = harmonic(tests[BASE], tests[NEW])
         _compare(table, "harmonic mean of base and new", both["zero_shot_accuracy"], both["accuracy"])
 
 
-def _compare(table: Table, label: str, before: float, after: float, better: int = 1, end_section: bool = False) -> None:
-    change = 100 * (after - before)
+def _compare(
+    table: Table,
+    label: str,
+    before: float,
+    after: float,
+    better: int = 1,
+    end_section: bool = False,
+    percent: bool = True,
+) -> None:
+    text = percent_text if percent else number_text
+    change = (100 if percent else 1) * (after - before)
     style = "" if math.isnan(change) or abs(change) < 0.05 else "green" if better * change > 0 else "red"
     shown = NONE if math.isnan(change) else f"{change:+.1f}"
-    table.add_row(Text(label), percent_text(before), percent_text(after), Text(shown, style), end_section=end_section)
+    table.add_row(Text(label), text(before), text(after), Text(shown, style), end_section=end_section)
 
 
 def _facts(title: str, facts: Mapping[str, str]) -> Table:

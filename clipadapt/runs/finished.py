@@ -26,12 +26,12 @@ from clipadapt.files import write
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs.directory import CONFIG, TRANSFER
-from clipadapt.runs.learned import learned_adaptation, learned_classifier
-from clipadapt.runs.methods import build_settings, build_test_time
+from clipadapt.runs.learned import learned_adaptation, learned_head
+from clipadapt.runs.methods import build_kind, build_settings, build_test_time
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
-from clipadapt.tasks.classification import Classifier
+from clipadapt.tasks import Head, kind_of
 
 
 class FinishedRun:
@@ -55,11 +55,11 @@ class FinishedRun:
         self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
-    def _learned(self) -> tuple[Any, Classifier, Any]:
-        """The accelerator, the classifier, and the test-time method or None."""
+    def _learned(self) -> tuple[Any, Head, Any]:
+        """The accelerator, the head, and the test-time method or None."""
         check_cache(self.settings.cache, self.settings.cache_gb)
         accelerator = accelerator_for(self.settings, build_test_time(self.config))
-        classifier, test_time = learned_classifier(
+        head, test_time, _ = learned_head(
             self.directory,
             str(accelerator.device),
             DTYPES[self.settings.precision],
@@ -67,7 +67,7 @@ class FinishedRun:
             self.settings.memory,
             accelerator.num_processes,
         )
-        return accelerator, classifier, test_time
+        return accelerator, head, test_time
 
     def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
         """Build the task to evaluate on, and check its images: the run's own, or other data with all their classes.
@@ -104,9 +104,9 @@ class FinishedRun:
     def _other(self, config: Mapping[str, Any], learned_from: bool) -> Task:
         source, record = configuration.build_source(config), self.record
         if learned_from and not source.tests:
-            task = make_task(source, record["shots"], record["seed"])
+            task = make_task(source, record["shots"], record["seed"], kind=build_kind(config))
         else:
-            task = evaluation_only_task(source, record["seed"])
+            task = evaluation_only_task(source, record["seed"], build_kind(config))
         usual = configuration.reference({**config, "config_dir": self.config_dir})["data"]
         chosen = config["data"].get("templates") != usual.get("templates")
         if chosen or not {*task.class_names} <= {*record["class_names"]}:
@@ -125,18 +125,18 @@ class FinishedRun:
         """
         accelerator, _, test_time = self._learned
         progress = partial(bars.images, console)
-        run = Run.for_evaluation(self._classifier_for(task), task, accelerator, self.settings, progress, test_time)
+        run = Run.for_evaluation(self._head_for(task), task, accelerator, self.settings, progress, test_time)
         found = evaluate_run(run)
         found.pop("predictions", None)
         return found | {"schedule_note": self.settings.schedule_note}
 
-    def _classifier_for(self, task: Task) -> Classifier:
-        _, classifier, _ = self._learned
+    def _head_for(self, task: Task) -> Head:
+        _, head, _ = self._learned
         if task.templates != self.record["templates"]:
-            clip = classifier.clip
+            clip = head.clip
             adaptation = learned_adaptation(read_result(self.directory), self.config, clip, task.templates)
-            return Classifier(clip, adaptation, task.class_names, classifier.max_rows)
-        return classifier if task.class_names == classifier.class_names else classifier.for_classes(task.class_names)
+            return kind_of(task).head(clip, adaptation, task, None, head.max_rows)
+        return head if task.class_names == head.class_names else head.for_classes(task.class_names)
 
     def evaluate_targets(self, targets: Sequence[EvaluationTarget], console: Console) -> dict[str, dict[str, float]]:
         """Return metrics by target: read from the run's directory, or evaluated and saved there.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,21 +15,21 @@ from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
-from clipadapt.tasks.classification import Classifier
 from clipadapt.runs.directory import CONFIG
-from clipadapt.runs.methods import adaptation_maker, build_test_time, placeholder_task
+from clipadapt.runs.methods import adaptation_maker, build_kind, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result
+from clipadapt.tasks import Head, TaskKind
 
 
-def learned_classifier(
+def learned_head(
     directory: Path,
     device: str,
     dtype: torch.dtype,
     config_dir: str | Path | None,
     memory: float | None = None,
     processes: int = 1,
-) -> tuple[Classifier, Any]:
-    """Load the classifier of a finished run, and its test-time method or None.
+) -> tuple[Head, Any, TaskKind]:
+    """Load the head of a finished run, its test-time method or None, and its kind of task.
 
     Args:
         directory: of the run.
@@ -59,7 +60,9 @@ def learned_classifier(
         free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
-    return Classifier(clip, adaptation, class_names, rows), test_time
+    kind = build_kind(config)
+    task = SimpleNamespace(class_names=class_names, templates=result.record["templates"])
+    return kind.head(clip, adaptation, task, None, rows), test_time, kind
 
 
 def learned_adaptation(

@@ -13,6 +13,7 @@ from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import SettingsError, UserError
 from clipadapt.interfaces import LabelledFeatures
+from clipadapt.tasks import TaskKind
 
 
 def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
@@ -50,6 +51,12 @@ def build_test_time(config: Mapping[str, Any]) -> Any:
     return (
         None if node is None else configuration.build(node, place="method.test_time", allowed=config["allowed_targets"])
     )
+
+
+def build_kind(config: Mapping[str, Any]) -> TaskKind:
+    """Build the kind of task of a run."""
+    kind: TaskKind = configuration.build(config["kind"], place="kind", allowed=config["allowed_targets"])
+    return kind
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:

@@ -37,15 +37,15 @@ class Plan:
 
 def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
     """Return the plan of a prepared run; `teachers` are its objective's."""
-    classifier, adaptation = run.classifier, run.classifier.adaptation
+    head, adaptation = run.head, run.head.adaptation
     names = [f"of teacher {one.source['name']}" for one in teachers]
     stored, again = (names, []) if run.task.views is not None else ([], names)
     count = sum(value.numel() for value in adaptation.parameters()) + adaptation.capabilities.num_fitted_values
-    kept = [run.loader.describe(classifier, run.task, run.placement), *(f"features {name}" for name in stored)]
+    kept = [run.loader.describe(head, run.task, run.placement), *(f"features {name}" for name in stored)]
     step = _list_step_parts(run, again) if run.epochs else ["nothing"]
     return Plan(
-        image_cut=classifier.image_cut,
-        text_cut=classifier.text_cut,
+        image_cut=head.image_cut,
+        text_cut=head.text_cut,
         kept="; ".join(kept),
         every_step="; ".join([*step, *_list_test_parts(run.test_time)]),
         steps=run.epochs * len(run.batches()),
@@ -58,16 +58,16 @@ def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
 
 def _list_step_parts(run: Run, teachers: Sequence[str]) -> list[str]:
     """List what every training step computes."""
-    classifier = run.classifier
+    head = run.head
     parts = [f"image tower {name}, without gradients" for name in teachers]
     if not run.placement.anywhere:
-        parts.append(f"image tower up to {classifier.image_cut}, without gradients")
-    if classifier.image_cut != "features":
-        parts.append(f"image tower from {classifier.image_cut}")
-    if classifier.text_cut != "features":
-        chunks = classifier.text_chunks
+        parts.append(f"image tower up to {head.image_cut}, without gradients")
+    if head.image_cut != "features":
+        parts.append(f"image tower from {head.image_cut}")
+    if head.text_cut != "features":
+        chunks = head.text_chunks
         again = f", in {chunks} chunks computed again for their gradients" if chunks > 1 else ""
-        parts.append(f"text tower from {classifier.text_cut}{again}")
+        parts.append(f"text tower from {head.text_cut}{again}")
     return [*parts, "logits"]
 
 

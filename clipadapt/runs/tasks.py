@@ -12,6 +12,7 @@ from clipadapt import config as configuration
 from clipadapt.data import Task, check, images_used, make_task, without_broken
 from clipadapt.errors import DataError, UserError
 from clipadapt.report import progress as bars
+from clipadapt.runs.methods import build_kind
 
 
 def build_task(config: Mapping[str, Any]) -> Task:
@@ -24,7 +25,8 @@ def build_task(config: Mapping[str, Any]) -> Task:
     if "_target_" not in node:
         raise DataError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     source = configuration.build_source(config)
-    task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"])
+    kind = build_kind(config)
+    task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"], kind)
     return replace(task, origin=dict(node))
 
 
@@ -38,7 +40,7 @@ def data_change_note(
         record: as of its `Result`.
         images: returns the fingerprint of the task of settings in JSON; `current_fingerprint` if None.
     """
-    keys = ("data", "shots", "seed", "classes", "allowed_targets")
+    keys = ("kind", "data", "shots", "seed", "classes", "allowed_targets")
     try:
         now = (images or current_fingerprint)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
     except UserError as error:

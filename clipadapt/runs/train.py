@@ -33,6 +33,7 @@ from clipadapt.runs.methods import (
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
+from clipadapt.tasks import kind_of
 
 
 def train_and_evaluate(
@@ -55,13 +56,7 @@ def train_and_evaluate(
     settings = build_settings(config)
     console = console if first_process() else Console(quiet=True)
     prepared = _prepare(config, clip, task, settings, console)
-    objective = configuration.build(
-        config["method"]["objective"],
-        prepared.clip,
-        prepared.known,
-        place="method.objective",
-        allowed=config["allowed_targets"],
-    )
+    objective = build_objective(config, prepared)
     planned = plan(prepared, objective.teachers)
     pseudo_labels = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
     summary.show_plan(console, prepared.task, asdict(planned), pseudo_labels)
@@ -84,6 +79,16 @@ def train_and_evaluate(
     return result
 
 
+def build_objective(config: Mapping[str, Any], prepared: Run) -> Objective:
+    """Build the method's objective, or the default of the kind of task where the method names none."""
+    node, clip, known = config["method"]["objective"], prepared.clip, prepared.known
+    if node is None:
+        return kind_of(prepared.task).default_objective(clip, known)
+    allowed = config["allowed_targets"]
+    objective: Objective = configuration.build(node, clip, known, place="method.objective", allowed=allowed)
+    return objective
+
+
 def _prepare(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings, console: Console) -> Run:
     """Prepare the run; if the backbone lacks a point that the method edits, name the methods that it can have."""
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
@@ -97,7 +102,7 @@ def _prepare(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings,
 
 def _check_before_fit(prepared: Run, config: dict[str, Any]) -> None:
     """Check that the adaptation can be interpolated if it has to be; warn if nothing will be trained."""
-    adaptation = prepared.classifier.adaptation
+    adaptation = prepared.head.adaptation
     if config["method"]["interpolation"] is not None:
         adaptation.interpolate(1.0)  # an adaptation without a start to go back to raises here, before the fit
     untrained = adaptation.trainable_names()
@@ -134,7 +139,7 @@ def _fit(
             raise _diverged(error, progress, target) from None
     ratio = config["method"]["interpolation"]
     if ratio is not None:
-        prepared.classifier.adaptation.interpolate(ratio)
+        prepared.head.adaptation.interpolate(ratio)
     prepared.fit_closed_form()
 
 
@@ -165,7 +170,7 @@ def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory
 
 def _evaluate(prepared: Run, planned: Plan) -> dict[str, Any]:
     """Evaluate a fitted run and return its metrics, with those of its size."""
-    return evaluate_run(prepared) | {
+    return evaluate_run(prepared, validation=True) | {
         "parameters": planned.parameters,
         "share": planned.share,
         "processes": prepared.accelerator.num_processes,
@@ -183,7 +188,7 @@ def _make_result(
     history: list[dict[str, float]],
 ) -> Result:
     """Return the result of an evaluated run; its predictions become a file."""
-    adaptation = prepared.classifier.adaptation
+    adaptation = prepared.head.adaptation
     tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
     files, record = adaptation.export(), make_record(prepared, planned, objective)
     if predictions := metrics.pop("predictions", None):

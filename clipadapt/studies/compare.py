@@ -21,6 +21,7 @@ from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.methods import build_kind
 from clipadapt.runs.run import run
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, current_fingerprint, data_change_note, validated_images
@@ -194,7 +195,7 @@ def fingerprint_targets(study: Study) -> list[EvaluationTarget]:
 def fingerprint_data(config: dict[str, Any], needed: bool) -> str:
     """Return the fingerprint of data to test on; empty if they aren't there and aren't `needed`."""
     try:
-        return evaluation_only_task(configuration.build_source(config), config["seed"]).images
+        return evaluation_only_task(configuration.build_source(config), config["seed"], build_kind(config)).images
     except UserError:
         if needed:
             raise

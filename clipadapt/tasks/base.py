@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,6 +18,14 @@ from clipadapt.model import AdaptedCLIP
 from clipadapt.objectives.base import Objective, Output
 
 
+class Names(Protocol):
+    """The names that a head has prompts of."""
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the C classes."""
+
+
 class Head(AdaptedCLIP):
     """An adapted CLIP with the layer from encoded towers to outputs.
 
@@ -26,6 +34,11 @@ class Head(AdaptedCLIP):
     """
 
     class_names: list[str]
+
+    @property
+    def text_chunks(self) -> int:
+        """Number of chunks whose activations are computed again for their gradients; 1 where they are kept."""
+        return 1
 
     def precompute(self) -> Tensor | None:
         """Return what is the same for all images at evaluation, such as class embeddings; None where nothing is."""
@@ -92,6 +105,8 @@ class TaskKind(ABC):
     """
 
     leads: ClassVar[str]
+    probabilities: ClassVar[bool] = False
+    """Whether answers are probabilities `[B, C]` of the head's class names."""
 
     @abstractmethod
     def collate(self, targets: Sequence[Any]) -> Tensor:
@@ -102,7 +117,7 @@ class TaskKind(ABC):
         self,
         clip: CLIP,
         adaptation: Adaptation,
-        task: SupportView,
+        task: Names,
         class_names: Sequence[str] | None = None,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
@@ -138,18 +153,28 @@ class TaskKind(ABC):
         """Return what metrics and users get of a head's outputs `[B, ...]`: the same unless overridden."""
         return outputs.float()
 
-    def predicted(self, answers: Tensor) -> list[Any]:
-        """Return the answer to each image as plain values, kept with a result."""
-        found: list[Any] = answers.tolist()
-        return found
+    def predicted(self, answers: Tensor) -> Tensor:
+        """Return the answer to each image `[B, ...]` as it is kept with a result: all of it unless overridden."""
+        return answers
 
     def decode(self, answers: Tensor, head: Head) -> list[Any]:
         """Return the answer to each image in the user's terms."""
-        return self.predicted(answers)
+        found: list[Any] = self.predicted(answers).tolist()
+        return found
 
     def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:
         """Return what a result keeps beside the figures of the first test set, of zero-shot and adapted."""
         return {}
+
+    def check(self, adaptation: Adaptation, task: Task) -> None:
+        """Check that an adaptation can serve a task's test sets; it can unless overridden."""
+        return None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that build this kind again."""
+        cls = type(self)
+        return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **vars(self)}
 
     def draw(self, indices: Sequence[int], targets: Sequence[Any], shots: int, stream: Random) -> list[int]:
         """Draw `shots` of the indices, unless overridden; all where there are fewer."""

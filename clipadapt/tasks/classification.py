@@ -17,7 +17,7 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
-from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
+from clipadapt.tasks.base import Evaluation, Head, Measure, Names, TaskKind
 
 NO_LABEL = -1
 """A target that no metric counts."""
@@ -143,6 +143,7 @@ class Classification(ByClass, TaskKind):
     """One class of several for each image: class indices, logits, accuracy."""
 
     leads: ClassVar[str] = "accuracy"
+    probabilities: ClassVar[bool] = True
 
     def collate(self, targets: Sequence[int]) -> Tensor:
         """Return class indices as a tensor `[B]`."""
@@ -152,7 +153,7 @@ class Classification(ByClass, TaskKind):
         self,
         clip: CLIP,
         adaptation: Adaptation,
-        task: SupportView,
+        task: Names,
         class_names: Sequence[str] | None = None,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
@@ -173,15 +174,22 @@ class Classification(ByClass, TaskKind):
         """Return probabilities `[B, C]` of logits."""
         return outputs.float().softmax(dim=-1)
 
-    def predicted(self, answers: Tensor) -> list[int]:
-        """Return the most probable class of each image."""
-        found: list[int] = answers.argmax(dim=-1).tolist()
-        return found
+    def predicted(self, answers: Tensor) -> Tensor:
+        """Return the most probable class `[B]` of each image."""
+        return answers.argmax(dim=-1)
 
     def decode(self, answers: Tensor, head: Head) -> list[str]:
         """Return the most probable class name of each image."""
-        names: list[str] = head.class_names  # type: ignore[assignment]
-        return [names[index] for index in self.predicted(answers)]
+        return [head.class_names[index] for index in self.predicted(answers).tolist()]
+
+    def check(self, adaptation: Adaptation, task: Task) -> None:
+        """Check that an adaptation can serve the classes of every test set.
+
+        Raises:
+            UserError: it can't.
+        """
+        for test in task.tests.values():
+            check_classes(adaptation, test.class_names or task.class_names)
 
     def metrics(self, head: Head) -> dict[str, Measure]:
         """Return accuracy, expected calibration error (15 bins), and the confusion matrix."""
@@ -191,17 +199,18 @@ class Classification(ByClass, TaskKind):
             MulticlassConfusionMatrix,
         )
 
-        classes, ignored = len(head.class_names), {"ignore_index": NO_LABEL}  # type: ignore[arg-type]
-        calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, **ignored)
+        classes = len(head.class_names)
+        accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=NO_LABEL)
+        calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, ignore_index=NO_LABEL)
         return {
-            "accuracy": Measure(MulticlassAccuracy(classes, average="micro", **ignored), "accuracy"),
+            "accuracy": Measure(accuracy, "accuracy"),
             "calibration_error": Measure(calibration, "calibration error", higher_is_better=False),
-            "confusion": Measure(MulticlassConfusionMatrix(classes, **ignored)),
+            "confusion": Measure(MulticlassConfusionMatrix(classes, ignore_index=NO_LABEL)),
         }
 
     def uncounted(self, head: Head, device: torch.device) -> tuple[Tensor, Tensor]:
         """Return the probabilities of an image without a label."""
-        classes = len(head.class_names)  # type: ignore[arg-type]
+        classes = len(head.class_names)
         return torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
 
     def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def prepare(clip, given=None, make=CONTEXT, **changes):
 def fit(run, objective=None, progress=None, after_epoch=lambda progress: None):
     """What was learned, and the progress."""
     done = run.fit(objective or CrossEntropy(run.clip, run.known), run.support(), progress or TrainState(), after_epoch)
-    return {name: value.clone() for name, value in run.classifier.adaptation.state_dict().items()}, done
+    return {name: value.clone() for name, value in run.head.adaptation.state_dict().items()}, done
 
 
 def learned(clip, given=None, make=FEATURES, **changes):

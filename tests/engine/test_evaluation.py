@@ -59,7 +59,7 @@ def test_a_test_set_may_have_classes_of_its_own(clip):
     assert found["base"] == evaluate_run(prepare(clip, given))["tests"]["test"]
     alone = replace(given, class_names=["heart", "arrow"], tests={"test": new})
     expected = evaluate_run(
-        Run.for_evaluation(run.classifier.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings)
+        Run.for_evaluation(run.head.for_classes(["heart", "arrow"]), alone, run.accelerator, run.settings)
     )
     assert found["new"] == expected["tests"]["test"]
 

@@ -66,17 +66,17 @@ def test_an_uneven_last_batch_counts_each_image_once(clip):
     plain = prepare(clip, **changes)
     pixels = torch.stack([clip.transform(image) for image in plain.task.support.images])
     labels = torch.tensor(plain.task.support.labels)
-    optimizer = changes["optimizer"](plain.classifier.adaptation.parameters())
+    optimizer = changes["optimizer"](plain.head.adaptation.parameters())
     steps = [part.indices for (part,) in BatchSampler(7, 5, 1, plain.task.seed).epoch(0)]
     assert [len(step) for step in steps] == [5, 2]
     total = 0.0
     for step in steps:
-        loss = functional.cross_entropy(plain.classifier(pixels[step]), labels[step])
+        loss = functional.cross_entropy(plain.head(pixels[step]), labels[step])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += len(step) * loss.item()
-    assert distance(found, plain.classifier.adaptation.state_dict()) < 1e-5
+    assert distance(found, plain.head.adaptation.state_dict()) < 1e-5
     assert done.history[0]["loss"] == pytest.approx(total / 7, abs=1e-5)
 
 
@@ -134,7 +134,7 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
     ) as caught:
         fit(run, Failing(call=6), progress)
     assert ("fp32" in str(caught.value)) == (precision != "fp32")
-    assert same(good, run.classifier.adaptation.state_dict())
+    assert same(good, run.head.adaptation.state_dict())
     assert same(good, progress.state["adaptation"])
     assert all(value["momentum_buffer"].isfinite().all() for value in progress.state["optimizer"]["state"].values())
     assert progress.epoch == 2 and len(progress.history) == 2
@@ -142,10 +142,10 @@ def test_nan_stops_names_the_step_and_keeps_the_last_good_state(precision):
 
 def test_nan_in_the_first_epoch_leaves_the_start(clip):
     run = prepare(clip, optimizer=partial(torch.optim.SGD, lr=1e38), schedule=constant)
-    start = {name: value.clone() for name, value in run.classifier.adaptation.state_dict().items()}
+    start = {name: value.clone() for name, value in run.head.adaptation.state_dict().items()}
     with pytest.raises(DivergenceError, match=r"at step \d+ \(epoch 1\)"):
         fit(run)
-    assert same(start, run.classifier.adaptation.state_dict())
+    assert same(start, run.head.adaptation.state_dict())
 
 
 def test_a_last_step_into_infinity_is_noticed(clip):
@@ -187,7 +187,7 @@ def test_there_is_one_copy_of_the_state_at_most(clip, tmp_path):
     trace.export_chrome_trace(str(tmp_path / "trace.json"))
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     totals = [event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]"]
-    peak = max(totals) / run.classifier.adaptation.weight.nbytes
+    peak = max(totals) / run.head.adaptation.weight.nbytes
     # beside the weight: two of the optimiser, three of the copy, a gradient as it is made; a second copy makes it 8
     assert 5 < peak < 7.5
     assert len(kept) == 4 and len(set(kept)) == 1

@@ -42,8 +42,8 @@ def test_chunks_of_classes_change_nothing(clip):
     given.class_names[:] = NAMES
     whole = prepare(clip, given, CONTEXT, memory=10)
     small = prepare(clip, given, CONTEXT, memory=0.002)
-    assert whole.classifier.text_chunks == 1 < small.classifier.text_chunks
-    assert f"in {small.classifier.text_chunks} chunks" in plan(small).every_step
+    assert whole.head.text_chunks == 1 < small.head.text_chunks
+    assert f"in {small.head.text_chunks} chunks" in plan(small).every_step
     expected, _ = fit(whole)
     assert distance(fit(small)[0], expected) < 1e-6
 
@@ -66,5 +66,5 @@ def test_recomputing_keeps_less(clip):
     saved = []
     for activation_checkpointing in (False, True):
         run = Run.prepare(clip, task(), MAKERS["pixels"], settings(activation_checkpointing=activation_checkpointing))
-        saved.append(memory.saved_bytes(lambda run=run: run.classifier.encode_image(pixels)))
+        saved.append(memory.saved_bytes(lambda run=run: run.head.encode_image(pixels)))
     assert saved[1] < saved[0] / 3

@@ -30,13 +30,13 @@ def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
 
 def measured(run):
     (test,) = run.task.tests.values()
-    return evaluate_pair(run, run.zero_shot(), run.classifier, test)
+    return evaluate_pair(run, run.zero_shot(), run.head, test)
 
 
 def seen_views(run):
     (test,) = run.task.tests.values()
     method = run.test_time
-    return run.loader.test_views(run.classifier, test, method.views, method.images)
+    return run.loader.test_views(run.head, test, method.views, method.images)
 
 
 @pytest.mark.parametrize("cache", [None, "here"])
@@ -47,9 +47,9 @@ def test_views_of_test_images(clip, tmp_path, cache):
     x, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
     (test,) = run.task.tests.values()
     assert labels.tolist() == test.labels
-    plain = torch.cat([values for values, _ in run.loader.test_batches(run.classifier, test)])
+    plain = torch.cat([values for values, _ in run.loader.test_batches(run.head, test)])
     assert torch.equal(x[:, 0], plain)
-    random = run.loader.values(run.classifier, test, 4, random=True).transpose(0, 1)
+    random = run.loader.values(run.head, test, 4, random=True).transpose(0, 1)
     assert torch.allclose(x[:, 1:], random[:, 1:], atol=1e-5)
     assert all(not torch.allclose(x[:, i], x[:, j]) for i in range(4) for j in range(i))
 
@@ -65,7 +65,7 @@ def test_nothing_is_learned_and_nothing_encoded_before_the_test(clip, monkeypatc
     assert progress.history == [] and encoded == []
     before, after = measured(run)
     assert before.images == after.images == 5 and encoded
-    assert all(torch.equal(value, state[name]) for name, value in run.classifier.adaptation.state_dict().items())
+    assert all(torch.equal(value, state[name]) for name, value in run.head.adaptation.state_dict().items())
 
 
 @pytest.mark.parametrize("method", [TUNING, MeanShift(views=6, images=2), Voting(views=6, images=2), STREAM])
@@ -80,12 +80,12 @@ def test_images_looked_at_together_do_not_matter(clip, method, monkeypatch):
 
 def test_it_goes_on_from_what_was_fitted(clip):
     run = prepare(clip, TUNING, WORDS, epochs=2)
-    start = run.classifier.adaptation.context.detach().clone()
+    start = run.head.adaptation.context.detach().clone()
     fit(run, CrossEntropy(run.clip, run.known))
-    fitted = run.classifier.adaptation.context.detach().clone()
+    fitted = run.head.adaptation.context.detach().clone()
     assert not torch.equal(start, fitted)
     measured(run)
-    assert torch.equal(run.classifier.adaptation.context, fitted)
+    assert torch.equal(run.head.adaptation.context, fitted)
 
 
 def test_a_stream_comes_in_an_order_drawn_by_seed(clip, monkeypatch):
@@ -109,5 +109,5 @@ def test_a_stream_is_not_shared_out(clip, monkeypatch):
 def test_memory_is_for_all_images_at_once(clip):
     given = replace(task(tests={"test": split([0])}), class_names=[f"thing {i}" for i in range(60)])
     tunings = PromptTuning(images=1), PromptTuning(images=8)
-    one, eight = (prepare(clip, tuning, WORDS, given, memory=0.1).classifier.max_rows for tuning in tunings)
+    one, eight = (prepare(clip, tuning, WORDS, given, memory=0.1).head.max_rows for tuning in tunings)
     assert eight == one // 8

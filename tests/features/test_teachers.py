@@ -97,8 +97,8 @@ def test_what_a_teacher_gets_is_its_features_of_what_the_student_gets(clip, make
     for epoch in range(3):
         for x, labels, features in source.iterate([[3, 0], [5]], epoch):
             assert len(x) == len(labels) == len(features)
-            at_cut = run.classifier.prefix(x) if source.start == "pixels" != run.classifier.image_cut else x
-            assert (run.classifier.frozen_features(at_cut) - features).abs().max() < 1e-5
+            at_cut = run.head.prefix(x) if source.start == "pixels" != run.head.image_cut else x
+            assert (run.head.frozen_features(at_cut) - features).abs().max() < 1e-5
 
 
 def test_no_teacher_changes_nothing(clip):
@@ -125,5 +125,5 @@ def test_a_student_comes_nearer_to_its_teachers(clip, large, monkeypatch, views)
         done = run.fit(objective, run.support(objective.teachers), TrainState(), lambda progress: None)
         losses = [row["loss"] for row in done.history]
         assert min(losses[1:]) < losses[0]
-        states.append(run.classifier.adaptation.state_dict())
+        states.append(run.head.adaptation.state_dict())
     assert same(*states)

@@ -36,8 +36,8 @@ from clipadapt.engine.schedules import constant
 from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.tasks.classification import Classifier
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
+from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.views import view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
