@@ -136,8 +136,11 @@ def predict(words: Words) -> None:
     from clipadapt import api
     from clipadapt.data.tasks import unique_names
 
-    classifier = api.load(directory, config_dir=words.options.get("--config-dir"))
-    show(form, paths, unique_names(classifier.class_names), classifier.predict_proba(paths).numpy())
+    predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
+    if predictor.kind.probabilities:
+        show(form, paths, unique_names(predictor.class_names), predictor.predict_proba(paths).numpy())
+    else:
+        show_answers(form, paths, predictor.predict(paths))
 
 
 def image_paths(given: str) -> list[str]:
@@ -169,6 +172,17 @@ def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "
         return
     write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[form]
     print_out(write(paths, names, probabilities).rstrip("\n"))
+
+
+def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any]) -> None:
+    """Write answers that are no classes: a table, or CSV or JSON."""
+    from clipadapt.report import predictions
+
+    if form == "table":
+        make_console().print(predictions.answers_table(paths, answers))
+        return
+    write = {"csv": predictions.answers_csv, "json": predictions.answers_json}[form]
+    print_out(write(paths, answers).rstrip("\n"))
 
 
 def methods(words: Words) -> None:

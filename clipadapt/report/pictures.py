@@ -96,7 +96,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Pa
     """Loss, training accuracy and learning rate over the epochs.
 
     Args:
-        history: one record for each epoch with `epoch`, `loss`, a score of the training images such as `accuracy`, and `lr`.
+        history: one record for each epoch with `epoch`, `loss`, a training score such as `accuracy`, and `lr`.
         path: where the PNG goes.
     """
     figure, panels = figures(3, 10.5, 3.2)

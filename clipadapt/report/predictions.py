@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -49,6 +50,28 @@ def predictions_json(images: Sequence[str], class_names: Sequence[str], probabil
         records.append(
             {"image": image, "class": class_names[best], "probability": float(row[best]), "probabilities": by_name}
         )
+    return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def answers_table(images: Sequence[str], answers: Sequence[Any]) -> Table:
+    """Return a row for each image with its answer."""
+    table = Table("image", "answer")
+    for image, answer in zip(images, answers, strict=True):
+        table.add_row(Text(image, overflow="fold"), Text(str(answer)))
+    return table
+
+
+def answers_csv(images: Sequence[str], answers: Sequence[Any]) -> str:
+    """Return CSV with the columns `image` and `answer`."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([("image", "answer"), *zip(images, answers, strict=True)])
+    return text.getvalue()
+
+
+def answers_json(images: Sequence[str], answers: Sequence[Any]) -> str:
+    """Return JSON: a list of objects with `image` and `answer`."""
+    records = [{"image": image, "answer": answer} for image, answer in zip(images, answers, strict=True)]
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,6 +1,6 @@
-import math
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
+from clipadapt.tasks.classification import Classification, by_class
 from tests.engine.tasks import prepare, split, task
 
 LABELS = torch.tensor([0, 0, 0, 1])
@@ -17,29 +18,29 @@ PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7],
 
 
 def measured(*batches):
-    return evaluate_batches(lambda x: x.log(), batches, 3, torch.device("cpu"))
+    head = SimpleNamespace(class_names=["a", "b", "c"])
+    return evaluate_batches(lambda x: x.log(), batches, Classification(), head, torch.device("cpu"))
 
 
 def test_accuracy_per_class_and_confusion():
     found = measured((PROBABILITIES, LABELS))
-    assert found.accuracy == 0.75
-    assert found.per_class[:2] == pytest.approx([2 / 3, 1])
-    assert math.isnan(found.per_class[2])
-    assert found.confusion == [[2, 0, 1], [0, 1, 0], [0, 0, 0]]
+    assert found.figures["accuracy"] == 0.75
+    assert by_class(["a", "b", "c"], found) == pytest.approx({"a": 2 / 3, "b": 1})
+    assert found.details["confusion"].tolist() == [[2, 0, 1], [0, 1, 0], [0, 0, 0]]
     assert found.images == 4
 
 
 def test_calibration_error():
-    assert measured((PROBABILITIES, LABELS)).calibration_error == pytest.approx(0.05, abs=1e-6)
+    assert measured((PROBABILITIES, LABELS)).figures["calibration_error"] == pytest.approx(0.05, abs=1e-6)
     sure = torch.eye(3)[[0, 0, 1, 1]] * 0.9999 + 1e-5
-    assert measured((sure, LABELS)).calibration_error == pytest.approx(0.25, abs=1e-3)
+    assert measured((sure, LABELS)).figures["calibration_error"] == pytest.approx(0.25, abs=1e-3)
 
 
 def test_batches_do_not_matter():
     halves = measured((PROBABILITIES[:1], LABELS[:1]), (PROBABILITIES[1:], LABELS[1:]))
     whole = measured((PROBABILITIES, LABELS))
-    assert (halves.accuracy, halves.confusion) == (whole.accuracy, whole.confusion)
-    assert halves.calibration_error == pytest.approx(whole.calibration_error)
+    assert halves.details["confusion"].equal(whole.details["confusion"])
+    assert halves.figures == pytest.approx(whole.figures)
 
 
 def test_measure_leaves_out_a_class_without_test_images(clip):

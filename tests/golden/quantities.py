@@ -37,7 +37,7 @@ from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
-from clipadapt.tasks.classification import Classifier
+from clipadapt.tasks import Classification, Classifier
 from clipadapt.test_time.views import view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
@@ -416,6 +416,7 @@ class Bench:
             else kept,
             epochs=steps,
             seed=0,
+            kind=Classification(),
             rule=rule,
             average=average if averaged else None,
         )
