@@ -26,8 +26,11 @@ from clipadapt.tasks import kind_of
 
 __all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
 
-RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed")
+RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
+
+TASK_KEYS = ("views", "skip_broken")
+"""Settings below `task`, which say how it is made of the data."""
 
 
 def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: int = 0) -> CLIP:
@@ -49,7 +52,7 @@ def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: 
         known = configuration.options("backbone")
         if name not in known:
             raise WeightsError(f"say which weights of backbone '{name}' you want: pretrained=… (None for random ones)")
-        pretrained = configuration.compose([f"backbone={name}"])["backbone"]["pretrained"]
+        pretrained = configuration.compose(values={"backbone": name})["backbone"]["pretrained"]
     return CLIP.load(name, pretrained, seed)
 
 
@@ -71,7 +74,8 @@ def load_task(
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
         kind: a name in conf/kind or in `config_dir`: what the answer is.
         config_dir: a folder with YAML files and modules of your own.
-        options: of the source, as in conf/data: `root`, `name`, `templates`, `views` ….
+        options: of the source, as in conf/data: `root`, `name`, `templates` …; `views` and `skip_broken`, as in
+            conf/task. Values are taken as they are; text needs no quotes.
 
     Raises:
         SettingsError: an unknown source or option.
@@ -80,15 +84,9 @@ def load_task(
     >>> len(load_task("digits", shots=2).support)
     20
     """
-    overrides = [
-        f"data={source}",
-        f"kind={kind}",
-        f"shots={shots}",
-        f"seed={seed}",
-        configuration.setting("classes", classes),
-    ]
-    overrides += [configuration.setting(f"data.{key}", value) for key, value in options.items()]
-    config = configuration.compose(overrides, config_dir)
+    values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}
+    values |= {f"{'task' if key in TASK_KEYS else 'data'}.{key}": value for key, value in options.items()}
+    config = configuration.compose((), config_dir, values)
     return validated_images(build_task(config), config)
 
 
@@ -123,13 +121,13 @@ def finetune(
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
-    words = [f"method={method}", f"shots={task.shots}", f"seed={task.seed}", f"classes={task.classes}"]
-    words += [configuration.setting(f"engine.{key}", value) for key, value in engine.items()]
-    config = configuration.compose([*words, *overrides], config_dir)
+    values = {"method": method, "shots": task.shots, "seed": task.seed, "classes": task.classes}
+    values |= {f"engine.{key}": value for key, value in engine.items()}
+    config = configuration.compose(overrides, config_dir, values)
     settings = build_settings(config)
     check_cache(settings.cache, settings.cache_gb)
-    config |= {"backbone": backbone.source, "kind": kind_of(task).settings}
-    config |= {"data": task.origin or {"name": task.name}}
+    by_hand = {"data": {"name": task.name}, "task": {"views": task.views, "skip_broken": False}}
+    config |= {"backbone": backbone.source, "kind": kind_of(task).settings, **(task.origin or by_hand)}
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
     return train_and_evaluate(config, backbone, task, None, Console(quiet=True))

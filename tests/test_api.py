@@ -160,7 +160,7 @@ def test_command_line_and_api_give_the_same_numbers(result, tmp_path):
 
 
 def test_the_same_command_twice_in_two_empty_directories(tmp_path):
-    words = ["method=visual_prompting", "data=drawn", *FEW_DRAWINGS, "data.views=null"]
+    words = ["method=visual_prompting", "data=drawn", *FEW_DRAWINGS, "task.views=null"]
     one, other = (command(tmp_path / name, *words) for name in ("one", "other"))
     assert_same(content(one), content(other))
     assert one.relative_to(tmp_path / "one") == other.relative_to(tmp_path / "other")
@@ -192,7 +192,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("words", [["data.views=2"], ["data.views=null", "engine.optimizer.lr=0.1"]])
+@pytest.mark.parametrize("words", [["task.views=2"], ["task.views=null", "engine.optimizer.lr=0.1"]])
 def test_a_run_that_is_stopped_goes_on_to_the_same_result(tmp_path, monkeypatch, words):
     words = ["data=drawn", *FEW_DRAWINGS, "engine.epochs=4", "engine.checkpoint_seconds=0", *words]
     whole = command(tmp_path / "whole", *words)
@@ -293,7 +293,7 @@ def test_saving_over_something_else_is_refused(result, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "override", ["shots=4", "seed=2", "data=drawn", "data.views=3", "+backbone=RN50", "backbone.seed=1"]
+    "override", ["shots=4", "seed=2", "data=drawn", "task.views=3", "+backbone=RN50", "backbone.seed=1"]
 )
 def test_overrides_that_belong_to_the_task_or_the_backbone(backbone, digits, override):
     with pytest.raises(UserError, match="belongs to the task or the backbone"):

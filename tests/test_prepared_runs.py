@@ -8,7 +8,7 @@ import clipadapt
 from clipadapt.cli import main
 from tests import prepared
 
-SETTINGS = ["shots=1", "engine.workers=0", "engine.cpu=true", "data.views=0"]
+SETTINGS = ["shots=1", "engine.workers=0", "engine.cpu=true", "task.views=0"]
 ADVERSARIAL = ("imagenet-adversarial/imagenet-a", ["n01443537", "n03773504", "n04008634"])
 
 

@@ -31,7 +31,7 @@ CASES = {
             "data.train_per_class=3",
             "data.validation_per_class=1",
             "data.test_images=12",
-            "data.views=null",
+            "task.views=null",
         ),
         *("shots=1", "method=visual_prompting", "engine.batch_size=5", "engine.optimizer.lr=1", "rerun=false,true"),
     ],

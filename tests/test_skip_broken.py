@@ -52,7 +52,7 @@ def test_a_run_without_broken_images_is_the_clean_folders(folders, tmp_path, cap
     assert f"{sum(LEFT_OUT.values())} images can't be used" in said[0] and len(said) == 1 + sum(LEFT_OUT.values())
     assert not (tmp_path / "mixed").exists()
 
-    assert main([*mixed, "data.skip_broken=true"]) == 0
+    assert main([*mixed, "task.skip_broken=true"]) == 0
     told = f"note: mixed: {len(BROKEN)} of {TESTED} images are broken, and left out of 'test'"
     assert told in capsys.readouterr().err
     assert main(words(folders / "clean", *common, f"output={tmp_path / 'clean'}")) == 0

@@ -43,7 +43,7 @@ def draw(split, number, label):
 
 
 def data(root):
-    return ["data=unlabelled", f"data.root={root}", f"data.class_names=[{','.join(NAMES)}]", "data.views=0"]
+    return ["data=unlabelled", f"data.root={root}", f"data.class_names=[{','.join(NAMES)}]", "task.views=0"]
 
 
 def run(output, *words):

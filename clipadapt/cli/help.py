@@ -14,6 +14,7 @@ COMMANDS = {
 GROUPS = {
     "backbone": "the frozen CLIP",
     "data": "the images and their classes",
+    "task": "the default of task.views, which the data choose: fresh views, or the centre crop",
     "templates": "sentences around the class names in place of the data's: +templates=imagenet_80",
     "method": "what is learned",
     "adaptation": "parts to add: +adaptation@method.also.pixels=pixel_frame",
@@ -86,7 +87,7 @@ Choices
 {groups}"""
 
 EVALUATE = """\
-clipadapt evaluate run=DIR [data=NAME data.key=value …]
+clipadapt evaluate run=DIR [data=NAME data.key=value … task.skip_broken=true]
 
 {evaluate}.
 
@@ -134,7 +135,7 @@ a mirror on the Hugging Face hub; those of torchvision and of the hub itself.
 
 `verify` decodes every image of every split, counts them, and lists all files that are missing or broken, classes that
 a copy of ImageNet lacks, and classes whose names are the same to CLIP; the exit code is 2 where there are any. A run
-looks at its own images before it starts; data.skip_broken=true leaves broken ones out of it.
+looks at its own images before it starts; task.skip_broken=true leaves broken ones out of it.
 
 Examples
   clipadapt data list

@@ -112,17 +112,23 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
 
 def evaluate(words: Words) -> None:
     """`clipadapt evaluate run=DIR [data=…]`: a finished run on its own test sets, or on another source's."""
-    data = [word for word in words.settings if word.partition("=")[0].lstrip("+").startswith("data.")]
+    data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
     found = plain_settings(rest, ("run", "data"))
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
     folder = words.options.get("--config-dir")
-    chosen = config.compose([f"data={found['data']}", *data], folder)["data"] if "data" in found else None
+    chosen = config.compose([f"data={found['data']}", *data], folder) if "data" in found else None
     from clipadapt.runs.finished import evaluate_finished
 
-    evaluate_finished(directory, chosen, make_console(), config_dir=folder)
+    other = {} if chosen is None else {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
+    evaluate_finished(directory, console=make_console(), config_dir=folder, **other)
+
+
+def _of_other_data(key: str) -> bool:
+    """Return whether a key of `clipadapt evaluate` says what the other data are."""
+    return key.startswith("data.") or key == "task.skip_broken"
 
 
 def predict(words: Words) -> None:

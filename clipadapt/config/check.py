@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 
 from clipadapt.config.groups import Group, group_at
+from clipadapt.config.renamed import new_key
 from clipadapt.config.targets import annotations, by_default, inner_group, locate
 from clipadapt.config.values import MISSING, check_value
 from clipadapt.errors import UserError, nearest
@@ -17,6 +18,7 @@ NO_PLACE = "is not allowed: nothing can be built here"
 RUN = {
     "backbone": dict,
     "data": dict,
+    "task": dict,
     "engine": dict,
     "kind": dict,
     "method": dict,
@@ -43,8 +45,7 @@ METHOD = {
     "pseudo_labels": Literal["confident", "all"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
-TASK_KEYS = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
-"""Keys of every data YAML that its source doesn't get: they say how a task is made of it."""
+TASK = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
 
 
 def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
@@ -61,11 +62,9 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
     problems += check_table("", config, RUN, optional={"experiment"})
     problems += check_table("backbone", config.get("backbone"), BACKBONE)
     problems += check_table("method", config.get("method"), METHOD)
+    problems += check_table("task", config.get("task"), TASK)
     data = config.get("data")
     by_hand = saved and isinstance(data, Mapping) and data.keys() == {"name"} and isinstance(data["name"], str)
-    if isinstance(data, Mapping):
-        given = {key: data[key] for key in TASK_KEYS if key in data}
-        problems += check_table("data", given, {key: TASK_KEYS[key] for key in given})
     allowed = config.get("allowed_targets", [])
     places = {path: value for path, value in places_of(config) if not (by_hand and path == "data")}
     for path, value in places.items():
@@ -91,12 +90,7 @@ def check_place(path: str, value: Any, allowed: Any) -> list[str]:
         return [f"{path} is not allowed: a part of a method has a name of letters, digits and _, not '{name}'"]
     if group is None or not is_node(value):
         return [f"{path} does not fit: it must be a table with a _target_"]
-    return check_node(path, of_the_source(value) if path == "data" else value, group, allowed)
-
-
-def of_the_source(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings below `data` that its source gets."""
-    return {key: value for key, value in data.items() if key not in TASK_KEYS}
+    return check_node(path, value, group, allowed)
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,7 +125,10 @@ def check_table(path: str, table: Any, kinds: Mapping[str, Any], optional: set[s
         return []  # the table above says so
     dotted = f"{path}." if path else ""
     allowed = {*kinds, *(optional or ())}
-    problems = [f"there is no key {dotted}{key}: {nearest(key, allowed)}" for key in table if key not in allowed]
+    strays = [key for key in table if key not in allowed]
+    problems = [
+        f"there is no key {dotted}{key}: {new_key(f'{dotted}{key}') or nearest(key, allowed)}" for key in strays
+    ]
     problems += [f"{dotted}{key} is missing" for key in kinds if key not in table]
     for key in kinds:
         if key in table:
@@ -196,5 +193,6 @@ def check_call(
         if key in named:
             problems += check_value(f"{path}.{key}", value, hints.get(key, by_default(named[key])))
         else:
-            problems.append(f"there is no key {path}.{key} for {target.__qualname__}: {nearest(key, named)}")
+            advice = new_key(f"{path}.{key}") or nearest(key, named)
+            problems.append(f"there is no key {path}.{key} for {target.__qualname__}: {advice}")
     return [*problems, *(f"{path}.{name} is missing: {target.__qualname__} needs it" for name in needed)]

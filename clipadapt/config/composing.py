@@ -1,7 +1,7 @@
 """Compose the settings of a run with Hydra from YAML and overrides, and list everything that is wrong with them."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from clipadapt.config.check import check, leaves
+from clipadapt.config.given import choices, merge, prefill
 from clipadapt.config.groups import GROUPS
 from clipadapt.config.overrides import non_overrides, unknown_key
+from clipadapt.config.renamed import new_key, new_option
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import SettingsError, nearest
@@ -49,17 +51,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]
 
 
-def compose(overrides: Sequence[str] = (), config_dir: str | Path | None = None) -> dict[str, Any]:
+def compose(
+    overrides: Sequence[str] = (), config_dir: str | Path | None = None, values: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Compose the settings of a run and check them against the signatures of their targets.
 
     Args:
         overrides: in Hydra's grammar, as on the command line: `method=coop`, `engine.epochs=5`.
         config_dir: a folder of the user's own, with YAML in groups, and modules that it may name.
+        values: Python values by dotted key, taken as they are: no text in them is read by a grammar or resolved.
 
     Raises:
         SettingsError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
     """
-    config, problems = gather(overrides, config_dir)
+    chosen, others, wrong = choices(values or {}, overrides, config_dir)
+    composed, problems = partly_composed([*chosen, *overrides], config_dir)
+    prefill(composed, others)
+    config = to_container(composed, config_dir)
+    problems = [*wrong, *problems, *merge(config, others)]
     raise_all([*problems, *check(config)])
     return with_absolute_paths(config)
 
@@ -190,11 +199,12 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     if override.is_sweep_override():
         return f"{text} has several values: put -m before it to run each, or write a list as {key}=[…]"
     if known and value not in known:
-        return f"there is no {key} '{value}': {nearest(value, known)}"
+        group = key.partition("@")[0]
+        return f"there is no {group} '{value}': {new_option(group, value) or nearest(value, known)}"
     if override.package is not None and not known:
         return f"{text}: there is no group {key}"
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
-        return f"there is no key {key}: {unknown_key(key, list_keys(composed))}"
+        return f"there is no key {key}: {new_key(key) or unknown_key(key, list_keys(composed))}"
     said, _, appended = one_line(error).partition(" To append to your")
     if key == LAUNCHER and "Could not load" in said:
         return f"{text}: it needs submitit's launcher, which comes with pip install 'clipadapt[slurm]'"

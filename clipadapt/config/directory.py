@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipadapt.config.check import leaves, of_the_source
+from clipadapt.config.check import leaves
 from clipadapt.config.composing import gather, read_yaml
 from clipadapt.config.tree import options
 
@@ -102,8 +102,7 @@ def has_yaml(name: Any, data: Mapping[str, Any], config_dir: str | None) -> bool
 def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two settings below `data` name the same images, whatever their class names and templates."""
     ours, theirs = (
-        {key: value for key, value in identity({"data": of_the_source(one)}).items() if key not in LABEL_KEYS}
-        for one in (data, other)
+        {key: value for key, value in identity({"data": one}).items() if key not in LABEL_KEYS} for one in (data, other)
     )
     return ours == theirs
 

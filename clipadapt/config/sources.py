@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from clipadapt.config.building import build
-from clipadapt.config.check import of_the_source
 from clipadapt.config.composing import composer, to_container
 from clipadapt.config.tree import options
 
@@ -33,4 +32,4 @@ def build_source(config: Mapping[str, Any]) -> Any:
     Raises:
         UserError: images that aren't there or can't be a task, or a target that isn't allowed.
     """
-    return build(of_the_source(config["data"]), place="data", allowed=config["allowed_targets"])
+    return build(config["data"], place="data", allowed=config["allowed_targets"])

@@ -89,7 +89,7 @@ def listing(bad: Sequence[str]) -> str:
     """What is wrong with files, one a line, and what to do about it."""
     images = "an image" if len(bad) == 1 else f"{len(bad):,} images"
     lines = [
-        f"{images} can't be used: mend or remove them, or leave them out of the run with data.skip_broken=true",
+        f"{images} can't be used: mend or remove them, or leave them out of the run with task.skip_broken=true",
         *(f"  - {text}" for text in bad[:LONGEST_LISTING]),
     ]
     if len(bad) > LONGEST_LISTING:

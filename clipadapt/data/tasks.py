@@ -113,7 +113,7 @@ class Task:
             without.
         support_indices: Which images of the source's pool the support set is.
         validation_indices: Which of the source's validation list, or of its pool where it has none, validation is.
-        origin: Settings that load the source again, where it was loaded by settings.
+        origin: The settings below `data` and `task` that make it again, where it was loaded by settings.
         pool: All images that may be learned from: the source's pool but for what is tested on. None in a task made by
             hand: the support set.
         pool_indices: Which of the source's pool they are.

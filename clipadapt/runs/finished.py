@@ -69,7 +69,7 @@ class FinishedRun:
         )
         return accelerator, head, test_time
 
-    def task(self, data: Mapping[str, Any] | None, console: Console) -> Task:
+    def task(self, data: Mapping[str, Any] | None, console: Console, skip_broken: bool = False) -> Task:
         """Build the task to evaluate on, and check its images: the run's own, or other data with all their classes.
 
         Other data without a test set are tested on as a whole; if the run was trained on them, without its training
@@ -79,13 +79,15 @@ class FinishedRun:
         Args:
             data: settings below `data` of other data; None for the run's own.
             console: shows the progress of checking the images.
+            skip_broken: leave out images of the other data that can't be read; the run's own are as it had them.
 
         Raises:
             DataError: nothing to test on, images that can't be used, or data that changed so that the training images
                 can't be left out.
         """
         own = {"data": configuration.with_local_home({**self.config, "config_dir": self.config_dir})}
-        config = {**self.config, **(own if data is None else {"data": data, "classes": ALL})}
+        other = {"data": data, "classes": ALL, "task": {**self.config["task"], "skip_broken": skip_broken}}
+        config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         task = build_task(config) if data is None else self._other(config, learned_from)
         changed = learned_from and task.images != self.record["images"]
@@ -187,6 +189,7 @@ def evaluate_finished(
     data: Mapping[str, Any] | None = None,
     console: Console | None = None,
     config_dir: str | Path | None = None,
+    skip_broken: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test sets or on another task's, and show the metrics.
 
@@ -195,6 +198,7 @@ def evaluate_finished(
         data: settings below `data` of another task; its class names take the place of the run's.
         console: where to print.
         config_dir: a folder of the user's own with the adaptation's module.
+        skip_broken: leave out images of the other data that can't be read.
 
     Returns:
         The metrics, as in a run's `metrics`.
@@ -205,7 +209,7 @@ def evaluate_finished(
     """
     console = console or Console()
     run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
-    metrics = run.evaluate_task(run.task(data, console), console)
+    metrics = run.evaluate_task(run.task(data, console, skip_broken), console)
     if data is None and (note := data_change_note(run.config, run.record)):
         console.print(f"note: {note}")
     summary.show_tests(console, metrics)

@@ -26,8 +26,8 @@ def build_task(config: Mapping[str, Any]) -> Task:
         raise DataError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     source = configuration.build_source(config)
     kind = build_kind(config)
-    task = make_task(source, config["shots"], config["seed"], node["views"], config["classes"], kind)
-    return replace(task, origin=dict(node))
+    task = make_task(source, config["shots"], config["seed"], config["task"]["views"], config["classes"], kind)
+    return replace(task, origin={"data": dict(node), "task": dict(config["task"])})
 
 
 def data_change_note(
@@ -40,7 +40,7 @@ def data_change_note(
         record: as of its `Result`.
         images: returns the fingerprint of the task of settings in JSON; `current_fingerprint` if None.
     """
-    keys = ("kind", "data", "shots", "seed", "classes", "allowed_targets")
+    keys = ("kind", "data", "task", "shots", "seed", "classes", "allowed_targets")
     try:
         now = (images or current_fingerprint)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
     except UserError as error:
@@ -61,7 +61,7 @@ def current_fingerprint(settings: str) -> str:
 
 
 def validated_images(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
-    """Check every image that a run will read, or drop the broken ones if `data.skip_broken` is set.
+    """Check every image that a run will read, or drop the broken ones if `task.skip_broken` is set.
 
     Args:
         task: the task.
@@ -69,11 +69,11 @@ def validated_images(task: Task, config: Mapping[str, Any], console: Console | N
         console: shows the progress; None shows nothing.
 
     Raises:
-        DataError: images that can't be read: any without `data.skip_broken`, all of a class or a test set with it.
+        DataError: images that can't be read: any without `task.skip_broken`, all of a class or a test set with it.
     """
     pool = config["method"]["pseudo_labels"] is not None
     with bars.images(console or Console(quiet=True), images_used(task, pool), "looked at", transient=True) as update:
-        if config["data"].get("skip_broken"):
+        if config["task"]["skip_broken"]:
             return without_broken(task, pool, update)
         check(task, pool, update)
     return task

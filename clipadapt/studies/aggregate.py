@@ -175,10 +175,10 @@ def tested_images(
     Raises:
         DataError: they can't be read, or have changed since the run.
     """
-    task = json.dumps([config[key] for key in ("data", "shots", "seed", "classes")], sort_keys=True)
+    task = json.dumps([config[key] for key in ("data", "task", "shots", "seed", "classes")], sort_keys=True)
     if task not in tests:
         found = build_task(config)
-        found = validated_images(found, config) if config["data"].get("skip_broken") else found
+        found = validated_images(found, config) if config["task"]["skip_broken"] else found
         tests[task] = found.tests
     split = tests[task].get(test)
     if split is None or split.labels != labels:

@@ -43,8 +43,8 @@ def test_the_list_has_every_source(capsys):
 def own(name, target, root):
     """A source of one's own below the folder `own`."""
     Path("own", "data").mkdir(parents=True, exist_ok=True)
-    text = f"# Mine, {name}.\n_target_: clipadapt.data.{target}\nroot: {root}\ntemplates: null\nviews: 0\n"
-    Path("own", "data", f"{name}.yaml").write_text(f"{text}skip_broken: false\n")
+    text = f"# Mine, {name}.\n_target_: clipadapt.data.{target}\nroot: {root}\ntemplates: null\n"
+    Path("own", "data", f"{name}.yaml").write_text(text)
 
 
 def listed(capsys):
@@ -151,7 +151,10 @@ def test_images_without_labels(pets, capsys):
         (["verify", "folder"], "data.root has no value yet"),
         (["verify", "folder", "data.root=nowhere"], "there is no image folder '"),
         (["verify", "folder", "root=x"], "root=x has no meaning here: settings of data are written data.key=value"),
-        (["verify", "digits", "data.skip_broken=2"], "data.skip_broken=2 does not fit"),
+        (
+            ["verify", "digits", "data.skip_broken=2"],
+            "there is no key data.skip_broken: it is called task.skip_broken now",
+        ),
     ],
 )
 def test_mistakes_are_told(words, said, capsys):

@@ -204,7 +204,7 @@ def test_the_page_shows_the_images_that_were_tested(tmp_path):
                 Image.new("RGB", (32, 32), colour).save(tmp_path / "images" / split / name / f"{number}.png")
     (tmp_path / "images" / "test" / "circle" / "0.png").write_text("no image")
     words = ["methods=coop", "data=folder", f"data.root={tmp_path / 'images'}", "shots=1", f"output={tmp_path}"]
-    words += ["data.skip_broken=true", "engine.max_steps=2", "engine.workers=0", "engine.cpu=true"]
+    words += ["task.skip_broken=true", "engine.max_steps=2", "engine.workers=0", "engine.cpu=true"]
     assert main(["compare", *words]) == 0
     (page,) = (tmp_path / "compare").glob("*/report.html")
     assert "shown:" not in page.read_text() and "CoOp on folder-images, 1 shot, seed 1" in page.read_text()

@@ -1,0 +1,75 @@
+"""Values that a Python call gives to settings: taken as they are, whatever text they are."""
+
+import pytest
+
+import clipadapt
+from clipadapt import config
+from clipadapt.errors import UserError
+
+DIFFICULT = [
+    "a[1]",
+    "it's",
+    'say "no"',
+    "$HOME",
+    "${seed}",
+    "${oc.env:HOME}",
+    "\\${seed}",
+    "a,b",
+    "a=b",
+    "{a: b}",
+    "ü ",
+]
+
+
+@pytest.mark.parametrize("text", DIFFICULT)
+def test_text_is_taken_as_it_is(text):
+    names, root = [text, f"{text}, too"], f"/pictures/{text}"
+    given = {"data": "folder", "data.root": root, "data.class_names": names, "engine.cache": text}
+    composed = config.compose(values=given)
+    assert (composed["data"]["root"], composed["data"]["class_names"]) == (root, names)
+    assert composed["engine"]["cache"] == text
+
+
+@pytest.mark.parametrize("text", ["a[1]", "it's, $HOME", "a=b ${seed}"])
+def test_a_folder_of_any_name_is_loaded(text, tmp_path):
+    from PIL import Image
+
+    for name in ("one, two", "{three}"):
+        (tmp_path / text / name).mkdir(parents=True)
+        for shade in range(3):
+            Image.new("RGB", (8, 8), (40 * shade,) * 3).save(tmp_path / text / name / f"{shade}.png")
+    task = clipadapt.load_task("folder", shots=1, root=tmp_path / text, views=2, skip_broken=True)
+    assert (set(task.class_names), task.views) == ({"one, two", "{three}"}, 2)
+    assert task.origin["task"] == {"views": 2, "skip_broken": True}
+
+
+def test_references_see_what_is_given(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text(
+        "_target_: clipadapt.data.tables.csv\nroot: ???\nimages: ${.root}.images\npath: path\nlabel: label\n"
+        "split: null\nclass_names: null\ntemplates: null\n"
+    )
+    found = config.compose((), tmp_path, {"data": "mine", "data.root": "/t/${x}"})["data"]
+    assert (found["root"], found["images"]) == ("/t/${x}", "/t/${x}.images")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"data": "digit's"}, "there is no data 'digit's'"),
+        ({"data": "${seed}", "data.root": "x"}, "there is no data '${seed}'"),
+        ({"engine.epoch": 3}, "no key engine.epoch for Settings: did you mean 'epochs'?"),
+        ({"engine.epochs": "3"}, "engine.epochs=3 does not fit"),
+        ({"engine.accumulate": 2}, "it is called engine.gradient_accumulation_steps now"),
+        ({"seed.x": 2}, "there is no key seed.x: seed is no table"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values, said):
+    with pytest.raises(UserError) as caught:
+        config.compose(values=values)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_key_is_given_once():
+    with pytest.raises(UserError, match=r"engine\.epochs is given twice: by itself, and as engine\.epochs=5"):
+        config.compose(["engine.epochs=5"], values={"engine.epochs": 3})
