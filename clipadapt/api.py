@@ -130,7 +130,7 @@ def finetune(
     config |= {"backbone": backbone.source, "kind": kind_of(task).settings, **(task.origin or by_hand)}
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
-    return train_and_evaluate(config, backbone, task, None, Console(quiet=True))
+    return train_and_evaluate(config, backbone, task, None, Console(quiet=True), settings)
 
 
 def evaluate(

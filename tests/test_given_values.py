@@ -24,7 +24,7 @@ DIFFICULT = [
 @pytest.mark.parametrize("text", DIFFICULT)
 def test_text_is_taken_as_it_is(text):
     names, root = [text, f"{text}, too"], f"/pictures/{text}"
-    given = {"data": "folder", "data.root": root, "data.class_names": names, "engine.cache": text}
+    given = {"data": "unlabelled", "data.root": root, "data.class_names": names, "engine.cache": text}
     composed = config.compose(values=given)
     assert (composed["data"]["root"], composed["data"]["class_names"]) == (root, names)
     assert composed["engine"]["cache"] == text

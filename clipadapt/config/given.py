@@ -1,4 +1,4 @@
-"""Values given in Python, merged into composed settings as they are: no grammar reads them, nothing in them is resolved."""
+"""Values given in Python, merged into composed settings as they are: no grammar reads them, nothing is resolved."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -37,7 +37,12 @@ from clipadapt.tasks import kind_of
 
 
 def train_and_evaluate(
-    config: dict[str, Any], clip: CLIP, task: Task, target: RunDirectory | None, console: Console
+    config: dict[str, Any],
+    clip: CLIP,
+    task: Task,
+    target: RunDirectory | None,
+    console: Console,
+    settings: Settings | None = None,
 ) -> Result:
     """Train a method, evaluate it against zero-shot, print the metrics, and save all of it.
 
@@ -47,13 +52,14 @@ def train_and_evaluate(
         task: the task.
         target: the run's directory; None saves nothing.
         console: where to print.
+        settings: the settings below `engine`, if they are built already.
 
     Raises:
         SettingsError: an adaptation that doesn't fit the backbone or the task.
         DivergenceError: a loss that isn't finite.
     """
     began = time.monotonic()
-    settings = build_settings(config)
+    settings = build_settings(config) if settings is None else settings
     console = console if first_process() else Console(quiet=True)
     prepared = _prepare(config, clip, task, settings, console)
     objective = build_objective(config, prepared)

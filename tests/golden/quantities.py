@@ -203,7 +203,8 @@ class Bench:
 
     @cached_property
     def objective(self) -> Any:
-        return config.build(self.settings["method"]["objective"], self.clip, self.task, place="method.objective")
+        node = self.settings["method"]["objective"]
+        return CrossEntropy(self.clip, self.task) if node is None else config.build(node, self.clip, self.task, place="method.objective")
 
     @cached_property
     def test_time(self) -> Any:

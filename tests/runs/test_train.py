@@ -146,3 +146,9 @@ def test_an_optimiser_that_refuses_its_settings(run, tmp_path):
     ):
         run("negative", "engine.optimizer.lr=-1")
     assert not (tmp_path / "negative").exists()
+
+
+def test_a_method_without_an_objective_has_the_default_one_of_its_kind_of_task(run):
+    default = run("default", "method=coop", "method.objective=null")
+    named = run("named", "method=coop")
+    assert [row["loss"] for row in default.history] == [row["loss"] for row in named.history]
