@@ -10,9 +10,9 @@ from torch import Tensor
 
 from clipadapt import __version__
 from clipadapt import config as configuration
-from clipadapt.backbone.open_clip import CLIP
 from clipadapt.data.tasks import unique_names
 from clipadapt.engine.run import Run
+from clipadapt.objectives.base import Objective
 from clipadapt.report import summary
 from clipadapt.runs.directory import PICTURES, RunDirectory
 from clipadapt.runs.plan import Plan

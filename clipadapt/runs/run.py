@@ -71,20 +71,22 @@ def run(
     check_cache(settings.cache, settings.cache_gb)
     backbone, task = load(config, console)
     if not target.finished:
-        result = train_and_evaluate(config, backbone, task, target, console)
+        result = train_and_evaluate(config, backbone, task, target, console, settings)
     else:
-        result = _rerun(config, backbone, task, target, console)
+        result = _rerun(config, backbone, task, target, console, settings)
     if first_process():
         console.print(f"Saved in {directory}")
     return result
 
 
-def _rerun(config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console) -> Result:
+def _rerun(
+    config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console, settings: Settings
+) -> Result:
     """Compute a finished run again in a directory beside it, which takes its place at the end."""
     fresh = target.beside()
     if first_process():
         fresh.remove()
-    result = train_and_evaluate(config, backbone, task, fresh, console)
+    result = train_and_evaluate(config, backbone, task, fresh, console, settings)
     if first_process():
         target.replace_by(fresh)
     return result

@@ -36,6 +36,7 @@ from clipadapt.engine.schedules import constant
 from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
 from clipadapt.interfaces import LabelledFeatures
+from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.tasks import Classification, Classifier
 from clipadapt.test_time.views import view_logits
@@ -204,7 +205,9 @@ class Bench:
     @cached_property
     def objective(self) -> Any:
         node = self.settings["method"]["objective"]
-        return CrossEntropy(self.clip, self.task) if node is None else config.build(node, self.clip, self.task, place="method.objective")
+        if node is None:
+            return CrossEntropy(self.clip, self.task)
+        return config.build(node, self.clip, self.task, place="method.objective")
 
     @cached_property
     def test_time(self) -> Any:
