@@ -10,7 +10,7 @@ from clipadapt.config.overrides import setting
 from clipadapt.config.tree import options
 from clipadapt.errors import nearest
 
-CHOICES = ("data", "backbone", "method")
+CHOICES = ("kind", "data", "backbone", "method")
 """Groups that are chosen by a name of one of their files."""
 
 
@@ -20,7 +20,7 @@ def choices(
     """Return overrides that choose files of groups, the other values by dotted key, and what is wrong with any.
 
     Args:
-        values: Values by dotted key; those of `data`, `backbone` and `method` are names of files.
+        values: Values by dotted key; those of `kind`, `data`, `backbone` and `method` are names of files.
         overrides: What is given as text beside them.
         config_dir: A folder of the user's own.
     """

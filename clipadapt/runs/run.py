@@ -10,6 +10,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.console import first_process
 from clipadapt.data import Task
+from clipadapt.engine.settings import Settings
 from clipadapt.features.loader import check_cache
 from clipadapt.report import summary
 from clipadapt.runs.directory import RunDirectory

@@ -104,7 +104,8 @@ def folder(tmp_path, monkeypatch):
 def test_another_kind_of_task_is_one_file(folder, tmp_path, capsys):
     """From the command line to prediction; the kind's file has about 80 lines, of which 20 draw its data."""
     words = ["--config-dir", str(folder), "kind=angle", "data=lines", "method=clip_adapter", f"output={tmp_path}/runs"]
-    words += ["method.objective=null", "shots=40", "engine.epochs=30", "engine.cpu=true", "engine.workers=0"]
+    words += ["method.objective=null", "shots=40", "engine.cpu=true", "engine.workers=0"]
+    words += ["engine.epochs=60", "optimizer@engine.optimizer=adam", "engine.optimizer.lr=0.003"]
     assert main(words) == 0, capsys.readouterr().err
     shown = capsys.readouterr().out
     assert "error in degrees" in shown and "accuracy" not in shown
