@@ -48,8 +48,8 @@ class Large(ZeroShot):
         super().__init__(clip, task)
         self.weight = nn.Parameter(torch.zeros(1 << 23))
 
-    def classes(self, text):
-        return super().classes(text) + self.weight[0]
+    def class_embeddings(self, text):
+        return super().class_embeddings(text) + self.weight[0]
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

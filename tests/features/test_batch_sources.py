@@ -66,9 +66,9 @@ def test_in_memory_on_disk_or_neither(clip, tmp_path):
         ({"cache": None, "keep_mb": 13 * features}, False, False),
     ]
     for changes, in_memory, on_disk in cases:
-        place = prepare(clip, task(views=2), **changes).place
+        place = prepare(clip, task(views=2), **changes).placement
         assert (place.in_memory, place.on_disk) == (in_memory, on_disk), changes
-    assert not prepare(clip, task(views=None), cache=str(tmp_path)).place.anywhere
+    assert not prepare(clip, task(views=None), cache=str(tmp_path)).placement.anywhere
 
 
 def test_where_it_is_kept_changes_nothing(clip, tmp_path):
