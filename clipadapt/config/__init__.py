@@ -4,7 +4,7 @@ Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 """
 
 from clipadapt.config.adaptations import adaptations_of
-from clipadapt.config.building import build
+from clipadapt.config.building import build, target_at
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import (
@@ -43,5 +43,6 @@ __all__ = [
     "saved_settings",
     "setting",
     "sources",
+    "target_at",
     "with_local_home",
 ]

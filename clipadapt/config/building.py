@@ -29,6 +29,14 @@ def build(node: Mapping[str, Any], *arguments: object, place: str, allowed: Sequ
     return _build(node, arguments, place, group, allowed)
 
 
+def target_at(node: Mapping[str, Any], place: str, allowed: Sequence[str] = ()) -> Any:
+    """Return the class or function that a node's `_target_` names, without calling it; arguments as of `build`."""
+    group = group_at(place)
+    if group is None:
+        raise ValueError(f"nothing is built at {place}")
+    return locate(node["_target_"], group, allowed)
+
+
 def _build(
     node: Mapping[str, Any], arguments: Sequence[object], path: str, group: Group, allowed: Sequence[str]
 ) -> Any:

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.interfaces import SupportView
+
+BackboneSpec = dict[Literal["name", "pretrained"], str | None]
+"""Which backbone, and which of its weights."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,22 @@ class Objective(nn.Module):
 
     def __init__(self, clip: CLIP, task: SupportView) -> None:
         super().__init__()
+
+    @classmethod
+    def teachers_for(cls, settings: Mapping[str, Any]) -> Sequence[BackboneSpec]:
+        """Return which backbones to load as teachers, given the other arguments of the constructor; none usually.
+
+        It is asked before anything is encoded, so that a backbone that is missing is reported first.
+        """
+        return ()
+
+    def use_teachers(self, teachers: Sequence[CLIP]) -> None:
+        """Take the teachers that `teachers_for` asked for.
+
+        Args:
+            teachers: frozen backbones, on the device, in the order of their specifications.
+        """
+        self.teachers = teachers
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """Losses by name.

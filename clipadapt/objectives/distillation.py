@@ -1,6 +1,7 @@
 """An objective without labels: what larger frozen backbones make of the same images."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
@@ -10,10 +11,7 @@ from torch.nn import functional
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, class_prompts
-from clipadapt.objectives.base import Objective, Output
-
-BackboneSpec = dict[Literal["name", "pretrained"], str | None]
-"""Which backbone, and which of its weights."""
+from clipadapt.objectives.base import BackboneSpec, Objective, Output
 
 
 class Distillation(Objective):
@@ -30,13 +28,11 @@ class Distillation(Objective):
     Args:
         clip: the frozen backbone, which is its own teacher where one of them has its name and weights.
         task: class names and templates.
-        teachers: `name` and `pretrained` of each; random weights are drawn from the run's `backbone.seed`.
+        teachers: `name` and `pretrained` of each; random weights are drawn from the run's `backbone.seed`. They are
+            loaded before the run starts, and handed over through `use_teachers`.
         templates: sentences with `{}` for the teachers; the task's where None.
         temperature: that all logits are divided by.
         weight: of the divergence.
-
-    Raises:
-        UserError: no teacher, or one that can't be had.
     """
 
     def __init__(
@@ -49,16 +45,25 @@ class Distillation(Objective):
         weight: Annotated[float, Ge(0)] = 1000.0,
     ) -> None:
         super().__init__(clip, task)
+        self.prompts = class_prompts(templates or task.templates, task.class_names)
+        self.temperature = temperature
+        self.weight = weight
+
+    @classmethod
+    def teachers_for(cls, settings: Mapping[str, Any]) -> Sequence[BackboneSpec]:
+        """Return the specifications of the teachers; raises UserError where there is none."""
+        teachers: Sequence[BackboneSpec] = settings["teachers"]
         if not teachers:
             raise UserError(
                 "method.objective.teachers is empty: name a backbone, as in [{name: ViT-L-14, pretrained: openai}]"
             )
-        self.teachers = [teacher_of(clip, named) for named in teachers]
-        prompts = class_prompts(templates or task.templates, task.class_names)
-        units = [functional.normalize(one.text_features(prompts).float(), dim=-1) for one in self.teachers]
+        return teachers
+
+    def use_teachers(self, teachers: Sequence[CLIP]) -> None:
+        """Take the teachers, and compute each one's class embeddings `[C, D]`."""
+        super().use_teachers(teachers)
+        units = [functional.normalize(one.text_features(self.prompts).float(), dim=-1) for one in teachers]
         self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
-        self.temperature = temperature
-        self.weight = weight
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
         """One loss, `distillation`; labels aren't looked at."""
@@ -72,22 +77,3 @@ class Distillation(Objective):
         triples = zip(self.teachers, units, self.classes, strict=True)
         logits = [one.scale * unit @ classes.T for one, unit, classes in triples]
         return torch.stack([(each / self.temperature).softmax(dim=-1) for each in logits]).mean(dim=0)
-
-
-def teacher_of(clip: CLIP, named: BackboneSpec) -> CLIP:
-    """A frozen backbone on the device and in the number format of another; the same one where it is meant.
-
-    Raises:
-        UserError: it can't be had.
-    """
-    if not named.get("name") or "pretrained" not in named:
-        raise UserError(
-            f"a teacher needs a name and pretrained weights (null: random ones), and {dict(named)} lacks one"
-        )
-    source = clip.source | {"name": named["name"], "pretrained": named["pretrained"]}
-    if source == clip.source:
-        return clip
-    try:
-        return CLIP.load(**source).to(clip.device, clip.dtype)
-    except UserError as error:
-        raise UserError(f"in method.objective.teachers: {error}") from error

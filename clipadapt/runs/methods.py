@@ -13,6 +13,7 @@ from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import SettingsError, UserError
 from clipadapt.interfaces import LabelledFeatures
+from clipadapt.objectives.base import BackboneSpec, Objective
 from clipadapt.tasks import TaskKind
 
 
@@ -57,6 +58,43 @@ def build_kind(config: Mapping[str, Any]) -> TaskKind:
     """Build the kind of task of a run."""
     kind: TaskKind = configuration.build(config["kind"], place="kind", allowed=config["allowed_targets"])
     return kind
+
+
+def objective_class(config: Mapping[str, Any]) -> type[Objective]:
+    """Return the class of the method's objective; the base class where the method names none."""
+    if config["method"]["objective"] is None:
+        return Objective
+    found: type[Objective] = configuration.target_at(
+        config["method"]["objective"], "method.objective", config["allowed_targets"]
+    )
+    return found
+
+
+def load_teachers(clip: CLIP, specs: Sequence[BackboneSpec]) -> list[CLIP]:
+    """Load the frozen backbones that an objective asks for, perhaps from the network.
+
+    Args:
+        clip: the run's backbone, which is its own teacher where one of them has its name and weights.
+        specs: from `Objective.teachers_for`.
+
+    Raises:
+        UserError: a teacher without name or weights, or one that can't be loaded.
+    """
+    return [_load_teacher(clip, spec) for spec in specs]
+
+
+def _load_teacher(clip: CLIP, spec: BackboneSpec) -> CLIP:
+    if not spec.get("name") or "pretrained" not in spec:
+        raise UserError(
+            f"a teacher needs a name and pretrained weights (null: random ones), and {dict(spec)} lacks one"
+        )
+    source = clip.source | {"name": spec["name"], "pretrained": spec["pretrained"]}
+    if source == clip.source:
+        return clip
+    try:
+        return CLIP.load(**source)
+    except UserError as error:
+        raise UserError(f"in method.objective.teachers: {error}") from error
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:

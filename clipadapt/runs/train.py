@@ -3,7 +3,7 @@
 import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -29,7 +29,9 @@ from clipadapt.runs.methods import (
     build_settings,
     build_test_time,
     gradient_rule_and_average,
+    load_teachers,
     methods_for,
+    objective_class,
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
@@ -55,14 +57,15 @@ def train_and_evaluate(
         settings: the settings below `engine`, if they are built already.
 
     Raises:
-        SettingsError: an adaptation that doesn't fit the backbone or the task.
+        SettingsError: an adaptation that doesn't fit the backbone or the task, or a teacher that can't be loaded.
         DivergenceError: a loss that isn't finite.
     """
     began = time.monotonic()
     settings = build_settings(config) if settings is None else settings
     console = console if first_process() else Console(quiet=True)
+    teachers = load_teachers(clip, objective_class(config).teachers_for(config["method"]["objective"]))
     prepared = _prepare(config, clip, task, settings, console)
-    objective = build_objective(config, prepared)
+    objective = build_objective(config, prepared, teachers)
     planned = plan(prepared, objective.teachers)
     pseudo_labels = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None
     summary.show_plan(console, prepared.task, asdict(planned), pseudo_labels)
@@ -85,13 +88,18 @@ def train_and_evaluate(
     return result
 
 
-def build_objective(config: Mapping[str, Any], prepared: Run) -> Objective:
-    """Build the method's objective, or the default of the kind of task where the method names none."""
+def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence[CLIP]) -> Objective:
+    """Build the method's objective, with its teachers on the run's device.
+
+    A method that names no objective has the default one of its kind of task.
+    """
     node, clip, known = config["method"]["objective"], prepared.clip, prepared.known
     if node is None:
         return kind_of(prepared.task).default_objective(clip, known)
     allowed = config["allowed_targets"]
     objective: Objective = configuration.build(node, clip, known, place="method.objective", allowed=allowed)
+    if teachers:
+        objective.use_teachers([one.to(clip.device, clip.dtype) for one in teachers])
     return objective
 
 

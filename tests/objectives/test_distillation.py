@@ -7,6 +7,7 @@ from torch.nn import functional
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.objectives import Distillation, Output
+from clipadapt.runs.methods import load_teachers
 from tests.small import CLASS_NAMES, TASK, golden, images
 
 RANDOM = {"name": "tiny", "pretrained": None}
@@ -23,6 +24,12 @@ def other(monkeypatch):
     asked = []
     monkeypatch.setattr(CLIP, "load", lambda **source: asked.append(source) or golden())
     return asked
+
+
+def distillation(clip, specs, **settings):
+    objective = Distillation(clip, TASK, specs, **settings)
+    objective.use_teachers(load_teachers(clip, Distillation.teachers_for({"teachers": specs})))
+    return objective
 
 
 def output(logits, *teacher_features):
@@ -44,7 +51,7 @@ def zero_shot(clip, features):
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 def test_the_divergence_of_the_probabilities(clip, temperature):
-    objective = Distillation(clip, TASK, [RANDOM], temperature=temperature, weight=7.0)
+    objective = distillation(clip, [RANDOM], temperature=temperature, weight=7.0)
     features, logits = clip.image.run(images(4)), torch.randn(4, 5)
     losses = objective(output(logits, features), torch.zeros(4, dtype=torch.long))
     teacher = (zero_shot(clip, features) / temperature).softmax(dim=-1)
@@ -56,12 +63,12 @@ def test_the_divergence_of_the_probabilities(clip, temperature):
 
 
 def test_the_backbone_itself_is_not_loaded_again(clip, other):
-    assert Distillation(clip, TASK, [RANDOM]).teachers == [clip]
+    assert distillation(clip, [RANDOM]).teachers == [clip]
     assert not other
 
 
 def test_several_teachers_are_averaged(clip, other):
-    objective = Distillation(clip, TASK, [RANDOM, {"name": "golden", "pretrained": "file.pt"}])
+    objective = distillation(clip, [RANDOM, {"name": "golden", "pretrained": "file.pt"}])
     assert other == [{"name": "golden", "pretrained": "file.pt", "seed": 3}]
     assert objective.teachers == [clip, golden()]
     teacher_features = [teacher.image.run(images(3)) for teacher in objective.teachers]
@@ -75,7 +82,7 @@ def test_several_teachers_are_averaged(clip, other):
 def test_templates_of_the_teachers_own(clip):
     features = clip.image.run(images(2))
     usual, own = (
-        Distillation(clip, TASK, [RANDOM], templates=templates).probabilities(output(None, features))
+        distillation(clip, [RANDOM], templates=templates).probabilities(output(None, features))
         for templates in (None, ["a drawing of the {}."])
     )
     assert (usual - own).abs().max() > 1e-4
@@ -93,4 +100,4 @@ def test_templates_of_the_teachers_own(clip):
 )
 def test_teachers_that_cannot_be_had(clip, teachers, said):
     with pytest.raises(UserError, match=said):
-        Distillation(clip, TASK, teachers)
+        load_teachers(clip, Distillation.teachers_for({"teachers": teachers}))

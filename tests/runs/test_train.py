@@ -10,8 +10,9 @@ from clipadapt import config
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
+from clipadapt.features.encoder import Encoder
 from clipadapt.runs.directory import RunDirectory
-from clipadapt.runs.learned import learned_classifier
+from clipadapt.runs.learned import learned_head
 from clipadapt.runs.train import train_and_evaluate
 from tests.engine.tasks import same, task
 
@@ -33,7 +34,7 @@ def run(tmp_path):
 
 @pytest.fixture
 def load(tmp_path):
-    return lambda directory: learned_classifier(tmp_path / directory, "cpu", torch.float32, None)[0]
+    return lambda directory: learned_head(tmp_path / directory, "cpu", torch.float32, None)[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -152,3 +153,13 @@ def test_a_method_without_an_objective_has_the_default_one_of_its_kind_of_task(r
     default = run("default", "method=coop", "method.objective=null")
     named = run("named", "method=coop")
     assert [row["loss"] for row in default.history] == [row["loss"] for row in named.history]
+
+
+def test_a_missing_teacher_is_told_before_an_image_is_encoded(run, monkeypatch, tmp_path):
+    monkeypatch.setattr(Encoder, "compute", lambda *given: pytest.fail("an image is encoded"))
+    teachers = "method.objective.teachers=[{name: tiny, pretrained: absent.pt}]"
+    with pytest.raises(UserError, match=r"in method\.objective\.teachers: .*no weights 'absent\.pt'"):
+        run("absent", "method=promptkd", teachers)
+    with pytest.raises(UserError, match=r"method\.objective\.teachers is empty"):
+        run("empty", "method=promptkd", "method.objective.teachers=[]")
+    assert not [*tmp_path.iterdir()]
