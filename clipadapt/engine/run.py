@@ -41,9 +41,7 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
         UserError: a test stream is to be shared out over processes, or there is no GPU for several.
     """
     if not torch.distributed.is_initialized():
-        AcceleratorState._reset_state(
-            reset_partial_state=True
-        )  # an earlier run in this process may have chosen otherwise
+        forget_accelerator()
     mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
     accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
     started = int(os.environ.get("WORLD_SIZE", "1"))
@@ -55,6 +53,14 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
             f"{accelerator.num_processes} processes: run it in one"
         )
     return accelerator
+
+
+def forget_accelerator() -> None:
+    """Let the next `Accelerator` choose device and number format anew; an earlier run in this process chose otherwise.
+
+    Accelerate keeps one state for the whole process and has no public way to drop it; its own tests call this, too.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @dataclass
@@ -97,6 +103,7 @@ class Run:
         progress: ProgressFactory = no_progress,
         test_time: TestTimeMethod | None = None,
         pseudo_labels: Choice | None = None,
+        objective: type[Objective] = Objective,
     ) -> "Run":
         """Bring the backbone to its device, label the task's images if need be, and build the adaptation for it.
 
@@ -108,13 +115,16 @@ class Run:
             progress: shows how the encoding of images comes on.
             test_time: what adapts at test time.
             pseudo_labels: which images zero-shot CLIP labels; None for the task's own labels, where it has some.
+            objective: class of what will be minimised.
 
         Raises:
             UserError: the backbone has been rounded to another number format, there are no images for a method that
                 learns from some, a validation split that is needed is empty, a test set has classes that the method
-                can't serve, or a test stream is to be shared out over processes.
+                can't serve, a test stream is to be shared out over processes, or a batch is to be split for an
+                objective that needs it whole.
         """
         accelerator = accelerator_for(settings, test_time)
+        check_whole_batch(objective, settings, accelerator.num_processes)
         if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
             raise UserError(
                 f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}"
@@ -207,8 +217,10 @@ class Run:
 
         Raises:
             DivergenceError: a loss was not finite.
-            UserError: a rule on gradients in fp16, whose losses are scaled.
+            UserError: a rule on gradients in fp16, whose losses are scaled, or a batch that is split for an objective
+                that needs it whole.
         """
+        check_whole_batch(type(objective), self.settings, self.accelerator.num_processes)
         if rule is not None and self.settings.precision == "fp16":
             raise UserError("this method's rule on gradients doesn't go with fp16: use engine.precision=bf16 or fp32")
         if source is None:
@@ -260,6 +272,21 @@ def make_loader(
         progress,
         kind.collate,
     )
+
+
+def check_whole_batch(objective: type[Objective], settings: Settings, processes: int) -> None:
+    """Check that no batch is split for an objective that needs it whole.
+
+    Raises:
+        UserError: one is, by gradient accumulation or over processes.
+    """
+    steps = settings.gradient_accumulation_steps
+    if objective.needs_whole_batch and (steps > 1 or processes > 1):
+        raise UserError(
+            f"{objective.__name__} compares all images of a batch with each other, so that a batch can't be split "
+            f"(gradient accumulation steps: {steps}, processes: {processes}): use engine.gradient_accumulation_steps=1 "
+            "in one process"
+        )
 
 
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:

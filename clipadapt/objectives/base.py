@@ -38,7 +38,10 @@ class Output:
 
 
 class Objective(nn.Module):
-    """Named losses of a batch, each the mean over its samples; their sum is minimised.
+    """Named losses of a batch; their sum is minimised.
+
+    Each is the mean over the samples, so that gradient accumulation and several processes may split a batch. One that
+    compares samples with each other, as a contrastive loss does, sets `needs_whole_batch`.
 
     Args:
         clip: the frozen backbone; read, not kept.
@@ -46,8 +49,10 @@ class Objective(nn.Module):
 
     Attributes:
         teachers: frozen backbones, the run's own maybe among them, whose features of the same views it gets.
+        needs_whole_batch: whether the losses are right only on all samples of a batch at once.
     """
 
+    needs_whole_batch = False
     teachers: Sequence[CLIP] = ()
 
     def __init__(self, clip: CLIP, task: SupportView) -> None:

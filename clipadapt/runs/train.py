@@ -108,7 +108,7 @@ def _prepare(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings,
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
     make, test_time = adaptation_maker(config), build_test_time(config)
     try:
-        return Run.prepare(clip, task, make, settings, progress_bar, test_time, pseudo_labels)
+        return Run.prepare(clip, task, make, settings, progress_bar, test_time, pseudo_labels, objective_class(config))
     except MissingPoint as error:
         others = ", ".join(methods_for(clip, config["config_dir"]))
         raise SettingsError(f"{error}; methods that work with this backbone: {others}") from None

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from accelerate import Accelerator
 from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
@@ -14,11 +15,13 @@ from clipadapt.adaptations.visual import PixelFrame
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.fit import TrainState
+from clipadapt.engine.run import Run
 from clipadapt.engine.schedules import constant
 from clipadapt.errors import DivergenceError, UserError
+from clipadapt.features.encoder import Encoder
 from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.plan import plan
-from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, task
+from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, settings, task
 
 MAKERS = {
     "context": CONTEXT,
@@ -58,6 +61,25 @@ def test_accumulation_changes_nothing(clip, make):
     assert distance(whole, learned(clip, make=make, epochs=0)) > 1e-6
     for gradient_accumulation_steps in (2, 3, 9):
         assert distance(whole, learned(clip, make=make, gradient_accumulation_steps=gradient_accumulation_steps)) < 1e-6
+
+
+class Contrastive(CrossEntropy):
+    """Compares the images of a batch with each other."""
+
+    needs_whole_batch = True
+
+
+def test_an_objective_of_whole_batches_is_not_split(clip, monkeypatch):
+    fit(prepare(clip), Contrastive(clip, None))
+    with pytest.raises(UserError, match=r"Contrastive compares.*: use engine\.gradient_accumulation_steps=1"):
+        fit(prepare(clip, gradient_accumulation_steps=2), Contrastive(clip, None))
+    monkeypatch.setattr(Encoder, "compute", lambda *given: pytest.fail("an image is encoded"))
+    make, several = pytest.fail, settings(gradient_accumulation_steps=2)
+    with pytest.raises(UserError, match=r"\(gradient accumulation steps: 2, processes: 1\)"):
+        Run.prepare(clip, task(), make, several, objective=Contrastive)
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(UserError, match=r"\(gradient accumulation steps: 1, processes: 2\): .* one process"):
+        Run.prepare(clip, task(), make, settings(), objective=Contrastive)
 
 
 def test_an_uneven_last_batch_counts_each_image_once(clip):
