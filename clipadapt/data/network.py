@@ -8,6 +8,8 @@ from typing import Any
 ATTEMPTS = 2
 
 
+# Not backbone/network.py's question, which only looks the name up: a data set is checked against the hub in any case, a
+# request more costs little, and a hub that has an address but doesn't answer is told with its reason.
 def unreached(endpoint: str | None = None) -> str | None:
     """Why the hub, or another one, can't be reached; None where it answers, whatever it says."""
     from huggingface_hub import constants
