@@ -37,8 +37,8 @@ def hub() -> Iterator[bool]:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-# Not data/network.py's question, which asks the hub itself and waits for its answer: weights are mostly in the cache, and
-# loading them must not wait for a request, nor fail where the hub is slow. A lookup of the name takes milliseconds.
+# Not the question of data/network.py, which asks the hub itself and waits for its answer: weights are mostly in the
+# cache, and loading them must not wait for a request, nor fail where the hub is slow. A lookup takes milliseconds.
 def reachable(url: str) -> bool:
     """Whether an address can be looked up, or a proxy will have to."""
     if urllib.request.getproxies():
