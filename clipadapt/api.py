@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from clipadapt import config as configuration
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.loader import check_cache
@@ -16,7 +16,7 @@ from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import learned_head
-from clipadapt.runs.methods import build_settings
+from clipadapt.runs.methods import build_backbone, build_settings
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -33,14 +33,23 @@ TASK_KEYS = ("views", "skip_broken")
 """Settings below `task`, which say how it is made of the data."""
 
 
-def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: int = 0) -> CLIP:
-    """Load a frozen CLIP.
+def load_backbone(
+    name: str = "tiny",
+    pretrained: str | None = "default",
+    seed: int | None = None,
+    config_dir: str | Path | None = None,
+    **options: Any,
+) -> DualEncoder:
+    """Load a frozen backbone.
 
     Args:
-        name: an open_clip model name, or "tiny", which ships with the package.
+        name: a name in conf/backbone, such as "tiny", which ships with the package, or in `config_dir`; or that of any
+            open_clip model.
         pretrained: a pretrained tag of open_clip, a checkpoint file, or None for random weights; "default" takes what
             conf/backbone has for the name.
-        seed: draws random weights.
+        seed: draws random weights; 0 where None.
+        config_dir: a folder of your own with the YAML and the module of a family of backbones.
+        options: further settings of such a family.
 
     Raises:
         WeightsError: unknown name or weights, or weights that can't be fetched.
@@ -48,12 +57,15 @@ def load_backbone(name: str = "tiny", pretrained: str | None = "default", seed: 
     >>> load_backbone().source["name"]
     'tiny'
     """
-    if pretrained == "default":
-        known = configuration.options("backbone")
-        if name not in known:
-            raise WeightsError(f"say which weights of backbone '{name}' you want: pretrained=… (None for random ones)")
-        pretrained = configuration.compose(values={"backbone": name})["backbone"]["pretrained"]
-    return CLIP.load(name, pretrained, seed)
+    known = name in configuration.options("backbone", config_dir)
+    given = {**({} if pretrained == "default" else {"pretrained": pretrained}), **options}
+    given |= {} if seed is None else {"seed": seed}
+    if not known and "pretrained" not in given:
+        raise WeightsError(f"say which weights of backbone '{name}' you want: pretrained=… (None for random ones)")
+    values = {"backbone": name if known else "open_clip"}
+    values |= {f"backbone.{key}": value for key, value in ({} if known else {"name": name}).items()}
+    values |= {f"backbone.{key}": value for key, value in given.items()}
+    return build_backbone(configuration.compose((), config_dir, values))
 
 
 def load_task(
@@ -91,7 +103,7 @@ def load_task(
 
 
 def finetune(
-    backbone: CLIP,
+    backbone: DualEncoder,
     task: Task,
     method: str = "coop",
     overrides: Sequence[str] = (),
@@ -116,7 +128,7 @@ def finetune(
     >>> result.metrics["parameters"]
     0
     """
-    if not isinstance(backbone, CLIP) or not isinstance(task, Task):
+    if not isinstance(backbone, DualEncoder) or not isinstance(task, Task):
         raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.prompts import Prompts
 from clipadapt.backbone.rows import Prompt
 
@@ -38,7 +38,7 @@ class AdaptedCLIP(nn.Module):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         adaptation: Adaptation,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
@@ -49,8 +49,16 @@ class AdaptedCLIP(nn.Module):
         self.max_rows = max_rows
         self.activation_checkpointing = activation_checkpointing
         self.image = clip.image_of_all_tokens if adaptation.capabilities.all_tokens else clip.image
-        self.image_cut = self.image.cut([*adaptation.edits("image"), *adaptation.stages("image")])
-        self.text_cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
+        self.image_cut = adaptation.cut("image", self.image)
+        self.text_cut = adaptation.cut("text", clip.text)
+
+    @property
+    def logit_bias(self) -> float | None:
+        """Return the bias that makes log-odds of logits, for probabilities by a sigmoid; None where there is none.
+
+        It isn't part of the logits: a softmax over classes doesn't see it.
+        """
+        return self.clip.logit_bias
 
     def prefix(self, pixels: Tensor) -> Tensor:
         """Encode images `[B, 3, height, width]` up to the image cut, without gradients."""

@@ -43,6 +43,11 @@ class Predictor:
         """The C classes, in the order of the probabilities."""
         return self.model.class_names
 
+    @property
+    def logit_bias(self) -> float | None:
+        """The backbone's, as `Classifier.logit_bias`."""
+        return self.model.logit_bias
+
     def for_classes(self, class_names: Sequence[str]) -> "Predictor":
         """The same adaptation for other class names; what earlier images left stays here.
 

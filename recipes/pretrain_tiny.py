@@ -29,12 +29,10 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 import clipadapt
-from clipadapt.backbone import tiny, towers
-from clipadapt.backbone.open_clip import CLIP, build
+from clipadapt.backbone import tiny
+from clipadapt.backbone.open_clip import CLIP, build, image_tower, splicer, text_tower
 from clipadapt.backbone.packing import pack
 from clipadapt.backbone.rows import Layout, Rows
-from clipadapt.backbone.text_tower import text_transformer
-from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.data import drawn
 
 CONFIG = {
@@ -66,7 +64,7 @@ class Batches(Dataset):
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.tokenizer = Tokenizer(open_clip.SimpleTokenizer(), 77)
+        self.tokenizer = splicer(open_clip.SimpleTokenizer(), 77)
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -87,8 +85,7 @@ class Pair(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        model.cls_emb = None
-        self.image, self.text = towers.vision_transformer(model.visual), text_transformer(model)
+        self.image, self.text = image_tower(model), text_tower(model)
 
     def forward(self, images: Tensor, layout: Layout, truth: Tensor) -> Tensor:
         """Cross entropy against the true pairs, evenly shared, in both directions."""
@@ -133,7 +130,7 @@ def save_checkpoint(path: Path, state: dict) -> None:
 
 def zero_shot(pair: Pair, task: str, count: int = 2400) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true classes of drawings of a task's validation split."""
-    tokenizer = Tokenizer(open_clip.SimpleTokenizer(), 77)
+    tokenizer = splicer(open_clip.SimpleTokenizer(), 77)
     names, templates = drawn.TASKS[task].class_names, drawn.TASKS[task].templates
     sequences = [tokenizer.sequence(template.replace("{}", name)) for name in names for template in templates]
     layout = pack(sequences, (len(names), len(templates)), 0).to(pair.model.logit_scale.device)

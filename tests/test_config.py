@@ -24,7 +24,13 @@ FILES = sorted(
 TARGETS = [name for name in FILES if "_target_" in OmegaConf.load(config.conf_dir() / f"{name}.yaml")]
 METHODS = [name.removeprefix("method/") for name in FILES if name.startswith("method/")]
 OPTIMIZER = {"_partial_": True, "lr": 0.1}
-PLACES = {"data": "data", "engine": "engine", "optimizer": "engine.optimizer", "schedule": "engine.schedule"}
+PLACES = {
+    "backbone": "backbone",
+    "data": "data",
+    "engine": "engine",
+    "optimizer": "engine.optimizer",
+    "schedule": "engine.schedule",
+}
 
 OWN_MODULE = """
 from torch.optim import Optimizer
@@ -191,7 +197,12 @@ def test_an_experiment_is_the_run_it_describes(plus):
 
 def test_random_weights_of_any_backbone():
     composed = config.compose(["backbone=ViT-B-16", "backbone.pretrained=null"])
-    assert composed["backbone"] == {"name": "ViT-B-16", "pretrained": None, "seed": 0}
+    assert composed["backbone"] == {
+        "_target_": "clipadapt.backbone.open_clip.load",
+        "name": "ViT-B-16",
+        "pretrained": None,
+        "seed": 0,
+    }
 
 
 def test_another_optimizer_brings_its_own_keys():

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
+from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
 from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts
 
@@ -66,7 +67,7 @@ class Adaptation(nn.Module):
     required_points: tuple[str, ...] = ()
     """Points that a backbone's towers must have, such as "text.words"; every backbone has "image.pixels"."""
 
-    def __init__(self, clip: CLIP, task: SupportView) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__()
         self.templates = task.templates
 
@@ -103,6 +104,14 @@ class Adaptation(nn.Module):
         A transformer block runs as the frozen one does.
         """
         return {}
+
+    def cut(self, name: str, tower: Tower) -> str:
+        """Return the earliest point of a tower that is edited or replaced, `features` where none is.
+
+        Raises:
+            MissingPoint: a point that the tower lacks.
+        """
+        return tower.cut([*self.edits(name), *self.stages(name)])
 
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Text features `[..., C, templates, D]` to class embeddings `[..., C, D]`: the unit mean of unit features."""
@@ -151,7 +160,7 @@ class ZeroShot(Adaptation):
     capabilities = Capabilities(supports_batched_params=True)
 
     def __init__(
-        self, clip: CLIP, task: SupportView, templates: list[str] | None = None, keep_hyphens: bool = True
+        self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None, keep_hyphens: bool = True
     ) -> None:
         super().__init__(clip, task)
         self.templates = templates or task.templates
@@ -177,7 +186,7 @@ class Composed(Adaptation):
             embeddings or the logits.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView, parts: Mapping[str, Adaptation]) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, parts: Mapping[str, Adaptation]) -> None:
         super().__init__(clip, task)
         self.parts = nn.ModuleDict(parts)
         self.capabilities = reduce(Capabilities.merge, (part.capabilities for part in parts.values()))

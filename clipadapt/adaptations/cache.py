@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
 LEAST = 0.1
@@ -42,7 +42,7 @@ class FeatureCache(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         alpha: float = 1.17,
         beta: float = 1.0,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation, Capabilities, Edit
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt, Rows, Slot
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, underscores_to_spaces
@@ -47,7 +47,7 @@ class Context(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 16,
         class_token_position: Literal["end", "middle", "front"] = "end",
@@ -70,7 +70,7 @@ class Context(Adaptation):
         shape = (len(task.class_names), n_ctx) if class_specific else (n_ctx,)
         self.context = nn.Parameter(0.02 * torch.randn(*shape, clip.text_width or 0))
 
-    def _start_from(self, clip: CLIP, words: str) -> None:
+    def _start_from(self, clip: DualEncoder, words: str) -> None:
         if not words.strip():
             raise UserError("there are no words to start the context from: give some, or words=null for a random start")
         tokens = clip.tokenizer.encode(words)
@@ -118,7 +118,7 @@ class ConditionalContext(Context):
     capabilities = Capabilities(conditional=True)
 
     def __init__(
-        self, clip: CLIP, task: SupportView, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
+        self, clip: DualEncoder, task: SupportView, n_ctx: Annotated[int, Ge(1)] = 4, words: str | None = "a photo of a"
     ) -> None:
         super().__init__(clip, task, n_ctx, words=words)
         width = clip.width or 0
@@ -170,7 +170,7 @@ class DeepContext(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 4,
         depth: Depth = None,
@@ -205,7 +205,7 @@ def _place(rows: Rows, vectors: Tensor) -> Rows:
     return rows.place(vectors)
 
 
-def embed(clip: CLIP, tokens: Sequence[int]) -> Tensor:
+def embed(clip: DualEncoder, tokens: Sequence[int]) -> Tensor:
     """Word embeddings `[n, W]` of tokens, in float32 on the CPU."""
     rows: Rows = clip.text.run(clip.arrange([[*tokens, 0]], (1, 1)), stop="words")
     return rows.values[: len(tokens)].detach().to("cpu", torch.float32)

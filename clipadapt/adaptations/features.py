@@ -7,7 +7,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 
@@ -30,7 +30,7 @@ class FeatureAdapter(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         ratio: Annotated[float, Interval(ge=0, le=1)] = 0.2,
         reduction: Annotated[int, Ge(1)] = 4,

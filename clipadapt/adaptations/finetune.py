@@ -1,19 +1,16 @@
 """Weights of the towers, trained themselves."""
 
 from collections.abc import Mapping
-from typing import Any
 
-import torch
 from torch import nn
 
-from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.adaptations.blocks import Which, names
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.adaptations.blocks import StageReplacement, Which, names
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 
 
-class FullFinetuning(Adaptation):
+class FullFinetuning(StageReplacement):
     """All weights of a tower, end to end (WiSE-FT's fine-tuning: Wortsman et al., CVPR 2022, arXiv:2109.01903).
 
     They are float32 copies of the frozen ones; those of a ResNet's batch norms go on with the frozen statistics.
@@ -27,21 +24,21 @@ class FullFinetuning(Adaptation):
         UserError: there are no such weights in a tower.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView, towers: Which = "image") -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, towers: Which = "image") -> None:
         super().__init__(clip, task)
-        self.start: dict[str, nn.Parameter] = {}
+        frozen: dict[str, nn.Parameter] = {}
         points: dict[str, list[str]] = {}
         for tower in names(towers):
             chosen = {point: self._chosen(weights) for point, weights in clip.weights(tower).items()}
             points[tower] = [point for point, weights in chosen.items() if weights]
             if not points[tower]:
                 raise UserError(f"the {tower} tower of this backbone has no weights that could be trained")
-            self.start |= {name: weight for weights in chosen.values() for name, weight in weights.items()}
-        own = {name: nn.Parameter(weight.detach().clone().float()) for name, weight in self.start.items()}
-        for name, weight in own.items():
-            self.register_parameter(slashed(name), weight)
+            frozen |= {name: weight for weights in chosen.values() for name, weight in weights.items()}
+        own = {name: nn.Parameter(weight.detach().clone().float()) for name, weight in frozen.items()}
+        self.register(own)
+        self.start = {name.replace(".", "/"): weight for name, weight in frozen.items()}
         built = clip.towers_with(own)
-        self.replaced: dict[str, dict[str, Any]] = {
+        self.replaced = {
             tower: {point: built[tower].blocks.get(point, built[tower].stages[point]) for point in each}
             for tower, each in points.items()
         }
@@ -52,17 +49,6 @@ class FullFinetuning(Adaptation):
     def trains(self, name: str) -> bool:
         """Whether the weight of this name is trained."""
         return True
-
-    def stages(self, tower: str) -> Mapping[str, Edit]:
-        """Return the stages of a tower with trained weights."""
-        return self.replaced.get(tower, {})
-
-    def interpolate(self, ratio: float) -> None:
-        """Weights between the frozen and the trained ones (WiSE-FT, equation 1)."""
-        with torch.no_grad():
-            for name, start in self.start.items():
-                weight = self.get_parameter(slashed(name))
-                weight.lerp_(start.to(weight), 1 - ratio)
 
 
 class BiasFinetuning(FullFinetuning):
@@ -80,8 +66,3 @@ class BiasFinetuning(FullFinetuning):
     def trains(self, name: str) -> bool:
         """Whether the weight of this name is a bias."""
         return name.endswith("bias")
-
-
-def slashed(name: str) -> str:
-    """A weight's name in the model as one that can be registered."""
-    return name.replace(".", "/")

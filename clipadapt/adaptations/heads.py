@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.adaptations.features import bottleneck, mix
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
 from clipadapt.interfaces import SupportView, format_templates
 
@@ -19,7 +19,7 @@ from clipadapt.interfaces import SupportView, format_templates
 class RawText(Adaptation):
     """Class embeddings near the text features as they leave the tower: class names as written, no normalisation."""
 
-    def __init__(self, clip: CLIP, task: SupportView) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
         self.declare(fixed_classes=tuple(task.class_names))
 
@@ -43,7 +43,7 @@ class TaskResidual(RawText):
         scale: of the residual, the paper's alpha.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView, scale: float = 0.5) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, scale: float = 0.5) -> None:
         super().__init__(clip, task)
         self.scale = scale
         self.residual = nn.Parameter(torch.zeros(len(task.class_names), clip.width or 0))
@@ -63,7 +63,7 @@ class LearnedClassWeights(RawText):
         task: class names and templates.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
         self.prototypes = nn.Parameter(super().class_embeddings(clip.text_features(self.prompts(task.class_names))))
 
@@ -86,7 +86,7 @@ class LinearHead(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         start: Literal["zero_shot", "random"] = "zero_shot",
         logit_scale: float = 4.60517,
@@ -135,7 +135,7 @@ class AdaptedHead(LinearHead):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         start: Literal["zero_shot", "random"] = "zero_shot",
         logit_scale: float = 4.60517,

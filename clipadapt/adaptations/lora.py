@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt, Interval, MinLen
 
 from clipadapt.adaptations.blocks import Which, names
 from clipadapt.adaptations.peft import Peft
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 
@@ -38,7 +38,7 @@ class LoRA(Peft):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         towers: Which = "both",
         projections: Annotated[list[Projection], MinLen(1)] = QKV,
@@ -62,7 +62,7 @@ class LoRA(Peft):
             self.templates = self.templates[:1]
 
 
-def numbers(clip: CLIP, tower: str, position: str) -> str:
+def numbers(clip: DualEncoder, tower: str, position: str) -> str:
     """The numbers of a tower's blocks at a position, with bars between.
 
     Raises:

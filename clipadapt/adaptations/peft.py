@@ -5,7 +5,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Any
 
 import peft
 import torch
@@ -13,9 +13,8 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_PREFIX_MAPPIN
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from clipadapt.adaptations.base import Adaptation
-from clipadapt.adaptations.blocks import Which, drops, names, split_towers, try_out, with_any
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.adaptations.blocks import BlockReplacement, Which, names
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError, nearest
 from clipadapt.interfaces import SupportView
 
@@ -51,7 +50,7 @@ FOREIGN = {"adapters", "auto_mapping", "base_model_name_or_path", "megatron_conf
 """Options of peft that name modules to import, or models to load: settings may be somebody else's."""
 
 
-class Peft(Adaptation):
+class Peft(BlockReplacement):
     """Any of peft's tuners that can be put into a module, as LoRA (Hu et al., ICLR 2022, arXiv:2106.09685).
 
     The towers' blocks get an attention of four linear layers, so that modules are named as
@@ -73,42 +72,20 @@ class Peft(Adaptation):
     """
 
     def __init__(
-        self, clip: CLIP, task: SupportView, towers: Which = "both", config: dict[str, Any] = PLAIN_LORA
+        self, clip: DualEncoder, task: SupportView, towers: Which = "both", config: dict[str, Any] = PLAIN_LORA
     ) -> None:
-        super().__init__(clip, task)
         self.config = configuration(config)
-        injected, own = inject(self.config, split_towers(clip, towers))
-        self.held = {"injected": injected}  # in a table, so that it isn't registered
-        for name, x in own.items():
-            self._register(name.replace(".", "/"), x)
-        self.blocks = {tower: with_any(injected.get_submodule(f"{tower}.block"), own) for tower in names(towers)}
-        for tower, blocks in self.blocks.items():
-            try_out(clip, tower, blocks)
+        super().__init__(clip, task, towers)
         self.start = {name: self.get_parameter(name).detach().clone() for name in self._moved()}
-        in_text = (module for block in self.stages("text").values() for module in block.modules())
-        self.declare(unshared_prefix=any(map(drops, in_text)))
-        self.train()
 
     @classmethod
     def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Return the first block of each tower whose blocks are offered."""
         return tuple(f"{tower}.block.0" for tower in names(settings.get("towers", "both")))
 
-    def _register(self, name: str, x: Tensor) -> None:
-        if isinstance(x, nn.Parameter) and x.requires_grad:
-            x.data = x.data.float()
-            self.register_parameter(name, x)
-        else:
-            self.register_buffer(name, x)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch what is put into blocks, too: its dropout follows."""
-        self.held["injected"].train(mode)
-        return super().train(mode)
-
-    def stages(self, tower: str) -> Mapping[str, Any]:
-        """Return the blocks of a tower that hold modules of the tuner."""
-        return self.blocks.get(tower, {})
+    def insert(self, towers: nn.ModuleDict) -> tuple[nn.Module, dict[str, Tensor]]:
+        """Put the tuner into blocks of towers; see `inject`."""
+        return inject(self.config, towers)
 
     def interpolate(self, ratio: float) -> None:
         """Move the weights towards the frozen ones (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).
@@ -124,15 +101,13 @@ class Peft(Adaptation):
                 f"{self.config.peft_type.value} with these options can't express weights between the frozen and the "
                 f"learned ones: leave method.interpolation null, or use one of {able} with a plain start"
             )
-        with torch.no_grad():
-            for name, start in self.start.items():
-                self.get_parameter(name).lerp_(start.to(self.get_parameter(name)), 1 - ratio)
+        super().interpolate(ratio)
 
     def _moved(self) -> list[str]:
         """Learned tensors in which, together, the weights are linear; none where there are no such."""
         kind = self.config.peft_type.value
         prefix, part = PEFT_TYPE_TO_PREFIX_MAPPING[kind], LINEAR_IN.get(kind)
-        variant = any(getattr(module, "lora_variant", None) for module in self.held["injected"].modules())
+        variant = any(getattr(module, "lora_variant", None) for module in self.blocks.modules())
         if part is None or variant:
             return []
         learned = dict(self.named_parameters())
@@ -143,7 +118,7 @@ class Peft(Adaptation):
     def export(self) -> dict[str, bytes]:
         """What was learned in peft's own format, in `peft/`; `split_towers` gives the module that it belongs to."""
         config = {**self.config.to_dict(), "inference_mode": True}
-        state = peft.get_peft_model_state_dict(self.held["injected"], save_embedding_layers=False)
+        state = peft.get_peft_model_state_dict(self.blocks, save_embedding_layers=False)
         tensors = {f"base_model.model.{name}": x.detach().cpu().clone().contiguous() for name, x in state.items()}
         text = json.dumps(config, indent=2, sort_keys=True, default=sorted)
         return {"peft/adapter_config.json": text.encode(), "peft/adapter_model.safetensors": save(tensors)}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import AdaptedFeatures, SupportView
 
@@ -33,7 +33,7 @@ class LinearProbe(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         C: Annotated[float, Gt(0)] = 0.316,
         max_iterations: Annotated[int, Ge(1)] = 1000,
@@ -99,7 +99,7 @@ class TextBlendedProbe(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         epochs: Annotated[int, Ge(1)] = 300,
         momentum: Annotated[float, Interval(ge=0, lt=1)] = 0.9,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
 from clipadapt.adaptations.context import DeepContext, Depth
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView
 
 
@@ -34,7 +34,9 @@ class ImageTokens(Adaptation):
 
     required_points: tuple[str, ...] = ("image.patches", "image.block.0")
 
-    def __init__(self, clip: CLIP, task: SupportView, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None) -> None:
+    def __init__(
+        self, clip: DualEncoder, task: SupportView, n_tokens: Annotated[int, Ge(1)] = 4, depth: Depth = None
+    ) -> None:
         super().__init__(clip, task)
         self.points = image_points(clip, depth)
         self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
@@ -66,7 +68,7 @@ class CoupledPrompts(DeepContext):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 2,
         depth: Depth = None,
@@ -87,7 +89,7 @@ class CoupledPrompts(DeepContext):
         return token_edits(self.image_points, self.context @ self.projection_weight.mT + self.projection_bias[:, None])
 
 
-def image_points(clip: CLIP, depth: Depth) -> list[str]:
+def image_points(clip: DualEncoder, depth: Depth) -> list[str]:
     """Points of the image tower at which tokens of the first blocks enter; raises UserError where there are none."""
     clip.image.cut(["patches"])
     return ["patches", *clip.image.first_blocks(depth)[1:]]

@@ -11,7 +11,7 @@ from torch.nn import functional
 from clipadapt.adaptations.base import Adaptation, Capabilities, Edit
 from clipadapt.adaptations.context import embed
 from clipadapt.adaptations.tokens import append, image_points
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt, Slot
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, underscores_to_spaces
@@ -77,7 +77,7 @@ class TransportContext(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         n_prompts: Annotated[int, Ge(1)] = 4,
         n_ctx: Annotated[int, Ge(1)] = 16,
@@ -154,7 +154,7 @@ class VisualTransport(TransportContext):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         words: list[str] = STARTS,
         n_visual: Annotated[int, Ge(1)] = 4,

@@ -8,7 +8,7 @@ from annotated_types import Ge, Len
 from torch import Tensor, nn
 
 from clipadapt.adaptations.base import Adaptation, Edit
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 
@@ -28,7 +28,7 @@ class PixelFrame(Adaptation):
         UserError: the frame leaves nothing of the image free.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__(clip, task)
         height, width = clip.image_size
         size = size or share_of(height, width)
@@ -71,7 +71,7 @@ class Patch(Adaptation):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         size: Annotated[int, Ge(1)] | None = None,
         offset: Annotated[list[Annotated[int, Ge(0)]], Len(2, 2)] | None = None,

@@ -1,8 +1,7 @@
-"""Self-attention with the weights of an `nn.MultiheadAttention`, and the transformer block around it."""
+"""The transformer block, and self-attention with the weights of an `nn.MultiheadAttention`."""
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,11 +40,38 @@ def _linear_over(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def split_block(block: Any) -> Any:
-    """A copy of a plain block with split attention, over the same storage: parameters of its own, frozen."""
+class Block(nn.Module):
+    """A pre-norm residual attention block, made of the parts of a model's own block, which it shares.
+
+    Args:
+        ln_1: norm before attention.
+        attn: attention.
+        ls_1: what scales the attended values; nothing where None.
+        ln_2: norm before the MLP.
+        mlp: the MLP.
+        ls_2: what scales the MLP's output; nothing where None.
+    """
+
+    def __init__(
+        self,
+        ln_1: nn.Module,
+        attn: "nn.MultiheadAttention | SplitAttention",
+        ln_2: nn.Module,
+        mlp: nn.Module,
+        ls_1: nn.Module | None = None,
+        ls_2: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.ln_1, self.attn, self.ls_1 = ln_1, attn, ls_1 or nn.Identity()
+        self.ln_2, self.mlp, self.ls_2 = ln_2, mlp, ls_2 or nn.Identity()
+
+
+def split_block(block: Block) -> Block:
+    """Return a copy of a block with split attention, over the same storage: parameters of its own, frozen."""
     own = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in block.parameters()}
     split = copy.deepcopy(block, dict(own))
-    split.attn = SplitAttention(split.attn)
+    if isinstance(split.attn, nn.MultiheadAttention):
+        split.attn = SplitAttention(split.attn)
     return split
 
 
@@ -78,16 +104,8 @@ def _project(
     return query, key, value
 
 
-def is_plain_block(block: Any) -> bool:
-    """Whether `run_block` computes what this pre-norm residual block does."""
-    attention = getattr(block, "attn", None)
-    parts = all(hasattr(block, part) for part in ("ln_1", "ls_1", "ln_2", "ls_2", "mlp"))
-    known = isinstance(attention, nn.MultiheadAttention | SplitAttention)
-    return parts and known and not hasattr(block, "ln_1_kv")
-
-
-def run_block(block: Any, x: Tensor, attend: Attend = attend_all, reads: Tensor | None = None) -> Tensor:
-    """A pre-norm residual attention block on rows `x [..., R, W]`.
+def run_block(block: Block, x: Tensor, attend: Attend = attend_all, reads: Tensor | None = None) -> Tensor:
+    """Run a block on rows `x [..., R, W]`.
 
     Where `reads [N]` is given, only these rows come out, `[..., N, W]`: what reads no others needs no others.
     """

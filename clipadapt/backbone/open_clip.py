@@ -1,70 +1,59 @@
-"""The frozen backbone: any CLIP that open_clip knows, as two towers. The only file that knows open_clip's insides."""
+"""The family of open_clip's models and of the embedded one; the only file that knows open_clip and its names."""
 
-import copy
-import hashlib
-import warnings
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import open_clip
 import torch
+from annotated_types import Interval
 from open_clip.factory import load_state_dict
 from torch import Tensor, nn
 
-from clipadapt.backbone import tiny, towers
+from clipadapt.backbone import tiny
+from clipadapt.backbone.attention import Block, attend_all
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.network import hub, quiet
-from clipadapt.backbone.prompts import Prompts, in_chunks
-from clipadapt.backbone.rows import Prompt, Rows, Token
-from clipadapt.backbone.text import TextParts
+from clipadapt.backbone.text import PromptLayout
+from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
+from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import UserError, WeightsError, nearest
 
 EMBEDDED = "embedded"
-ROWS_AT_ONCE = 2**16
-"""Rows of hand-written prompts that are encoded at once: about 2 GB for ViT-B/16's text tower."""
 
 
-class CLIP:
-    """A frozen dual encoder.
+class CLIP(DualEncoder):
+    """Any dual encoder that open_clip has.
 
     Args:
         model: an open_clip model; it is frozen and put in evaluation mode.
         tokenizer: open_clip's tokenizer of the model; or, as a text, why there is none.
-        source: how to load the model again; recorded with every run.
+        source: `name`, `pretrained` and `seed`; recorded with every run.
         known_tokens: ids of the tokens that pretraining saw, None where it may be taken to have seen all.
-
-    Attributes:
-        image, text: the two `Tower`s.
-        scale: the factor on cosine similarities, exp of CLIP's logit scale.
-        image_width, text_width, width: channels of the image tower, of the text tower and of the joint space; None
-            where the architecture isn't known.
-        parameters: number of weights.
-        preprocess: size, mean, std and interpolation of the images it reads.
-        transform: PIL image to pixels `[3, height, width]`, centre crop.
-        fingerprint: hash of all weights and of the preprocessing.
     """
+
+    target = "clipadapt.backbone.open_clip.load"
 
     def __init__(
         self, model: Any, tokenizer: Any, source: dict[str, Any], known_tokens: frozenset[int] | None = None
     ) -> None:
-        self.model = model.requires_grad_(False).eval()
-        self.source = source
-        self.known_tokens = known_tokens
-        self.scale = float(model.logit_scale.detach().exp())
-        self._text = TextParts(model)
-        self._tokenizer = tokenizer
-        self.image = _image_tower(model)
-        self.text = self._text.tower(model)
-        self.image_width = model.visual.conv1.out_channels if "patches" in self.image.points else None
-        self.text_width = self._text.text_width
-        self.width = self._text.joint_width or getattr(model.visual, "output_dim", None)
-        self.preprocess = open_clip.model.get_model_preprocess_cfg(model)
-        settings = open_clip.transform.PreprocessCfg(**self.preprocess)
-        self.transform = open_clip.transform.image_transform_v2(settings, is_train=False)
-        self.parameters = sum(weight.numel() for weight in model.parameters())
-        self.fingerprint = _fingerprint(model, self.preprocess)
+        preprocess = open_clip.model.get_model_preprocess_cfg(model)
+        settings = open_clip.transform.PreprocessCfg(**preprocess)
+        layout, bias = _layout(model), getattr(model, "logit_bias", None)
+        super().__init__(
+            model,
+            source,
+            scale=float(model.logit_scale.detach().exp()),
+            logit_bias=None if bias is None else float(bias.detach()),
+            preprocess=preprocess,
+            transform=open_clip.transform.image_transform_v2(settings, is_train=False),
+            tokenizer=tokenizer if isinstance(tokenizer, str) else splicer(tokenizer, layout.context_length),
+            layout=layout,
+            width=_joint_width(model),
+            widths={"image": _image_width(model.visual), "text": _text_width(model)},
+            known_tokens=known_tokens,
+        )
 
     @classmethod
     def load(cls, name: str, pretrained: str | None, seed: int = 0) -> Self:
@@ -102,144 +91,29 @@ class CLIP:
         known = tiny.known_tokens() if pretrained == EMBEDDED else None
         return cls(model, open_clip.SimpleTokenizer(), source, known)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
-        """Move the weights; the only way the backbone's device or number format changes."""
-        self.model.to(device=device, dtype=dtype)
-        return self
+    def another(self, **settings: Any) -> Self:
+        """Load another model of open_clip's: with these settings, and this one's for the rest."""
+        return type(self).load(**{**self.settings, **settings})
 
-    @cached_property
-    def image_of_all_tokens(self) -> towers.Tower:
-        """The image tower with features `[..., 1 + P, D]`: the pooled one, then those of P patches.
+    def build_towers(self, model: Any) -> dict[str, Tower]:
+        """Return both towers, point by point where open_clip's architecture is known."""
+        return {"image": image_tower(model), "text": text_tower(model)}
+
+    def build_tower_of_all_tokens(self) -> Tower:
+        """Return the image tower with features `[..., 1 + P, D]`: the pooled one, then those of P patches.
 
         Raises:
             UserError: the tower doesn't pool at a class token, or its architecture isn't known.
         """
         visual = self.model.visual
-        if towers.is_modified_resnet(visual):
-            return towers.modified_resnet(visual, all_tokens=True)
-        if towers.is_vision_transformer(visual) and towers.reads_class_token(visual):
-            return towers.vision_transformer(visual, all_tokens=True)
-        raise UserError(
-            f"the image tower of backbone '{self.source['name']}' has no features of its patches: use a vision "
-            "transformer with a class token, such as ViT-B-16, or a ResNet of CLIP"
-        )
+        if _is_resnet(visual) or (_is_vision_transformer(visual) and _reads_class_token(visual)):
+            return image_tower(self.model, all_tokens=True)
+        return super().build_tower_of_all_tokens()
 
-    def tower(self, name: str) -> towers.Tower:
-        """The tower of a name, "image" or "text"."""
-        return self.image if name == "image" else self.text
 
-    def weights(self, tower: str) -> dict[str, dict[str, nn.Parameter]]:
-        """The weights that each stage of a tower reads, by its point, and by their names in the model."""
-        names = {id(weight): name for name, weight in self.model.named_parameters()}
-        own = self.tower(tower)
-        read = {point: own.parameters(point) for point in own.stages}
-        return {point: {names[id(weight)]: weight for weight in weights} for point, weights in read.items()}
-
-    def towers_with(self, weights: Mapping[str, nn.Parameter]) -> dict[str, towers.Tower]:
-        """Both towers, by name, with other weights in the places of those of their names; the rest is shared."""
-        placed = {id(weight): weights.get(name, weight) for name, weight in self.model.named_parameters()}
-        shared = {id(buffer): buffer for buffer in self.model.buffers()}
-        model = copy.deepcopy(self.model, {**placed, **shared})
-        return {"image": _image_tower(model), "text": TextParts(model).tower(model)}
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images that it reads."""
-        sides = self.preprocess["size"]
-        return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.logit_scale.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
-        return self.model.logit_scale.dtype
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """Splices prompts into token sequences.
-
-        Raises:
-            UserError: the model's tokenizer could not be had.
-        """
-        if isinstance(self._tokenizer, str):
-            raise UserError(self._tokenizer)
-        return Tokenizer(self._tokenizer, self._text.context_length)
-
-    def tokenize(self, prompts: Sequence[Sequence[Prompt]]) -> Rows:
-        """Prompts of C classes with as many templates each, as the activation that enters the text tower.
-
-        Raises:
-            UserError: a prompt is longer than the text tower reads, or the model's tokenizer could not be had.
-        """
-        tokenizer = self.tokenizer
-        shape = len(prompts), len(prompts[0])
-        return self.arrange(self._sequences(prompts), shape, tokenizer.placeholder, tokenizer.pad)
-
-    def tokenize_in_chunks(
-        self, prompts: Sequence[Sequence[Prompt]], max_rows: int | None = None, unshared_prefix: bool = False
-    ) -> Prompts:
-        """The same in chunks of at most so many rows, for sets of prompts of any size; raises what `tokenize` does.
-
-        Templates that start differently are laid out apart, since each has a start that all classes share. With
-        `unshared_prefix`, no prompt shares rows with another.
-        """
-        tokenizer = self.tokenizer
-
-        def arrange(sequences: Sequence[Sequence[Token]], shape: tuple[int, int], first_class: int) -> Rows:
-            return self.arrange(sequences, shape, tokenizer.placeholder, tokenizer.pad, first_class, unshared_prefix)
-
-        def count_rows(sequences: Sequence[Sequence[Token]]) -> int:
-            return self._text.count_rows(sequences, unshared_prefix)
-
-        shape = len(prompts), len(prompts[0])
-        return in_chunks(self._sequences(prompts), shape, max_rows, arrange, count_rows)
-
-    def text_features(self, prompts: Sequence[Sequence[Prompt]]) -> Tensor:
-        """Frozen features `[C, templates, D]` of hand-written prompts of C classes; raises what `tokenize` does."""
-        with torch.no_grad():
-            features: Tensor = self.tokenize_in_chunks(prompts, ROWS_AT_ONCE).run(self.text)
-        return features
-
-    def _sequences(self, prompts: Sequence[Sequence[Prompt]]) -> list[list[Token]]:
-        """Token sequences of prompts, those of one class after another."""
-        tokenizer = self.tokenizer
-        sequences = [tokenizer.sequence(prompt) for templates in prompts for prompt in templates]
-        self._warn_unknown({token for sequence in sequences for token in sequence if isinstance(token, int)})
-        return sequences
-
-    def arrange(
-        self,
-        sequences: Sequence[Sequence[Token]],
-        shape: tuple[int, int],
-        placeholder: int = 0,
-        pad: int = 0,
-        first_class: int = 0,
-        unshared_prefix: bool = False,
-    ) -> Rows:
-        """Lay out token sequences, ending in their end token, the way this text tower wants them.
-
-        Args:
-            sequences: classes * templates token sequences, those of one class after another.
-            shape: (classes, templates).
-            placeholder: token id that stands where a learned vector goes.
-            pad: token id after the end, where the tower reads whole sequences.
-            first_class: number of the first of these classes among all that the adaptation knows.
-            unshared_prefix: whether each sequence has rows of its own of what all share at their start.
-        """
-        layout = self._text.arrange(sequences, shape, placeholder, pad, first_class, unshared_prefix).to(self.device)
-        return Rows(layout.ids, layout)
-
-    def _warn_unknown(self, tokens: set[int]) -> None:
-        unknown = sorted(tokens - self.known_tokens) if self.known_tokens is not None else []
-        if not unknown:
-            return
-        words = ", ".join(f"'{self.tokenizer.decode([token]).strip()}'" for token in unknown)
-        text = f"the backbone {self.source['name']} never saw these words in its pretraining: {words}"
-        warnings.warn(text, UserWarning, stacklevel=4)
+def load(name: str, pretrained: str | None, seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0) -> CLIP:
+    """Load a backbone of open_clip's, or the embedded one; arguments and errors as of `CLIP.load`."""
+    return CLIP.load(name, pretrained, seed)
 
 
 def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
@@ -284,6 +158,7 @@ def _unloadable(name: str, pretrained: str | None, error: Exception) -> WeightsE
 
 
 def _find_tokenizer(name: str, offline: bool) -> Any:
+    """open_clip's tokenizer of a model; or, as a text, why there is none."""
     hugging_face = "hf_tokenizer_name" in (open_clip.get_model_config(name) or {}).get("text_cfg", {})
     options = {"local_files_only": True} if offline and hugging_face else {}
     try:
@@ -296,20 +171,184 @@ def _find_tokenizer(name: str, offline: bool) -> Any:
         )
 
 
-def _image_tower(model: Any) -> towers.Tower:
+def splicer(tokenizer: Any, length: int) -> Tokenizer:
+    """Return what splices prompts, of open_clip's byte-pair tokenizer or of its wrapper of a Hugging Face one."""
+    inner = getattr(tokenizer, "tokenizer", None)
+    if inner is None:
+        start, end = [tokenizer.sot_token_id], [tokenizer.eot_token_id]
+        return Tokenizer(length, tokenizer.encode, tokenizer.decode, start, end)
+    return Tokenizer(
+        length,
+        encode=lambda text: inner.encode(tokenizer.clean_fn(text), add_special_tokens=False),
+        decode=inner.decode,
+        start=[] if inner.bos_token_id is None else [inner.bos_token_id],
+        end=[] if inner.eos_token_id is None else [inner.eos_token_id],
+        pad=inner.pad_token_id,
+    )
+
+
+def _block(block: Any) -> Block | None:
+    """A block of open_clip's as ours, which shares its parts; None where it computes anything else."""
+    parts = all(hasattr(block, part) for part in ("ln_1", "ls_1", "ln_2", "ls_2", "mlp"))
+    if not parts or hasattr(block, "ln_1_kv") or not isinstance(getattr(block, "attn", None), nn.MultiheadAttention):
+        return None
+    return Block(block.ln_1, block.attn, block.ln_2, block.mlp, block.ls_1, block.ls_2)
+
+
+def _blocks(transformer: Any) -> list[Block] | None:
+    """The blocks of a transformer; None where it isn't made of known ones alone."""
+    blocks = [_block(block) for block in getattr(transformer, "resblocks", [])]
+    known = [block for block in blocks if block is not None]
+    return known if known and len(known) == len(blocks) else None
+
+
+def image_tower(model: Any, all_tokens: bool = False) -> Tower:
+    """Return a model's image tower.
+
+    Args:
+        model: of open_clip.
+        all_tokens: read features `[..., 1 + P, D]`: the pooled one, and those of all patches read in the same way.
+    """
     visual = model.visual
-    if towers.is_vision_transformer(visual):
-        return towers.vision_transformer(visual)
-    if towers.is_modified_resnet(visual):
-        return towers.modified_resnet(visual)
-    return towers.opaque_image_tower(
+    if _is_vision_transformer(visual):
+        return _vision_transformer(visual, all_tokens)
+    if _is_resnet(visual):
+        return _resnet(visual, all_tokens)
+    return opaque_image_tower(
         lambda pixels: model.encode_image(pixels.to(model.logit_scale.dtype), normalize=False), visual
     )
 
 
-def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:
-    digest = hashlib.sha256(repr(sorted(preprocess.items())).encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+def _is_vision_transformer(visual: Any) -> bool:
+    parts = ("conv1", "class_embedding", "ln_pre", "transformer", "_pool", "proj")
+    return all(hasattr(visual, part) for part in parts) and _blocks(visual.transformer) is not None
+
+
+def _is_resnet(visual: Any) -> bool:
+    return all(hasattr(visual, part) for part in ("stem", "layer1", "layer4", "attnpool"))
+
+
+def _reads_class_token(visual: Any) -> bool:
+    """Whether a vision transformer's features are those of its class token."""
+    return visual.pool_type == "tok" and visual.attn_pool is None
+
+
+def _vision_transformer(visual: Any, all_tokens: bool) -> Tower:
+    def embed(pixels: Tensor) -> Tensor:
+        x = visual.conv1(pixels.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
+        first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        return torch.cat([first, x], dim=1) + visual.positional_embedding.to(x.dtype)
+
+    def read(tokens: Tensor) -> Tensor:
+        pooled = visual.ln_post(tokens) if all_tokens else visual._pool(tokens)[0]
+        return pooled if visual.proj is None else pooled @ visual.proj
+
+    return vision_transformer(
+        embed,
+        lambda x: visual.ln_pre(x),
+        _blocks(visual.transformer) or [],
+        read,
+        {
+            "pixels": (visual.conv1, visual.class_embedding, visual.positional_embedding),
+            "patches": (visual.ln_pre,),
+            "tokens": (visual.ln_post, visual.attn_pool, getattr(visual, "attn_pool_contrastive", None), visual.proj),
+        },
+        at_class_token=_reads_class_token(visual) and not all_tokens,
+        name=ALL_TOKENS if all_tokens else "image",
+    )
+
+
+def _resnet(visual: Any, all_tokens: bool) -> Tower:
+    return convolutional_tower(
+        lambda x: visual.stem(x.to(visual.conv1.weight.dtype)),
+        [visual.layer1, visual.layer2, visual.layer3, visual.layer4],
+        _attend_everywhere(visual.attnpool) if all_tokens else visual.attnpool,
+        {
+            "pixels": (visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3),
+            "tokens": (visual.attnpool,),
+        },
+        name=ALL_TOKENS if all_tokens else "image",
+    )
+
+
+def _attend_everywhere(pool: Any) -> Callable[[Tensor], Tensor]:
+    """An attention pool `[B, W, height, width]` to `[B, 1 + P, D]`: what it gives at the mean, and at each position."""
+
+    def run(x: Tensor) -> Tensor:
+        x = x.flatten(2).transpose(1, 2)
+        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
+        layers = pool.q_proj, pool.k_proj, pool.v_proj
+        query, key, value = (layer(x).unflatten(-1, (pool.num_heads, -1)) for layer in layers)
+        return pool.c_proj(attend_all(query, key, value).flatten(-2))
+
+    return run
+
+
+def _text_of(model: Any) -> Any:
+    """The module with a model's text tower: its `text`, or the model itself."""
+    return getattr(model, "text", model)
+
+
+def _text_blocks(model: Any) -> list[Block] | None:
+    """The blocks of a text tower; None where its architecture isn't known."""
+    text = _text_of(model)
+    parts = (getattr(text, part, None) for part in ("token_embedding", "positional_embedding", "ln_final"))
+    return _blocks(getattr(text, "transformer", None)) if all(part is not None for part in parts) else None
+
+
+def text_tower(model: Any) -> Tower:
+    """Return a model's text tower."""
+    text, blocks = _text_of(model), _text_blocks(model)
+    if blocks is None:
+        own = text if text is not model else None
+        return opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False), own)
+    return text_transformer(
+        text.token_embedding,
+        text.positional_embedding,
+        blocks,
+        text.ln_final,
+        getattr(text, "text_projection", None),
+        getattr(text, "cls_emb", None),
+    )
+
+
+def _layout(model: Any) -> PromptLayout:
+    """How a model's text tower wants prompts laid out: packed where it is causal and read at the end token."""
+    text, known = _text_of(model), _text_blocks(model) is not None
+    pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
+    causal = getattr(text, "attn_mask", None) is not None
+    class_token = known and getattr(text, "cls_emb", None) is not None
+    return PromptLayout(
+        getattr(text, "context_length", 77),
+        known and causal and not class_token and pool in ("argmax", "eos"),
+        pool,
+        class_token,
+        lambda ids: _mask(text, ids, class_token),
+    )
+
+
+def _mask(text: Any, ids: Tensor, class_token: bool) -> Tensor | None:
+    """Which token sees which in padded ids `[N, length]`, as open_clip builds it."""
+    mask = getattr(text, "attn_mask", None)
+    visible = None if mask is None else mask.cpu() == 0
+    if not class_token and not getattr(text, "use_pad_mask", False):
+        return visible
+    padding = text._build_additive_mask(ids, ids.shape[1] + class_token, torch.float32)
+    seen = padding.unflatten(0, (len(ids), -1))[:, :1] == 0
+    return seen if visible is None else seen & visible
+
+
+def _image_width(visual: Any) -> int | None:
+    return visual.conv1.out_channels if _is_vision_transformer(visual) else None
+
+
+def _text_width(model: Any) -> int | None:
+    return _text_of(model).positional_embedding.shape[-1] if _text_blocks(model) else None
+
+
+def _joint_width(model: Any) -> int | None:
+    """Channels of the joint space, as the text's projection has them; the image tower's word where there is none."""
+    projection = getattr(_text_of(model), "text_projection", None)
+    if isinstance(projection, nn.Linear):
+        return projection.out_features
+    return projection.shape[-1] if isinstance(projection, Tensor) else getattr(model.visual, "output_dim", None)

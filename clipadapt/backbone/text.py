@@ -1,68 +1,36 @@
-"""The text side of an open_clip model: its parts, wherever the model keeps them, and how it reads a prompt."""
+"""How prompts are laid out for a text tower: packed where it is causal, whole sequences where it isn't."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipadapt.backbone.attention import is_plain_block
 from clipadapt.backbone.packing import pack, shared_start, whole
 from clipadapt.backbone.rows import Layout, Token
-from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
-from clipadapt.backbone.towers import Tower
 
 
-class TextParts:
-    """What `text_transformer` needs of a model, and how prompts are laid out for it.
-
-    Args:
-        model: an open_clip model; its text tower may be the model itself, or its `text`.
+@dataclass(frozen=True)
+class PromptLayout:
+    """What a text tower wants of the layout of prompts.
 
     Attributes:
-        known: whether the architecture is one that can be run point by point.
-        packs: whether prompts are packed; whole sequences otherwise.
         context_length: number of tokens of a whole sequence.
+        packs: whether prompts are packed, as a causal tower that reads at the end token allows; whole sequences if not.
+        pool: where a whole sequence is read: at its "last" or "first" token, or else at its end token.
+        class_token: whether whole sequences get one more row, at which they are read.
+        mask: True where a token sees a token, `[S, S]` or `[N, 1, S, S]`, of padded ids `[N, length]`, where S counts
+            the class token's row; None where all see all.
     """
 
-    def __init__(self, model: Any) -> None:
-        text = getattr(model, "text", model)
-        self.module = text
-        self.token_embedding = getattr(text, "token_embedding", None)
-        self.positional_embedding = getattr(text, "positional_embedding", None)
-        self.transformer = getattr(text, "transformer", None)
-        self.ln_final = getattr(text, "ln_final", None)
-        self.text_projection = getattr(text, "text_projection", None)
-        self.context_length = getattr(text, "context_length", 77)
-        self.pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
-        blocks = getattr(self.transformer, "resblocks", [])
-        parts = (self.token_embedding, self.positional_embedding, self.ln_final)
-        self.known = all(part is not None for part in parts) and len(blocks) > 0 and all(map(is_plain_block, blocks))
-        self.cls_emb = getattr(text, "cls_emb", None) if self.known else None
-        causal = getattr(text, "attn_mask", None) is not None
-        self.packs = self.known and causal and self.cls_emb is None and self.pool in ("argmax", "eos")
-
-    def tower(self, model: Any) -> Tower:
-        """The model's text tower, point by point where its architecture is known."""
-        if self.known:
-            return text_transformer(self)
-        own = self.module if self.module is not model else None
-        return opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False), own)
-
-    @property
-    def text_width(self) -> int | None:
-        """Channels of the tower; None where the architecture isn't known."""
-        return self.positional_embedding.shape[-1] if self.known else None  # type: ignore[union-attr]
-
-    @property
-    def joint_width(self) -> int | None:
-        """Channels of the joint space; None where there is no projection to read it from."""
-        if isinstance(self.text_projection, nn.Linear):
-            return self.text_projection.out_features
-        return self.text_projection.shape[-1] if isinstance(self.text_projection, Tensor) else None
+    context_length: int = 77
+    packs: bool = True
+    pool: str = "end"
+    class_token: bool = False
+    mask: Callable[[Tensor], Tensor | None] = lambda ids: None
 
     def count_rows(self, sequences: Sequence[Sequence[Token]], unshared_prefix: bool = False) -> int:
-        """How many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
+        """Return how many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
         if not self.packs:
             return len(sequences) * self.context_length
         prefix = 0 if unshared_prefix else shared_start(sequences)
@@ -77,33 +45,22 @@ class TextParts:
         first_class: int = 0,
         unshared_prefix: bool = False,
     ) -> Layout:
-        """Lay out token sequences the way this tower wants them; arguments as of `CLIP.arrange`."""
+        """Lay out token sequences the way the tower wants them; arguments as of `DualEncoder.arrange`."""
         if self.packs:
             return pack(sequences, shape, placeholder, first_class, unshared_prefix)
         length = self.context_length
         padded = [[*sequence, *[pad] * (length - len(sequence))] for sequence in sequences]
         ids = torch.tensor([[_id(token, placeholder) for token in row] for row in padded])
-        extra = [] if self.cls_emb is None else [pad]  # the row that the class token takes
+        extra = [pad] if self.class_token else []
         rows = [[*row, *extra] for row in padded]
         reads = [self._read_at(sequence) for sequence in sequences]
-        return whole(rows, shape, placeholder, self._mask(ids), reads, first_class)
+        return whole(rows, shape, placeholder, self.mask(ids), reads, first_class)
 
     def _read_at(self, sequence: Sequence[Token]) -> int:
         """Position at which a whole sequence is read."""
-        if self.cls_emb is not None:
+        if self.class_token:
             return self.context_length
         return {"last": self.context_length - 1, "first": 0}.get(self.pool, len(sequence) - 1)
-
-    def _mask(self, ids: Tensor) -> Tensor | None:
-        """Which token sees which in padded ids `[N, length]`, as open_clip builds it."""
-        mask = getattr(self.module, "attn_mask", None)
-        visible = None if mask is None else mask.cpu() == 0
-        if self.cls_emb is None and not getattr(self.module, "use_pad_mask", False):
-            return visible
-        rows = ids.shape[1] + (self.cls_emb is not None)
-        padding = self.module._build_additive_mask(ids, rows, torch.float32)
-        seen = padding.unflatten(0, (len(ids), -1))[:, :1] == 0
-        return seen if visible is None else seen & visible
 
 
 def _id(token: Token, placeholder: int) -> int:

@@ -1,56 +1,62 @@
 """Text towers, point by point."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from clipadapt.backbone.attention import run_block
+from clipadapt.backbone.attention import Block, run_block
 from clipadapt.backbone.rows import Rows
 from clipadapt.backbone.towers import BlockStage, Stage, Tower
 
 
-def text_transformer(text: Any) -> Tower:
-    """CLIP's text transformer on rows: ids, words, block.0 …, tokens, features.
+def text_transformer(
+    embedding: nn.Module,
+    positions: Tensor,
+    blocks: Sequence[Block],
+    norm: nn.Module,
+    projection: Tensor | nn.Module | None,
+    class_token: Tensor | None = None,
+) -> Tower:
+    """Return a text transformer's tower on rows: ids, words, block.0 …, tokens, features.
 
     Out of the last block, at `tokens`, come only the rows at which prompts are read.
 
     Args:
-        text: has `token_embedding`, `positional_embedding`, `transformer`, `ln_final`, `text_projection`, `cls_emb`.
+        embedding: token ids to vectors of W channels.
+        positions: `[length, W]`, added to them.
+        blocks: the blocks.
+        norm: norm after the last block.
+        projection: what leads from the normed rows to features; nothing where None.
+        class_token: `[W]`, in the rows at which prompts are read, where the model has one.
     """
 
     def embed(rows: Rows) -> Rows:
-        words = text.token_embedding(rows.values)
-        if text.cls_emb is not None:
-            last = text.cls_emb.to(words.dtype).expand(len(rows.layout.ends), -1)
+        words = embedding(rows.values)
+        if class_token is not None:
+            last = class_token.to(words.dtype).expand(len(rows.layout.ends), -1)
             words = words.index_copy(-2, rows.layout.ends, last)
         return Rows(words, rows.layout)
 
     def locate(rows: Rows) -> Rows:
-        positions = text.positional_embedding.to(rows.values.dtype)
-        return Rows(rows.values + positions[rows.layout.positions], rows.layout)
+        return Rows(rows.values + positions.to(rows.values.dtype)[rows.layout.positions], rows.layout)
 
     def read(rows: Rows) -> Tensor:
-        ends = text.ln_final(rows.values.index_select(-2, rows.layout.ends))
-        return project(text.text_projection, ends).unflatten(-2, rows.layout.shape)
+        ends = norm(rows.values.index_select(-2, rows.layout.ends))
+        return project(projection, ends).unflatten(-2, rows.layout.shape)
 
+    *first, last = blocks
     stages: dict[str, Stage] = {"ids": embed, "words": locate}
-    *blocks, last = text.transformer.resblocks
-    stages |= {f"block.{i}": BlockStage(block, _on_rows) for i, block in enumerate(blocks)}
-    stages |= {f"block.{len(blocks)}": BlockStage(last, _at_ends), "tokens": read}
-    weights = {
-        "ids": (text.token_embedding, text.cls_emb),
-        "words": (text.positional_embedding,),
-        "tokens": (text.ln_final, text.text_projection),
-    }
+    stages |= {f"block.{i}": BlockStage(block, _on_rows) for i, block in enumerate(first)}
+    stages |= {f"block.{len(first)}": BlockStage(last, _at_ends), "tokens": read}
+    weights = {"ids": (embedding, class_token), "words": (positions,), "tokens": (norm, projection)}
     return Tower("text", stages, weights)
 
 
-def _on_rows(block: nn.Module, rows: Rows) -> Rows:
+def _on_rows(block: Block, rows: Rows) -> Rows:
     return Rows(run_block(block, rows.values, rows.layout.attend), rows.layout)
 
 
-def _at_ends(block: nn.Module, rows: Rows) -> Rows:
+def _at_ends(block: Block, rows: Rows) -> Rows:
     """The last block: what follows reads each prompt at one row, so the others only serve as keys and values."""
     layout = rows.layout
     return Rows(run_block(block, rows.values, layout.attend_at_ends, layout.reads), layout.at_ends())

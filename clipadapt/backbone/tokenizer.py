@@ -1,32 +1,31 @@
-"""Prompts to token sequences, with any of open_clip's tokenizers."""
+"""Prompts to token sequences."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from clipadapt.backbone.rows import Prompt, Slot, Token
 from clipadapt.errors import UserError
 
 
+@dataclass(frozen=True)
 class Tokenizer:
     """The part of a tokenizer that splices prompts from pieces.
 
-    Args:
-        tokenizer: open_clip's byte-pair tokenizer, or its wrapper of a Hugging Face one.
+    Attributes:
         length: number of tokens a prompt may have, start and end tokens included.
+        encode: a text to token ids, without start and end tokens.
+        decode: token ids to a text.
+        start: ids before a prompt's own.
+        end: ids after them.
+        pad: id after the end, where the text tower reads whole sequences.
     """
 
-    def __init__(self, tokenizer: Any, length: int) -> None:
-        self.length = length
-        inner = getattr(tokenizer, "tokenizer", None)
-        if inner is None:
-            self.encode, self.decode = tokenizer.encode, tokenizer.decode
-            self.start, self.end, self.pad = [tokenizer.sot_token_id], [tokenizer.eot_token_id], 0
-            return
-        self.encode = lambda text: inner.encode(tokenizer.clean_fn(text), add_special_tokens=False)
-        self.decode = inner.decode
-        self.start = [] if inner.bos_token_id is None else [inner.bos_token_id]
-        self.end = [] if inner.eos_token_id is None else [inner.eos_token_id]
-        self.pad = inner.pad_token_id
+    length: int
+    encode: Callable[[str], list[int]]
+    decode: Callable[[Sequence[int]], str]
+    start: Sequence[int]
+    end: Sequence[int]
+    pad: int = 0
 
     @property
     def placeholder(self) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from clipadapt.backbone.attention import attend_all, is_plain_block, run_block
+from clipadapt.backbone.attention import Block, run_block
 from clipadapt.errors import MissingPoint, UserError
 
 Stage = Callable[[Any], Any]
@@ -29,8 +29,8 @@ class BlockStage:
         how: runs a block on the activation, as this place in the tower wants it run.
     """
 
-    block: nn.Module
-    how: Callable[[nn.Module, Any], Any]
+    block: Block
+    how: Callable[[Block, Any], Any]
 
     def __call__(self, x: Any) -> Any:
         """The activation after the block."""
@@ -55,7 +55,7 @@ class Tower:
         self.weights = weights or {}
 
     @property
-    def blocks(self) -> dict[str, nn.Module]:
+    def blocks(self) -> dict[str, Block]:
         """The transformer blocks, by the point that each one starts from."""
         return {point: stage.block for point, stage in self.stages.items() if isinstance(stage, BlockStage)}
 
@@ -68,7 +68,7 @@ class Tower:
     def stage_of(self, point: str, replacement: Any) -> Stage:
         """The stage that a replacement makes at a point: a transformer block runs as the one that stood there does."""
         frozen = self.stages.get(point)
-        if isinstance(frozen, BlockStage) and is_plain_block(replacement):
+        if isinstance(frozen, BlockStage) and isinstance(replacement, Block):
             return replace(frozen, block=replacement)
         stage: Stage = replacement
         return stage
@@ -148,83 +148,55 @@ def opaque_image_tower(encode: Callable[[Tensor], Tensor], visual: nn.Module) ->
     return Tower("image", {"pixels": over_leading(encode, 3)}, {"pixels": (visual,)})
 
 
-def vision_transformer(visual: Any, all_tokens: bool = False) -> Tower:
-    """CLIP's vision transformer: pixels, patches, block.0 …, tokens, features.
-
-    Where the features are read at the class token, it alone comes out of the last block, at `tokens`.
+def vision_transformer(
+    embed: Callable[[Tensor], Tensor],
+    prepare: Stage,
+    blocks: Sequence[Block],
+    read: Callable[[Tensor], Tensor],
+    weights: Mapping[str, Sequence[Any]],
+    at_class_token: bool,
+    name: str = "image",
+) -> Tower:
+    """Return a vision transformer's tower: pixels, patches, block.0 …, tokens, features.
 
     Args:
-        visual: open_clip's module.
-        all_tokens: read features `[..., 1 + P, D]` of all tokens the way the class token's are read.
+        embed: pixels `[B, 3, height, width]` to embedded patches `[B, T, W]`, the class token, if any, first.
+        prepare: what these go through before the first block.
+        blocks: the blocks, on tokens `[..., T, W]`.
+        read: tokens `[B, T, W]` to features `[B, D]`.
+        weights: what the stages before and after the blocks read, by their points.
+        at_class_token: whether `read` needs the class token alone: then nothing else comes out of the last block.
+        name: of the tower, in messages.
     """
-
-    def embed(pixels: Tensor) -> Tensor:
-        x = visual.conv1(pixels.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
-        return torch.cat([first, x], dim=1) + visual.positional_embedding.to(x.dtype)
-
-    def read(tokens: Tensor) -> Tensor:
-        pooled = visual.ln_post(tokens) if all_tokens else visual._pool(tokens)[0]
-        return pooled if visual.proj is None else pooled @ visual.proj
-
-    stages: dict[str, Stage] = {"pixels": over_leading(embed, 3), "patches": lambda x: visual.ln_pre(x)}
-    *blocks, last = visual.transformer.resblocks
-    stages |= {f"block.{i}": BlockStage(block, run_block) for i, block in enumerate(blocks)}
-    alone = reads_class_token(visual) and not all_tokens
-    stages[f"block.{len(blocks)}"] = BlockStage(last, _at_class_token if alone else run_block)
-    weights = {
-        "pixels": (visual.conv1, visual.class_embedding, visual.positional_embedding),
-        "patches": (visual.ln_pre,),
-        "tokens": (visual.ln_post, visual.attn_pool, getattr(visual, "attn_pool_contrastive", None), visual.proj),
-    }
-    return Tower(ALL_TOKENS if all_tokens else "image", stages | {"tokens": over_leading(read, 2)}, weights)
+    *first, last = blocks
+    stages: dict[str, Stage] = {"pixels": over_leading(embed, 3), "patches": prepare}
+    stages |= {f"block.{i}": BlockStage(block, run_block) for i, block in enumerate(first)}
+    stages[f"block.{len(first)}"] = BlockStage(last, _at_class_token if at_class_token else run_block)
+    return Tower(name, stages | {"tokens": over_leading(read, 2)}, weights)
 
 
-def reads_class_token(visual: Any) -> bool:
-    """Whether a vision transformer's features are those of its class token."""
-    return visual.pool_type == "tok" and visual.attn_pool is None
-
-
-def _at_class_token(block: nn.Module, x: Tensor) -> Tensor:
+def _at_class_token(block: Block, x: Tensor) -> Tensor:
     """The last block: the other tokens only serve as keys and values."""
     return run_block(block, x, reads=torch.zeros(1, dtype=torch.long, device=x.device))
 
 
-def is_vision_transformer(visual: Any) -> bool:
-    """Whether `vision_transformer` computes what this visual tower does."""
-    parts = ("conv1", "class_embedding", "ln_pre", "transformer", "_pool", "proj")
-    return all(hasattr(visual, part) for part in parts) and all(map(is_plain_block, visual.transformer.resblocks))
-
-
-def modified_resnet(visual: Any, all_tokens: bool = False) -> Tower:
-    """CLIP's ResNet: pixels, layer.1 … layer.4, tokens, features.
+def convolutional_tower(
+    embed: Callable[[Tensor], Tensor],
+    layers: Sequence[nn.Module],
+    read: Callable[[Tensor], Tensor],
+    weights: Mapping[str, Sequence[Any]],
+    name: str = "image",
+) -> Tower:
+    """Return a convolutional network's tower: pixels, layer.1 …, tokens, features.
 
     Args:
-        visual: open_clip's module.
-        all_tokens: read features `[..., 1 + P, D]` of the attention pool at the mean and at all positions.
+        embed: pixels `[B, 3, height, width]` to the first layer's input.
+        layers: the layers, on maps `[B, W, height, width]`.
+        read: maps to features `[B, D]`.
+        weights: what the first and the last stage read, by their points.
+        name: of the tower, in messages.
     """
-    stages: dict[str, Stage] = {"pixels": over_leading(lambda x: visual.stem(x.to(visual.conv1.weight.dtype)), 3)}
-    stages |= {f"layer.{i}": over_leading(getattr(visual, f"layer{i}"), 3) for i in range(1, 5)}
-    pool = _attend_everywhere(visual.attnpool) if all_tokens else visual.attnpool
-    weights: dict[str, Sequence[Any]] = {f"layer.{i}": (getattr(visual, f"layer{i}"),) for i in range(1, 5)}
-    weights["pixels"] = (visual.conv1, visual.bn1, visual.conv2, visual.bn2, visual.conv3, visual.bn3)
-    weights["tokens"] = (visual.attnpool,)
-    return Tower(ALL_TOKENS if all_tokens else "image", stages | {"tokens": over_leading(pool, 3)}, weights)
-
-
-def _attend_everywhere(pool: Any) -> Callable[[Tensor], Tensor]:
-    """An attention pool `[B, W, height, width]` to `[B, 1 + P, D]`: what it gives at the mean, and at each position."""
-
-    def run(x: Tensor) -> Tensor:
-        x = x.flatten(2).transpose(1, 2)
-        x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1) + pool.positional_embedding.to(x.dtype)
-        layers = pool.q_proj, pool.k_proj, pool.v_proj
-        query, key, value = (layer(x).unflatten(-1, (pool.num_heads, -1)) for layer in layers)
-        return pool.c_proj(attend_all(query, key, value).flatten(-2))
-
-    return run
-
-
-def is_modified_resnet(visual: Any) -> bool:
-    """Whether `modified_resnet` computes what this visual tower does."""
-    return all(hasattr(visual, part) for part in ("stem", "layer1", "layer4", "attnpool"))
+    stages: dict[str, Stage] = {"pixels": over_leading(embed, 3)}
+    stages |= {f"layer.{i}": over_leading(layer, 3) for i, layer in enumerate(layers, 1)}
+    own: dict[str, Sequence[Any]] = {f"layer.{i}": (layer,) for i, layer in enumerate(layers, 1)}
+    return Tower(name, stages | {"tokens": over_leading(read, 3)}, {**own, **weights})

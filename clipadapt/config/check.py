@@ -30,7 +30,8 @@ RUN = {
     "allowed_targets": list[str],
     "config_dir": str | None,
 }
-BACKBONE = {"name": str, "pretrained": str | None, "seed": Annotated[int, Interval(ge=0, lt=2**32)]}
+BACKBONE = {"name": str}
+"""What every backbone has; its other keys are those of its family."""
 METHOD = {
     "name": str,
     "title": str | None,
@@ -60,7 +61,9 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
     problems += check_table("", config, RUN, optional={"experiment"})
-    problems += check_table("backbone", config.get("backbone"), BACKBONE)
+    backbone = config.get("backbone")
+    if isinstance(backbone, Mapping):
+        problems += check_table("backbone", {key: backbone[key] for key in BACKBONE if key in backbone}, BACKBONE)
     problems += check_table("method", config.get("method"), METHOD)
     problems += check_table("task", config.get("task"), TASK)
     data = config.get("data")

@@ -58,6 +58,9 @@ class Group:
 
 ADAPTATION = Group("an adaptation", "clipadapt.adaptations", "clipadapt.adaptations.base.Adaptation", arguments=2)
 GROUPS = {
+    "backbone": Group(
+        "a backbone", "clipadapt.backbone", "clipadapt.backbone.dual_encoder.DualEncoder", options="backbone"
+    ),
     "method.adaptation": ADAPTATION,
     "method.objective": Group(
         "an objective", "clipadapt.objectives", "clipadapt.objectives.base.Objective", arguments=2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 
 MARGIN = 1.25
 """What a backward pass holds beside the saved activations: gradients of the block it is in."""
@@ -28,7 +28,7 @@ PROBED = 24
 
 
 def max_rows(
-    clip: CLIP, adaptation: Adaptation, class_names: Sequence[str], memory: float, images: int, tested: int
+    clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str], memory: float, images: int, tested: int
 ) -> int | None:
     """How many rows of the text tower can be computed at once; None where nothing is known of them.
 
@@ -49,7 +49,7 @@ def max_rows(
     return max(1, int(memory / max(plain, followed)))
 
 
-def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> float:
+def _saved_bytes_per_row(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> float:
     """What autograd keeps for each further row, measured on a few classes; 0 where there are fewer than three."""
     cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
     some = min(PROBED, len(class_names))
@@ -61,7 +61,7 @@ def _saved_bytes_per_row(clip: CLIP, adaptation: Adaptation, class_names: Sequen
     return (saved[1] - saved[0]) / (rows[1] - rows[0]) + unseen
 
 
-def _probe(clip: CLIP, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
+def _probe(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
     """Rows of these classes, and bytes that autograd keeps of them."""
     with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
         unshared = adaptation.capabilities.unshared_prefix

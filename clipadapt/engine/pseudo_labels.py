@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.few_shot import short_classes
 from clipadapt.data.tasks import Split, Task
 from clipadapt.errors import UserError
@@ -38,7 +38,7 @@ class PseudoLabels:
 
 
 def pseudo_labelled(
-    clip: CLIP, task: Task, loader: FeatureLoader, choice: Choice | None
+    clip: DualEncoder, task: Task, loader: FeatureLoader, choice: Choice | None
 ) -> tuple[Task, PseudoLabels | None]:
     """A task whose labels are zero-shot CLIP's (UPL: Huang, Chu & Wei, 2022, arXiv:2204.03649).
 
@@ -78,7 +78,7 @@ def pseudo_labelled(
     return guessed, PseudoLabels(choice, support.labels, [confidences[place] for place in taken], right)
 
 
-def zero_shot(clip: CLIP, task: Task, images: Split, loader: FeatureLoader) -> tuple[list[int], list[float]]:
+def zero_shot(clip: DualEncoder, task: Task, images: Split, loader: FeatureLoader) -> tuple[list[int], list[float]]:
     """The most probable class of each image's centre crop, and its probability."""
     known = LazySupportView(clip, task.without_tests(), loader)
     plain = zero_shot_classifier(clip, known)

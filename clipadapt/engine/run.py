@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.fit import Fit, TrainState
@@ -82,7 +82,7 @@ class Run:
     """
 
     accelerator: Accelerator
-    clip: CLIP
+    clip: DualEncoder
     task: Task
     head: Head
     settings: Settings
@@ -96,9 +96,9 @@ class Run:
     @classmethod
     def prepare(
         cls,
-        clip: CLIP,
+        clip: DualEncoder,
         task: Task,
-        make: Callable[[CLIP, SupportView], Adaptation],
+        make: Callable[[DualEncoder, SupportView], Adaptation],
         settings: Settings,
         progress: ProgressFactory = no_progress,
         test_time: TestTimeMethod | None = None,
@@ -185,7 +185,7 @@ class Run:
             most=self.settings.max_steps,
         )
 
-    def support(self, teachers: Sequence[CLIP] = ()) -> BatchSource | None:
+    def support(self, teachers: Sequence[DualEncoder] = ()) -> BatchSource | None:
         """What is computed once of the support set, computed; None where nothing is learned by gradient.
 
         Args:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Split, Task
 from clipadapt.errors import UserError
 from clipadapt.features.encoder import MICRO_BATCH
@@ -28,7 +28,7 @@ class LazySupportView:
         loader: how its images are encoded.
     """
 
-    def __init__(self, clip: CLIP, task: Task, loader: FeatureLoader) -> None:
+    def __init__(self, clip: DualEncoder, task: Task, loader: FeatureLoader) -> None:
         self.class_names = task.class_names
         self.templates = task.templates
         self._clip, self._task, self._loader = clip, task, loader

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.features.batch_sources import AugmentedImages, BatchIterator, BatchSource, IndexBatches, on_device
@@ -65,7 +65,7 @@ class OnlineTeacher:
 
 
 def with_teacher_features(
-    source: BatchSource, teachers: Sequence[CLIP], task: Task, loader: FeatureLoader
+    source: BatchSource, teachers: Sequence[DualEncoder], task: Task, loader: FeatureLoader
 ) -> BatchSource:
     """A feed of a support set with the teachers' features of the same views; as it is where there are no teachers.
 
@@ -92,7 +92,7 @@ def with_teacher_features(
     return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.views != 0) for one in plain])
 
 
-def teacher_encoder(teacher: CLIP, task: Task, loader: FeatureLoader) -> AdaptedCLIP:
+def teacher_encoder(teacher: DualEncoder, task: Task, loader: FeatureLoader) -> AdaptedCLIP:
     """Return a teacher's towers as they are."""
     known = LazySupportView(teacher, task.without_tests(), loader)
     return AdaptedCLIP(teacher, Adaptation(teacher, known))

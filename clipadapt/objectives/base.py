@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView
 
 BackboneSpec = dict[Literal["name", "pretrained"], str | None]
@@ -53,9 +53,9 @@ class Objective(nn.Module):
     """
 
     needs_whole_batch = False
-    teachers: Sequence[CLIP] = ()
+    teachers: Sequence[DualEncoder] = ()
 
-    def __init__(self, clip: CLIP, task: SupportView) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__()
 
     @classmethod
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         """
         return ()
 
-    def use_teachers(self, teachers: Sequence[CLIP]) -> None:
+    def use_teachers(self, teachers: Sequence[DualEncoder]) -> None:
         """Take the teachers that `teachers_for` asked for.
 
         Args:

@@ -6,7 +6,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
@@ -25,7 +25,7 @@ class Handwritten(CrossEntropy):
         scale: the factor on cosine similarities.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView, templates: list[str] | None = None) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
         super().__init__(clip, task)
         prompts = class_prompts(templates or task.templates, task.class_names)
         self.handwritten = functional.normalize(clip.text_features(prompts).float().mean(dim=1), dim=-1)
@@ -52,7 +52,7 @@ class TextConsistency(Handwritten):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         templates: list[str] | None = None,
         weight: Annotated[float, Ge(0)] = 8.0,
@@ -86,7 +86,7 @@ class ZeroShotDistillation(Handwritten):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         templates: list[str] | None = None,
         temperature: Annotated[float, Gt(0)] = 1.0,
@@ -119,7 +119,7 @@ class SelfConsistency(Handwritten):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         templates: list[str] | None = None,
         text_weight: Annotated[float, Ge(0)] = 25.0,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import Objective, Output
 
@@ -23,7 +23,7 @@ class CrossModal(Objective):
         labels: their classes.
     """
 
-    def __init__(self, clip: CLIP, task: SupportView) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
         text = clip.text_features(class_prompts(task.templates, task.class_names))
         self.text = text.flatten(0, 1)

@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import BackboneSpec, Objective, Output
@@ -37,7 +37,7 @@ class Distillation(Objective):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         teachers: list[BackboneSpec],
         templates: list[str] | None = None,
@@ -59,7 +59,7 @@ class Distillation(Objective):
             )
         return teachers
 
-    def use_teachers(self, teachers: Sequence[CLIP]) -> None:
+    def use_teachers(self, teachers: Sequence[DualEncoder]) -> None:
         """Take the teachers, and compute each one's class embeddings `[C, D]`."""
         super().use_teachers(teachers)
         units = [functional.normalize(one.text_features(self.prompts).float(), dim=-1) for one in teachers]

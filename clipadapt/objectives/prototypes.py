@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import LabelledFeatures, SupportView, format_templates
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
@@ -32,7 +32,7 @@ class PrototypeConstraint(CrossEntropy):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         task: SupportView,
         constraint: Literal["none", "l2", "l2-constant", "l2-corrected", "l2-balanced"] = "l2",
     ) -> None:

@@ -9,14 +9,14 @@ import torch
 
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.memory import max_rows
 from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
 from clipadapt.runs.directory import CONFIG
-from clipadapt.runs.methods import adaptation_maker, build_kind, build_test_time, placeholder_task
+from clipadapt.runs.methods import adaptation_maker, build_backbone, build_kind, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result
 from clipadapt.tasks import Head, TaskKind
 
@@ -46,12 +46,12 @@ def learned_head(
     """
     result = read_result(directory)
     config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
-    clip = CLIP.load(**config["backbone"])
+    clip = build_backbone(config)
     expected = result.record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
         raise WeightsError(
             f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
-            f"{clip.source['pretrained']} is here ({clip.fingerprint}): load the weights it was learned on"
+            f"{clip.source.get('pretrained')} is here ({clip.fingerprint}): load the weights it was learned on"
         )
     clip.to(device, dtype)
     adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
@@ -66,7 +66,7 @@ def learned_head(
 
 
 def learned_adaptation(
-    result: Result, config: Mapping[str, Any], clip: CLIP, templates: list[str] | None = None
+    result: Result, config: Mapping[str, Any], clip: DualEncoder, templates: list[str] | None = None
 ) -> Adaptation:
     """Build the adaptation of a finished run and load its learned tensors.
 

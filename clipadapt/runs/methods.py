@@ -9,7 +9,7 @@ import torch
 
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation, Composed
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import SettingsError, UserError
 from clipadapt.interfaces import LabelledFeatures
@@ -17,11 +17,11 @@ from clipadapt.objectives.base import BackboneSpec, Objective
 from clipadapt.tasks import TaskKind
 
 
-def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptation]:
+def adaptation_maker(config: Mapping[str, Any]) -> Callable[[DualEncoder, Any], Adaptation]:
     """Return a function that builds the adaptation of composed settings; several parts are composed to one."""
     method, allowed = config["method"], config["allowed_targets"]
 
-    def make(clip: CLIP, task: Any) -> Adaptation:
+    def make(clip: DualEncoder, task: Any) -> Adaptation:
         nodes = {"adaptation": method["adaptation"], **method["also"]}
         parts = {
             name: configuration.build(node, clip, task, place="method.adaptation", allowed=allowed)
@@ -30,6 +30,17 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[CLIP, Any], Adaptat
         return parts["adaptation"] if len(parts) == 1 else Composed(clip, task, parts)
 
     return make
+
+
+def build_backbone(config: Mapping[str, Any]) -> DualEncoder:
+    """Load the backbone of composed settings.
+
+    Raises:
+        WeightsError: unknown or unusable weights.
+    """
+    node, allowed = config["backbone"], config["allowed_targets"]
+    built: DualEncoder = configuration.build(node, place="backbone", allowed=allowed)
+    return built
 
 
 def build_settings(config: Mapping[str, Any]) -> Settings:
@@ -70,7 +81,7 @@ def objective_class(config: Mapping[str, Any]) -> type[Objective]:
     return found
 
 
-def load_teachers(clip: CLIP, specs: Sequence[BackboneSpec]) -> list[CLIP]:
+def load_teachers(clip: DualEncoder, specs: Sequence[BackboneSpec]) -> list[DualEncoder]:
     """Load the frozen backbones that an objective asks for, perhaps from the network.
 
     Args:
@@ -83,16 +94,15 @@ def load_teachers(clip: CLIP, specs: Sequence[BackboneSpec]) -> list[CLIP]:
     return [_load_teacher(clip, spec) for spec in specs]
 
 
-def _load_teacher(clip: CLIP, spec: BackboneSpec) -> CLIP:
+def _load_teacher(clip: DualEncoder, spec: BackboneSpec) -> DualEncoder:
     if not spec.get("name") or "pretrained" not in spec:
         raise UserError(
             f"a teacher needs a name and pretrained weights (null: random ones), and {dict(spec)} lacks one"
         )
-    source = clip.source | {"name": spec["name"], "pretrained": spec["pretrained"]}
-    if source == clip.source:
+    if all(clip.source.get(key) == spec[key] for key in ("name", "pretrained")):
         return clip
     try:
-        return CLIP.load(**source)
+        return clip.another(name=spec["name"], pretrained=spec["pretrained"])
     except UserError as error:
         raise UserError(f"in method.objective.teachers: {error}") from error
 
@@ -105,7 +115,7 @@ def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
 
 
 def placeholder_task(
-    clip: CLIP, class_names: list[str], templates: list[str], support_shape: Sequence[int]
+    clip: DualEncoder, class_names: list[str], templates: list[str], support_shape: Sequence[int]
 ) -> SimpleNamespace:
     """Return a task to build an adaptation for without images: its support features `[V, N, D]` are zeros."""
     views, images, width = support_shape
@@ -115,7 +125,7 @@ def placeholder_task(
     return SimpleNamespace(class_names=class_names, templates=templates, support=nothing)
 
 
-def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
+def methods_for(clip: DualEncoder, config_dir: str | Path | None = None) -> list[str]:
     """Return the methods whose adaptations, as their YAML stands, find the points that they change in a backbone.
 
     Nothing is composed or built: YAML is read, and the adaptations' classes say which points they need.
@@ -123,7 +133,7 @@ def methods_for(clip: CLIP, config_dir: str | Path | None = None) -> list[str]:
     return [name for name in configuration.options("method", config_dir) if _serves(clip, name, config_dir)]
 
 
-def _serves(clip: CLIP, method: str, config_dir: str | Path | None) -> bool:
+def _serves(clip: DualEncoder, method: str, config_dir: str | Path | None) -> bool:
     try:
         for target, settings in configuration.adaptations_of(method, config_dir):
             for point in target.points_for(settings):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.run import Run
 from clipadapt.test_time.base import TestTimeMethod
 
@@ -35,7 +35,7 @@ class Plan:
     share: float
 
 
-def plan(run: Run, teachers: Sequence[CLIP] = ()) -> Plan:
+def plan(run: Run, teachers: Sequence[DualEncoder] = ()) -> Plan:
     """Return the plan of a prepared run; `teachers` are its objective's."""
     head, adaptation = run.head, run.head.adaptation
     names = [f"of teacher {one.source['name']}" for one in teachers]

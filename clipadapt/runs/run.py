@@ -7,22 +7,22 @@ from typing import Any
 from rich.console import Console
 
 from clipadapt import config as configuration
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import first_process
 from clipadapt.data import Task
 from clipadapt.engine.settings import Settings
 from clipadapt.features.loader import check_cache
 from clipadapt.report import summary
 from clipadapt.runs.directory import RunDirectory
-from clipadapt.runs.methods import build_settings
+from clipadapt.runs.methods import build_backbone, build_settings
 from clipadapt.runs.result import Result, read_result
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 from clipadapt.runs.train import train_and_evaluate
 
-Load = Callable[[dict[str, Any], Console], tuple[CLIP, Task]]
+Load = Callable[[dict[str, Any], Console], tuple[DualEncoder, Task]]
 
 
-def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
+def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[DualEncoder, Task]:
     """Load the backbone and the task of composed settings.
 
     Args:
@@ -34,7 +34,7 @@ def load_backbone_and_task(config: dict[str, Any], console: Console) -> tuple[CL
         DataError: images that can't be used.
     """
     task = build_task(config)
-    backbone = CLIP.load(**config["backbone"])
+    backbone = build_backbone(config)
     return backbone, validated_images(task, config, console)  # last, as it looks at every image file
 
 
@@ -81,7 +81,12 @@ def run(
 
 
 def _rerun(
-    config: dict[str, Any], backbone: CLIP, task: Task, target: RunDirectory, console: Console, settings: Settings
+    config: dict[str, Any],
+    backbone: DualEncoder,
+    task: Task,
+    target: RunDirectory,
+    console: Console,
+    settings: Settings,
 ) -> Result:
     """Compute a finished run again in a directory beside it, which takes its place at the end."""
     fresh = target.beside()

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from clipadapt import config as configuration
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import first_process
 from clipadapt.data import Task
 from clipadapt.engine.evaluation import evaluate_run
@@ -40,7 +40,7 @@ from clipadapt.tasks import kind_of
 
 def train_and_evaluate(
     config: dict[str, Any],
-    clip: CLIP,
+    clip: DualEncoder,
     task: Task,
     target: RunDirectory | None,
     console: Console,
@@ -88,7 +88,7 @@ def train_and_evaluate(
     return result
 
 
-def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence[CLIP]) -> Objective:
+def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence[DualEncoder]) -> Objective:
     """Build the method's objective, with its teachers on the run's device.
 
     A method that names no objective has the default one of its kind of task.
@@ -103,7 +103,7 @@ def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence
     return objective
 
 
-def _prepare(config: dict[str, Any], clip: CLIP, task: Task, settings: Settings, console: Console) -> Run:
+def _prepare(config: dict[str, Any], clip: DualEncoder, task: Task, settings: Settings, console: Console) -> Run:
     """Prepare the run; if the backbone lacks a point that the method edits, name the methods that it can have."""
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
     make, test_time = adaptation_maker(config), build_test_time(config)

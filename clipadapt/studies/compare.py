@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clipadapt import config as configuration
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import first_process, make_console
 from clipadapt.data.few_shot import evaluation_only_task
 from clipadapt.data.tasks import Task
@@ -21,7 +21,7 @@ from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.finished import FinishedRun
-from clipadapt.runs.methods import build_kind
+from clipadapt.runs.methods import build_backbone, build_kind
 from clipadapt.runs.run import run
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, current_fingerprint, data_change_note, validated_images
@@ -40,7 +40,7 @@ class SharedLoader:
         self._loaded: dict[str, tuple[list[Any], Any]] = {}
         self.images = cache(current_fingerprint)
 
-    def __call__(self, config: dict[str, Any], console: Console) -> tuple[CLIP, Task]:
+    def __call__(self, config: dict[str, Any], console: Console) -> tuple[DualEncoder, Task]:
         """Return the backbone and the task of a run's settings.
 
         Args:
@@ -54,7 +54,7 @@ class SharedLoader:
         drawn = [*(config[key] for key in ("data", "shots", "seed", "classes")), config["method"]["pseudo_labels"]]
         task = self._get("task", drawn, lambda: build_tested_task(config, console))
         weights = [config["backbone"], config["engine"]["precision"]]  # a run rounds its backbone
-        return self._get("backbone", weights, lambda: CLIP.load(**config["backbone"])), task
+        return self._get("backbone", weights, lambda: build_backbone(config)), task
 
     def _get(self, name: str, wanted: list[Any], make: Callable[[], Any]) -> Any:
         if name not in self._loaded or self._loaded[name][0] != wanted:

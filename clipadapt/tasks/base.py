@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
@@ -115,7 +115,7 @@ class TaskKind(ABC):
     @abstractmethod
     def head(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         adaptation: Adaptation,
         task: Names,
         class_names: Sequence[str] | None = None,
@@ -134,7 +134,7 @@ class TaskKind(ABC):
         """
 
     @abstractmethod
-    def default_objective(self, clip: CLIP, task: SupportView) -> Objective:
+    def default_objective(self, clip: DualEncoder, task: SupportView) -> Objective:
         """Return the objective of methods that name none."""
 
     @abstractmethod

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
-from clipadapt.backbone.open_clip import CLIP
+from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.prompts import Prompts
 from clipadapt.data.few_shot import ByClass
 from clipadapt.data.tasks import Task, unique_names
@@ -60,7 +60,7 @@ class Classifier(Head):
 
     def __init__(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         adaptation: Adaptation,
         class_names: Sequence[str],
         max_rows: int | None = None,
@@ -127,7 +127,7 @@ class Classifier(Head):
         return self.output(x, start).logits
 
 
-def zero_shot_classifier(clip: CLIP, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
+def zero_shot_classifier(clip: DualEncoder, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
     """Return the backbone as it is, with the task's templates.
 
     Args:
@@ -151,7 +151,7 @@ class Classification(ByClass, TaskKind):
 
     def head(
         self,
-        clip: CLIP,
+        clip: DualEncoder,
         adaptation: Adaptation,
         task: Names,
         class_names: Sequence[str] | None = None,
@@ -162,7 +162,7 @@ class Classification(ByClass, TaskKind):
         names = task.class_names if class_names is None else class_names
         return Classifier(clip, adaptation, names, max_rows, activation_checkpointing)
 
-    def default_objective(self, clip: CLIP, task: SupportView) -> Objective:
+    def default_objective(self, clip: DualEncoder, task: SupportView) -> Objective:
         """Return the cross entropy."""
         return CrossEntropy(clip, task)
 

@@ -6,10 +6,13 @@ import warnings
 import open_clip
 import pytest
 import torch
+from torch.nn import functional
 
-from clipadapt.adaptations import Context
+from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
+from clipadapt.model import Classifier
+from clipadapt.predictor import Predictor
 from tests.small import TASK, close, golden, images
 
 SMALLEST = "ViT-S-32-alt"  # of open_clip's models
@@ -63,7 +66,12 @@ def test_a_checkpoint_file(random_tiny, tmp_path, suffix):
         save_file(state, path)
     loaded = CLIP.load("tiny", str(path))
     assert loaded.fingerprint == random_tiny.fingerprint
-    assert loaded.source == {"name": "tiny", "pretrained": str(path), "seed": 0}
+    assert loaded.source == {
+        "_target_": "clipadapt.backbone.open_clip.load",
+        "name": "tiny",
+        "pretrained": str(path),
+        "seed": 0,
+    }
     assert torch.equal(loaded.image.run(images(1)), random_tiny.image.run(images(1)))
 
 
@@ -184,3 +192,22 @@ def test_a_tokenizer_that_cannot_be_had(monkeypatch):
         clip.tokenize([["a cat"]])
     assert "\n" not in str(caught.value)
     assert clip.text.run(clip.arrange([[1, 2, 3]], (1, 1))).isfinite().all()
+
+
+def test_the_logit_bias_of_a_model_trained_with_a_sigmoid():
+    vision = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    model = open_clip.CustomTextCLIP(64, vision, text, init_logit_bias=-10.0)
+    open_clip.model.set_model_preprocess_cfg(model, vars(open_clip.transform.PreprocessCfg(size=32)))
+    clip = CLIP(model, open_clip.SimpleTokenizer(), {"name": "sigmoid"})
+    classifier = Classifier(clip, ZeroShot(clip, TASK), TASK.class_names)
+    pixels = images(2)
+    image = functional.normalize(model.encode_image(pixels), dim=-1)
+    close(classifier(pixels), clip.scale * image @ classifier.class_embeddings().T, 1e-4)
+    assert clip.logit_bias == classifier.logit_bias == Predictor(classifier).logit_bias == -10
+    assert golden().logit_bias is None
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16-SigLIP"])
+def test_siglip_has_one(name):
+    assert CLIP.load(name, None).logit_bias == -10

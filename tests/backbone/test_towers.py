@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipadapt.backbone import text as text_side
+from clipadapt.backbone import open_clip as family
 from clipadapt.backbone import towers
 from clipadapt.backbone.attention import split_block
 from clipadapt.backbone.open_clip import CLIP
@@ -100,7 +100,7 @@ def test_chunks_of_any_text_tower(clip):
 
     siglip = clip.source["name"] == "ViT-B-16-SigLIP"  # its tokenizer is on the network
     sequences = text_for(clip)[1].tolist() if siglip else [clip.tokenizer.sequence(text) for text in TEXTS]
-    chunks = in_chunks(sequences, (3, 1), 1, arrange, clip._text.count_rows)
+    chunks = in_chunks(sequences, (3, 1), 1, arrange, clip._layout.count_rows)
     assert [len(part) for part in chunks.chunks] == [3] and chunks.activation_checkpointing
     close(chunks.run(clip.text), clip.text.run(arrange(sequences, (3, 1), 0)))
 
@@ -180,8 +180,7 @@ def test_an_unknown_point_is_told_with_the_known_ones():
 
 
 def test_opaque_towers(monkeypatch):
-    monkeypatch.setattr(text_side, "is_plain_block", lambda block: False)
-    monkeypatch.setattr(towers, "is_plain_block", lambda block: False)
+    monkeypatch.setattr(family, "_block", lambda block: None)
     clip = CLIP(golden().model, open_clip.SimpleTokenizer(), {"name": "golden"})
     assert clip.image.points == ("pixels", "features")
     assert clip.text.points == ("ids", "features")

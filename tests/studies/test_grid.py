@@ -109,7 +109,7 @@ def test_a_rerun_computes_what_is_missing(compared, capsys, monkeypatch):
     before = saved(compared)
     capsys.readouterr()
     loaded = []
-    monkeypatch.setattr(grid.CLIP, "load", lambda **settings: loaded.append(settings))
+    monkeypatch.setattr(grid, "build_backbone", loaded.append)
     assert compare(compared, "methods=[coop,zero_shot]", "shots=[1,2]", "seed=[1,2]") == 0
     said = capsys.readouterr().out
     assert said.count("finished before") == 8 and "1/8 coop on drawn, 1 shot, seed 1: " in said
@@ -120,8 +120,8 @@ def test_a_rerun_computes_what_is_missing(compared, capsys, monkeypatch):
 
 def test_a_larger_grid_takes_over_finished_runs(compared, capsys, monkeypatch):
     loaded = []
-    load = grid.CLIP.load
-    monkeypatch.setattr(grid.CLIP, "load", lambda **settings: loaded.append(settings) or load(**settings))
+    load = grid.build_backbone
+    monkeypatch.setattr(grid, "build_backbone", lambda config: loaded.append(config) or load(config))
     rows = clipadapt.compare(
         ["coop", "clip_adapter", "zero_shot"], "drawn", shots=1, seed=[1, 2], overrides=[*QUICK, f"output={compared}"]
     )
