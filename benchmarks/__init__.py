@@ -1,1 +1,1 @@
-"""Speed and memory, side by side with a plain implementation of what was published."""
+"""Benchmarks of speed and memory against plain implementations of published procedures."""

@@ -1,9 +1,9 @@
-"""Frozen encoding of a folder of JPEGs, against the bare tower on tensors in memory.
+"""Frozen encoding of a folder of JPEGs, against the tower alone on tensors in memory.
 
     python -m benchmarks.encode --images 128 --workers 2
 
 Both sides take the same images in the same batches. Decoding alone is reading, decoding and transforming with the same
-number of worker processes. The files are in the system's cache; features are not looked up in or written to a store.
+number of worker processes. The files are in the system's page cache; no feature cache is read or written.
 """
 
 import argparse
@@ -28,7 +28,7 @@ QUALITY = 90
 
 
 def draw_folder(folder: Path, count: int) -> list[Path]:
-    """JPEG files of ImageNet's usual size, upright and lying."""
+    """Write JPEG files of ImageNet's usual size, in portrait and landscape format."""
     paths = [folder / f"{i}.jpg" for i in range(count)]
     for i, path in enumerate(paths):
         size = (500, 375) if i % 2 else (375, 500)
@@ -37,14 +37,14 @@ def draw_folder(folder: Path, count: int) -> list[Path]:
 
 
 def our_features(classifier: Classifier, images: Split, workers: int) -> Tensor:
-    """Features `[N, D]` as a run computes them, where none are kept on disk."""
+    """Return features `[N, D]` as a run without a feature cache computes them."""
     clip = classifier.clip
     views = AugmentedDataset(images, CentreCrop(clip.transform))
     return torch.cat(list(Encoder(classifier, workers).compute(views, [(i, 0) for i in range(len(images))])))
 
 
 def decode(clip: CLIP, images: Split, workers: int) -> list[Tensor]:
-    """Pixels `[B, 3, height, width]` of all images, in batches as they are encoded."""
+    """Return the pixels `[B, 3, height, width]` of all images, in the batches of the encoder."""
     indices = range(len(images))
     batches = [indices[first : first + MICRO_BATCH] for first in indices[::MICRO_BATCH]]
     return [torch.stack(read) for read in AugmentedDataset(images, CentreCrop(clip.transform)).read(batches, workers)]
@@ -52,12 +52,12 @@ def decode(clip: CLIP, images: Split, workers: int) -> list[Tensor]:
 
 @torch.no_grad()
 def bare_features(clip: CLIP, batches: Sequence[Tensor]) -> Tensor:
-    """Features `[N, D]` of the tower alone."""
+    """Return features `[N, D]` of the tower alone."""
     return torch.cat([clip.model.encode_image(pixels) for pixels in batches])
 
 
 def measure_folder(clip: CLIP, paths: Sequence[Path], chosen: argparse.Namespace) -> Row:
-    """The folder, the bare tower, and decoding alone."""
+    """Measure encoding the folder, the tower alone, and decoding alone."""
     images = Split(LazyImages(paths, open_image), [0] * len(paths))
     names = command.class_names(2)
     classifier = Classifier(clip, ZeroShot(clip, command.task(names)), names)
@@ -75,7 +75,7 @@ def measure_folder(clip: CLIP, paths: Sequence[Path], chosen: argparse.Namespace
 
 
 def speeds(count: int, compared: Row) -> Row:
-    """Images a second, and what share of the bare tower's speed decoding allows."""
+    """Return images per second, and the share of the tower's speed that decoding allows."""
     decoding = compared["median_seconds"]["decoding"]
     return {
         "ours_per_second": count / compared["ours_seconds"],

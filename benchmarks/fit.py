@@ -1,11 +1,11 @@
-"""Whole trainings through the public API, against both towers at every step.
+"""Whole trainings through the public API, against a plain loop that runs both towers at every step.
 
     python -m benchmarks.fit --methods coop --shots 16 --classes 20 --epochs 50
 
-CoOp and CLIP-Adapter without augmentation, on drawn images that are in memory. Evaluation is in neither side. Ours is a
-call of `finetune` less the same call with no epochs, which only prepares and evaluates: what is left is transforming
-and encoding the images, and all steps. The plain side is one whole step on a batch that is transformed already, times
-the number of steps.
+CoOp and CLIP-Adapter without augmentation, on drawn images in memory. Evaluation is not measured. Our side is a call of
+`finetune` less the same call with no epochs, which only prepares and evaluates; the difference is the time to transform
+and encode the images, and all steps. The plain side is one whole step on a transformed batch, times the number of
+steps.
 """
 
 import argparse
@@ -33,7 +33,7 @@ BATCH = 32
 
 
 def draw_task(classes: int, shots: int) -> Task:
-    """Drawn images, `shots` a class to learn from and one a class to be tested on; they mean nothing."""
+    """Return a task of meaningless drawn images: `shots` per class to learn from and one per class to test on."""
     labels = [label for label in range(classes) for _ in range(shots)]
     train = Split([pictures.draw(seed) for seed in range(len(labels))], labels)
     test = train.select(range(0, len(labels), shots))
@@ -42,14 +42,14 @@ def draw_task(classes: int, shots: int) -> Task:
 
 
 def finetune(clip: CLIP, task: Task, method: str, epochs: int) -> Result:
-    """Our side; what an earlier call encoded is not found again."""
+    """Run our side, without a feature cache."""
     precision = next(name for name, dtype in command.DTYPES.items() if dtype == clip.dtype)
     cpu = clip.device.type == "cpu"
     return clipadapt.finetune(clip, task, method, epochs=epochs, precision=precision, cpu=cpu, cache=None)
 
 
 def plain_step(clip: CLIP, task: Task, method: str) -> Callable[[], Tensor]:
-    """One whole step of the published procedure on a batch in memory."""
+    """Return one whole step of the published procedure on a batch in memory."""
     if method == "coop":
         model = plain.CoOp(clip, task.class_names, N_CTX)
     else:
@@ -67,7 +67,7 @@ def plain_step(clip: CLIP, task: Task, method: str) -> Callable[[], Tensor]:
 
 
 def needed(clip: CLIP, task: Task, method: str, steps: float) -> list[Work]:
-    """Every image once through its tower; the class weights at every step if they are learned, or else once."""
+    """Return the least work: each image through its tower once, and class weights at every step or, if frozen, once."""
     count, names = len(task.support), task.class_names
     images = operations.image(clip, count, at_once=MICRO_BATCH)
     given = command.task(names, TEMPLATE)
@@ -77,12 +77,12 @@ def needed(clip: CLIP, task: Task, method: str, steps: float) -> list[Work]:
 
 
 def fitting_seconds(seconds: Mapping[str, list[float]]) -> list[float]:
-    """All that a run takes but for preparation and evaluation."""
+    """Return the seconds of a run without preparation and evaluation."""
     return [whole - rest for whole, rest in zip(seconds["whole"], seconds["rest"], strict=True)]
 
 
 def measure_one(clip: CLIP, task: Task, method: str, chosen: argparse.Namespace) -> Row:
-    """Both sides of one method."""
+    """Measure both sides of one method."""
     epochs = chosen.epochs if method == "coop" else ADAPTER_EPOCHS
     fit_seconds = []
     sides = {
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--shots", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=50, help=f"of CoOp; CLIP-Adapter has {ADAPTER_EPOCHS}")
+    parser.add_argument("--epochs", type=int, default=50, help=f"epochs of CoOp; CLIP-Adapter has {ADAPTER_EPOCHS}")
     chosen = parser.parse_args(argv)
     clip, task = command.load(chosen), draw_task(chosen.classes, chosen.shots)
     columns = {

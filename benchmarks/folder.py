@@ -1,11 +1,11 @@
-"""A folder of many small images: seconds and peak memory until the first batch is there.
+"""A folder of many small images: seconds and peak memory until the first batch.
 
     python -m benchmarks.folder --images 100000
 
-Makes a folder of so many JPEGs in 100 classes, half of them to learn from and half to test on, hard links to a few
-files, and takes what a run does before it learns, one stage after the other in the same process: find the images, draw
-16 shots, look at every file of the run, read the first batch. Memory is the process's own peak, beyond what it had
-before. The last stage leaves broken images out, for which every image of the run is decoded.
+Creates a folder of so many JPEGs in 100 classes, half of them to learn from and half to test on, as hard links to a few
+files, and measures the stages of a run before it learns, one after the other in the same process: find the images, draw
+16 shots, check every file of the run, read the first batch. Memory is the peak of the process, beyond its memory at the
+start. The last stage drops broken images, for which it decodes every image of the run.
 """
 
 import argparse
@@ -30,7 +30,7 @@ SIZE = (48, 64, 3)
 
 
 def make(root: Path, images: int) -> Path:
-    """Fill a folder: train and test with a folder for each class, half of the images in each."""
+    """Create the folder: train and test folders with a folder per class, half of the images in each."""
     files = []
     for number in range(DIFFERENT):
         files.append(root / f"{number}.jpg")
@@ -45,18 +45,18 @@ def make(root: Path, images: int) -> Path:
 
 
 def peak_mb() -> float:
-    """Most memory that this process had so far."""
+    """Return the peak memory of this process so far, in megabytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def first_batch(task: Task) -> np.ndarray:
-    """The first images of the support set, decoded, `[B, height, width, 3]`."""
+    """Return the first images of the support set, decoded, `[B, height, width, 3]`."""
     return np.stack([np.asarray(task.support.images[index]) for index in range(BATCH)])
 
 
 def stages(root: Path) -> list[dict[str, Any]]:
-    """Seconds and added peak memory of each stage."""
+    """Return seconds and added peak memory of each stage."""
     rows: list[dict[str, Any]] = []
     before = peak_mb()
 
@@ -75,7 +75,7 @@ def stages(root: Path) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make the folder, measure, print and write."""
+    """Create the folder, measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")

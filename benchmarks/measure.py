@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: sides timed in turn, the machine's matrix products, the peak of memory."""
+"""Measurements: interleaved timings of both sides, the machine's matrix product rate, and peak memory."""
 
 import os
 import statistics
@@ -15,14 +15,14 @@ from clipadapt.backbone.open_clip import CLIP
 Step = Callable[[], object]
 
 LEAST_PRODUCTS = {"cpu": 4e9, "cuda": 2e11}
-"""Multiply-adds that are timed together, so that neither the clock nor the wait for the device counts."""
+"""Multiply-adds that are timed together: enough that neither the clock nor the device's latency counts."""
 
 
 class Product:
-    """Matrix products of the work's shape, rows x W times W x 4W.
+    """Matrix products in the shape of a work: rows x W times W x 4W.
 
     Attributes:
-        multiply_adds: of one call.
+        multiply_adds: the number in one call.
     """
 
     def __init__(self, work: Work, clip: CLIP) -> None:
@@ -35,13 +35,13 @@ class Product:
         self.multiply_adds = self.count * single
 
     def __call__(self) -> None:
-        """Multiply."""
+        """Compute the products."""
         for _ in range(self.count):
             torch.mm(self.left, self.right, out=self.out)
 
 
 def timed(step: Step, device: torch.device) -> float:
-    """Seconds that a step takes until the device is done with it."""
+    """Return the seconds that a step takes, until the device has finished it."""
     wait(device)
     began = time.perf_counter()
     step()
@@ -50,13 +50,13 @@ def timed(step: Step, device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
-    """Wait until the device has done all it was given."""
+    """Wait until the device has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def interleaved(sides: Mapping[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each side's repeats: all sides in turn, then again; a first round isn't counted."""
+    """Return each side's seconds: all sides in turn in each round; the first round is not counted."""
     rounds = [{name: timed(side, device) for name, side in sides.items()} for _ in range(repeats + 1)]
     return {name: [seconds[name] for seconds in rounds[1:]] for name in sides}
 
@@ -69,15 +69,15 @@ def compare(
     factor: float = 1,
     ours: Callable[[Mapping[str, list[float]]], list[float]] = lambda seconds: seconds["ours"],
 ) -> dict[str, Any]:
-    """Time our side, the plain side and the matrix products of the works in turn.
+    """Time our side, the plain side and the matrix products of the works, in turn.
 
     Args:
         sides: steps by name; "plain" is one of them.
-        works: what our side can't do without.
+        works: the least work of our side.
         clip: the backbone, on its device.
-        repeats: of each side.
-        factor: how many times the plain step has to be taken for what our side does.
-        ours: our side's seconds from those of the steps.
+        repeats: the number of timings of each side.
+        factor: the number of plain steps that do the same as our side.
+        ours: returns our side's seconds, given those of the steps.
 
     Returns:
         Medians of the seconds, their ratio, the floor, and all repeats, ready for JSON.
@@ -102,10 +102,10 @@ def compare(
 
 
 def peak_bytes(step: Step, device: torch.device) -> int:
-    """Most memory that torch holds during a step, beyond what it held before.
+    """Return the peak memory that torch allocates during a step, beyond its memory before.
 
-    The step runs once before, so that what is allocated only once counts as held. On a CPU every allocation is
-    followed; a step that frees what was held before would look larger than it is.
+    The step runs once before, so that memory that is allocated only once is not counted. On a CPU every allocation is
+    traced; a step that frees memory allocated before would look larger than it is.
     """
     step()
     if device.type == "cuda":

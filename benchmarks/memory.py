@@ -1,11 +1,11 @@
-"""Peak memory of one training step of the text side, beyond what was held before it, against the number of classes.
+"""Peak memory of one training step of the text side, against the number of classes.
 
     python -m benchmarks.memory --classes 50 200 1000
 
     python -m benchmarks.memory --classes 20000 --gigabytes 8
 
-The step is that of benchmarks.prompts with a shared context. Memory is what torch allocates. With --gigabytes ours goes
-through the tower in chunks that are meant to take so much at the most.
+The step is that of benchmarks.prompts with a shared context. Memory is what torch allocates beyond its memory before
+the step. With --gigabytes our side runs the tower in chunks that should take at most that much.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from clipadapt.backbone.open_clip import CLIP
 
 
 def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
-    """Both sides with so many classes; the plain one with fewer where it wouldn't fit."""
+    """Measure both sides with this number of classes; the plain side with fewer if they wouldn't fit."""
     measured = min(classes, chosen.plain_classes)
     names = command.class_names(classes)
     step = our_step(clip, "shared", names, chosen.n_ctx, BATCH, chosen.gigabytes)
@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_classes(parser, [50, 100, 200, 1000], plain=200)
     parser.add_argument("--n-ctx", type=int, default=16)
     parser.add_argument(
-        "--gigabytes", type=float, help="our side in chunks that take at most so much; else all at once"
+        "--gigabytes",
+        type=float,
+        help="run our side in chunks that take at most this much; without it all classes at once",
     )
     chosen = parser.parse_args(argv)
     clip = command.load(chosen)

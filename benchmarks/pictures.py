@@ -1,16 +1,16 @@
-"""Photograph-like images that need no download."""
+"""Synthetic images that look like photographs to a JPEG encoder."""
 
 import numpy as np
 from PIL import Image
 
 DETAIL = 8
-"""Pixels from one light or dark spot to the next."""
+"""Pixels between light and dark spots."""
 GRAIN = 10
-"""Deviation of the noise on top, out of 255."""
+"""Standard deviation of the noise, out of 255."""
 
 
 def draw(seed: int, width: int = 500, height: int = 375) -> Image.Image:
-    """A blurred pattern of random colours with some noise; as a JPEG about as large as a photograph of its size."""
+    """Draw a blurred pattern of random colours with noise; its JPEG is about as large as a photograph's of its size."""
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (height // DETAIL, width // DETAIL, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), dtype=np.float32)

@@ -1,7 +1,7 @@
 """The plain side: the published procedures as their papers' code computes them, on open_clip's own towers.
 
-Every prompt takes all tokens of the context length through the whole text tower, both towers run at every training
-step, nothing is kept from one step to the next.
+Every prompt runs all tokens of the context length through the whole text tower, both towers run at every training step,
+and nothing is cached from one step to the next.
 """
 
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from clipadapt.backbone.open_clip import CLIP
 
 
 def padded(clip: CLIP, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Token ids `[N, length]` of token sequences, zeros behind their end tokens."""
+    """Return token ids `[N, length]` of token sequences, with zeros behind their end tokens."""
     length = clip.tokenizer.length
     return torch.tensor([[*tokens, *[0] * (length - len(tokens))] for tokens in sequences], device=clip.device)
 
 
 def context_ids(clip: CLIP, names: Sequence[str], n_ctx: int) -> Tensor:
-    """Token ids `[C, length]` of the prompts "X X … X name.", an X where each context vector goes."""
+    """Return token ids `[C, length]` of the prompts "X X … X name.", with an X for each context vector."""
     tokenizer = clip.tokenizer
     before, full_stop = [*tokenizer.start, *[tokenizer.placeholder] * n_ctx], tokenizer.encode(".")
     return padded(clip, [[*before, *tokenizer.encode(name), *full_stop, *tokenizer.end] for name in names])
 
 
 def encode(clip: CLIP, words: Tensor, ids: Tensor) -> Tensor:
-    """Features `[N, D]` of prompts of which the word embeddings `[N, length, W]` and the token ids are given."""
+    """Return features `[N, D]` of prompts, given their word embeddings `[N, length, W]` and token ids."""
     model = clip.model
     x = words + model.positional_embedding.to(words.dtype)
     x = model.ln_final(model.transformer(x, attn_mask=model.attn_mask))
@@ -36,11 +36,11 @@ def encode(clip: CLIP, words: Tensor, ids: Tensor) -> Tensor:
 
 
 def class_embeddings(clip: CLIP, ids: Tensor, context: Tensor) -> Tensor:
-    """Class weights `[C, D]` of CoOp's prompts.
+    """Return class weights `[C, D]` of CoOp's prompts.
 
     Args:
         clip: the backbone.
-        ids: as of `context_ids`.
+        ids: token ids, as from `context_ids`.
         context: vectors `[n, W]`, or `[C, n, W]` where each class has its own.
     """
     words = clip.model.token_embedding(ids)
@@ -50,18 +50,18 @@ def class_embeddings(clip: CLIP, ids: Tensor, context: Tensor) -> Tensor:
 
 
 def class_weights_per_image(clip: CLIP, ids: Tensor, contexts: Tensor) -> Tensor:
-    """Class weights `[B, C, D]` of contexts `[B, n, W]`: CoCoOp's, all classes for one image after another."""
+    """Return class weights `[B, C, D]` of contexts `[B, n, W]`, one image after the other, as CoCoOp does."""
     return torch.stack([class_embeddings(clip, ids, context) for context in contexts])
 
 
 @torch.no_grad()
 def ensemble(clip: CLIP, templates: Sequence[str], names: Sequence[str], classes_at_once: int = 10) -> Tensor:
-    """Class weights `[C, D]`: of each class the unit mean of the unit features of all templates.
+    """Return class weights `[C, D]`: the normalised mean, for each class, of the normalised features of all templates.
 
     Args:
         clip: the backbone.
         templates: sentences with `{}` for the class name.
-        names: the classes.
+        names: the class names.
         classes_at_once: how many classes go through the tower together.
     """
     weights = []
@@ -76,7 +76,7 @@ def ensemble(clip: CLIP, templates: Sequence[str], names: Sequence[str], classes
 
 
 def logits(clip: CLIP, image: Tensor, weights: Tensor) -> Tensor:
-    """Logits `[B, C]` of image features `[B, D]` and class weights `[C, D]` or `[B, C, D]`."""
+    """Return logits `[B, C]` of image features `[B, D]` and class weights `[C, D]` or `[B, C, D]`."""
     image = functional.normalize(image.float(), dim=-1)
     return clip.scale * (image.unsqueeze(-2) @ weights.float().mT).squeeze(-2)
 
@@ -91,7 +91,7 @@ class CoOp(nn.Module):
         self.context = nn.Parameter(0.02 * torch.randn(n_ctx, clip.text_width, device=clip.device))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits `[B, C]` of images `[B, 3, height, width]`."""
+        """Return logits `[B, C]` of images `[B, 3, height, width]`."""
         with torch.no_grad():
             image = self.clip.model.encode_image(pixels)
         return logits(self.clip, image, class_embeddings(self.clip, self.ids, self.context))
@@ -107,7 +107,7 @@ class Adapter(nn.Module):
         self.up = nn.Linear(clip.width // reduction, clip.width, bias=False, device=clip.device)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits `[B, C]` of images `[B, 3, height, width]`."""
+        """Return logits `[B, C]` of images `[B, 3, height, width]`."""
         with torch.no_grad():
             image = self.clip.model.encode_image(pixels).float()
         adapted = self.up(self.down(image).relu()).relu()
@@ -116,7 +116,7 @@ class Adapter(nn.Module):
 
 
 def training_step(model: nn.Module, optimizer: Optimizer, pixels: Tensor, labels: Tensor) -> Tensor:
-    """One whole step on a batch of images; its loss."""
+    """Take one whole step on a batch of images, and return its loss."""
     loss = functional.cross_entropy(model(pixels), labels)
     optimizer.zero_grad()
     loss.backward()
@@ -125,13 +125,13 @@ def training_step(model: nn.Module, optimizer: Optimizer, pixels: Tensor, labels
 
 
 def tune_to_image(model: CoOp, start: Tensor, views: Tensor, selection: float, lr: float) -> Tensor:
-    """Logits `[C]` of an image's first view, after a step on its views (Shu et al., NeurIPS 2022, arXiv:2209.07511).
+    """Return logits `[C]` of an image's first view after one step on its views (Shu et al., NeurIPS 2022).
 
     Args:
-        model: prompts and towers.
-        start: context `[n, W]` that every image starts from.
-        views: `[V, 3, height, width]`.
-        selection: share of the views that count, those of lowest entropy.
+        model: the prompts and towers; TPT is described in arXiv:2209.07511.
+        start: the context `[n, W]` that every image starts from.
+        views: the views `[V, 3, height, width]`.
+        selection: the share of the views with the lowest entropy, which are used.
         lr: learning rate of AdamW.
     """
     with torch.no_grad():

@@ -1,11 +1,11 @@
-"""One training step of the text side, against 77 tokens a class through the whole tower.
+"""One training step of the text side, against 77 tokens per class through the whole tower.
 
     python -m benchmarks.prompts --classes 50 --n-ctx 16 --forms shared
 
-A step is the class weights of CoOp's prompts with ImageNet's class names, the cross entropy of a batch of random image
-features, and the gradient of what is learned. Forms of context: one shared by all classes; one for each class; one for
-each image, moved by a linear map of its feature. `--tower` adds the image tower's time for the batch: to the plain side
-alone (features kept), and to both (fresh views).
+A step computes the class weights of CoOp's prompts with ImageNet's class names, the cross entropy of a batch of random
+image features, and the gradient of the learned parameters. Forms of context: shared by all classes; one per class; one
+per image, shifted by a linear map of its feature. `--tower` adds the image tower's time for the batch: to the plain
+side alone (cached features), and to both (fresh views).
 """
 
 import argparse
@@ -29,7 +29,7 @@ BATCH = 32
 
 
 def adaptation(clip: CLIP, form: str, names: Sequence[str], n_ctx: int) -> Context:
-    """The context of a form, the same each time it is asked for."""
+    """Return the context of a form, the same in every call."""
     torch.manual_seed(0)
     task = command.task(names)
     if form == "per-image":
@@ -40,7 +40,7 @@ def adaptation(clip: CLIP, form: str, names: Sequence[str], n_ctx: int) -> Conte
 def step(
     clip: CLIP, made: Context, class_embeddings: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor
 ) -> Tensor:
-    """The gradient of one batch's cross entropy with respect to all that is learned, `[parameters]`."""
+    """Return the gradient of a batch's cross entropy with respect to all learned parameters, `[parameters]`."""
     with command.autocast(clip):
         weights = class_embeddings(images)
     loss = functional.cross_entropy(plain.logits(clip, images, weights), labels)
@@ -50,19 +50,19 @@ def step(
 def our_step(
     clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int, gigabytes: float | None = None
 ) -> Callable[[], Tensor]:
-    """The library's step; in chunks, where its activations would take more than so many gigabytes."""
+    """Return the library's step; in chunks if its activations would take more than `gigabytes`."""
     made = adaptation(clip, form, names, n_ctx)
     rows = None if gigabytes is None else max_rows(clip, made, names, 1e9 * gigabytes, images, images)
     classifier = Classifier(clip, made, names, rows)
 
     def class_embeddings(features: Tensor) -> Tensor:
-        return classifier.class_embeddings(features if made.conditional else None)
+        return classifier.class_embeddings(features if made.capabilities.conditional else None)
 
     return partial(step, clip, made, class_embeddings, *batch(clip, images, len(names)))
 
 
 def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: int) -> Callable[[], Tensor]:
-    """The published step, with the same start."""
+    """Return the published step, with the same initial context."""
     made = adaptation(clip, form, names, n_ctx)
     ids = plain.context_ids(clip, names, n_ctx)
 
@@ -76,7 +76,7 @@ def plain_step(clip: CLIP, form: str, names: Sequence[str], n_ctx: int, images: 
 
 
 def batch(clip: CLIP, count: int, classes: int) -> tuple[Tensor, Tensor]:
-    """Random unit features `[B, D]` and labels `[B]`, the same each time they are asked for."""
+    """Return random image features `[count, D]` and labels `[count]`."""
     random = torch.Generator().manual_seed(0)
     features = functional.normalize(torch.randn(count, clip.width, generator=random), dim=-1)
     labels = torch.randint(classes, (count,), generator=random)
@@ -84,7 +84,7 @@ def batch(clip: CLIP, count: int, classes: int) -> tuple[Tensor, Tensor]:
 
 
 def measure_one(clip: CLIP, form: str, classes: int, n_ctx: int, chosen: argparse.Namespace) -> Row:
-    """Both sides at one size; the plain one smaller where it wouldn't fit."""
+    """Measure both sides at one size; the plain side at a smaller one if it wouldn't fit."""
     per_image = form == "per-image"
     images = chosen.images if per_image else BATCH
     most = chosen.plain_classes // images if per_image else chosen.plain_classes
@@ -101,7 +101,7 @@ def measure_one(clip: CLIP, form: str, classes: int, n_ctx: int, chosen: argpars
 
 
 def tower(clip: CLIP, images: int) -> Callable[[], Tensor]:
-    """The frozen image tower on a batch of random pixels, as open_clip runs it."""
+    """Return a pass of a batch of random pixels through the frozen image tower, as open_clip runs it."""
     pixels = command.pixels(clip, images)
 
     @torch.no_grad()
@@ -113,7 +113,7 @@ def tower(clip: CLIP, images: int) -> Callable[[], Tensor]:
 
 
 def with_tower(row: Row, on_ours: bool) -> str:
-    """The ratio with the image tower on the plain side, or on both."""
+    """Return the ratio with the image tower on the plain side, or on both sides, as text."""
     seconds = row["median_seconds"].get("tower")
     if seconds is None:
         return "-"
@@ -121,7 +121,7 @@ def with_tower(row: Row, on_ours: bool) -> str:
 
 
 def relative_difference(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to the largest value."""
+    """Return the largest difference, relative to the largest value."""
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
@@ -132,7 +132,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_classes(parser, [50, 200, 1000], plain=200)
     parser.add_argument("--n-ctx", type=int, nargs="+", default=[4, 16])
     parser.add_argument("--forms", choices=FORMS, nargs="+", default=list(FORMS))
-    parser.add_argument("--images", type=int, default=8, help="of the form per-image, which shares --plain-classes")
+    parser.add_argument(
+        "--images", type=int, default=8, help="images of the form per-image, to which --plain-classes applies, too"
+    )
     parser.add_argument("--tower", action="store_true", help="time the image tower on the batch, too")
     chosen = parser.parse_args(argv)
     clip = command.load(chosen)

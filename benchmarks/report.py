@@ -1,4 +1,4 @@
-"""What a benchmark says: a table for the terminal, and JSON that can be read alone."""
+"""Output of a benchmark: a table for the terminal, and a self-contained JSON file."""
 
 import json
 import os
@@ -22,16 +22,16 @@ Row = Mapping[str, Any]
 Columns = Mapping[str, Callable[[Row], str]]
 
 WIDTH = 120
-"""Characters of a line that goes to a file."""
+"""Characters per line if the output is not a terminal."""
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration with three digits."""
+    """Return a duration with three digits."""
     return f"{1000 * seconds:.3g} ms" if seconds < 1 else f"{seconds:,.3g} s" if seconds < 1000 else f"{seconds:,.0f} s"
 
 
 def plain_text(value: str, row: Row) -> str:
-    """A figure of the plain side; one that isn't measured says what it is scaled from."""
+    """Return a figure of the plain side as text, with the size it was scaled from if it wasn't measured."""
     return f"{value}\nscaled from\n{row['scaled']}" if row["scaled"] else value
 
 
@@ -42,22 +42,22 @@ COMPARISON: Columns = {
     "floor": lambda row: seconds_text(row["floor_seconds"]),
     "floor / ours": lambda row: f"{100 * row['floor_share']:.0f} %",
 }
-"""Columns of rows from `measure.compare`; `scaled` has in words what the plain side is scaled from, or None."""
+"""Columns of rows from `measure.compare`; `scaled` is the size that the plain side is scaled from, or None."""
 
 
 def difference_text(row: Row) -> str:
-    """How far both sides' results are apart relative to the largest, where both were computed for the same classes."""
+    """Return the relative difference of both sides' results as text, if both computed the same classes."""
     return "-" if row["difference"] is None else f"{row['difference']:.1e}"
 
 
 def report(title: str, chosen: Namespace, columns: Columns, rows: Iterable[Row]) -> None:
-    """Print rows as a table, with what they were measured on; write them as JSON.
+    """Print rows as a table, with the settings and the machine, and write them as JSON.
 
     Args:
-        title: what is measured.
+        title: the title of the table.
         chosen: the command's options.
-        columns: of the table, each from a row.
-        rows: measured as they are asked for; the JSON file is complete after each.
+        columns: the table's columns: functions from a row to a text.
+        rows: the rows, measured as the iterator advances; the JSON file is complete after each.
     """
     settings = {name: value for name, value in vars(chosen).items() if name != "out"}
     content: dict[str, Any] = {"title": title, "settings": settings, "machine": machine(), "rows": []}
@@ -74,7 +74,7 @@ def report(title: str, chosen: Namespace, columns: Columns, rows: Iterable[Row])
 
 
 def machine() -> dict[str, Any]:
-    """What the figures belong to; `load` is how many processes were busy before the first measurement."""
+    """Return the machine and the versions; `load` is the number of busy processes before the first measurement."""
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -89,7 +89,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The CPU's model, as the system has it."""
+    """Return the CPU's model, as the system names it."""
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.is_file() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -97,7 +97,7 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, marked where files differ from it."""
+    """Return the checkout's commit, marked if files differ from it; None outside a checkout."""
     root = Path(__file__).parent
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:

@@ -1,10 +1,10 @@
-"""TPT on test images, against 77 tokens a class for one image after another.
+"""TPT on test images, against 77 tokens per class for one image after another.
 
     python -m benchmarks.test_time --classes 200 --images 2
 
 Both sides go from an image's views, random pixels in memory, to its logits: all views through the image tower, the
-gradient of the surest ones' entropy with respect to a context of four vectors, one step, and the class weights again.
-The class weights that every image starts from are computed once for a test set, and are in neither side of ours.
+gradient of the entropy of the most confident views with respect to a context of four vectors, one step, and the class
+weights again. The class weights that every image starts from are computed once per test set, and are not measured.
 """
 
 import argparse
@@ -29,7 +29,7 @@ SELECTION, LR = 0.1, 0.005
 
 
 def context(clip: CLIP, names: Sequence[str]) -> Context:
-    """What every image starts from."""
+    """Return the context that every image starts from."""
     torch.manual_seed(0)
     return Context(clip, command.task(names), N_CTX).to(clip.device)
 
@@ -37,7 +37,7 @@ def context(clip: CLIP, names: Sequence[str]) -> Context:
 def our_logits(
     clip: CLIP, names: Sequence[str], pixels: Tensor, gigabytes: float | None = None
 ) -> Callable[[], Tensor]:
-    """The library's logits `[B, C]`, all images together; in chunks where they would take more than so much memory."""
+    """Return a function for the library's logits `[B, C]` of all images; in chunks that take at most `gigabytes`."""
     made = context(clip, names)
     memory = budget(gigabytes, clip.device, 1) / len(pixels)
     classifier = Classifier(clip, made, names, max_rows(clip, made, names, memory, 1, 1))
@@ -60,7 +60,7 @@ def our_logits(
 
 
 def plain_logits(clip: CLIP, names: Sequence[str], views: Tensor) -> Callable[[], Tensor]:
-    """The published logits `[C]` of one image."""
+    """Return a function for the published logits `[C]` of one image."""
     model, start = plain.CoOp(clip, names, N_CTX), context(clip, names).context.detach()
 
     def logits() -> Tensor:
@@ -71,7 +71,7 @@ def plain_logits(clip: CLIP, names: Sequence[str], views: Tensor) -> Callable[[]
 
 
 def tower(clip: CLIP, views: Tensor) -> Callable[[], object]:
-    """What of the published procedure doesn't depend on the number of classes."""
+    """Return the part of the published procedure that doesn't depend on the number of classes."""
 
     @torch.no_grad()
     def run() -> None:
@@ -83,14 +83,14 @@ def tower(clip: CLIP, views: Tensor) -> Callable[[], object]:
 
 
 def needed(clip: CLIP, names: Sequence[str], images: int, views: int) -> list[Work]:
-    """Every view through the image tower; of the class weights a gradient for each image, then their values."""
+    """Return the least work: all views through the image tower; per image, class weights with and without gradient."""
     made = context(clip, names)
     texts = [operations.text(clip, made, names, gradient, images) for gradient in (True, False)]
     return [operations.image(clip, images * views, at_once=views), *texts]
 
 
 def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
-    """Both sides with so many classes; the plain one with one image, and fewer classes where they wouldn't fit."""
+    """Measure both sides with this number of classes; the plain one with one image, and if need be fewer classes."""
     measured = min(classes, chosen.plain_classes)
     names, pixels = command.class_names(classes), command.pixels(clip, chosen.images, chosen.views)
     ours, theirs = our_logits(clip, names, pixels, chosen.gigabytes), plain_logits(clip, names[:measured], pixels[0])
@@ -104,7 +104,7 @@ def measure_one(clip: CLIP, classes: int, chosen: argparse.Namespace) -> Row:
 
 
 def for_all_classes(compared: Row, times: float) -> Row:
-    """The plain side with so many times the classes: the image tower takes no longer."""
+    """Scale the plain side to `times` the classes; the image tower's time stays the same."""
     fixed, whole = (compared["median_seconds"][side] for side in ("tower", "plain"))
     seconds = compared["plain_factor"] * (fixed + times * (whole - fixed)) if times > 1 else compared["plain_seconds"]
     return {**compared, "plain_seconds": seconds, "ratio": seconds / compared["ours_seconds"]}
@@ -116,8 +116,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     command.add_repeats(parser)
     command.add_classes(parser, [1000], plain=200)
     parser.add_argument("--views", type=int, default=64)
-    parser.add_argument("--images", type=int, default=8, help="that ours tunes to together")
-    parser.add_argument("--gigabytes", type=float, help="that our text side may take; else half of what is free")
+    parser.add_argument("--images", type=int, default=8, help="images that our side tunes to together")
+    parser.add_argument(
+        "--gigabytes", type=float, help="memory that our text side may take; without it, half of the free memory"
+    )
     chosen = parser.parse_args(argv)
     clip = command.load(chosen)
     columns = {

@@ -1,4 +1,4 @@
-"""Class weights of OpenAI's 80 templates, against 77 tokens a prompt.
+"""Class weights of OpenAI's 80 templates, against 77 tokens per prompt.
 
     python -m benchmarks.zero_shot --classes 50
 
@@ -22,12 +22,12 @@ from clipadapt.tasks.classification import Classifier
 
 @torch.no_grad()
 def our_weights(clip: CLIP, templates: list[str], names: list[str]) -> Tensor:
-    """Class weights `[C, D]` as the library makes them."""
+    """Return class weights `[C, D]` as the library computes them."""
     return Classifier(clip, ZeroShot(clip, command.task(names), templates), names).class_embeddings()
 
 
 def measure_one(clip: CLIP, templates: list[str], classes: int, chosen: argparse.Namespace) -> Row:
-    """Both sides with so many classes; the plain one with fewer where it would take long."""
+    """Measure both sides with this number of classes; the plain one with fewer if it would take long."""
     measured = min(classes, chosen.plain_classes)
     names = command.class_names(classes)
     sides = {

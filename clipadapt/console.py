@@ -14,25 +14,25 @@ EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-def first_process() -> bool:
+def is_main_process() -> bool:
     """Return whether this process is rank 0, by the variables that torchrun sets."""
     return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def make_console() -> Console:
     """Return a console that prints on rank 0 and is silent in the other processes."""
-    return Console(quiet=not first_process())
+    return Console(quiet=not is_main_process())
 
 
 def print_out(text: str) -> None:
     """Write a line to stdout, on rank 0 only."""
-    if first_process():
+    if is_main_process():
         sys.stdout.write(f"{text}\n")
 
 
 def print_error(message: str) -> None:
     """Write a message to stderr, on rank 0 only."""
-    if first_process():
+    if is_main_process():
         sys.stderr.write(f"{message.rstrip()}\n")
 
 
@@ -58,6 +58,6 @@ def run_command(action: Callable[[], int]) -> int:
         print_error(f"clipadapt: {error}")
         return EXIT_USER_ERROR
     except KeyboardInterrupt as stop:
-        where = f"in {stop.args[0]}" if stop.args else "kept"
-        print_error(f"\nStopped. What was finished is {where}; the same command goes on from there.")
+        where = f" in {stop.args[0]}" if stop.args else ""
+        print_error(f"\nStopped. Finished work is kept{where}: run the same command again to continue.")
         return EXIT_INTERRUPTED

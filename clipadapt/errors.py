@@ -33,10 +33,10 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     known = sorted(map(str, choices))
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     advice = f"did you mean '{close[0]}'? " if close else ""
-    return f"{advice}(known: {listed(known, 20)})"
+    return f"{advice}(known: {join_names(known, 20)})"
 
 
-def listed(names: Sequence[str], shown: int) -> str:
+def join_names(names: Sequence[str], shown: int) -> str:
     """Return the first `shown` names with commas between them, and how many more there are."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more

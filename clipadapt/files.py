@@ -24,7 +24,7 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 """Ends of the names of files that are images, in lower case."""
 
 
-def write(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file atomically: at any moment the old content or the new one is there.
 
     Raises:

@@ -16,7 +16,7 @@ from clipadapt.data import seeds
 from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, to_rgb
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
 
@@ -104,7 +104,7 @@ class Predictor:
         """
         content = save(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
         try:
-            write(Path(path), content)
+            write_atomically(Path(path), content)
         except OSError as error:
             raise UserError(f"the state can't be written to {path}: {error.strerror}") from error
 
@@ -155,7 +155,7 @@ class Predictor:
             )
         image, crops = _opened(picture), RandomCrops(clip.preprocess)
         content = digest(pixel_bytes(image) if isinstance(picture, Image.Image) else file_bytes(picture))
-        drawn = [seeds.of_view(content, view) for view in range(1, count)]
+        drawn = [seeds.view_seed(content, view) for view in range(1, count)]
         return torch.cat([first, crops.pixels([crops.read(image)] * len(drawn), drawn, clip.device)])
 
     def _pixels(self, picture: Picture) -> Tensor:

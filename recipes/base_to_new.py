@@ -6,7 +6,7 @@ from clipadapt.studies import Study
 
 @protocol("base_to_new")
 def main(study: Study) -> None:
-    """Learn the first half of the classes, test on them and on the other half, whose names alone are known.
+    """Learn the first half of the classes, and test on them and on the other half, known only by class names.
 
     python recipes/base_to_new.py                                   CoOp, CoCoOp and KgCoOp on digits and drawings
     python recipes/base_to_new.py methods=[promptsrc,maple] data=[oxford_pets] backbone=ViT-B-16

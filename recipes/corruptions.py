@@ -1,4 +1,4 @@
-"""The corruption protocol: ImageNet-C's corruptions of the test images but for frost, at five severities."""
+"""The corruption protocol: test images with ImageNet-C's corruptions (without frost), at five severities."""
 
 from clipadapt.cli import protocol
 from clipadapt.studies import Study

@@ -6,12 +6,12 @@ from clipadapt.studies import Study
 
 @protocol("domain_shift")
 def main(study: Study) -> None:
-    """Learn one data set, and test on images of the same classes that look otherwise.
+    """Learn one data set, and test on images of the same classes from shifted distributions.
 
     python recipes/domain_shift.py                                  drawn shapes, and their five other styles
     python recipes/domain_shift.py data=[imagenet] targets=[imagenet_v2,imagenet_sketch] backbone=ViT-B-16
 
-    The papers' name for it is domain generalisation (Zhou et al., CVPR 2022, section 4.3).
+    Papers call it domain generalisation (Zhou et al., CVPR 2022, section 4.3).
     """
     from clipadapt.studies.compare import show
 

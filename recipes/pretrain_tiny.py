@@ -1,9 +1,9 @@
-"""Pretrains the embedded backbone, `tiny`, on the drawn world, and writes its weights and card.
+"""Pretrain the embedded backbone, `tiny`, on the drawn world, and write its weights and card.
 
     python recipes/pretrain_tiny.py --out clipadapt/backbone/tiny --work pretraining
 
-Every true pair of a batch is a positive: an image is pulled to all captions that are true of it, a caption to all
-images it is true of. Nothing here looks at any data but drawings. It goes on where it was stopped.
+Every true pair of a batch is a positive: the loss pulls an image to all captions that are true of it, and a caption to
+all images it is true of. No data but drawings are used. A stopped run resumes from its checkpoint.
 """
 
 import argparse
@@ -47,7 +47,7 @@ EVALUATE_EVERY = 400
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings that a pretraining run depends on."""
+    """The settings of a pretraining run."""
 
     seed: int = 0
     steps: int = 5200
@@ -60,7 +60,7 @@ class Recipe:
 
 
 class Batches(Dataset):
-    """Batch number `step` of the world: images, the distinct captions, and which are true of which image."""
+    """The batches of a run: a step's images, their distinct captions, and which caption is true of which image."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -70,7 +70,7 @@ class Batches(Dataset):
         return self.recipe.steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Layout, Tensor]:
-        """Bytes `[B, 32, 32, 3]`, the layout of U captions, truth `[B, U]`."""
+        """Return the images `[B, 32, 32, 3]` in bytes, the layout of U captions, and the truth matrix `[B, U]`."""
         first = step * self.recipe.batch
         drawings = [drawn.draw(self.recipe.seed, first + i) for i in range(self.recipe.batch)]
         captions = {drawing.caption.text: drawing.caption for drawing in drawings}
@@ -80,7 +80,7 @@ class Batches(Dataset):
 
 
 class Pair(nn.Module):
-    """The model and its loss as one forward."""
+    """The model and its loss in one module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Pair(nn.Module):
         self.image, self.text = image_tower(model), text_tower(model)
 
     def forward(self, images: Tensor, layout: Layout, truth: Tensor) -> Tensor:
-        """Cross entropy against the true pairs, evenly shared, in both directions."""
+        """Return the cross entropy, in both directions, against targets shared evenly by the true pairs."""
         image = functional.normalize(self.image.run(pixels(images)), dim=-1)
         text = functional.normalize(self.text.run(Rows(layout.ids, layout))[:, 0], dim=-1)
         logits = self.model.logit_scale.clamp(max=math.log(100)).exp() * image @ text.T
@@ -96,19 +96,19 @@ class Pair(nn.Module):
 
 
 def shared_entropy(logits: Tensor, truth: Tensor) -> Tensor:
-    """Mean over rows of the cross entropy against a target shared evenly by the true columns."""
+    """Return the mean over rows of the cross entropy against a target shared evenly by the true columns."""
     target = truth / truth.sum(dim=1, keepdim=True)
     return -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Bytes `[B, height, width, 3]` to normalised pixels `[B, 3, height, width]`."""
+    """Convert bytes `[B, height, width, 3]` to normalised pixels `[B, 3, height, width]`."""
     mean, std = images.new_tensor(PREPROCESS.mean, dtype=torch.float32), torch.tensor(PREPROCESS.std).to(images.device)
     return ((images / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
-    """Weight decay for matrices of the blocks, none for the rest."""
+    """Return parameter groups with weight decay for the matrices of the blocks, and none for the rest."""
     named = list(model.named_parameters())
     heavy = [w for name, w in named if w.ndim >= 2 and "embedding" not in name]
     light = [w for name, w in named if w.ndim < 2 or "embedding" in name]
@@ -116,20 +116,20 @@ def parameter_groups(model: nn.Module, decay: float) -> list[dict]:
 
 
 def rate(step: int, recipe: Recipe) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a cosine down to zero."""
+    """Return the learning rate at a step as a share of the peak: linear warm-up, then a cosine to zero."""
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     return 0.5 * (1 + math.cos(math.pi * (step - recipe.warmup) / (recipe.steps - recipe.warmup)))
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Write a checkpoint so that a kill at any moment leaves a whole one."""
+    """Write a checkpoint atomically."""
     torch.save(state, path.with_suffix(".part"))
     os.replace(path.with_suffix(".part"), path)
 
 
 def zero_shot(pair: Pair, task: str, count: int = 2400) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and true classes of drawings of a task's validation split."""
+    """Return predicted and true classes of drawings of a task's validation split."""
     tokenizer = splicer(open_clip.SimpleTokenizer(), 77)
     names, templates = drawn.TASKS[task].class_names, drawn.TASKS[task].templates
     sequences = [tokenizer.sequence(template.replace("{}", name)) for name in names for template in templates]
@@ -143,7 +143,7 @@ def zero_shot(pair: Pair, task: str, count: int = 2400) -> tuple[np.ndarray, np.
 
 
 def report(pair: Pair) -> dict[str, float]:
-    """Zero-shot accuracy on drawings of the world."""
+    """Return zero-shot accuracies on validation drawings."""
     figures = {}
     for task in ("shapes", "glyphs"):
         predicted, true = zero_shot(pair, task)
@@ -204,7 +204,7 @@ def train(recipe: Recipe, work: Path) -> tuple[Pair, dict[str, Any]]:
 
 
 def export(pair: Pair, best: dict[str, Any], recipe: Recipe, out: Path) -> None:
-    """Write the weights in half precision, token embeddings only of the tokens seen, and the card."""
+    """Write the weights in half precision, with the embeddings of the tokens seen in training only, and the card."""
     seen = best["seen"]
     state = {name: w.detach().cpu().half().contiguous() for name, w in pair.model.state_dict().items()}
     embeddings = state.pop("token_embedding.weight")
@@ -219,10 +219,11 @@ def export(pair: Pair, best: dict[str, Any], recipe: Recipe, out: Path) -> None:
 
 
 def figures() -> dict[str, float]:
-    """What the embedded weights can do, as fractions: zero-shot on drawings and on real digits, and linear probes.
+    """Return the embedded weights' accuracies, as fractions: zero-shot on drawings and real digits, and linear probes.
 
-    Drawings are of the test split, which pretraining never draws from. The digits are the last 797 of scikit-learn's; a
-    probe is a logistic regression on 16 images a class, its inputs scaled as one, the mean of 5 samples.
+    Drawings are of the test split, which pretraining never uses. The digits are the last 797 of scikit-learn's; a probe
+    is a logistic regression on 16 images per class, its inputs divided by their standard deviation; the result is the
+    mean over 5 samples.
     """
     backbone = clipadapt.load_backbone("tiny")
     found = {name: zero_shot_metrics(backbone, name, 600)["accuracy"] for name in ("shapes", "glyphs")}
@@ -254,14 +255,14 @@ def probes(backbone: CLIP) -> dict[str, float]:
 
 
 def probe(values: np.ndarray, labels: np.ndarray, support: list[int]) -> float:
-    """Accuracy on the last 797 of a classifier fitted to the support set."""
+    """Return the accuracy on the last 797 digits of a classifier fitted to the support set."""
     values = values / values[support].std()
     classifier = LogisticRegression(max_iter=2000).fit(values[support], labels[support])
     return float(classifier.score(values[1000:], labels[1000:]))
 
 
 def main() -> None:
-    """Train, or go on training, and export."""
+    """Train, or resume, and export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the card")
     parser.add_argument("--work", type=Path, default=Path("pretraining"), help="folder for the checkpoint")

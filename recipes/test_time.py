@@ -6,7 +6,7 @@ from clipadapt.studies import Study
 
 @protocol("test_time")
 def main(study: Study) -> None:
-    """Adapt to each test image, or along a stream of them, without a label; on clean, shifted and corrupted images.
+    """Adapt to each test image, or along a stream of them, without labels; on clean, shifted and corrupted images.
 
     python recipes/test_time.py                                     five methods against zero-shot on drawings
     python recipes/test_time.py methods=[tpt,tda] data=[imagenet_a] corruptions=[] backbone=ViT-B-16

@@ -46,7 +46,7 @@ def test_a_method_that_learns_says_that_there_is_nothing_to_learn_from(tmp_path,
     assert main([*SETTINGS, f"output={tmp_path / 'runs'}", "data=imagenet_a", f"method={method}"]) == 2
     assert (
         "'imagenet_a' has no images to learn from, only some to test on: take method=zero_shot, or learn on other data "
-        "and measure that run with clipadapt evaluate run=DIR data=imagenet_a"
+        "and evaluate that run with clipadapt evaluate run=DIR data=imagenet_a"
     ) in " ".join(capsys.readouterr().err.split())
     assert not [*tmp_path.rglob("result.json")]
 

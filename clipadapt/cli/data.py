@@ -68,11 +68,11 @@ def state(data: Mapping[str, Any]) -> str:
 
 def absent(place: Path) -> str | None:
     """The first of what isn't there of a folder, a file or the shards that a pattern stands for; None if all is."""
-    from clipadapt.data.shards import expanded  # knows how images are read, which data without a pattern need not
+    from clipadapt.data.shards import expand_braces  # knows how images are read, which data without a pattern need not
 
     if place.exists():
         return None
-    return next((pattern for pattern in expanded(str(place)) if not glob(pattern)), None)
+    return next((pattern for pattern in expand_braces(str(place)) if not glob(pattern)), None)
 
 
 def prepare(settings: Sequence[str], folder: str | None) -> None:
@@ -105,8 +105,8 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     Raises:
         UserError: something is wrong with the settings, the source or any image.
     """
-    from clipadapt.data.broken import faults  # knows how images are read, which a list need not wait for
-    from clipadapt.data.imagenet_classes import Incomplete
+    from clipadapt.data.broken import find_broken  # knows how images are read, which a list need not wait for
+    from clipadapt.data.imagenet_classes import IncompleteSource
     from clipadapt.data.labels import DataWarning, ambiguous_names
     from clipadapt.report import data as tables
     from clipadapt.report import progress as bars
@@ -116,14 +116,14 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     there = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, there.values()))
-    with bars.images(console, total, "looked at", transient=True) as update:
-        bad = {name: faults(split.images, True, update) for name, split in there.items()}
+    with bars.images(console, total, "checked", transient=True) as update:
+        bad = {name: find_broken(split.images, True, update) for name, split in there.items()}
     console.print(tables.splits_table(source, there, {name: len(found) for name, found in bad.items()}))
     problems = [
         *dict.fromkeys(text for found in bad.values() for text in found.values()),
         *ambiguous_names(source.class_names),
     ]
-    problems += source.faults() if isinstance(source, Incomplete) else []
+    problems += source.describe_missing() if isinstance(source, IncompleteSource) else []
     for text in problems:
         print_out(text)
     if problems:

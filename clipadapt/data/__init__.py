@@ -1,9 +1,11 @@
-"""Tasks: class names, templates, few-shot samples, splits, and where the images come from.
+"""Tasks: class names, templates, few-shot samples, splits, and the sources of images.
+
+The import is quick: modules that need torch (transforms) or draw images (drawn) are imported by their own names.
 
 Importing it is quick: what needs torch (transforms) or draws (drawn) is imported by name.
 """
 
-from clipadapt.data.broken import check, images_used, without_broken
+from clipadapt.data.broken import check, count_used_images, without_broken
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import LazyImages, open_image, to_rgb
 from clipadapt.data.tasks import Source, Split, Task
@@ -14,7 +16,7 @@ __all__ = [
     "Split",
     "Task",
     "check",
-    "images_used",
+    "count_used_images",
     "make_task",
     "open_image",
     "to_rgb",

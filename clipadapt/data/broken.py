@@ -1,4 +1,4 @@
-"""Images that can't be read: found before a run starts, and all told at once, or left out and counted."""
+"""Images that can't be read: checked before a run starts and reported together, or left out and counted."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,110 +10,110 @@ from PIL import Image
 
 from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split, Task
-from clipadapt.data.threads import in_threads
+from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError
 
-LONGEST_LISTING = 50
+MAX_LISTED = 50
 
-Advance = Callable[[int], None]
+UpdateProgress = Callable[[int], None]
 
 
-def faults(images: Sequence[Image.Image], decode: bool, update: Advance | None = None) -> dict[int, str]:
-    """What is wrong with images, a sentence each, by their place.
+def find_broken(images: Sequence[Image.Image], decode: bool, update: UpdateProgress | None = None) -> dict[int, str]:
+    """Find the images that can't be read, and return an error message for each, by index.
 
     Args:
         images: The images.
-        decode: Whether to load each image whole. Else they are only verified, as Pictures can be whose files have
-            headers; others aren't looked at.
-        update: Told how many more were looked at, now and then.
+        decode: Whether to decode each image. Otherwise only the headers of image files are verified; images that are
+            not read from files are skipped.
+        update: Called now and then with the number of images checked since the last call.
     """
     if decode:
-        look: Callable[[int], object] = images.__getitem__
+        load_or_verify: Callable[[int], object] = images.__getitem__
     elif isinstance(images, LazyImages) and images.verify is not None:
-        look = partial(call_with, images.verify, images.items)
+        load_or_verify = partial(verify_item, images.verify, images.items)
     else:
         return {}
 
-    def fault(place: int) -> str | None:
+    def message(index: int) -> str | None:
         try:
-            look(place)
+            load_or_verify(index)
         except DataError as error:
             return str(error)
         return None
 
-    found = in_threads(fault, len(images), update)
-    return {place: message for place, message in enumerate(found) if message}
+    found = map_in_threads(message, len(images), update)
+    return {index: text for index, text in enumerate(found) if text}
 
 
-def call_with(look: Callable[[Any], object], items: Sequence[Any], place: int) -> None:
-    """Look at the item in a place."""
-    look(items[place])
+def verify_item(verify: Callable[[Any], object], items: Sequence[Any], index: int) -> None:
+    """Verify the item at an index."""
+    verify(items[index])
 
 
-def used(task: Task, pool: bool) -> dict[str, Split]:
-    """What a run looks at of a task, by name: the pool only where it is asked for, or has no labels."""
+def used_splits(task: Task, pool: bool) -> dict[str, Split]:
+    """Return the splits that a run uses, by name: the pool only if `pool` is true or the pool has no labels."""
     pooled = {"pool": task.pool} if task.pool is not None and (pool or not task.labelled) else {}
     return {"support": task.support, "validation": task.validation, **pooled, **task.tests}
 
 
-def images_used(task: Task, pool: bool = False) -> int:
-    """How many images `check` and `without_broken` look at, those of several splits counted in each."""
-    return sum(map(len, used(task, pool).values()))
+def count_used_images(task: Task, pool: bool = False) -> int:
+    """Return how many images `check` and `without_broken` check; an image in several splits counts in each."""
+    return sum(map(len, used_splits(task, pool).values()))
 
 
-def check(task: Task, pool: bool = False, update: Advance | None = None) -> None:
-    """Look at a task's image files before work begins: decode support and validation, verify the others.
+def check(task: Task, pool: bool = False, update: UpdateProgress | None = None) -> None:
+    """Check a task's image files before a run: decode support and validation images, verify the headers of the others.
 
     Args:
-        task: What the run is about.
-        pool: Whether the run looks at all images of the pool though they have labels.
-        update: Told how many more were looked at, now and then.
+        task: The task of the run.
+        pool: Whether the run uses all images of the pool even if the pool has labels.
+        update: Called now and then with the number of images checked since the last call.
 
     Raises:
-        DataError: When files can't be read; it lists them, the first fifty where there are more.
+        DataError: Files can't be read; the message lists the first fifty.
     """
     bad: dict[str, None] = {}
-    for name, split in used(task, pool).items():
-        decode = name in ("support", "validation") and is_verified(split.images)
-        bad |= dict.fromkeys(faults(split.images, decode, update).values())
+    for name, split in used_splits(task, pool).items():
+        decode = name in ("support", "validation") and has_verifier(split.images)
+        bad |= dict.fromkeys(find_broken(split.images, decode, update).values())
     if bad:
-        raise DataError(listing([*bad]))
+        raise DataError(broken_message([*bad]))
 
 
-def is_verified(images: Sequence[Image.Image]) -> bool:
-    """Whether images are from files, which may be broken."""
+def has_verifier(images: Sequence[Image.Image]) -> bool:
+    """Return whether images are read from files, which may be broken."""
     return isinstance(images, LazyImages) and images.verify is not None
 
 
-def listing(bad: Sequence[str]) -> str:
-    """What is wrong with files, one a line, and what to do about it."""
+def broken_message(bad: Sequence[str]) -> str:
+    """Return an error message with one line for each broken file, and how to go on."""
     images = "an image" if len(bad) == 1 else f"{len(bad):,} images"
     lines = [
         f"{images} can't be used: mend or remove them, or leave them out of the run with task.skip_broken=true",
-        *(f"  - {text}" for text in bad[:LONGEST_LISTING]),
+        *(f"  - {text}" for text in bad[:MAX_LISTED]),
     ]
-    if len(bad) > LONGEST_LISTING:
-        lines.append(f"  and {len(bad) - LONGEST_LISTING:,} more; clipadapt data verify with the same data lists all")
+    if len(bad) > MAX_LISTED:
+        lines.append(f"  and {len(bad) - MAX_LISTED:,} more; clipadapt data verify with the same data lists all")
     return "\n".join(lines)
 
 
-def without_broken(task: Task, pool: bool = False, update: Advance | None = None) -> Task:
-    """The task without the images that can't be read, each of which is decoded; one warning counts them for each split.
+def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None = None) -> Task:
+    """Return the task without its broken images, and warn with their number in each split; decodes every image.
 
-    The sample was drawn before: a broken image of the support set isn't made up for by another one.
+    The few-shot sample is drawn before: a broken image of the support set is not replaced by another one.
 
     Args:
-        task: What the run is about.
-        pool: Whether the run looks at all images of the pool though they have labels.
-        update: Told how many more were looked at, now and then.
+        task: The task of the run.
+        pool: Whether the run uses all images of the pool even if the pool has labels.
+        update: Called now and then with the number of images checked since the last call.
 
     Raises:
-        DataError: Where nothing would be left of a class in the support set or in a test set.
+        DataError: A class would have no images left in the support set, in the pool or in a test set.
     """
     changes: dict[str, Any] = {"tests": {}, "left_out": dict(task.left_out)}
-    for name, split in used(task, pool).items():
-        bad = faults(split.images, True, update)
-        kept = [place for place in range(len(split)) if place not in bad]
+    for name, split in used_splits(task, pool).items():
+        bad = find_broken(split.images, True, update)
+        kept = [index for index in range(len(split)) if index not in bad]
         sound = split.select(kept) if bad else split
         if name != "validation":
             check_emptied(task, name, split, sound)
@@ -121,16 +121,16 @@ def without_broken(task: Task, pool: bool = False, update: Advance | None = None
             changes["tests"][name] = sound
         else:
             indices = getattr(task, f"{name}_indices")
-            changes |= {name: sound, f"{name}_indices": [indices[place] for place in kept]}
+            changes |= {name: sound, f"{name}_indices": [indices[index] for index in kept]}
         if bad:
             changes["left_out"][name] = [*bad.values()]
-            said = f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'"
-            warnings.warn(said, UserWarning, stacklevel=2)
+            text = f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'"
+            warnings.warn(text, UserWarning, stacklevel=2)
     return replace(task, **changes)
 
 
 def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
-    """Raise a DataError where classes of a split have lost all their images."""
+    """Check that no class has lost all its images; raises DataError."""
     names = before.class_names or task.class_names
     lost = sorted({*before.labels} - {*after.labels})
     if lost:

@@ -1,60 +1,61 @@
-"""What torchvision's image-classification data sets don't say of themselves: words for splits, classes and prompts.
+"""Names of splits and classes, and prompts, for torchvision's image-classification data sets, which lack them.
 
-Left out are those whose labels aren't names of things (CLEVRClassification counts; EMNIST has letters of two cases,
-which CLIP's tokenizer doesn't tell apart), that have other classes in each split (Omniglot), that were never to be
-fetched (ImageNet, FER2013, LFWPeople), and that don't list their labels (PCAM, INaturalist).
+Left out are data sets whose labels don't name objects (CLEVRClassification counts; EMNIST has letters in two cases,
+which CLIP's tokenizer maps to the same tokens), whose splits have different classes (Omniglot), that torchvision can't
+download (ImageNet, FER2013, LFWPeople), and that don't list their labels (PCAM, INaturalist).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipadapt.data.labels import words
+from clipadapt.data.labels import to_words
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGIT = "a photo of the digit {}."
 PHOTO = "a photo of a {}."
 
 
-def place(name: str) -> str:
-    """A scene as one says it, as in CoOp's datasets/sun397.py: "/f/field/cultivated" is a cultivated field."""
+def scene_name(name: str) -> str:
+    """Return a scene's name as in CoOp's datasets/sun397.py: "/f/field/cultivated" becomes "cultivated field"."""
     parts = name.split("/")
-    return words(" ".join(reversed(parts[2:] if name.startswith("/") else parts)))
+    return to_words(" ".join(reversed(parts[2:] if name.startswith("/") else parts)))
 
 
-def without_numbers(name: str) -> str:
-    """A class of Caltech256: "252.car-side-101" is a car side (those of Caltech101 end so)."""
-    return words(name.partition(".")[2].removesuffix("-101").replace("-", " "))
+def caltech_name(name: str) -> str:
+    """Return a class name of Caltech256: "252.car-side-101" becomes "car side" (classes of Caltech101 end in -101)."""
+    return to_words(name.partition(".")[2].removesuffix("-101").replace("-", " "))
 
 
-def year_first(name: str) -> str:
-    """A car as in CoOp's datasets/stanford_cars.py: "Acura RL Sedan 2012" is a 2012 Acura RL Sedan."""
+def car_name(name: str) -> str:
+    """Move the year to the front as CoOp's datasets/stanford_cars.py does: "BMW X3 SUV 2012" -> "2012 BMW X3 SUV"."""
     model, _, year = name.rpartition(" ")
     return f"{year} {model}"
 
 
-def first(names: Sequence[str]) -> str:
-    """The first of a class's names."""
+def first_name(names: Sequence[str]) -> str:
+    """Return the first of a class's names."""
     return names[0]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of a data set.
+class CatalogueEntry:
+    """How to read a data set of torchvision's, and what its classes and prompt are.
 
     Attributes:
-        splits: What its class calls train, validation and test split; None where it has no such. Empty where it takes
-            no `split`: then `train=True` and `False`, if it takes that, else everything is the pool.
-        class_names: In words; empty where the data set has them, None where it has codes or numbers alone.
+        splits: The `split` arguments of the train, validation and test split; None for a split it lacks. Empty for a
+            data set without that argument: its splits are `train=True` and `train=False`, or else all images are the
+            pool.
+        class_names: The class names; empty to take the data set's own, None if it has only codes or numbers.
         template: The prompt.
-        say: Makes words of the data set's own names.
-        options: Further arguments of its class.
+        to_name: Converts one of the data set's own names to a class name.
+        options: Other arguments of its class.
     """
 
     splits: tuple[str | None, ...] = ()
     class_names: Sequence[str] | None = ()
     template: str = PHOTO
-    say: Callable[[Any], str] = words
+    to_name: Callable[[Any], str] = to_words
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -64,13 +65,13 @@ NO_VALIDATION = ("train", None, "test")
 # Templates as in CoOp's configuration (github.com/KaiyangZhou/CoOp, trainers/zsclip.py), where it has the data set, and
 # its words for EuroSAT's classes (datasets/eurosat.py).
 CATALOGUE = {
-    "Caltech101": Known(),
-    "Caltech256": Known(say=without_numbers),
-    "CIFAR10": Known(),
-    "CIFAR100": Known(),
-    "Country211": Known(("train", "valid", "test"), None, "a photo i took in {}."),
-    "DTD": Known(ALL_THREE, template="{} texture."),
-    "EuroSAT": Known(
+    "Caltech101": CatalogueEntry(),
+    "Caltech256": CatalogueEntry(to_name=caltech_name),
+    "CIFAR10": CatalogueEntry(),
+    "CIFAR100": CatalogueEntry(),
+    "Country211": CatalogueEntry(("train", "valid", "test"), None, "a photo i took in {}."),
+    "DTD": CatalogueEntry(ALL_THREE, template="{} texture."),
+    "EuroSAT": CatalogueEntry(
         class_names=(
             "Annual Crop Land",
             "Forest",
@@ -85,22 +86,22 @@ CATALOGUE = {
         ),
         template="a centered satellite photo of {}.",
     ),
-    "FashionMNIST": Known(),
-    "FGVCAircraft": Known(ALL_THREE, template="a photo of a {}, a type of aircraft."),
-    "Flowers102": Known(ALL_THREE, template="a photo of a {}, a type of flower."),
-    "Food101": Known(NO_VALIDATION, template="a photo of {}, a type of food."),
-    "GTSRB": Known(NO_VALIDATION, None, "a photo of a {} traffic sign."),
-    "Imagenette": Known(("train", None, "val"), say=first),
-    "KMNIST": Known(template="a photo of the Japanese character {}."),
-    "MNIST": Known(class_names=DIGITS, template=DIGIT),
-    "OxfordIIITPet": Known(("trainval", None, "test"), template="a photo of a {}, a type of pet."),
-    "Places365": Known(("train-standard", None, "val"), say=place, options={"small": True}),
-    "QMNIST": Known(class_names=DIGITS, template=DIGIT),
-    "RenderedSST2": Known(ALL_THREE, template="a {} review of a movie."),
-    "SEMEION": Known(class_names=DIGITS, template=DIGIT),
-    "STL10": Known(NO_VALIDATION),
-    "StanfordCars": Known(NO_VALIDATION, say=year_first),
-    "SUN397": Known(say=place),
-    "SVHN": Known(NO_VALIDATION, DIGITS, "a photo of the number {}."),
-    "USPS": Known(class_names=DIGITS, template=DIGIT),
+    "FashionMNIST": CatalogueEntry(),
+    "FGVCAircraft": CatalogueEntry(ALL_THREE, template="a photo of a {}, a type of aircraft."),
+    "Flowers102": CatalogueEntry(ALL_THREE, template="a photo of a {}, a type of flower."),
+    "Food101": CatalogueEntry(NO_VALIDATION, template="a photo of {}, a type of food."),
+    "GTSRB": CatalogueEntry(NO_VALIDATION, None, "a photo of a {} traffic sign."),
+    "Imagenette": CatalogueEntry(("train", None, "val"), to_name=first_name),
+    "KMNIST": CatalogueEntry(template="a photo of the Japanese character {}."),
+    "MNIST": CatalogueEntry(class_names=DIGITS, template=DIGIT),
+    "OxfordIIITPet": CatalogueEntry(("trainval", None, "test"), template="a photo of a {}, a type of pet."),
+    "Places365": CatalogueEntry(("train-standard", None, "val"), to_name=scene_name, options={"small": True}),
+    "QMNIST": CatalogueEntry(class_names=DIGITS, template=DIGIT),
+    "RenderedSST2": CatalogueEntry(ALL_THREE, template="a {} review of a movie."),
+    "SEMEION": CatalogueEntry(class_names=DIGITS, template=DIGIT),
+    "STL10": CatalogueEntry(NO_VALIDATION),
+    "StanfordCars": CatalogueEntry(NO_VALIDATION, to_name=car_name),
+    "SUN397": CatalogueEntry(to_name=scene_name),
+    "SVHN": CatalogueEntry(NO_VALIDATION, DIGITS, "a photo of the number {}."),
+    "USPS": CatalogueEntry(class_names=DIGITS, template=DIGIT),
 }

@@ -1,4 +1,4 @@
-"""Few-shot tasks by seed, with the samples of CoOp (Zhou et al., IJCV 2022, arXiv:2109.01134) for the same lists."""
+"""Few-shot tasks drawn by seed, with CoOp's samples for the same lists (Zhou et al., IJCV 2022, arXiv:2109.01134)."""
 
 import random
 import warnings
@@ -7,18 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, listed_images
+from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, compute_fingerprint
 from clipadapt.errors import DataError
 
-MOST_VALIDATION_SHOTS = 4
+MAX_VALIDATION_SHOTS = 4
 ALL, BASE, NEW = "all", "base", "new"
-LEAST_HALVED = 4
+MIN_CLASSES_TO_SPLIT = 4
 
 
-def draw(indices: Iterable[int], labels: Sequence[int], shots: int, stream: random.Random) -> list[int]:
+def draw_per_class(indices: Iterable[int], labels: Sequence[int], shots: int, stream: random.Random) -> list[int]:
     """Draw up to `shots` of the indices of each class, classes in order of first appearance.
 
-    A class with fewer keeps them all, in order, and takes nothing from the stream.
+    A class with fewer images keeps all of them, in order, and draws no random numbers.
     """
     members: dict[int, list[int]] = {}
     for index in indices:
@@ -34,7 +34,7 @@ class ByClass:
 
     def draw(self, indices: Iterable[int], targets: Sequence[int], shots: int, stream: random.Random) -> list[int]:
         """Draw up to `shots` of the indices of each class."""
-        return draw(indices, targets, shots, stream)
+        return draw_per_class(indices, targets, shots, stream)
 
     def remarks(self, task: Task) -> list[str]:
         """Return a remark on classes with fewer images than shots, and on those without test images."""
@@ -48,27 +48,28 @@ def sample(
     seed: int,
     kind: Drawing | None = None,
 ) -> tuple[list[int], list[int]]:
-    """Draw the support set, then min(shots, 4) validation images a class from the same stream of random numbers.
+    """Draw the support set, then min(shots, 4) validation images per class from the same random stream.
 
     Args:
         train_labels: The label of each image of the pool.
-        validation_labels: The same of the validation list; None where there is none: the validation sample is then
-            drawn from what the support set leaves of the pool.
-        shots: Images a class, at least 1.
+        validation_labels: The label of each image of the validation list; None if there is no list: the validation
+            sample is then drawn from the pool's images outside the support set.
+        shots: Images per class, at least 1.
         seed: Any whole number.
         kind: The kind of task, which draws; None for classification.
 
     Returns:
-        The support set's indices into the pool; the validation sample's, into the validation list or else the pool.
+        Indices of the support set into the pool; indices of the validation sample into the validation list or, if
+        there is none, into the pool.
 
     Raises:
-        DataError: For fewer shots than 1.
+        DataError: `shots` is less than 1.
     """
     if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
         raise DataError(f"shots must be a whole number of at least 1, and {shots!r} is not")
     stream, kind = random.Random(seed), kind or ByClass()
     support = kind.draw(range(len(train_labels)), train_labels, shots, stream)
-    validation_shots = min(shots, MOST_VALIDATION_SHOTS)
+    validation_shots = min(shots, MAX_VALIDATION_SHOTS)
     if validation_labels is not None:
         return support, kind.draw(range(len(validation_labels)), validation_labels, validation_shots, stream)
     taken = set(support)
@@ -86,15 +87,16 @@ def make_task(
 ) -> Task:
     """Draw a few-shot task from a source: the same samples as CoOp's for the same lists and seed.
 
-    With classes "base", the first half of the classes is learned and the test set is split into "base" and "new".
+    With `classes="base"`, the task learns the first half of the classes and its test set is split into "base" and
+    "new".
 
-    A source without a test set is tested on what the support and validation sets leave of its pool; one whose pool is
-    unlabelled, on nothing. One without a pool yields a task with nothing to learn from. Classes with fewer images than
-    shots, or with none to be tested on, bring one warning that names them.
+    If the source has no test set, the images of the pool outside the support and validation sets are the test set; an
+    unlabelled pool gives none. If the pool is empty, the task has nothing to learn from. One warning names the classes
+    with fewer images than shots, and the classes without test images.
 
     Raises:
-        DataError: For shots below 1, views below 0, fewer than four classes to halve, or where nothing is left to test
-            on.
+        DataError: `shots` is below 1, `views` below 0, there are fewer than four classes to halve, or no images are
+            left to test on.
     """
     if classes not in (ALL, BASE):
         raise DataError(f"classes must be {ALL} or {BASE}, not {classes!r}")
@@ -107,7 +109,7 @@ def make_task(
     if labelled:
         support, validation = sample(source.train.labels, listed.labels if listed else None, shots, seed, kind)
     taken = [*support, *validation] if listed is None else support
-    rest = leftover(source, taken, shots) if labelled and not source.tests else []
+    rest = remaining_indices(source, taken, shots) if labelled and not source.tests else []
     pool = sorted({*range(len(source.train))}.difference(rest))
     task = Task(
         name=source.name,
@@ -126,7 +128,7 @@ def make_task(
         kind=kind,
     )
     splits = [task.support, task.validation, *task.tests.values()]
-    task = replace(task, images=listed_images(task.class_names, splits, source.train))
+    task = replace(task, fingerprint=compute_fingerprint(task.class_names, splits, source.train))
     if classes == BASE:
         task = base_to_new(task)
     if remarks := (kind or ByClass()).remarks(task):
@@ -135,7 +137,7 @@ def make_task(
 
 
 def evaluation_only_task(source: Source, seed: int, kind: Drawing | None = None) -> Task:
-    """A task to test on alone: the source's test sets, or where it has none its pool, if that is labelled."""
+    """Return a task with test sets only: the source's own or, if it has none, its whole pool, if that is labelled."""
     nothing = source.train.select([])
     whole = {"test": source.train} if source.train.labelled and len(source.train) else {}
     task = Task(
@@ -152,45 +154,46 @@ def evaluation_only_task(source: Source, seed: int, kind: Drawing | None = None)
         validation_indices=[],
         kind=kind,
     )
-    task = replace(task, images=listed_images(task.class_names, [*task.tests.values()], source.train))
+    task = replace(task, fingerprint=compute_fingerprint(task.class_names, [*task.tests.values()], source.train))
     if remarks := (kind or ByClass()).remarks(task):
         warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
     return task
 
 
 def base_to_new(task: Task) -> Task:
-    """The base-to-new protocol (Zhou et al., CVPR 2022, arXiv:2203.05557, section 4.1): learn one half, test on both.
+    """Return the task of the base-to-new protocol (Zhou et al., CVPR 2022, arXiv:2203.05557, section 4.1).
 
-    The sample is the whole task's, of which the base classes' part is kept, as in CoOp's code; of an odd number of
-    classes the base half is the larger. Of several test sets the first is taken. An unlabelled pool stays whole.
+    The task learns the base half of the classes and tests on both halves. As in CoOp's code, its sample is the part of
+    the whole task's sample that belongs to the base classes; with an odd number of classes the base half is the larger
+    one. Only the first test set is taken. An unlabelled pool is kept whole.
 
     Raises:
-        DataError: For fewer than four classes.
+        DataError: The task has fewer than four classes.
     """
     names, first_new = task.class_names, -(-len(task.class_names) // 2)
-    if len(names) < LEAST_HALVED:
+    if len(names) < MIN_CLASSES_TO_SPLIT:
         raise DataError(f"'{task.name}' has {len(names)} classes, and classes={BASE} needs two in each half")
     base, new = range(first_new), range(first_new, len(names))
     parts: dict[str, Any] = {}
     for name in ("support", "validation", "pool"):
         split, indices = getattr(task, name), getattr(task, f"{name}_indices")
-        kept = [place for place, label in enumerate(split.labels) if label in base or label == UNLABELLED]
-        parts |= {name: split.select(kept), f"{name}_indices": [indices[place] for place in kept]}
+        kept = [index for index, label in enumerate(split.labels) if label in base or label == UNLABELLED]
+        parts |= {name: split.select(kept), f"{name}_indices": [indices[index] for index in kept]}
     tests = {}
     for test in [*task.tests.values()][:1]:
-        tests = {BASE: of_classes(test, base, names), NEW: of_classes(test, new, names)}
+        tests = {BASE: select_classes(test, base, names), NEW: select_classes(test, new, names)}
     return replace(task, class_names=names[:first_new], classes=BASE, tests=tests, **parts)
 
 
-def of_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
-    """The images of some neighbouring classes, labelled from 0."""
-    kept = split.select([place for place, label in enumerate(split.labels) if label in labels])
+def select_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
+    """Return the images of a range of classes, with labels counted from 0."""
+    kept = split.select([index for index, label in enumerate(split.labels) if label in labels])
     own = [names[label] for label in labels]
     return replace(kept, labels=[label - labels.start for label in kept.labels], class_names=own)
 
 
-def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
-    """Which images are left of the pool to test on; raises DataError when that is none."""
+def remaining_indices(source: Source, taken: Iterable[int], shots: int) -> list[int]:
+    """Return the pool's indices that are not taken, to test on; raises DataError if there are none."""
     rest = sorted(set(range(len(source.train))).difference(taken))
     if not rest:
         raise DataError(
@@ -202,24 +205,24 @@ def leftover(source: Source, taken: Iterable[int], shots: int) -> list[int]:
 
 def class_remarks(task: Task) -> list[str]:
     """Return a remark on classes with fewer images than shots, and on those without test images."""
-    short = short_classes(task) if task.labelled and task.teaches else []
+    short = short_classes(task) if task.labelled and task.has_training_images else []
     return [*short, *untested_classes(task)]
 
 
 def short_classes(task: Task) -> list[str]:
-    """A remark on the classes with fewer images than shots, if there are any."""
+    """Return a sentence on the classes with fewer images than shots; an empty list if there are none."""
     counts = Counter(task.support.labels)
     short = [f"{name} ({counts[label]})" for label, name in enumerate(task.class_names) if counts[label] < task.shots]
     return [f"fewer than {task.shots} images to learn from, all of them used, in {', '.join(short)}"] if short else []
 
 
 def untested_classes(task: Task) -> list[str]:
-    """A remark on each test set in which classes have no images, if there are any."""
-    remarks = []
+    """Return a sentence for each test set that lacks images of some classes."""
+    notes = []
     for name, split in task.tests.items():
         present = set(split.labels)
         names = split.class_names or task.class_names
         absent = [class_name for label, class_name in enumerate(names) if label not in present]
         if absent:
-            remarks.append(f"no images in '{name}' of {', '.join(absent)}")
-    return remarks
+            notes.append(f"no images in '{name}' of {', '.join(absent)}")
+    return notes

@@ -1,4 +1,4 @@
-"""Image folders as people keep them: one folder a class, with or without train, val and test folders around them."""
+"""Image folders: one folder per class, with or without train, val and test folders around them."""
 
 import os
 import re
@@ -16,42 +16,42 @@ SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "va
 
 
 class ImageFolder(NamedTuple):
-    """What an image folder holds: its splits are "train", and "val" and "test" where it has such folders."""
+    """The contents of an image folder; the splits are "train", and "val" and "test" if it has such folders."""
 
     class_names: list[str]
     splits: dict[str, Split]
 
 
 def extensions() -> list[str]:
-    """Extensions of the files that are read."""
+    """Return the extensions of image files, without their dots."""
     return sorted(extension[1:] for extension in IMAGE_SUFFIXES)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A key that sorts names as people count: image2 before image10."""
+    """Return a sort key that compares numbers by value: image2 before image10."""
     parts = re.split(r"(\d+)", name.casefold())
     return [int(part) if part.isdecimal() else part for part in parts], name
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder isn't the user's own: .cache, .DS_Store, and what macOS adds to an archive."""
+    """Return whether a file or folder is hidden (.cache, .DS_Store) or the __MACOSX folder of an archive."""
     return name.startswith(".") or name == "__MACOSX"
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """The folders in a folder that aren't hidden, in natural order."""
+    """Return the visible folders in a folder, in natural order."""
     found = [path for path in folder.iterdir() if path.is_dir() and not is_hidden(path.name)]
     return sorted(found, key=lambda path: natural_order(path.name))
 
 
 def images_in(folder: Path) -> list[str]:
-    """The image files in a folder and the folders below it, in natural order; hidden and other files are left out.
+    """Return the image files in a folder and its subfolders, in natural order, without hidden and other files.
 
-    A folder that links lead to again is read once.
+    Symbolic links are followed; a folder reached twice is read once.
     """
     found = []
     top, seen = os.path.join(folder, ""), set()
-    for place, below, names in os.walk(top, followlinks=True, onerror=stop):
+    for place, below, names in os.walk(top, followlinks=True, onerror=raise_error):
         here = os.stat(place)
         if (here.st_dev, here.st_ino) in seen:
             below.clear()
@@ -63,23 +63,23 @@ def images_in(folder: Path) -> list[str]:
     return [top + name for name in sorted(found, key=natural_order)]
 
 
-def stop(error: OSError) -> NoReturn:
-    """Raise what os.walk would pass over: a folder that can't be read."""
+def raise_error(error: OSError) -> NoReturn:
+    """Raise an error of os.walk, which would ignore a folder that can't be read."""
     raise error
 
 
 def extension(name: str) -> str:
-    """A file name's extension, with its dot, in small letters."""
+    """Return a file name's extension in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
 
 
 def split_folders(root: Path) -> dict[str, Path]:
-    """The train, val and test folders of a root; empty where the root's folders are the classes themselves.
+    """Return the train, val and test folders of a root, or nothing if the folders in it are classes.
 
-    A folder named so is a class when classes stand beside it and it has no folders of its own.
+    A folder with such a name counts as a class if other folders stand beside it and it has no subfolders.
 
     Raises:
-        DataError: For val or test folders without a train folder, or two folders for one split.
+        DataError: There are val or test folders but no train folder, or two folders for one split.
     """
     children = folders_in(root)
     named = [child for child in children if child.name.lower() in SPLIT_NAMES]
@@ -101,10 +101,10 @@ def split_folders(root: Path) -> dict[str, Path]:
 
 
 def class_folders(folder: Path) -> dict[str, list[str]]:
-    """The image files of each class folder, in natural order.
+    """Return the image files of each class folder, in natural order.
 
     Raises:
-        DataError: Where there is no class folder, or one has no images (it is named).
+        DataError: There is no class folder, or one without images; the message names it.
     """
     classes = {child.name: images_in(child) for child in folders_in(folder)}
     if not classes:
@@ -118,26 +118,26 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     return classes
 
 
-def pictures(files: Sequence[str]) -> LazyImages[str]:
-    """Image files, loaded when asked for."""
+def lazy_images(files: Sequence[str]) -> LazyImages[str]:
+    """Return image files as images that are loaded on access."""
     return LazyImages(files, open_image, verify_image, file_bytes)
 
 
-def labelled(files: dict[str, list[str]], class_names: list[str]) -> Split:
-    """The files of each class as a split."""
+def label_files(files: dict[str, list[str]], class_names: list[str]) -> Split:
+    """Return the files of each class as a split."""
     numbers = {name: number for number, name in enumerate(class_names)}
     pairs = [(path, numbers[name]) for name, paths in files.items() for path in paths]
-    return Split(pictures([path for path, _ in pairs]), [label for _, label in pairs])
+    return Split(lazy_images([path for path, _ in pairs]), [label for _, label in pairs])
 
 
-def further_split(folder: Path, class_names: list[str], first: str = "the train folder") -> Split:
-    """A validation or test folder as a split; raises DataError when it has classes that the `first` lacks."""
+def read_split(folder: Path, class_names: list[str], first: str = "the train folder") -> Split:
+    """Return a validation or test folder as a split; raises DataError for classes that `first` lacks."""
     files = class_folders(folder)
     unknown = [name for name in files if name not in class_names]
     if unknown:
         advice = f": {nearest(unknown[0], class_names)}" if len(unknown) == 1 else ""
         raise DataError(f"'{folder}' has classes that {first} lacks: {', '.join(unknown)}{advice}")
-    return labelled(files, class_names)
+    return label_files(files, class_names)
 
 
 def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder:
@@ -145,11 +145,11 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
 
     Args:
         root: The folder.
-        class_names: Of images without labels, in folders that mean nothing; None where each folder is a class.
+        class_names: The class names, if the images have no labels and the folders are not classes; else None.
 
     Raises:
-        DataError: For a root that is missing, a file, empty, of one class or not to be read, and whatever its parts
-            raise.
+        DataError: The root is missing, a file, empty, of one class, or can't be read; or one of its folders is
+            not as described.
     """
     if not root.exists():
         raise DataError(f"there is no image folder '{root}'")
@@ -164,25 +164,25 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
 
 
 def read_splits(root: Path) -> ImageFolder:
-    """read_folder's work on a folder that exists."""
+    """Read a folder that exists and has one folder per class, or split folders with one folder per class."""
     further = split_folders(root)
     pool = further.pop("train", root)
     files = class_folders(pool)
     if len(files) < 2:
         raise DataError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
     names = list(files)
-    splits = {split: further_split(folder, names) for split, folder in further.items()}
-    return ImageFolder(names, {"train": labelled(files, names), **splits})
+    splits = {split: read_split(folder, names) for split, folder in further.items()}
+    return ImageFolder(names, {"train": label_files(files, names), **splits})
 
 
 def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:
-    """read_folder's work on a folder of images without labels, which may have a test folder with one folder a class."""
+    """Read a folder of images without labels, which may have a test folder with one folder per class."""
     test = next((child for child in folders_in(root) if SPLIT_NAMES.get(child.name.lower()) == "test"), None)
     tested = () if test is None else os.path.join(test, "")
     files = [path for path in images_in(root) if not path.startswith(tested)]
     if not files:
         raise DataError(f"'{root}' has no images to learn from (read are {', '.join(extensions())})")
-    splits = {"train": Split(pictures(files), [UNLABELLED] * len(files))}
+    splits = {"train": Split(lazy_images(files), [UNLABELLED] * len(files))}
     if test is not None:
-        splits["test"] = further_split(test, class_names, "data.class_names")
+        splits["test"] = read_split(test, class_names, "data.class_names")
     return ImageFolder(class_names, splits)

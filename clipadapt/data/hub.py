@@ -8,15 +8,15 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from clipadapt.data.folders import SPLIT_NAMES
-from clipadapt.data.hub_rows import Columns, first_of_each, labels_of, pictures, without_decoding
-from clipadapt.data.labels import check_other_number, check_shared, numbered, to_source, words
-from clipadapt.data.network import offline, unreached
+from clipadapt.data.hub_rows import Columns, first_images_per_class, lazy_images, read_labels, select_undecoded
+from clipadapt.data.labels import check_class_count, check_disjoint, encode_labels, to_source, to_words
+from clipadapt.data.network import find_connection_error, offline
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import NameOrFolder
 
 SAVED = ("dataset_dict.json", "state.json")
-"""Files that tell a folder that `save_to_disk` wrote."""
+"""Files in folders written by `save_to_disk`."""
 
 
 def huggingface(
@@ -33,59 +33,62 @@ def huggingface(
     templates: list[str] | None = None,
     cache_dir: str | None = None,
 ) -> Source:
-    """A data set of the Hugging Face hub, or a folder that `datasets` can read, by columns of images and labels.
+    """Load a data set of the Hugging Face hub, or a folder that `datasets` can read, by columns of images and labels.
 
-    Columns are found by their types (Image, ClassLabel), splits by their names. A validation or test split whose labels
-    are kept secret is left out; without a test split, what support and validation leave of the pool is the test set.
+    Columns are found by their types (Image, ClassLabel), splits by their names. A validation or test split without
+    labels is left out. If there is no test split, the pool's images outside the support and validation sets are the
+    test set.
 
     Args:
-        name: As on the hub, "organisation/name"; or a folder.
-        subset: Which of the data set's subsets (also called configurations), where it has several.
+        name: The name on the hub, "organisation/name", or a folder.
+        subset: The subset (also called configuration) of a data set that has several.
         revision: Branch, tag or commit; None for the newest.
         image: The column of images.
         label: The column of labels.
         train: The split to learn from.
         validation: The split to validate on.
         test: The split to test on.
-        streaming: How many images of each class to fetch of each split, the first ones, in place of the whole data
-            set; what was fetched is kept.
+        streaming: How many images of each class to download of each split, the first ones, instead of the whole data
+            set; they are cached.
         class_names: Names of the classes, in order; None for the data set's own.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
-        cache_dir: Where what is fetched is kept; None for where `datasets` keeps it.
+        cache_dir: The folder for downloads; None for the one of `datasets`.
 
     Raises:
-        DataError: Without the `datasets` library; for a data set, split or column that isn't there or can't be loaded,
-            a split that is taken twice, and labels that aren't single classes.
+        DataError: The library `datasets` is not installed; a data set, split or column doesn't exist or can't be
+            loaded; a split is used twice; or the labels aren't single classes.
     """
     given = {"train": train, "val": validation, "test": test}
-    with told(name):
-        there, version = opened(name, subset, revision, cache_dir, streaming is not None)
-    parts = chosen_splits(name, [*there], given)
-    features = features_of(name, there[parts["train"]])
+    with as_user_error(name):
+        there, version = open_data_set(name, subset, revision, cache_dir, streaming is not None)
+    parts = choose_splits(name, [*there], given)
+    features = column_types(name, there[parts["train"]])
     columns = Columns(
-        image=column(name, features, "image", "Image", image),
-        label=column(name, features, "label", "ClassLabel", label),
+        image=choose_column(name, features, "image", "Image", image),
+        label=choose_column(name, features, "label", "ClassLabel", label),
     )
-    names = known_names(name, features[columns.label], class_names)
-    with told(name):
-        rows = {part: without_decoding(there[split], columns) for part, split in parts.items()}
+    names = choose_class_names(name, features[columns.label], class_names)
+    with as_user_error(name):
+        rows = {part: select_undecoded(there[split], columns) for part, split in parts.items()}
         if streaming is not None:
             rows = {
-                part: first_of_each(name, rows[part], columns, names, streaming, f"{version} {split}", cache_dir)
+                part: first_images_per_class(
+                    name, rows[part], columns, names, streaming, f"{version} {split}", cache_dir
+                )
                 for part, split in parts.items()
             }
-        labels = {part: labels_of(data, columns) for part, data in rows.items()}
-    labels = without_secrets(name, labels, parts, given)
+        labels = {part: read_labels(data, columns) for part, data in rows.items()}
+    labels = drop_unlabelled_splits(name, labels, parts, given)
     if type(features[columns.label]).__name__ == "Value":
-        names, labels = numbered(labels, names, name)
+        names, labels = encode_labels(labels, names, name)
     assert names is not None, "they are the data set's, the user's or the labels themselves"
-    splits = {part: Split(pictures(name, rows[part], columns.image), found) for part, found in labels.items()}
+    splits = {part: Split(lazy_images(name, rows[part], columns.image), found) for part, found in labels.items()}
     return to_source(name.rstrip("/").rpartition("/")[2], names, templates, splits)
 
 
 @contextmanager
-def told(name: str) -> Iterator[None]:
-    """Say what `datasets` raises of a data set in one sentence."""
+def as_user_error(name: str) -> Iterator[None]:
+    """Raise a DataError in place of whatever `datasets` raises for a data set."""
     try:
         yield
     except DataError:
@@ -95,10 +98,10 @@ def told(name: str) -> Iterator[None]:
         raise DataError(f"the data set '{name}' can't be loaded: {reason}") from error
 
 
-def opened(
+def open_data_set(
     name: str, subset: str | None, revision: str | None, cache_dir: str | None, streaming: bool
 ) -> tuple[Mapping[str, Any], str]:
-    """The data set's splits by name, streamed or fetched, and what tells its version from others."""
+    """Return a data set's splits by name, streamed or downloaded, and a string that identifies its version."""
     try:
         import datasets
     except ImportError:
@@ -110,7 +113,7 @@ def opened(
         saved = datasets.load_from_disk(str(folder))
         return (saved if isinstance(saved, dict) else {"train": saved}), ""
     place = str(folder) if folder.is_dir() else name
-    reason = None if folder.is_dir() else unreached()
+    reason = None if folder.is_dir() else find_connection_error()
     try:
         with offline() if reason else nullcontext():
             builder = datasets.load_dataset_builder(place, subset, revision=revision, cache_dir=cache_dir)
@@ -122,20 +125,20 @@ def opened(
         if reason is None:
             raise
         raise DataError(
-            f"'{name}' is no folder, isn't kept from an earlier use, and the hub can't be reached ({reason})"
+            f"'{name}' is neither a folder nor in the cache, and the hub can't be reached ({reason})"
         ) from error
 
 
-def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) -> dict[str, str]:
-    """The data set's split for each of train, val and test, as given or else by the usual names.
+def choose_splits(name: str, there: list[str], given: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the name of the train, val and test split: as given, or else by the usual names.
 
     Raises:
-        DataError: A split isn't there, is taken twice, or none is known to be for training.
+        DataError: A split doesn't exist or is used twice, or no split is known to be the training split.
     """
     for split in given.values():
         if split is not None and split not in there:
             raise DataError(f"'{name}' has no split '{split}': {nearest(split, there)}")
-    check_shared({part: [split] for part, split in given.items() if split is not None}, "split", name)
+    check_disjoint({part: [split] for part, split in given.items() if split is not None}, "split", name)
     usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
     if len(there) == 1:
         usual = {"train": there[0]}
@@ -147,44 +150,44 @@ def chosen_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
     return {part: split for part, split in found.items() if split is not None}
 
 
-def features_of(name: str, data: Any) -> Mapping[str, Any]:
-    """Types of the columns; raises DataError where they aren't known before the data set is fetched."""
+def column_types(name: str, data: Any) -> Mapping[str, Any]:
+    """Return the types of the columns; raises DataError if they aren't known before the data set is downloaded."""
     if data.features is None:
         raise DataError(f"the columns of '{name}' aren't known before it is fetched: leave out data.streaming")
     return dict(data.features)
 
 
-def column(name: str, features: Mapping[str, Any], key: str, kind: str, given: str | None) -> str:
-    """The column of images or labels: as given, the only one of its type, or the one called so.
+def choose_column(name: str, features: Mapping[str, Any], key: str, kind: str, given: str | None) -> str:
+    """Return the column of images or labels: as given, or the only one of its type, or the one named `key`.
 
     Raises:
-        DataError: There is none, several, or one that isn't a single class.
+        DataError: There is no such column, there are several, or its labels aren't single classes.
     """
     if given is not None and given not in features:
         raise DataError(f"'{name}' has no column '{given}': {nearest(given, features)}")
     typed = [called for called, feature in features.items() if type(feature).__name__ == kind]
     found = given or (typed[0] if len(typed) == 1 else key)
     if found not in features:
-        said = f"several columns of type {kind} ({', '.join(typed)})" if typed else f"no column of type {kind}"
-        raise DataError(f"'{name}' has {said}: say which to take with data.{key}=…; {nearest(key, features)}")
+        columns = f"several columns of type {kind} ({', '.join(typed)})" if typed else f"no column of type {kind}"
+        raise DataError(f"'{name}' has {columns}: say which to take with data.{key}=…; {nearest(key, features)}")
     if key == "label" and type(features[found]).__name__ not in ("ClassLabel", "Value"):
         raise DataError(f"the column '{found}' of '{name}' has no single class for an image: {features[found]}")
     return found
 
 
-def known_names(name: str, feature: Any, class_names: list[str] | None) -> list[str] | None:
-    """Names of the classes, the user's or else the column's; None where its words are the names."""
+def choose_class_names(name: str, feature: Any, class_names: list[str] | None) -> list[str] | None:
+    """Return the class names: the user's, or else the column's; None if the labels themselves are the names."""
     own = getattr(feature, "names", None)
     if own is None:
         return class_names
-    check_other_number(name, class_names, len(own))
-    return [words(called) for called in own] if class_names is None else class_names
+    check_class_count(name, class_names, len(own))
+    return [to_words(called) for called in own] if class_names is None else class_names
 
 
-def without_secrets(
+def drop_unlabelled_splits(
     name: str, labels: Mapping[str, list[Any]], parts: Mapping[str, str], given: Mapping[str, str | None]
 ) -> dict[str, list[Any]]:
-    """The splits whose labels are known; raises DataError where others are those to learn from, or were asked for."""
+    """Drop the splits without labels; raises DataError if the user named one of them, or it is the training split."""
     secret = [part for part, found in labels.items() if UNLABELLED in found]
     for part in secret:
         if part == "train" or given[part] is not None:

@@ -1,6 +1,6 @@
 """The published ImageNet-C: ImageNet's validation images, corrupted, cropped to 224 pixels and saved as JPEG files.
 
-What corrupts the images of other data sets is in clipadapt.data.corruptions.
+clipadapt.data.corruptions applies the same corruptions to images of other data sets.
 """
 
 from pathlib import Path
@@ -8,8 +8,8 @@ from typing import Annotated, Literal, get_args
 
 from annotated_types import Interval
 
-from clipadapt.data.imagenet import to_test_on
-from clipadapt.data.imagenet_classes import Classes
+from clipadapt.data.imagenet import evaluation_only_source
+from clipadapt.data.imagenet_classes import ImageNetClasses
 from clipadapt.data.prepared import home_folder
 from clipadapt.data.tasks import Source
 from clipadapt.errors import DataError
@@ -34,24 +34,24 @@ def imagenet_c(
     class_names: list[str] | None,
     templates: list[str],
 ) -> Source:
-    """One corruption of ImageNet-C (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261) at one severity, to test on.
+    """Read one corruption of ImageNet-C (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261) as a test set.
 
     Its five archives (https://zenodo.org/records/2235448) hold `<corruption>/<severity>/<WordNet id>/*.JPEG`, 50,000
-    images each time. They may be unpacked into one folder, or each into one of its own: noise, blur, weather, digital,
-    extra.
+    images per corruption and severity. They may be unpacked into one folder, or each into its own: noise, blur,
+    weather, digital, extra.
 
     Args:
-        name: What it is called.
+        name: The data set's name.
         home: The folder that holds all data sets.
-        images: The folder that the archives were unpacked into, from there; classnames.txt may be in it.
+        images: The folder that the archives were unpacked into, relative to `home`; it may hold classnames.txt.
         corruption: One of the 15, or of the 4 extra ones.
         severity: From 1 to 5.
-        class_names: In the order of the folders; None for those of classnames.txt, or else CLIP's.
+        class_names: Class names in the order of the folders; None for those of classnames.txt, or else CLIP's.
         templates: Sentences with {} for the class name.
 
     Raises:
-        DataError: For a folder that is missing or has no images, folders that are no classes of ImageNet, or class
-            names of another number.
+        DataError: A folder is missing or has no images, some folders are not classes of ImageNet, or the number of
+            class names differs from the number of classes.
     """
     folder = home_folder(home) / images
     archive = next(archive for archive, kinds in ARCHIVES.items() if corruption in get_args(kinds))
@@ -59,4 +59,4 @@ def imagenet_c(
     places = [place for place in (folder / part, folder / archive / part) if place.is_dir()]
     if not places:
         raise DataError(f"'{folder}' has no {part.as_posix()}: unpack {archive}.tar of {URL} into it")
-    return to_test_on(name, places[0], Classes.of(folder), class_names, templates)
+    return evaluation_only_source(name, places[0], ImageNetClasses.read(folder), class_names, templates)

@@ -1,4 +1,4 @@
-"""What ImageNet's classes are called, and which of them a copy of it lacks."""
+"""Names of ImageNet's classes, and the classes that a copy of it lacks."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,116 +7,122 @@ from functools import cached_property
 from pathlib import Path
 
 from clipadapt.data.labels import DataWarning
-from clipadapt.data.prepared import lines
+from clipadapt.data.prepared import read_lines
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import DataError, listed
+from clipadapt.errors import DataError, join_names
 
 SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
 SHOWN_CLASSES = 5
 
 
 @dataclass(frozen=True)
-class Incomplete(Source):
-    """A data set that lacks classes which are known to belong to it.
+class IncompleteSource(Source):
+    """A data set that lacks some of the classes that belong to it.
 
     Attributes:
-        lacking: By split, which classes have no images there, as "tench (n01440764)".
+        missing_classes: The classes without images, as "tench (n01440764)", by split.
     """
 
-    lacking: dict[str, list[str]] = field(default_factory=dict)
+    missing_classes: dict[str, list[str]] = field(default_factory=dict)
 
-    def faults(self) -> list[str]:
-        """A sentence on each split that lacks classes."""
-        return [f"no images in '{split}' of {counted(classes)}" for split, classes in self.lacking.items()]
+    def describe_missing(self) -> list[str]:
+        """Return a sentence for each split that lacks classes."""
+        return [
+            f"no images in '{split}' of {describe_some(classes)}" for split, classes in self.missing_classes.items()
+        ]
 
 
 @dataclass(frozen=True)
-class Classes:
-    """The classes that there are.
+class ImageNetClasses:
+    """The classes that a folder may belong to.
 
     Attributes:
-        names: By WordNet id.
-        where: Where that stands, for what is said of it.
+        names: The class names by WordNet id.
+        where: Their origin, for messages.
     """
 
     names: Mapping[str, str]
     where: str
 
     @classmethod
-    def of(cls, beside: Path) -> "Classes":
-        """Those of the file classnames.txt in a folder, or else ImageNet's, by CLIP's names.
+    def read(cls, folder: Path) -> "ImageNetClasses":
+        """Read the classes from classnames.txt in a folder, or else take ImageNet's, with CLIP's names.
 
         Raises:
-            DataError: For a file that can't be read.
+            DataError: The file can't be read.
         """
-        file = beside / "classnames.txt"
+        file = folder / "classnames.txt"
         if file.is_file():
-            return cls(dict(id_and_name(line, file) for line in lines(file)), f"the classes in '{file}'")
-        return cls(shipped_names(), "ImageNet's 1,000 classes")
+            return cls(dict(parse_line(line, file) for line in read_lines(file)), f"the classes in '{file}'")
+        return cls(load_clip_names(), "ImageNet's 1,000 classes")
 
     @cached_property
     def ids(self) -> list[str]:
         """The WordNet ids in the order of ImageNet's labels."""
         return sorted(self.names)
 
-    def id_of(self, folder: str) -> str:
-        """The WordNet id of a folder, which is called by it or by ImageNet's label."""
+    def to_wordnet_id(self, folder: str) -> str:
+        """Return the WordNet id of a folder, whose name is either the id or ImageNet's label."""
         return self.ids[int(folder)] if folder.isdecimal() and int(folder) < len(self.ids) else folder
 
-    def names_of(self, folders: Sequence[str], place: Path) -> list[str]:
-        """What people call the classes of folders.
+    def find_class_names(self, folders: Sequence[str], place: Path) -> list[str]:
+        """Return the class names of folders.
 
         Args:
-            folders: Their names.
-            place: Where they are.
+            folders: Names of the folders.
+            place: The folder they are in, for messages.
 
         Raises:
-            DataError: For folders that aren't classes.
+            DataError: Some folders are not classes.
         """
-        ids = [self.id_of(folder) for folder in folders]
+        ids = [self.to_wordnet_id(folder) for folder in folders]
         strangers = [folder for folder, wordnet_id in zip(folders, ids, strict=True) if wordnet_id not in self.names]
         if strangers:
-            found = listed(strangers, SHOWN_CLASSES)
+            found = join_names(strangers, SHOWN_CLASSES)
             raise DataError(f"'{place}' has folders that aren't WordNet ids of {self.where}: {found}")
         return [self.names[wordnet_id] for wordnet_id in ids]
 
-    def compared(self, source: Source, folders: Sequence[str], splits: Mapping[str, Split]) -> Source:
-        """The source, as an Incomplete one where splits lack some of the classes; of those without a folder it warns.
+    def mark_missing_classes(self, source: Source, folders: Sequence[str], splits: Mapping[str, Split]) -> Source:
+        """Return the source, as an IncompleteSource if splits lack classes; warn of classes that have no folder.
 
-        A split that lacks some of the source's own classes is told where a task is made of it.
+        A split that lacks some of the source's own classes is reported by `make_task`.
 
         Args:
             source: A data set that should have all the classes.
             folders: Names of its class folders, in the order of its labels.
-            splits: Those that should have them, by name.
+            splits: The splits that should have all the classes, by name.
         """
-        ids = [self.id_of(folder) for folder in folders]
+        ids = [self.to_wordnet_id(folder) for folder in folders]
         present = {name: {ids[label] for label in {*split.labels}} for name, split in splits.items()}
-        lacking = {name: self.told({*self.ids} - there) for name, there in present.items()}
-        if not any(lacking.values()):
+        missing_classes = {name: self.describe({*self.ids} - there) for name, there in present.items()}
+        if not any(missing_classes.values()):
             return source
-        if unknown := self.told({*self.ids} - {*ids}):
-            said = f"{source.name}: of {self.where} only {len(ids):,} are there, and no images of {counted(unknown)}"
-            warnings.warn(said, DataWarning, stacklevel=3)
+        if unknown := self.describe({*self.ids} - {*ids}):
+            text = (
+                f"{source.name}: of {self.where} only {len(ids):,} are there, and no images of {describe_some(unknown)}"
+            )
+            warnings.warn(text, DataWarning, stacklevel=3)
         given = {one.name: getattr(source, one.name) for one in fields(source)}
-        return Incomplete(**given, lacking={name: classes for name, classes in lacking.items() if classes})
+        return IncompleteSource(
+            **given, missing_classes={name: classes for name, classes in missing_classes.items() if classes}
+        )
 
-    def told(self, ids: set[str]) -> list[str]:
-        """Classes as a user is told of them, in the order of their labels."""
+    def describe(self, ids: set[str]) -> list[str]:
+        """Return classes as text, "tench (n01440764)", in the order of their labels."""
         return [f"{self.names[wordnet_id]} ({wordnet_id})" for wordnet_id in sorted(ids)]
 
 
-def counted(classes: Sequence[str]) -> str:
-    """A few classes, and where there are more, how many in all."""
+def describe_some(classes: Sequence[str]) -> str:
+    """Join a few of the classes, with their number if there are more."""
     count = f"{len(classes):,} classes: " if len(classes) > SHOWN_CLASSES else ""
-    return count + listed(classes, SHOWN_CLASSES)
+    return count + join_names(classes, SHOWN_CLASSES)
 
 
-def id_and_name(line: str, file: Path) -> tuple[str, str]:
-    """What a line of classnames.txt says.
+def parse_line(line: str, file: Path) -> tuple[str, str]:
+    """Split a line of classnames.txt into the WordNet id and the name.
 
     Raises:
-        DataError: For a line of one word.
+        DataError: The line has one word only.
     """
     wordnet_id, _, name = line.partition(" ")
     if not name:
@@ -124,8 +130,8 @@ def id_and_name(line: str, file: Path) -> tuple[str, str]:
     return wordnet_id, name.strip()
 
 
-def shipped_names() -> dict[str, str]:
-    """CLIP's names of ImageNet's classes by WordNet id (Radford et al., ICML 2021); two pairs of them are the same."""
+def load_clip_names() -> dict[str, str]:
+    """Load CLIP's ImageNet class names by WordNet id (Radford et al., ICML 2021); two pairs of names are the same."""
     import yaml
 
     names: dict[str, str] = yaml.load(SHIPPED.read_text(encoding="utf-8"), yaml.CSafeLoader)

@@ -1,4 +1,4 @@
-"""Images as upright RGB, whatever their files hold, and sequences of them that are loaded when asked for."""
+"""Image files decoded as upright RGB, and sequences of images that are loaded on access."""
 
 import hashlib
 import os
@@ -13,41 +13,41 @@ from typing import BinaryIO, Generic, TypeVar, overload
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from clipadapt.data.threads import in_threads
+from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError
 
 Item = TypeVar("Item")
 
 ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";", "WEBP": b""}
-"""The last bytes of a whole file by format; files may go on after them, and WebP files are read whole to be opened."""
+"""The last bytes of a whole file by format; WebP files have none, since opening one reads all of it."""
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says."""
+def apply_orientation(image: Image.Image) -> Image.Image:
+    """Return the image rotated and flipped as its EXIF orientation says."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block can raise anything, and the pixels are fine without it
         return image
 
 
-def eight_bits(image: Image.Image) -> Image.Image:
-    """A 16-bit grey image as an 8-bit one: 65535 becomes 255 (Pillow's own conversion clips)."""
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Convert a 16-bit grey image to 8 bits: 65535 becomes 255 (Pillow's own conversion clips)."""
     values = np.asarray(image).astype(np.uint32)
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """The image as upright 8-bit RGB.
+    """Convert an image to upright 8-bit RGB.
 
-    Grey, palette and CMYK images are converted, 16 bits scaled to 8, EXIF rotations applied; what is transparent is
-    laid on white.
+    Grey, palette and CMYK images are converted, 16 bits scaled to 8, EXIF rotations applied; transparent images are
+    composed on white.
 
     Raises:
-        DataError: For 32-bit pixels, whose range isn't known.
+        DataError: The pixels have 32 bits, and an unknown range.
     """
-    image = upright(image)
+    image = apply_orientation(image)
     if image.mode.startswith("I;16"):
-        image = eight_bits(image)
+        image = to_eight_bits(image)
     if image.mode in ("I", "F"):
         raise DataError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
     if image.has_transparency_data:
@@ -56,13 +56,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def explain(path: str | Path, error: Exception) -> str:
-    """One sentence on an image file that can't be read."""
+def explain_error(path: str | Path, error: Exception) -> str:
+    """Return one sentence that says why an image file can't be read."""
     if isinstance(error, FileNotFoundError):
         gone = ", which is a link to a file that is gone" if os.path.islink(path) else ""
         return f"there is no image file '{path}'{gone}"
     if isinstance(error, Image.DecompressionBombError):
-        reason = f"{bomb(error)}; make it smaller"
+        reason = f"{describe_bomb(error)}; make it smaller"
     elif isinstance(error, UnidentifiedImageError):
         empty = os.path.isfile(path) and not os.path.getsize(path)
         reason = "the file is empty" if empty else "it is not an image of a known format"
@@ -73,23 +73,23 @@ def explain(path: str | Path, error: Exception) -> str:
     return f"the image '{path}' can't be read: {reason}"
 
 
-def bomb(error: Image.DecompressionBombError) -> str:
-    """In words, how large an image is that claims to be larger than is safe to unpack."""
-    pixels = re.search(r"\d+", str(error))  # Pillow's own error tells of them in its text alone
+def describe_bomb(error: Image.DecompressionBombError) -> str:
+    """Return a phrase that says how many pixels an image claims that is larger than is safe to decode."""
+    pixels = re.search(r"\d+", str(error))  # Pillow's error has the number only in its text
     claimed = f"{int(pixels[0]):,}" if pixels else "too many"
     return f"it claims {claimed} pixels, and more than {Image.MAX_IMAGE_PIXELS:,} could fill the memory"
 
 
 @contextmanager
-def opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[BinaryIO, Image.Image]]:
-    """An image file, and the image it holds, of which the header has been read.
+def open_checked(path: str | Path, content: bytes | None = None) -> Iterator[tuple[BinaryIO, Image.Image]]:
+    """Open an image file and its image, reading only the header; any error becomes a DataError.
 
     Args:
-        path: Where it is; only its name, where it lies in another file.
-        content: Of a file that lies in another one.
+        path: The file; only a name for messages if `content` is given.
+        content: The file's bytes, for a file inside another one.
 
     Raises:
-        DataError: For whatever goes wrong with the file, here or where it is used; it names the file.
+        DataError: The file can't be opened, or decoding it in the caller's `with` block fails; names the file.
     """
     try:
         with (
@@ -101,37 +101,37 @@ def opened(path: str | Path, content: bytes | None = None) -> Iterator[tuple[Bin
                 raise Image.DecompressionBombError(f"{pixels} pixels")
             yield file, image
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error …
-        raise DataError(explain(path, error)) from error
+        raise DataError(explain_error(path, error)) from error
 
 
 def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
-    """Load an image file as upright RGB (see to_rgb); of an animation, the first frame. Arguments as of opened.
+    """Load an image file as upright RGB (see `to_rgb`), an animation's first frame. Arguments as in `open_checked`.
 
     Raises:
-        DataError: For a file that is missing, no image, truncated or otherwise damaged, or that claims more pixels than
-            PIL.Image.MAX_IMAGE_PIXELS; it names the file.
+        DataError: The file is missing, no image, truncated or otherwise damaged, or claims more pixels than
+            PIL.Image.MAX_IMAGE_PIXELS; the message names the file.
     """
-    with opened(path, content) as (_, image):
+    with open_checked(path, content) as (_, image):
         image.load()
         return to_rgb(image)
 
 
 def verify_image(path: str | Path, content: bytes | None = None) -> None:
-    """Check an image file by its header and its last bytes; decode it only where those don't tell that it is whole.
+    """Check an image file by its header and last bytes; decode it only if these don't show that it is whole.
 
-    Arguments as of opened.
+    Arguments as in `open_checked`.
 
     Raises:
-        DataError: For a file that is missing, no image, cut short, or too large to unpack; it names the file.
+        DataError: The file is missing, no image, truncated, or too large to decode; the message names the file.
     """
-    with opened(path, content) as (file, image):
+    with open_checked(path, content) as (file, image):
         ending = ENDINGS.get(image.format or "")
         if ending is None or not ends_with(file, ending):
             image.load()
 
 
 def ends_with(file: BinaryIO, ending: bytes) -> bool:
-    """Whether these are the last bytes of a file, which stays where it is read."""
+    """Return whether a file ends with these bytes; the read position is restored."""
     place = file.tell()
     file.seek(-len(ending), os.SEEK_END)
     found = file.read()
@@ -141,11 +141,11 @@ def ends_with(file: BinaryIO, ending: bytes) -> bool:
 
 @dataclass(frozen=True)
 class LazyImages(Sequence[Image.Image], Generic[Item]):
-    """Images made from `items` by `load`, each time they are asked for.
+    """Images that `load` makes from `items` on each access.
 
-    `verify` checks an item without loading it; `content` gives bytes that stand for an item's image, so that whoever
-    keeps what was computed of it needn't load it. It holds items, not pixels, so it is cheap to hand to another
-    process where `load` and `items` are.
+    `verify` checks an item without decoding it. `content` returns bytes that identify an item's image, so that a cache
+    of its features needn't load it. Only the items are stored, no pixels, so a LazyImages pickles to another process as
+    fast as `load` and `items` do.
     """
 
     items: Sequence[Item]
@@ -154,7 +154,7 @@ class LazyImages(Sequence[Image.Image], Generic[Item]):
     content: Callable[[Item], bytes] | None = None
 
     def __len__(self) -> int:
-        """How many there are."""
+        """Return the number of images."""
         return len(self.items)
 
     @overload
@@ -164,65 +164,65 @@ class LazyImages(Sequence[Image.Image], Generic[Item]):
     def __getitem__(self, index: slice) -> "LazyImages[Item]": ...
 
     def __getitem__(self, index: int | slice) -> "Image.Image | LazyImages[Item]":
-        """Load one image, or take a slice without loading any."""
+        """Load one image, or return a slice without loading any."""
         if isinstance(index, slice):
             return replace(self, items=self.items[index])
         return self.load(self.items[index])
 
     def __iter__(self) -> Iterator[Image.Image]:
-        """Load one after the other."""
+        """Load the images one after the other."""
         return map(self.load, self.items)
 
     def select(self, indices: Sequence[int]) -> "LazyImages[Item]":
-        """The pictures at these indices, in their order."""
+        """Return the images at these indices, in their order, without loading any."""
         return replace(self, items=[self.items[index] for index in indices])
 
 
 def select(images: Sequence[Image.Image], indices: Sequence[int]) -> Sequence[Image.Image]:
-    """The images at these indices, in their order, loaded no earlier than before."""
+    """Return the images at these indices, in their order, without loading any."""
     if isinstance(images, LazyImages):
         return images.select(indices)
     return LazyImages(list(indices), images.__getitem__)
 
 
 def fingerprints(images: Sequence[Image.Image]) -> list[bytes]:
-    """16 bytes for each image that tell images of different content apart; several are looked at at once.
+    """Return a hash of 16 bytes for each image's content; several images are read at once.
 
     Raises:
-        DataError: For an image file that is missing or can't be read.
+        DataError: An image file is missing or can't be read.
     """
     if isinstance(images, LazyImages) and images.content is not None:
         items, content = images.items, images.content
-        return in_threads(lambda index: digest(content(items[index])), len(images))
-    return in_threads(lambda index: digest(pixel_bytes(images[index])), len(images))
+        return map_in_threads(lambda index: digest(content(items[index])), len(images))
+    return map_in_threads(lambda index: digest(pixel_bytes(images[index])), len(images))
 
 
-def fingerprinted(images: Sequence[Image.Image]) -> LazyImages[int]:
-    """The images, what stands for each of them computed here, once for all that is made of them.
+def with_fingerprints(images: Sequence[Image.Image]) -> LazyImages[int]:
+    """Return the images with their hashes computed once, in advance.
 
     Raises:
-        DataError: For an image file that is missing or can't be read.
+        DataError: An image file is missing or can't be read.
     """
     return LazyImages(range(len(images)), images.__getitem__, content=fingerprints(images).__getitem__)
 
 
 def digest(content: bytes) -> bytes:
-    """16 bytes for any content."""
+    """Return a hash of 16 bytes."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def pixel_bytes(image: Image.Image) -> bytes:
-    """An image's size and pixels."""
+    """Return an image's mode, size and pixels as bytes."""
     return repr((image.mode, image.size)).encode() + image.tobytes()
 
 
 def file_bytes(path: str | Path) -> bytes:
-    """An image file as it is.
+    """Read an image file's bytes.
 
     Raises:
-        DataError: For a file that is missing or can't be read.
+        DataError: The file is missing or can't be read.
     """
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise DataError(explain(path, error)) from error
+        raise DataError(explain_error(path, error)) from error

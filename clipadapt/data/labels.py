@@ -1,4 +1,4 @@
-"""Labels as data sets write them, words or numbers, the classes they stand for, and sources made of both."""
+"""Labels as data sets store them, words or numbers, and the classes they stand for."""
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -6,35 +6,35 @@ from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import DataError, listed, nearest
+from clipadapt.errors import DataError, join_names, nearest
 
 SHOWN_LABELS = 5
 
 
 class DataWarning(UserWarning):
-    """What is wrong with a data set that a run goes on with, and that `clipadapt data verify` counts as a fault."""
+    """A warning about a data set's fault that doesn't stop a run; `clipadapt data verify` counts it as a problem."""
 
 
-def words(name: str) -> str:
-    """A class name as one says it: without the underscores that stand for spaces."""
+def to_words(name: str) -> str:
+    """Replace the underscores of a class name with spaces."""
     return " ".join(name.replace("_", " ").split())
 
 
-def numbered(
+def encode_labels(
     labels: Mapping[str, Sequence[str | int]], class_names: list[str] | None, place: str
 ) -> tuple[list[str], dict[str, list[int]]]:
-    """The classes, and the labels of each split as their numbers.
+    """Return the class names, and the labels of each split as class numbers.
 
-    Words are names of classes: of `class_names`, or where none are given of those in "train", in natural order.
-    Numbers count from 0 along `class_names`.
+    Labels that are words are class names: those of `class_names` or, if it is None, those in "train" in natural order.
+    Labels that are numbers count from 0 along `class_names`.
 
     Args:
-        labels: Of the images of each split; one of the splits is called "train".
-        class_names: Names of the classes; None where the labels are the names.
-        place: Where the labels stand, for what is said of them.
+        labels: The labels of each split; one of the splits is called "train".
+        class_names: The class names; None if the labels are the names.
+        place: Where the labels come from, for messages.
 
     Raises:
-        DataError: For numbers without class names, or labels that no class name belongs to.
+        DataError: The labels are numbers and there are no class names, or some labels have no class name.
     """
     written = {split: [str(label) for label in found] for split, found in labels.items()}
     every = {label for found in written.values() for label in found}
@@ -51,13 +51,13 @@ def numbered(
         numbers = {str(number): number for number in range(len(names))}
     unknown = sorted(every.difference(numbers), key=natural_order)
     if unknown:
-        shown, advice = listed(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
+        shown, advice = join_names(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
         raise DataError(f"'{place}' has labels that {source}: {shown}: {advice}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
 
 
-def check_other_number(name: str, class_names: Sequence[str] | None, count: int) -> None:
-    """Raise DataError for class names, where some are given, of another number than a data set's classes."""
+def check_class_count(name: str, class_names: Sequence[str] | None, count: int) -> None:
+    """Check that there are as many class names as classes, if names are given; raises DataError."""
     if class_names is not None and len(class_names) != count:
         given = len(class_names)
         raise DataError(
@@ -65,13 +65,13 @@ def check_other_number(name: str, class_names: Sequence[str] | None, count: int)
         )
 
 
-def check_shared(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
-    """Raise DataError where two splits have something in common: what is tested on would have been learned from.
+def check_disjoint(parts: Mapping[str, Collection[str]], what: str, place: str) -> None:
+    """Check that no two splits share an item; raises DataError, since a run would test on what it learned from.
 
     Args:
-        parts: What each split is made of.
-        what: The word for one of these.
-        place: Where they are from.
+        parts: The items of each split.
+        what: The word for an item.
+        place: Where they come from, for messages.
     """
     for one, other in combinations(parts, 2):
         shared = {*parts[one]}.intersection(parts[other])
@@ -82,7 +82,7 @@ def check_shared(parts: Mapping[str, Collection[str]], what: str, place: str) ->
 
 
 def ambiguous_names(class_names: Sequence[str]) -> Iterator[str]:
-    """A sentence on each group of classes whose different names are the same words to a text tower."""
+    """Yield a sentence for each group of class names that are the same words to CLIP's text tower."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(class_names):
         groups.setdefault(" ".join(name.replace("_", " ").casefold().split()), []).append(name)
@@ -92,7 +92,7 @@ def ambiguous_names(class_names: Sequence[str]) -> Iterator[str]:
 
 
 def warn_of_ambiguous_names(name: str, class_names: Sequence[str]) -> None:
-    """Warn of a data set's classes that CLIP doesn't tell apart."""
+    """Warn of class names that CLIP's tokenizer can't distinguish."""
     for text in ambiguous_names(class_names):
         warnings.warn(f"{name}: {text}", DataWarning, stacklevel=3)
 
@@ -104,7 +104,7 @@ def to_source(
     splits: Mapping[str, Split],
     usual: str = "a photo of a {}.",
 ) -> Source:
-    """A source of the splits "train", "val" and "test", of which it may lack the last two."""
+    """Return a source made of the splits "train", "val" and "test"; the last two may be missing."""
     warn_of_ambiguous_names(name, class_names)
     return Source(
         name=name,

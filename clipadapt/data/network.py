@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached: its client would try again for half a minute before it says so."""
+"""A quick check that the Hugging Face hub can be reached: its own client retries for half a minute before it fails."""
 
 import time
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ ATTEMPTS = 2
 
 # Not backbone/network.py's question, which only looks the name up: a data set is checked against the hub in any case, a
 # request more costs little, and a hub that has an address but doesn't answer is told with its reason.
-def unreached(endpoint: str | None = None) -> str | None:
-    """Why the hub, or another one, can't be reached; None where it answers, whatever it says."""
+def find_connection_error(endpoint: str | None = None) -> str | None:
+    """Return the reason why the hub, or another one, can't be reached; None if it answers with any status."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
@@ -30,7 +30,7 @@ def unreached(endpoint: str | None = None) -> str | None:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Let the hub's libraries look in their caches alone, as long as it lasts."""
+    """Make the hub's libraries use only their caches, within the `with` block."""
     import datasets
     from huggingface_hub import constants
 

@@ -1,10 +1,10 @@
-"""Data sets in directories prepared as CoOp's instructions say, the layout that the field's code shares.
+"""Data sets in directories prepared by CoOp's instructions, a layout that much code of the field shares.
 
 The instructions: https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md (Zhou et al., IJCV 2022, arXiv:2109.01134).
 Images keep the order of CoOp's lists, so that a seed draws CoOp's few shots. Class names are CoOp's, too. ImageNet and
 its variants are in clipadapt.data.imagenet.
 
-In all of them `home` is the folder that holds the data sets, and what else is a path counts from there.
+In all functions `home` is the folder that holds the data sets, and other paths are relative to it.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
-from clipadapt.data.folders import pictures
-from clipadapt.data.labels import check_other_number, warn_of_ambiguous_names
+from clipadapt.data.folders import lazy_images
+from clipadapt.data.labels import check_class_count, warn_of_ambiguous_names
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import FilePath
@@ -27,7 +27,7 @@ Item = tuple[str, NonNegativeInt, str]
 
 
 class Lists(BaseModel):
-    """The form of a split file: the images of each split."""
+    """The contents of a split file: the images of each split."""
 
     train: list[Item] = Field(min_length=1)
     val: list[Item]
@@ -37,70 +37,93 @@ class Lists(BaseModel):
 def split_file(
     name: str, home: FilePath, images: str, split: str, class_names: list[str] | None, templates: list[str]
 ) -> Source:
-    """A data set whose splits are listed in a file of CoOp's, split_zhou_*.json.
+    """Read a data set whose splits are listed in one of CoOp's files, split_zhou_*.json.
 
     Args:
-        name: What it is called.
+        name: The data set's name.
         home: The folder that holds all data sets.
-        images: The folder that the listed paths count from.
+        images: The folder that the listed paths are relative to.
         split: The file: `{"train": [[path, label, class name], …], "val": […], "test": […]}`.
-        class_names: In the order of the labels; None for the file's.
+        class_names: Class names in the order of the labels; None for the file's.
         templates: Sentences with {} for the class name.
 
     Raises:
-        DataError: For a folder or file that is missing, a file of another form, or class names of another number.
+        DataError: A folder or file is missing, the file has another form, or the number of class names differs from
+            the number of classes.
     """
-    folder, file = existing(home, images, Path.is_dir), existing(home, split, Path.is_file)
+    folder, file = find_path(home, images, Path.is_dir), find_path(home, split, Path.is_file)
     lists = read_lists(file)
     items = [lists.train, lists.val, lists.test]
-    return source(name, folder, items, named(name, names_in(lists, file), class_names), templates, class_names is None)
+    return make_source(
+        name,
+        folder,
+        items,
+        choose_class_names(name, read_class_names(lists, file), class_names),
+        templates,
+        class_names is None,
+    )
 
 
 def aircraft(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
-    """FGVC Aircraft (Maji et al., 2013, arXiv:1306.5151), by its own lists beside the image folder.
+    """Read FGVC Aircraft (Maji et al., 2013, arXiv:1306.5151) by its own lists beside the image folder.
 
     The classes are those of variants.txt, the images those of images_variant_train.txt, -_val.txt and -_test.txt.
 
     Args:
-        name: What it is called.
+        name: The data set's name.
         home: The folder that holds all data sets.
         images: The folder of the images; the lists are in the folder above.
-        class_names: In the order of variants.txt; None for those there.
+        class_names: Class names in the order of variants.txt; None for the names there.
         templates: Sentences with {} for the class name.
 
     Raises:
-        DataError: For a folder or file that is missing, a line of another form, or class names of another number.
+        DataError: A folder or file is missing, a line has another form, or the number of class names differs from the
+            number of classes.
     """
-    folder, lists = existing(home, images, Path.is_dir), Path(images).parent
-    variants = lines(existing(home, str(lists / "variants.txt"), Path.is_file))
+    folder, lists = find_path(home, images, Path.is_dir), Path(images).parent
+    variants = read_lines(find_path(home, str(lists / "variants.txt"), Path.is_file))
     labels = {variant: label for label, variant in enumerate(variants)}
-    files = [existing(home, str(lists / file), Path.is_file) for file in AIRCRAFT_LISTS]
-    items = [[aircraft_of(line, labels, file) for line in lines(file)] for file in files]
-    return source(name, folder, items, named(name, variants, class_names), templates, class_names is None)
+    files = [find_path(home, str(lists / file), Path.is_file) for file in AIRCRAFT_LISTS]
+    items = [[parse_aircraft_line(line, labels, file) for line in read_lines(file)] for file in files]
+    return make_source(
+        name, folder, items, choose_class_names(name, variants, class_names), templates, class_names is None
+    )
 
 
-def source(
-    name: str, folder: Path, items: list[list[Item]], class_names: list[str], templates: list[str], namesakes: bool
+def make_source(
+    name: str,
+    folder: Path,
+    items: list[list[Item]],
+    class_names: list[str],
+    templates: list[str],
+    allow_duplicate_names: bool,
 ) -> Source:
-    """A data set of a training, a validation and a test list; an empty validation list counts as none."""
+    """Return a source of a training, a validation and a test list; an empty validation list counts as none."""
     train, validation, test = (
-        Split(pictures([f"{folder}/{path}" for path, _, _ in some]), [label for _, label, _ in some]) for some in items
+        Split(lazy_images([f"{folder}/{path}" for path, _, _ in some]), [label for _, label, _ in some])
+        for some in items
     )
     return Source(
-        name, class_names, templates, train, validation if len(validation) else None, {"test": test}, namesakes
+        name,
+        class_names,
+        templates,
+        train,
+        validation if len(validation) else None,
+        {"test": test},
+        allow_duplicate_names,
     )
 
 
-def existing(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
-    """A file or folder of a data set.
+def find_path(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
+    """Return the path of a file or folder of a data set, after checking that it exists.
 
     Args:
         home: The folder that holds all data sets.
-        path: From there.
-        is_there: What it must be: Path.is_dir or Path.is_file.
+        path: The path relative to `home`.
+        is_there: The check that it must pass: Path.is_dir or Path.is_file.
 
     Raises:
-        DataError: Where it is missing, the data set's own folder, or the home; it says which.
+        DataError: The path, the data set's own folder or `home` is missing; the message says which.
     """
     root = home_folder(home)
     for part, there in ((Path(*Path(path).parts[:1]), Path.is_dir), (Path(path), is_there)):
@@ -110,10 +133,10 @@ def existing(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
 
 
 def home_folder(home: str) -> Path:
-    """The folder that holds all data sets.
+    """Return the folder that holds all data sets, after checking that it exists.
 
     Raises:
-        DataError: Where it is missing.
+        DataError: The folder is missing.
     """
     root = Path(home).expanduser()
     if not home or not root.is_dir():
@@ -123,11 +146,11 @@ def home_folder(home: str) -> Path:
     return root
 
 
-def lines(file: Path) -> list[str]:
-    """The lines of a text file that hold anything, without the spaces around them.
+def read_lines(file: Path) -> list[str]:
+    """Return the non-empty lines of a text file, stripped of spaces.
 
     Raises:
-        DataError: For a file that can't be read.
+        DataError: The file can't be read.
     """
     try:
         found = file.read_text(encoding="utf-8").splitlines()
@@ -137,10 +160,10 @@ def lines(file: Path) -> list[str]:
 
 
 def read_lists(file: Path) -> Lists:
-    """A split file.
+    """Read and validate a split file.
 
     Raises:
-        DataError: For a file that can't be read or has another form; it says where.
+        DataError: The file can't be read or has another form; the message says where.
     """
     try:
         return Lists.model_validate_json(file.read_bytes())
@@ -155,11 +178,11 @@ def read_lists(file: Path) -> Lists:
         ) from None
 
 
-def names_in(lists: Lists, file: Path) -> list[str]:
-    """The class names of a split file, in the order of their labels.
+def read_class_names(lists: Lists, file: Path) -> list[str]:
+    """Return the class names of a split file, in the order of their labels.
 
     Raises:
-        DataError: For a label of two names, or one that is left out.
+        DataError: A label has two names, or a label is left out.
     """
     names: dict[int, str] = {}
     for _, label, name in chain(lists.train, lists.val, lists.test):
@@ -170,23 +193,23 @@ def names_in(lists: Lists, file: Path) -> list[str]:
     return [names[label] for label in range(len(names))]
 
 
-def named(name: str, own: list[str], given: list[str] | None) -> list[str]:
-    """The class names that were given for a data set, or else its own; it warns of those that CLIP doesn't tell apart.
+def choose_class_names(name: str, own: list[str], given: list[str] | None) -> list[str]:
+    """Return the given class names, or else the data set's own; warn of names that CLIP can't distinguish.
 
     Raises:
-        DataError: For names of another number than the classes.
+        DataError: The number of names differs from the number of classes.
     """
-    check_other_number(name, given, len(own))
+    check_class_count(name, given, len(own))
     names = own if given is None else given
     warn_of_ambiguous_names(name, names)
     return names
 
 
-def aircraft_of(line: str, labels: dict[str, int], file: Path) -> Item:
-    """What a line of FGVC Aircraft's lists, "0034309 737-300", says.
+def parse_aircraft_line(line: str, labels: dict[str, int], file: Path) -> Item:
+    """Return the item of a line of FGVC Aircraft's lists, "0034309 737-300".
 
     Raises:
-        DataError: For a variant that isn't known.
+        DataError: The variant isn't in variants.txt.
     """
     number, _, variant = line.partition(" ")
     if variant not in labels:

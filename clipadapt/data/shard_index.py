@@ -1,4 +1,4 @@
-"""The entries of a tar shard, indexed once: where its images lie, to be read from there, and what its labels say."""
+"""The index of a tar shard: the offsets of its images, and their labels, read once."""
 
 import hashlib
 import json
@@ -12,18 +12,18 @@ from PIL import Image
 from clipadapt.data.folders import extensions, is_hidden
 from clipadapt.data.images import LazyImages, open_image, verify_image
 from clipadapt.errors import DataError
-from clipadapt.files import IMAGE_SUFFIXES, write
+from clipadapt.files import IMAGE_SUFFIXES, write_atomically
 
-KINDS = ("cls", "json", "txt")
-"""Extensions of entries that may hold a label; of several in all samples, the first: words beside a label's number or
-table are a caption."""
+LABEL_EXTENSIONS = ("cls", "json", "txt")
+"""Extensions of label entries; if all samples have several, the first is taken: a .txt beside a .cls or .json is a
+caption."""
 
 INDEX_FORMAT = 2
 Labels = dict[str, str]
 
 
 class Member(NamedTuple):
-    """A file in a shard: where its bytes begin, how many there are, and its name."""
+    """A file in a shard: the shard, the offset and number of its bytes, and its name."""
 
     shard: str
     start: int
@@ -31,38 +31,38 @@ class Member(NamedTuple):
     name: str
 
     def __str__(self) -> str:
-        """Its name below the shard's."""
+        """Return the shard's path and the file's name in it."""
         return f"{self.shard}/{self.name}"
 
 
 Sample = tuple[Member, Labels]
-"""An image, and what its label entries say by their extension."""
+"""An image, and its labels by the extension of their entries."""
 
 
-def indexed(shard: Path, field: str, folder: Path) -> list[Sample]:
-    """The samples of a shard, from its index in a folder where there is one for the shard as it is now.
+def load_index(shard: Path, field: str, folder: Path) -> list[Sample]:
+    """Return the samples of a shard, from a cached index if the folder has one for the shard as it is now.
 
-    Where the folder can't be written, the index is not kept.
+    The index is built otherwise, and cached if the folder can be written.
     """
     state = shard.stat()
-    what = repr((INDEX_FORMAT, str(shard.resolve()), state.st_size, state.st_mtime_ns, field))
-    kept = folder / f"{shard.stem}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.json"
+    version = repr((INDEX_FORMAT, str(shard.resolve()), state.st_size, state.st_mtime_ns, field))
+    path = folder / f"{shard.stem}-{hashlib.sha256(version.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError):
-        entries = json.loads(kept.read_text())
+        entries = json.loads(path.read_text())
         return [(Member(str(shard), start, size, name), labels) for name, start, size, labels in entries]
-    samples = index(shard, field)
+    samples = build_index(shard, field)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        write(kept, json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
+        write_atomically(path, json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
     return samples
 
 
-def index(shard: Path, field: str) -> list[Sample]:
-    """Read the headers and labels of a shard, in its order, without any image; hidden files are left out.
+def build_index(shard: Path, field: str) -> list[Sample]:
+    """Read the headers and labels of a shard in their order, but no images; hidden files are skipped.
 
     Raises:
-        DataError: For a file that is no tar file, is compressed or cut off (which `tarfile` doesn't tell), has no
-            images, or two of one name.
+        DataError: The file is no tar file, is compressed or truncated (which `tarfile` doesn't detect), has no images,
+            or has two of one name.
     """
     images: dict[str, list[Member]] = {}
     labels: dict[str, Labels] = {}
@@ -73,8 +73,8 @@ def index(shard: Path, field: str) -> list[Sample]:
                 key, extension = key_and_extension(entry.name)
                 if f".{extension}" in IMAGE_SUFFIXES:
                     images.setdefault(key, []).append(member)
-                elif extension in KINDS:
-                    labels.setdefault(key, {}).update(label_of(member, read(file, member), extension, field))
+                elif extension in LABEL_EXTENSIONS:
+                    labels.setdefault(key, {}).update(parse_label(member, read(file, member), extension, field))
             file.seek(archive.offset)
             end = file.read(tarfile.BLOCKSIZE)
             if len(end) < tarfile.BLOCKSIZE:
@@ -92,36 +92,36 @@ def index(shard: Path, field: str) -> list[Sample]:
 
 
 def is_visible_file(entry: tarfile.TarInfo) -> bool:
-    """Whether an entry is a file, and neither it nor a folder that it is in is hidden."""
+    """Return whether an entry is a file, and neither it nor a folder it is in is hidden."""
     return entry.isfile() and not any(map(is_hidden, PurePosixPath(entry.name).parts))
 
 
 def key_and_extension(name: str) -> tuple[str, str]:
-    """What the entries of a sample share of their names, and what says what an entry is."""
+    """Split an entry's name into the key that a sample's entries share, and the extension."""
     folder, slash, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return f"{folder}{slash}{stem}", extension.lower()
 
 
-def label_of(entry: Member, content: bytes, extension: str, field: str) -> Labels:
-    """What a label entry says, by its extension; nothing where a table lacks the field or it is empty."""
+def parse_label(entry: Member, content: bytes, extension: str, field: str) -> Labels:
+    """Return the label in an entry, by the entry's extension; nothing if the label or its field is missing or empty."""
     try:
-        said = json.loads(content) if extension == "json" else content.decode()
+        label = json.loads(content) if extension == "json" else content.decode()
     except ValueError as error:
         raise DataError(f"the label '{entry}' can't be read: {error}") from error
     if extension == "json":
-        said = said.get(field) if isinstance(said, dict) else None
-    text = "" if said is None else str(said).strip()
+        label = label.get(field) if isinstance(label, dict) else None
+    text = "" if label is None else str(label).strip()
     return {extension: text} if text else {}
 
 
-def pictures(members: list[Member]) -> LazyImages[Member]:
-    """Image files in shards, loaded when asked for."""
+def lazy_images(members: list[Member]) -> LazyImages[Member]:
+    """Return image files in shards as images that are loaded on access."""
     return LazyImages(members, load, verify, content)
 
 
 def read(shard: BinaryIO, member: Member) -> bytes:
-    """A file's bytes out of its open shard; raises DataError where that was cut off."""
+    """Read a file's bytes from its open shard; raises DataError if the shard is truncated."""
     shard.seek(member.start)
     found = shard.read(member.size)
     if len(found) < member.size:
@@ -130,7 +130,7 @@ def read(shard: BinaryIO, member: Member) -> bytes:
 
 
 def content(member: Member) -> bytes:
-    """A file's bytes; raises DataError where the shard can't be read or was cut off."""
+    """Read a file's bytes; raises DataError if the shard can't be read or is truncated."""
     try:
         with open(member.shard, "rb") as shard:
             return read(shard, member)
@@ -139,10 +139,10 @@ def content(member: Member) -> bytes:
 
 
 def load(member: Member) -> Image.Image:
-    """The image, as upright RGB; raises DataError where it is damaged."""
+    """Load an image as upright RGB; raises DataError if it is damaged."""
     return open_image(str(member), content(member))
 
 
 def verify(member: Member) -> None:
-    """Check the image's header; raises DataError where it is damaged."""
+    """Check an image's header; raises DataError if it is damaged."""
     verify_image(str(member), content(member))

@@ -1,4 +1,4 @@
-"""Images in tar shards as WebDataset writes them: indexed once, then read by their place in the shard.
+"""Images in WebDataset's tar shards, which are indexed once and then read by offset.
 
 The entries of a sample share their name up to its first dot (https://github.com/webdataset/webdataset): dog/1.jpg is an
 image, dog/1.cls the number of its class; or dog/1.json a table with its label, or dog/1.txt its class name.
@@ -15,10 +15,10 @@ from rich.progress import Progress
 
 from clipadapt.console import make_console
 from clipadapt.data.folders import natural_order
-from clipadapt.data.labels import check_shared, numbered, to_source
-from clipadapt.data.shard_index import KINDS, Sample, indexed, pictures
+from clipadapt.data.labels import check_disjoint, encode_labels, to_source
+from clipadapt.data.shard_index import LABEL_EXTENSIONS, Sample, lazy_images, load_index
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import DataError, listed
+from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
 
 SHOWN_NAMES = 3
@@ -34,51 +34,53 @@ def webdataset(
     templates: list[str] | None = None,
     cache_dir: str = "~/.cache/clipadapt/shards",
 ) -> Source:
-    """Images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.json or x.txt (a word).
+    """Read images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.json or x.txt (a word).
 
-    Of several that all images have, the first of these is the label. Shards are named by a pattern, as
-    'shards/train-{000..011}.tar' or 'shards/train-*.tar', or by their folder. Without validation shards that split is
-    drawn from the pool; without test shards what support and validation leave is the test set.
+    If all images have several of them, the first of these is the label. Shards are given by a pattern, as
+    'shards/train-{000..011}.tar' or 'shards/train-*.tar', or by their folder. Without validation shards, validation
+    images are drawn from the pool; without test shards, the pool's images outside the support and validation sets are
+    the test set.
 
     Args:
         root: The shards to learn from.
         validation: The shards of the validation split, if there are any.
         test: The shards of the test set, if there are any.
-        field: Which value of a .json entry is the label.
-        class_names: Names of the classes, in order; needed where labels are numbers.
+        field: The key of the label in a .json entry.
+        class_names: Names of the classes, in order; needed if labels are numbers.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
-        cache_dir: Where the shards' indices are kept; a shard that changed is indexed again.
+        cache_dir: The folder for the shards' indices; a shard that changed is indexed again.
 
     Raises:
-        DataError: For shards that are missing, no tar files or of two splits, images without a label, and labels of no
-            class.
+        DataError: Shards are missing, no tar files or in two splits, images have no label, or labels no class.
     """
-    kept = Path(cache_dir).expanduser()
+    folder = Path(cache_dir).expanduser()
     places = {"train": root, "val": validation, "test": test}
-    shards = {split: shards_of(place) for split, place in places.items() if place is not None}
-    check_shared({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
-    with watched() as watch:
+    shards = {split: find_shards(place) for split, place in places.items() if place is not None}
+    check_disjoint({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
+    with progress_bar() as track:
         samples = {
-            split: [sample for shard in watch(found) for sample in indexed(shard, field, kept)]
+            split: [sample for shard in track(found) for sample in load_index(shard, field, folder)]
             for split, found in shards.items()
         }
-    kind = kind_of_labels([sample for found in samples.values() for sample in found], field)
+    kind = choose_label_extension([sample for found in samples.values() for sample in found], field)
     written = {split: [labels[kind] for _, labels in found] for split, found in samples.items()}
-    names, numbers = numbered(written, class_names, root)
-    splits = {split: Split(pictures([image for image, _ in found]), numbers[split]) for split, found in samples.items()}
+    names, numbers = encode_labels(written, class_names, root)
+    splits = {
+        split: Split(lazy_images([image for image, _ in found]), numbers[split]) for split, found in samples.items()
+    }
     return to_source(Path(root).name, names, templates, splits)
 
 
 @contextmanager
-def watched() -> Iterator[Callable[[list[Path]], Iterable[Path]]]:
-    """Show on a terminal how many shards have been indexed, as long as it lasts."""
+def progress_bar() -> Iterator[Callable[[list[Path]], Iterable[Path]]]:
+    """Show on a terminal how many shards have been indexed; yields a function to iterate with."""
     console = make_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         yield partial(progress.track, description="indexing shards")
 
 
-def expanded(pattern: str) -> list[str]:
-    """A pattern for each choice that its braces leave: {000..011} for numbers, {a,b} for words."""
+def expand_braces(pattern: str) -> list[str]:
+    """Expand the braces of a pattern: {000..011} to numbers, {a,b} to words."""
     found = re.search(r"\{([^{}]*)\}", pattern)
     if found is None:
         return [pattern]
@@ -88,42 +90,42 @@ def expanded(pattern: str) -> list[str]:
     else:
         words = [f"{number:0{len(ends[1])}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
     before, after = pattern[: found.start()], pattern[found.end() :]
-    return [whole for word in words for whole in expanded(f"{before}{word}{after}")]
+    return [whole for word in words for whole in expand_braces(f"{before}{word}{after}")]
 
 
-def shards_of(place: str) -> list[Path]:
-    """The shards that a folder or a pattern stands for, in natural order.
+def find_shards(place: str) -> list[Path]:
+    """Return the shards of a folder or a pattern, in natural order.
 
     Raises:
-        DataError: There are none, or one that the pattern says is missing.
+        DataError: There are none, or one of the pattern's shards is missing.
     """
     folder = Path(place).expanduser()
-    patterns = [str(folder / "*.tar")] if folder.is_dir() else expanded(str(folder))
+    patterns = [str(folder / "*.tar")] if folder.is_dir() else expand_braces(str(folder))
     shards = [Path(path) for pattern in patterns for path in (glob.glob(pattern) or [pattern])]
     missing = [str(shard) for shard in shards if not shard.is_file()]
     if missing:
         packed = [path.name for path in folder.glob("*") if path.name.endswith(COMPRESSED)] if folder.is_dir() else []
-        advice = f": compressed ones aren't read, as {listed(sorted(packed), SHOWN_NAMES)}" if packed else ""
-        raise DataError(
-            f"there is no shard {' and no '.join(missing[:SHOWN_NAMES])}, which '{place}' stands for{advice}"
+        advice = (
+            f"; compressed shards can't be read, unpack {join_names(sorted(packed), SHOWN_NAMES)}" if packed else ""
         )
+        raise DataError(f"shards of '{place}' are missing: {join_names(missing, SHOWN_NAMES)}{advice}")
     return sorted(shards, key=lambda shard: natural_order(str(shard)))
 
 
-def kind_of_labels(samples: Sequence[Sample], field: str) -> str:
-    """The extension of the entries that are the labels of all samples.
+def choose_label_extension(samples: Sequence[Sample], field: str) -> str:
+    """Return the extension of the entries that hold the labels of all samples.
 
     Raises:
-        DataError: Some samples have none, or others than the rest.
+        DataError: Some samples have no label, or not one with the same extension.
     """
-    for kind in KINDS:
+    for kind in LABEL_EXTENSIONS:
         if all(kind in labels for _, labels in samples):
             return kind
-    there = [kind for kind in KINDS if any(kind in labels for _, labels in samples)]
+    there = [kind for kind in LABEL_EXTENSIONS if any(kind in labels for _, labels in samples)]
     if not there:
         raise DataError(
             f"the images of '{samples[0][0].shard}' have no labels beside them: a sample {samples[0][0].name} needs an "
             f'entry .cls (a number), .json (with "{field}"; data.field=… names another one) or .txt (a word)'
         )
     bare = [str(image) for image, labels in samples if there[0] not in labels]
-    raise DataError(f"some images have a label .{there[0]}, and these have none: {listed(bare, SHOWN_NAMES)}")
+    raise DataError(f"some images have a label .{there[0]}, and these have none: {join_names(bare, SHOWN_NAMES)}")

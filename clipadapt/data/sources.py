@@ -1,7 +1,7 @@
-"""Where a task's images come from: real handwritten digits, drawings, folders of image files.
+"""Sources of images: real handwritten digits, drawings, folders of image files.
 
-Each function makes a Source; conf/data names one of them, with its arguments. `templates` are sentences with {} where
-the class name goes; None takes the source's own.
+Each function returns a Source; conf/data names one of them, with its arguments. `templates` are sentences with {} for
+the class name; None takes the source's own.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ SMALLEST_DRAWING = 8
 
 
 def digits(templates: list[str] | None = None) -> Source:
-    """The 1797 real handwritten digits of scikit-learn, 8 x 8 pixels (Alpaydin & Kaynak 1998).
+    """Load scikit-learn's 1797 real handwritten digits, 8 x 8 pixels (Alpaydin & Kaynak 1998).
 
     In file order, the first 1000 are the pool and the last 797 the test set.
     """
@@ -47,30 +47,32 @@ def digits(templates: list[str] | None = None) -> Source:
     )
 
 
-def drawing(task: str, split: str, style: str, size: int, index: int) -> Image.Image:
-    """One image of a drawn task (see clipadapt.data.drawn.draw_labelled)."""
+def draw_image(task: str, split: str, style: str, size: int, index: int) -> Image.Image:
+    """Draw one image of a drawn task (see clipadapt.data.drawn.draw_labelled)."""
     from clipadapt.data.drawn import draw_labelled
 
     return Image.fromarray(draw_labelled(task, split, index, style=style, size=size)[0])
 
 
-def described(task: str, split: str, style: str, size: int, index: int) -> bytes:
-    """What stands for a drawing: what it shows, and the code that draws it."""
-    return repr((drawing_code(), task, split, style, size, index)).encode()
+def content_key(task: str, split: str, style: str, size: int, index: int) -> bytes:
+    """Return bytes that identify a drawing: its arguments, and the hash of the code that draws it."""
+    return repr((drawing_code_hash(), task, split, style, size, index)).encode()
 
 
 @cache
-def drawing_code() -> str:
-    """A hash of the code that draws, and of the libraries it calls."""
+def drawing_code_hash() -> str:
+    """Return a hash of the code that draws, and of the versions of the libraries it calls."""
     libraries = [version(name) for name in ("matplotlib", "numpy", "pillow", "scipy")]
     code = [path.read_bytes() for path in sorted(Path(__file__).with_name("drawn").glob("*.py"))]
     return hashlib.sha256(b"".join([repr(libraries).encode(), *code])).hexdigest()
 
 
 def drawings(task: str, split: str, style: str, size: int, count: int, classes: int) -> Split:
-    """The first `count` images of a drawn task's split; labels go round the classes."""
+    """Return the first `count` images of a drawn task's split; labels cycle through the classes."""
     images = LazyImages(
-        range(count), partial(drawing, task, split, style, size), content=partial(described, task, split, style, size)
+        range(count),
+        partial(draw_image, task, split, style, size),
+        content=partial(content_key, task, split, style, size),
     )
     return Split(images, [index % classes for index in range(count)])
 
@@ -83,9 +85,9 @@ def drawn(
     test_images: int = 600,
     templates: list[str] | None = None,
 ) -> Source:
-    """A task of the drawn world, tested in its main style ("test") and in every other one (by the style's name).
+    """Return a task of the drawn world, tested in its main style ("test") and in every other style (by its name).
 
-    Images are drawn when asked for; the same arguments give the same images.
+    Images are drawn on access; the same arguments give the same images.
 
     Args:
         name: "shapes", "pairs" (shape and colour) or "glyphs" (digits and letters).
@@ -96,7 +98,7 @@ def drawn(
         templates: Sentences with {} for the class name; None for the task's own.
 
     Raises:
-        DataError: For an unknown name, or a number that is too small.
+        DataError: The name is unknown, or a number is too small.
     """
     from clipadapt.data.drawn import STYLES, TASKS  # takes half a second, and only this source needs it
 
@@ -128,25 +130,25 @@ def drawn(
 
 
 def folder(root: FilePath, templates: list[str] | None = None) -> Source:
-    """A folder of image files with one folder for each class, or train, val and test folders of such.
+    """Read a folder of image files with one folder per class, or train, val and test folders of such folders.
 
-    Class names are the folders' names. The val and test folders may be missing: validation images are then drawn from
-    the training images, and what support and validation leave is the test set.
+    Class names are the folders' names. Without a val folder, validation images are drawn from the training images;
+    without a test folder, the images outside the support and validation sets are the test set.
 
     Args:
         root: The folder.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        DataError: Where there are no images, classes or splits to be found as described.
+        DataError: There are no images, classes or splits as described.
     """
-    return from_folder(root, None, templates)
+    return read_folder_source(root, None, templates)
 
 
 def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | None = None) -> Source:
-    """A folder of image files, flat or with folders in it, of known classes, without word on which image is of which.
+    """Read a folder of image files without labels, flat or with subfolders, whose possible classes are known.
 
-    A folder named test in it is the test set, with one folder for each class; without one there is none.
+    A subfolder named test is the test set, with one folder per class; without it there is no test set.
 
     Args:
         root: The folder.
@@ -154,13 +156,13 @@ def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | No
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        DataError: Where there are no images, fewer than two classes, or other classes in the test folder.
+        DataError: There are no images, fewer than two classes, or other classes in the test folder.
     """
-    return from_folder(root, class_names, templates)
+    return read_folder_source(root, class_names, templates)
 
 
-def from_folder(root: str, class_names: list[str] | None, templates: list[str] | None) -> Source:
-    """What a folder of image files holds; class names where its folders aren't the classes."""
+def read_folder_source(root: str, class_names: list[str] | None, templates: list[str] | None) -> Source:
+    """Return a source of a folder of image files; `class_names` if the folders in it are not classes."""
     place = Path(root).expanduser()
     found = read_folder(place, class_names)
     return to_source(place.resolve().name, found.class_names, templates, found.splits)

@@ -1,13 +1,13 @@
-"""Images listed in a table, as CSV or Parquet: a column of image files, one of labels, maybe one of splits."""
+"""Images listed in a CSV or Parquet table: a column of image files, one of labels, and optionally one of splits."""
 
 import csv as comma_separated
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from clipadapt.data.folders import SPLIT_NAMES, pictures
-from clipadapt.data.labels import check_shared, numbered, to_source
+from clipadapt.data.folders import SPLIT_NAMES, lazy_images
+from clipadapt.data.labels import check_disjoint, encode_labels, to_source
 from clipadapt.data.tasks import Source, Split
-from clipadapt.errors import DataError, listed, nearest
+from clipadapt.errors import DataError, join_names, nearest
 from clipadapt.files import FilePath
 
 DELIMITERS = ",;\t"
@@ -24,58 +24,60 @@ def csv(
     class_names: list[str] | None = None,
     templates: list[str] | None = None,
 ) -> Source:
-    """Images listed in a CSV (or tab or semicolon separated) or Parquet table, one a row.
+    """Read images listed in a CSV (or tab or semicolon separated) or Parquet table, one per row.
 
-    Without a column of splits all rows are the pool: validation images are drawn from it, and what support and
-    validation leave is the test set.
+    Without a column of splits all rows are the pool: validation images are drawn from it, and the images outside the
+    support and validation sets are the test set.
 
     Args:
         root: The table; Parquet if its name ends with .parquet.
-        images: The folder that paths are relative to; None for the table's.
+        images: The folder that paths are relative to; None for the table's folder.
         path: The column of image files.
         label: The column of labels: class names, or numbers from 0 along `class_names`.
-        split: The column that says train, val or test; None for the one called "split", if there is one.
+        split: The column with the values train, val or test; None for the column "split", if there is one.
         class_names: Names of the classes, in order; None for the labels in natural order.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
-        DataError: For a table that is missing or can't be read, columns that it lacks or has twice, empty cells,
-            unknown splits and labels, and images of two splits.
+        DataError: The table is missing or can't be read, lacks columns or has one twice, has empty cells or unknown
+            splits or labels, or an image is in two splits.
     """
     table = Path(root).expanduser()
-    columns = read(table, {path, label, split or SPLIT_COLUMN})
+    columns = read_table(table, {path, label, split or SPLIT_COLUMN})
     check_missing(root, [path, label, *([] if split is None else [split])], columns)
     files, labels = columns[path], columns[label]
     if not files:
         raise DataError(f"the table '{root}' has no rows below its header")
     splits = columns.get(split or SPLIT_COLUMN, ["train"] * len(files))
     check_empty(root, {path: files, label: labels, split or SPLIT_COLUMN: splits})
-    rows = rows_of_splits(root, splits)
-    names, numbers = numbered({part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root)
+    rows = group_rows_by_split(root, splits)
+    names, numbers = encode_labels(
+        {part: [labels[row] for row in found] for part, found in rows.items()}, class_names, root
+    )
     folder = table.parent if images is None else Path(images).expanduser()
     paths = {part: [str(folder / files[row]) for row in own] for part, own in rows.items()}
-    check_shared(paths, "image", root)
-    found = {part: Split(pictures(paths[part]), numbers[part]) for part in rows}
+    check_disjoint(paths, "image", root)
+    found = {part: Split(lazy_images(paths[part]), numbers[part]) for part in rows}
     return to_source(table.stem, names, templates, found)
 
 
 def check_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
-    """Raise DataError, with advice on each, where a table lacks columns of these names."""
+    """Check that a table has all columns of these names; raises DataError with advice on each missing one."""
     missing = [f"'{name}': {nearest(name, columns)}" for name in names if name not in columns]
     if missing:
         raise DataError(f"the table '{table}' has no column {', and none called '.join(missing)}")
 
 
 def check_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
-    """Raise DataError when cells are empty; rows are counted as spreadsheets do, the header being row 1."""
+    """Check that no cells are empty; raises DataError with row numbers as in a spreadsheet: row 1 is the header."""
     empty = {name: [str(row) for row, cell in enumerate(cells, start=2) if not cell] for name, cells in columns.items()}
-    found = [f"no {name} in row {listed(rows, SHOWN_ROWS)}" for name, rows in empty.items() if rows]
+    found = [f"no {name} in row {join_names(rows, SHOWN_ROWS)}" for name, rows in empty.items() if rows]
     if found:
         raise DataError(f"the table '{table}' has {', and '.join(found)}")
 
 
-def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
-    """Which rows are of which split; raises DataError for unknown words and where none is for training."""
+def group_rows_by_split(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
+    """Return the row numbers of each split; raises DataError for unknown splits or if there is no train split."""
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(splits):
         part = SPLIT_NAMES.get(word.lower())
@@ -89,13 +91,13 @@ def rows_of_splits(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
     return rows
 
 
-def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The cells of each wanted column, as text without spaces around it, empty where there are none.
+def read_table(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """Read the wanted columns of a table as text, stripped of spaces; empty cells give empty texts.
 
-    What other columns there are is told without their cells.
+    The names of all other columns are returned too, with no cells.
 
     Raises:
-        DataError: For a table that is missing or can't be read, or has several columns of a wanted name.
+        DataError: The table is missing or can't be read, or has several columns of a wanted name.
     """
     if table.is_dir():
         raise DataError(f"'{table}' is a folder: name a table, or where the folders in it are the classes data=folder")
@@ -110,7 +112,7 @@ def read(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
 
 
 def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The columns of a text file, for read; cells are parted by what its header has most of: comma, semicolon, tab."""
+    """Read a text table for `read_table`; the delimiter is the commonest of comma, semicolon and tab in the header."""
     with table.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
@@ -126,7 +128,7 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
 
 
 def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The columns of a Parquet file, for read."""
+    """Read a Parquet table for `read_table`."""
     try:
         from pyarrow import ArrowInvalid
         from pyarrow.parquet import read_schema, read_table
@@ -145,7 +147,7 @@ def read_parquet(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
 
 
 def check_repeated(table: Path, names: Sequence[str], wanted: Collection[str]) -> None:
-    """Raise DataError when several columns have a wanted name: which of them is meant can't be told."""
+    """Check that only one column has each wanted name; raises DataError."""
     for name in names:
         if name in wanted and names.count(name) > 1:
             raise DataError(f"the table '{table}' has {names.count(name)} columns called '{name}': name them apart")

@@ -1,4 +1,4 @@
-"""One thing done to many images, several at once; no more than the results is held, however many there are."""
+"""Maps a function over many images in several threads, holding only the results in memory."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -6,27 +6,29 @@ from typing import TypeVar
 
 Result = TypeVar("Result")
 
-AT_ONCE = 16
-"""Threads: more than there are cores, as they wait for disks and networks."""
-CHUNK = 64
-"""Images that a thread takes at a time."""
+NUM_THREADS = 16
+"""More threads than cores, since they wait for disks and networks."""
+CHUNK_SIZE = 64
+"""Images per thread and turn."""
 
 
-def in_threads(do: Callable[[int], Result], count: int, update: Callable[[int], None] | None = None) -> list[Result]:
-    """What `do` makes of the numbers from 0 to `count`, in their order.
+def map_in_threads(
+    function: Callable[[int], Result], count: int, update: Callable[[int], None] | None = None
+) -> list[Result]:
+    """Return the results of a function for the numbers from 0 to `count`, in their order.
 
     Args:
-        do: called in several threads.
-        count: of the numbers.
-        update: told how many more are done, now and then.
+        function: Called in several threads.
+        count: How many numbers.
+        update: Called with the number of results that are new since the last call.
     """
 
     def of_chunk(first: int) -> list[Result]:
-        return [do(number) for number in range(first, min(first + CHUNK, count))]
+        return [function(number) for number in range(first, min(first + CHUNK_SIZE, count))]
 
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(NUM_THREADS) as threads:
         results: list[Result] = []
-        for chunk in threads.map(of_chunk, range(0, count, CHUNK)):
+        for chunk in threads.map(of_chunk, range(0, count, CHUNK_SIZE)):
             results += chunk
             if update is not None:
                 update(len(chunk))

@@ -1,4 +1,4 @@
-"""Views of images, in two steps: what reads an image ahead, in any process, and what makes pixels on the device."""
+"""Views of images in two steps: a CPU step that any process can run ahead, and one that makes pixels on the device."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,44 +15,44 @@ RATIOS = (3 / 4, 4 / 3)
 
 
 class Transform(Protocol):
-    """How images are seen."""
+    """The interface of a transform from images to views."""
 
     @property
     def recipe(self) -> str:
-        """What the pixels depend on beside the image and the seed, in words."""
+        """A text that identifies the transform in a cache key: all that pixels depend on besides the image and seed."""
 
     def read(self, image: Image.Image) -> Tensor:
-        """What of an RGB image the views need."""
+        """Return the part of an RGB image that the views need."""
 
     def pixels(self, images: Sequence[Tensor], seeds: Sequence[int], device: torch.device) -> Tensor:
-        """A view `[B, 3, height, width]` of each of B images that were read."""
+        """Return one view `[B, 3, height, width]` of each of B images that `read` returned."""
 
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """The one view that the backbone's own transform makes of an image."""
+    """The backbone's own transform, which makes one view of an image."""
 
     transform: Callable[[Image.Image], Tensor]
     recipe: str = "centre crop"
 
     def read(self, image: Image.Image) -> Tensor:
-        """Pixels `[3, height, width]`."""
+        """Return the pixels `[3, height, width]`."""
         return self.transform(image)
 
     def pixels(self, images: Sequence[Tensor], seeds: Sequence[int], device: torch.device) -> Tensor:
-        """The pixels, stacked on the device."""
+        """Stack the pixels on the device; seeds are not used."""
         return torch.stack([*images]).to(device, non_blocking=True)
 
 
 class RandomCrops:
-    """The random views CoOp trains on: a crop of 8 to 100 % of the area, resized; half of them mirrored; normalised.
+    """Random views as in CoOp's training: a crop of 8 to 100 % of the area, resized; half of them mirrored; normalised.
 
-    What is read is the whole image, so that one reading serves any number of views; crops are made where the images
-    are. A seed gives the same view on every device, up to rounding.
+    `read` returns the whole image, which serves any number of views; crops are made on the device that the images are
+    on. A seed gives the same view on every device, up to rounding.
 
     Args:
-        preprocess: How the backbone sees images: `size` (a side, or height and width), `mean` and `std` of each
-            channel, and `interpolation` (as "bicubic").
+        preprocess: The backbone's preprocessing: `size` (a side, or height and width), `mean` and `std` of each
+            channel, and `interpolation` (for example "bicubic").
     """
 
     def __init__(self, preprocess: Mapping[str, Any]) -> None:
@@ -63,11 +63,11 @@ class RandomCrops:
         self.recipe = f"random crops of {SHARE_OF_AREA} of the area, sides {RATIOS}, mirrored or not"
 
     def read(self, image: Image.Image) -> Tensor:
-        """All of it, `[3, height, width]` in bytes."""
+        """Return the whole image, `[3, height, width]` in bytes."""
         return functional.pil_to_tensor(image)
 
     def pixels(self, images: Sequence[Tensor], seeds: Sequence[int], device: torch.device) -> Tensor:
-        """A view `[B, 3, height, width]` of each of B images `[3, height, width]` in bytes."""
+        """Return one view `[B, 3, height, width]` of each of B images `[3, height, width]` in bytes."""
         views = [
             self._view(image.to(device, non_blocking=True), seed) for image, seed in zip(images, seeds, strict=True)
         ]
@@ -75,7 +75,7 @@ class RandomCrops:
 
     def _view(self, image: Tensor, seed: int) -> Tensor:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed would set the GPU's numbers too
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's generator too
             box = transforms.RandomResizedCrop.get_params(image, list(SHARE_OF_AREA), list(RATIOS))
             mirrored = bool(torch.rand(1) < 0.5)
         top, left, height, width = box

@@ -34,14 +34,14 @@ class TrainState:
         seconds: spent so far.
         state: of the learned tensors, the optimiser and the schedule; empty before the first epoch. The fit writes each
             epoch's into the same tensors: copy what shall outlast the next epoch.
-        images: what stands for the images that are learned from.
+        fingerprint: the task's, to detect that its images have changed.
     """
 
     epoch: int = 0
     history: list[Row] = field(default_factory=list)
     seconds: float = 0.0
     state: dict[str, Any] = field(default_factory=dict)
-    images: str = ""
+    fingerprint: str = ""
 
 
 class PerLossGradients:

@@ -59,7 +59,7 @@ def pseudo_labelled(
         return task, None
     if not isinstance(kind_of(task), Classification):
         raise UserError("zero-shot labels are class labels: this kind of task needs labels of its own")
-    task.need_images()
+    task.check_has_images()
     choice = choice or "confident"
     pool, numbers = (task.support, task.support_indices) if task.pool is None else (task.pool, task.pool_indices)
     labels, confidences = zero_shot(clip, task, pool, loader)

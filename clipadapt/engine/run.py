@@ -296,7 +296,7 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
         UserError: it hasn't; as `Run.prepare`.
     """
     if settings.epochs_for(task.shots) and adaptation.has_parameters:
-        task.need_images()
+        task.check_has_images()
     if adaptation.capabilities.needs_validation and not len(task.validation):
         advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
         raise UserError(

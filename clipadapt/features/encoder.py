@@ -75,7 +75,7 @@ class AugmentedDataset(Dataset[Tensor]):
     def _seed(self, index: int, view: int) -> int:
         if self.seed is not None:
             return seeds.hash_seed(self.seed, index, view)
-        return seeds.of_view(self.contents[index], view)
+        return seeds.view_seed(self.contents[index], view)
 
     def keys(self, items: Sequence[Item]) -> list[bytes]:
         """A key for each view, the same for images of the same content."""

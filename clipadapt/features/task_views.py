@@ -41,7 +41,7 @@ class LazySupportView:
     @cached_property
     def support(self) -> LabelledFeatures:
         """The support set through the frozen image tower, `[V, N, D]`; raises UserError where it is empty."""
-        self._task.need_images()
+        self._task.check_has_images()
         plain = AdaptedCLIP(self._clip, Adaptation(self._clip, self))
         return samples(self._loader, plain, self._task.support, number_of_views(self._task), self._task.views != 0)
 
@@ -67,7 +67,7 @@ class LazyAdaptedFeatures:
     def support(self) -> LabelledFeatures:
         """The support set, `[V, N, D]`; raises UserError where it is empty."""
         task = self._task
-        task.need_images()
+        task.check_has_images()
         return samples(self._loader, self._head, task.support, number_of_views(task), task.views != 0)
 
     @cached_property

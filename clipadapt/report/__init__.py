@@ -1,5 +1,5 @@
-"""Results for people: tables for the terminal, predictions as text, pictures as PNG files.
+"""Output for people: tables for the terminal, predictions as text, pictures as PNG files.
 
-Nothing here computes a result: plain Python values and NumPy arrays come in. Accuracies are fractions
-and are shown in percent.
+Nothing here computes a result: the input is plain Python values and NumPy arrays. Accuracies are fractions and are
+shown in percent.
 """

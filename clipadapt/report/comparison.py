@@ -1,6 +1,6 @@
-"""Methods against each other: tables for the terminal and as Markdown, rows as CSV.
+"""Comparison of methods: tables for the terminal, Markdown and LaTeX, rows as CSV.
 
-Accuracies are fractions, means over seeds with half their 95 % intervals.
+Accuracies are fractions: means over seeds, with half their 95 % intervals.
 """
 
 import csv
@@ -11,75 +11,75 @@ from dataclasses import replace
 from rich.console import Console
 from rich.text import Text
 
-from clipadapt.report.extra_test_sets import has_further_tests, tests_sheet
-from clipadapt.report.points import points_of
+from clipadapt.report.extra_test_sets import has_extra_tests, tests_sheet
+from clipadapt.report.points import collect_points
 from clipadapt.report.rows import (
     AVERAGE,
     ZERO_SHOT,
     Row,
     by_method,
-    grouped,
+    group_by,
     label,
     score_text,
     title,
     zero_shot_text,
 )
-from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table, turned
+from clipadapt.report.sheets import Sheet, latex_table, markdown_table, rich_table, transpose
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_data
 from clipadapt.report.tables import NONE, shots_text
 
-WIDEST = 10_000
+MAX_WIDTH = 10_000
 COSTS = ["parameters", "seconds", "peak MB"]
 HALF_AND_HALF = "harmonic mean of the accuracies on base and new classes"
 IN_WORDS = {HARMONIC: "H (harmonic mean of base and new)"}
-HALVES = "base: classes that were learned, new: the others; H: the harmonic mean of both, of each seed"
-ITS_OWN = "accuracy: on the test set of the data that were learned; others have a table of their own"
+HALVES = "base: the learned classes, new: the other classes; H: their harmonic mean, for each seed"
+ITS_OWN = "accuracy: on the learned data set's own test set; other test sets have their own table"
 NOTES = [
     "* zero-shot: nothing is learned",
-    "seconds: of a whole run; the first one on a data set encodes images that others then find",
-    "peak MB: on a GPU of a run's tensors, on a CPU of the whole process",
+    "seconds: of a whole run; the first run on a data set encodes its images, later runs read the cached features",
+    "peak MB: of a run's tensors on a GPU, of the whole process on a CPU",
 ]
 
 
 def show(console: Console, rows: Sequence[Row]) -> None:
     """Print the tables, the main one last."""
     for sheet in reversed(sheets(rows)):
-        sheet = fitting(sheet, console)
+        sheet = fit_to_console(sheet, console)
         console.print(rich_table(sheet))
         for note in sheet.notes:
             console.print(Text(note))
 
 
-def fitting(sheet: Sheet, console: Console) -> Sheet:
-    """A sheet as the console has room for it: where it is too wide, without what a run takes, or turned."""
-    unbounded = console.options.update(width=WIDEST)
+def fit_to_console(sheet: Sheet, console: Console) -> Sheet:
+    """Fit a table to the console: if it is too wide, drop the cost columns, or transpose it."""
+    unbounded = console.options.update(width=MAX_WIDTH)
     if console.measure(rich_table(sheet), options=unbounded).maximum <= console.width:
         return sheet
     if sheet.head[-len(COSTS) :] != COSTS:
-        return turned(sheet) if len(sheet.groups) == 1 and len(sheet.groups[0]) < len(sheet.head) else sheet
+        return transpose(sheet) if len(sheet.groups) == 1 and len(sheet.groups[0]) < len(sheet.head) else sheet
     groups = [[line[: -len(COSTS)] for line in lines] for lines in sheet.groups]
     notes = [note for note in sheet.notes if note not in NOTES[1:]]
-    left_out = f"{', '.join(COSTS)}: in the files, for want of room here"
+    left_out = f"{', '.join(COSTS)}: only in the files, for lack of room"
     return replace(sheet, head=sheet.head[: -len(COSTS)], groups=groups, notes=[*notes, left_out])
 
 
 def sheets(rows: Sequence[Row]) -> list[Sheet]:
-    """The main table, then one for each data set that has further test sets."""
-    return [main_sheet(rows), *(tests_sheet(some) for some in grouped(rows, "data") if has_further_tests(some))]
+    """Return the main table, then one for each data set that has extra test sets."""
+    return [main_sheet(rows), *(tests_sheet(some) for some in group_by(rows, "data") if has_extra_tests(some))]
 
 
 def main_sheet(rows: Sequence[Row]) -> Sheet:
-    """Accuracies of methods at numbers of shots, and what a run takes; data set by data set."""
+    """Return the table of the methods' accuracies at each number of shots, and their costs, by data set."""
     columns = [(shots, kind) for shots in dict.fromkeys(row["shots"] for row in rows) for kind in kinds(rows)]
     reasons = list(dict.fromkeys(reason for row in rows for reason in row["failed"]))
-    groups = {some[0]["data"]: main_lines(some, columns, reasons, some) for some in grouped(rows, "data")}
+    groups = {some[0]["data"]: main_lines(some, columns, reasons, some) for some in group_by(rows, "data")}
     if means := averages(rows):
         groups[AVERAGE] = main_lines(means, columns, reasons, rows)
     several = len({shots for shots, _ in columns}) > 1
     heads = [": ".join([shots_text(shots)] * several + [kind] * bool(kind)) or "accuracy" for shots, kind in columns]
     head = ["method", *heads, *COSTS]
     halves = [HALVES] if any(kind == HARMONIC for _, kind in columns) else []
-    own = [ITS_OWN] if any(map(has_further_tests, grouped(rows, "data"))) else []
+    own = [ITS_OWN] if any(map(has_extra_tests, group_by(rows, "data"))) else []
     notes = [
         *halves,
         *own,
@@ -95,7 +95,7 @@ def main_sheet(rows: Sequence[Row]) -> Sheet:
 def main_lines(
     rows: Sequence[Row], columns: Sequence[tuple[int, str]], reasons: Sequence[str], measured: Sequence[Row]
 ) -> list[list[str]]:
-    """A line for each method on one data set, or on average, zero-shot first; what it took is that of `measured`."""
+    """Return a line per method on one data set, or on average, zero-shot first; costs are those of `measured`."""
     lines = [] if any(row["zero_shot"] for row in rows) else [zero_shot_line(rows, columns)]
     for points in by_method(rows):
         at = {row["shots"]: row for row in points}
@@ -106,14 +106,14 @@ def main_lines(
 
 
 def averages(rows: Sequence[Row]) -> list[Row]:
-    """The average over data sets of the methods at numbers of shots that have the same seeds on all of them.
+    """Return averages over data sets, for methods and shots that have the same seeds on all of them.
 
-    Only the scores are averages; what the runs took stands in the rows that were averaged.
+    Only the scores are averages; the costs are in the rows that were averaged.
     """
     everywhere = {row["data"] for row in rows}
     found = []
     for points in by_method(rows):
-        for some in grouped(points, "shots"):
+        for some in group_by(points, "shots"):
             seeds = {tuple(row["seeds"]) for row in some}
             if len(some) == len(everywhere) > 1 and len(seeds) == 1 and all(row["scores"] for row in some):
                 scores = average_over_data([row["scores"] for row in some])
@@ -122,27 +122,27 @@ def averages(rows: Sequence[Row]) -> list[Row]:
 
 
 def kinds(rows: Sequence[Row]) -> list[str]:
-    """Which scores the main table has: "" for the test set that stands for its data, base and new with their mean."""
+    """Return the score columns: "" for a data set's first test set; base, new and harmonic mean for halved classes."""
     split = {HARMONIC in row["scores"] for row in rows if row["scores"]}
     return [*([] if split == {True} else [""]), *([BASE, NEW, HARMONIC] if True in split else [])]
 
 
 def main_score(row: Row, kind: str) -> Score | None:
-    """The score that stands in a column of the main table."""
+    """Return the score in a column of the main table."""
     if kind:
         return row["scores"].get(kind)
     return None if HARMONIC in row["scores"] else next(iter(row["scores"].values()), None)
 
 
 def cell_text(row: Row, kind: str, reasons: Sequence[str]) -> str:
-    """A score, with the numbers of the reasons for which seeds are missing."""
+    """Return a score as text, with the numbers of the reasons why seeds are missing."""
     score = main_score(row, kind)
     marks = "".join(f" [{reasons.index(reason) + 1}]" for reason in row["failed"])
     return f"{score_text(score) if row['scores'] else 'failed'}{marks}"
 
 
 def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> list[str]:
-    """Zero-shot CLIP on a data set where none of the methods is that, as the other methods' runs measured it."""
+    """Return the line of zero-shot CLIP, as measured by other methods' runs, for a table without zero-shot methods."""
     cells = []
     for shots, kind in columns:
         found = (score for row in rows if row["shots"] == shots and (score := main_score(row, kind)) is not None)
@@ -151,7 +151,7 @@ def zero_shot_line(rows: Sequence[Row], columns: Iterable[tuple[int, str]]) -> l
 
 
 def costs(points: Sequence[Row]) -> list[str]:
-    """What a method's runs take: learned parameters, seconds of one run on average, most memory."""
+    """Return a method's costs as text: learned parameters, mean seconds per run, peak memory."""
     done = [row for row in points if row["scores"]]
     if not done:
         return [NONE] * 3
@@ -162,7 +162,7 @@ def costs(points: Sequence[Row]) -> list[str]:
 
 
 def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
-    """Where each of the reasons holds, and the reason."""
+    """Yield each reason for failed runs, after the runs it applies to."""
     for reason in reasons:
         places: dict[str, list[str]] = {}
         for row in rows:
@@ -176,18 +176,18 @@ def failure_texts(rows: Sequence[Row], reasons: Sequence[str]) -> Iterator[str]:
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """The tables as Markdown, with the picture of the curves, where there are any."""
-    picture = ["![accuracy against shots](curves.png)"] if points_of(rows)[0] else []
+    """Return the tables as Markdown, with the picture of the curves if there are any."""
+    picture = ["![accuracy against shots](curves.png)"] if collect_points(rows)[0] else []
     return "\n\n".join([*map(markdown_table, sheets(rows)), *picture]) + "\n"
 
 
 def latex(rows: Sequence[Row]) -> str:
-    """The tables for LaTeX."""
+    """Return the tables for LaTeX."""
     return "\n\n".join(map(latex_table, sheets(rows))) + "\n"
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """The rows as CSV, with `accuracy`, its `interval` and `zero_shot_accuracy` on every test set, by its name."""
+    """Return the rows as CSV, with `accuracy`, `interval` and `zero_shot_accuracy` for each test set, by its name."""
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Accuracy against shots, a panel for each data set; with one number of shots, the methods in order instead."""
+"""Accuracy against shots, one panel per data set; with a single number of shots, the methods ranked instead."""
 
 import math
 import textwrap
@@ -25,8 +25,8 @@ LEADER = {"arrowstyle": "-", "relpos": (0, 0.5), "linewidth": 0.6, "alpha": 0.6,
 PAIR: dict[str, Any] = {"marker": ".", "markersize": 5, "linewidth": 0.8, "alpha": 0.7}
 ZERO_SHOT = "zero-shot"
 TITLE_WIDTH = 44
-FEWEST_SEEDS = 3
-"""Of an interval in a picture: that of two is 13 times as wide as their distance, so they are shown themselves."""
+MIN_SEEDS_FOR_INTERVAL = 3
+"""Intervals are drawn from this number of seeds on: that of two is 13 times as wide as their distance."""
 
 
 def few_shot_curves(
@@ -35,17 +35,17 @@ def few_shot_curves(
     path: str | Path,
     schedule_note: str | None = None,
 ) -> Path:
-    """Test accuracy of methods with 95 % intervals over seeds; of two seeds, each.
+    """Draw the methods' test accuracy, with 95 % intervals over three or more seeds, or each of two seeds.
 
     Args:
-        rows: points of the curves; accuracies are fractions, an interval is half a width or None.
-        zero_shot: accuracy without adapting by data set and shots.
-        path: where the PNG goes.
-        schedule_note: what has to stand beside it.
+        rows: points of the curves; accuracies are fractions, an interval is half its width or None.
+        zero_shot: zero-shot accuracy by data set and shots.
+        path: the PNG file to write.
+        schedule_note: a note below the title; None for no note.
     """
     panels = list(dict.fromkeys(row["data"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    draw: Callable[..., None] = curves if len({row["shots"] for row in rows}) > 1 else in_order
+    draw: Callable[..., None] = curves if len({row["shots"] for row in rows}) > 1 else ranked_points
     columns = min(COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
     height = max(3.8, 1.6 + (len(methods) + 1) * FONT * LINE_HEIGHT / POINTS_PER_INCH * 1.4)
@@ -54,36 +54,36 @@ def few_shot_curves(
         draw(panel, [row for row in rows if row["data"] == data], zero_shot[data], methods)
         panel.set_title(panel_title(data), fontsize=10, pad=14)
     width = round(TITLE_WIDTH * columns)
-    lines_above = [textwrap.fill(text, width) for text in (title_of(rows), schedule_note) if text is not None]
+    lines_above = [textwrap.fill(text, width) for text in (figure_title(rows), schedule_note) if text is not None]
     figure.suptitle("\n".join(lines_above), fontsize=11)
     return save(figure, path)
 
 
 def panel_title(data: str) -> str:
-    """What stands above a panel, on two lines at most."""
+    """Return a panel's title, wrapped to two lines at most."""
     return textwrap.fill(data, TITLE_WIDTH, max_lines=2, placeholder=" …").replace("$", r"\$")
 
 
-def title_of(rows: Sequence[Point]) -> str:
-    """What a picture shows."""
-    pairs = any(pair(row) for row in rows)
-    if any(len(row["values"]) >= FEWEST_SEEDS for row in rows):
+def figure_title(rows: Sequence[Point]) -> str:
+    """Return the title of the figure, which says what its points and bars are."""
+    pairs = any(single_seeds(row) for row in rows)
+    if any(len(row["values"]) >= MIN_SEEDS_FOR_INTERVAL for row in rows):
         return "Test accuracy, mean and 95 % interval over seeds" + (", or each of two" if pairs else "")
     return "Test accuracy, mean and each of two seeds" if pairs else "Test accuracy"
 
 
-def half(row: Point) -> float:
-    """Half the interval that is drawn around a mean, in percent; NaN where none is."""
-    return math.nan if row["interval"] is None or len(row["values"]) < FEWEST_SEEDS else 100 * row["interval"]
+def half_interval(row: Point) -> float:
+    """Return half of the interval around a mean, in percent; NaN if none is drawn."""
+    return math.nan if row["interval"] is None or len(row["values"]) < MIN_SEEDS_FOR_INTERVAL else 100 * row["interval"]
 
 
-def pair(row: Point) -> list[float]:
-    """The accuracies of two seeds, in percent, which are drawn in place of their interval; empty where there is one."""
-    return [100 * value for value in row["values"]] if 1 < len(row["values"]) < FEWEST_SEEDS else []
+def single_seeds(row: Point) -> list[float]:
+    """Return the accuracies of two seeds, in percent, which are drawn in place of an interval; else an empty list."""
+    return [100 * value for value in row["values"]] if 1 < len(row["values"]) < MIN_SEEDS_FOR_INTERVAL else []
 
 
 def curves(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
-    """A line with its band for each method, named where it ends."""
+    """Draw a line with its band for each method, labelled at its end."""
     shots = sorted({row["shots"] for row in rows})
     ends = []
     for index, method in enumerate(methods):
@@ -100,28 +100,33 @@ def curves(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], 
     axes.set_xlabel("shots (labelled images per class)")
     axes.set_ylabel("accuracy (%)")
     axes.grid(alpha=0.25)
-    axes.set_ylim(_frame(rows, zero_shot))
-    _name_ends(axes, ends)
+    axes.set_ylim(_y_limits(rows, zero_shot))
+    _label_ends(axes, ends)
 
 
 def _accuracies(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> list[float]:
-    """All that is drawn but for intervals."""
+    """Return all drawn accuracies, in percent, without intervals."""
     means = [100 * accuracy for accuracy in (*(row["mean"] for row in rows), *zero_shot.values())]
-    return [*means, *(value for row in rows for value in pair(row))]
+    return [*means, *(value for row in rows for value in single_seeds(row))]
 
 
-def _frame(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
-    """All accuracies, but only a part of intervals that are wider than all of these: few seeds make very wide ones."""
+def _y_limits(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
+    """Return limits that show all accuracies, but not the whole of very wide intervals, which few seeds cause."""
     values = _accuracies(rows, zero_shot)
     low, high = min(values), max(values)
-    halves = [half(row) for row in rows if not math.isnan(half(row))]
+    halves = [half_interval(row) for row in rows if not math.isnan(half_interval(row))]
     room = min(max(halves, default=0.0), 0.5 * (high - low)) + 1.0
     return low - room, high + room
 
 
-def _span(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
-    """All accuracies with the whole of their intervals."""
-    ends = [100 * row["mean"] + side * half(row) for row in rows for side in (-1, 1) if not math.isnan(half(row))]
+def _x_limits(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float, float]:
+    """Return limits that show all accuracies with their whole intervals."""
+    ends = [
+        100 * row["mean"] + side * half_interval(row)
+        for row in rows
+        for side in (-1, 1)
+        if not math.isnan(half_interval(row))
+    ]
     values = [*_accuracies(rows, zero_shot), *ends]
     room = 0.05 * (max(values) - min(values)) + 0.5
     return min(values) - room, max(values) + room
@@ -130,9 +135,9 @@ def _span(rows: Sequence[Point], zero_shot: Mapping[int, float]) -> tuple[float,
 def _curve(axes: "Axes", points: Sequence[Point], index: int) -> None:
     shots = [row["shots"] for row in points]
     means = np.array([100 * row["mean"] for row in points])
-    halves = np.array([half(row) for row in points])
-    for row in filter(pair, points):
-        axes.plot([row["shots"]] * 2, pair(row), color=_colour(index), **PAIR)
+    halves = np.array([half_interval(row) for row in points])
+    for row in filter(single_seeds, points):
+        axes.plot([row["shots"]] * 2, single_seeds(row), color=_colour(index), **PAIR)
     axes.fill_between(shots, means - halves, means + halves, color=_colour(index), alpha=0.12, linewidth=0)
     around = index // len(COLOURS)
     axes.plot(
@@ -150,13 +155,13 @@ def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def _name_ends(axes: "Axes", ends: Sequence[tuple[int, float, str, str]]) -> None:
-    """Write each curve's last value and name beside it, the names moved apart and tied to their curves."""
+def _label_ends(axes: "Axes", ends: Sequence[tuple[int, float, str, str]]) -> None:
+    """Write each curve's last value and name beside its end, with labels moved apart and connected to their curves."""
     low, high = axes.get_ylim()
     inches = axes.figure.get_size_inches()[1] / axes.get_subplotspec().get_gridspec().nrows - 1.0  # type: ignore[union-attr]
     gap = (high - low) * FONT * LINE_HEIGHT / POINTS_PER_INCH / inches
     ordered = sorted(ends, key=lambda end: end[1])
-    places = apart([end[1] for end in ordered], gap, low, high)
+    places = spread_apart([end[1] for end in ordered], gap, low, high)
     for (shots, value, name, colour), place in zip(ordered, places, strict=True):
         axes.annotate(
             f"{value:.1f}  {name}",
@@ -171,10 +176,10 @@ def _name_ends(axes: "Axes", ends: Sequence[tuple[int, float, str, str]]) -> Non
         )
 
 
-def apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Rising values, moved as little as need be to be a gap apart, and between `low` and `high` where there is room.
+def spread_apart(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move rising values as little as possible to be a gap apart, and between `low` and `high` if there is room.
 
-    Less the gaps below them they have to rise, and the nearest values that do are means of what doesn't.
+    This is isotonic regression (pool adjacent violators) after subtracting the gaps.
     """
     blocks: list[tuple[float, int]] = []
     for index, value in enumerate(values):
@@ -188,15 +193,15 @@ def apart(values: Sequence[float], gap: float, low: float, high: float) -> list[
     return [float(place) for place in level + gap * np.arange(len(values))]
 
 
-def in_order(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
-    """A point with its interval for each method, the most accurate one on top."""
+def ranked_points(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float], methods: Sequence[str]) -> None:
+    """Draw a point with its interval for each method, the most accurate one on top."""
     ordered = sorted(rows, key=lambda row: row["mean"])
     means = [100 * row["mean"] for row in ordered]
     places = np.arange(len(ordered))
-    halves = [half(row) for row in ordered]
+    halves = [half_interval(row) for row in ordered]
     for place, row in enumerate(ordered):
-        if pair(row):
-            axes.plot(pair(row), [place] * 2, color=BLUE, **PAIR)
+        if single_seeds(row):
+            axes.plot(single_seeds(row), [place] * 2, color=BLUE, **PAIR)
     axes.errorbar(means, places, xerr=halves, fmt="o", color=BLUE, markersize=5, capsize=3, linewidth=1.2)
     for count, accuracy in zero_shot.items():
         axes.axvline(100 * accuracy, color=GREY, linestyle="--", linewidth=1.3, zorder=1)
@@ -213,5 +218,5 @@ def in_order(axes: "Axes", rows: Sequence[Point], zero_shot: Mapping[int, float]
         axes.set_xlabel(f"accuracy (%) at {shots_text(count)}")
     axes.set_yticks(places, [f"{short_label(row['method'])}  {100 * row['mean']:.1f}" for row in ordered], fontsize=8)
     axes.set_ylim(-0.7, len(ordered) - 0.3)
-    axes.set_xlim(_span(rows, zero_shot))
+    axes.set_xlim(_x_limits(rows, zero_shot))
     axes.grid(alpha=0.25)

@@ -1,20 +1,20 @@
-"""Test sets beside the one that stands for its data: shifted styles, other data, corruptions."""
+"""Test sets beside a data set's first one: shifted styles, other data sets, corruptions."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from clipadapt.report.rows import AVERAGE, ZERO_SHOT, Row, by_method, label, score_text, title, zero_shot_text
 from clipadapt.report.sheets import Sheet
-from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_of
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, Score, average_over_tests
 from clipadapt.report.tables import NONE
 
-MOST_NAMES = 3
+MAX_NAMES = 3
 
 
 def tests_sheet(rows: Sequence[Row]) -> Sheet:
-    """Accuracies on every test set of one data set, with their average over some: see `averaged`."""
+    """Return the table of accuracies on all test sets of one data set, with an average over some (`averaged_names`)."""
     done = [row for points in by_method(rows) for row in points if row["scores"]]
-    others = averaged(rows)
-    scores = [over_severities(row["scores"]) for row in done]
+    others = averaged_names(rows)
+    scores = [average_severities(row["scores"]) for row in done]
     for row, some in zip(done, scores, strict=True):
         if len(others) > 1 and (mean := average(row, others)) is not None:
             some[AVERAGE] = mean
@@ -31,14 +31,14 @@ def tests_sheet(rows: Sequence[Row]) -> Sheet:
 
 
 def zero_shot_cells(scores: Sequence[Mapping[str, Score]], names: Iterable[str]) -> list[str]:
-    """Zero-shot CLIP on each test set, as the first method that was tested on it measured it."""
+    """Return zero-shot CLIP's accuracy on each test set, as measured by the first method tested on it."""
     return [zero_shot_text(next((some[name] for some in scores if name in some), None)) for name in names]
 
 
-def averaged(rows: Sequence[Row]) -> list[str]:
-    """Which test sets of one data set are averaged: the study's targets; without any, those beside the data's first.
+def averaged_names(rows: Sequence[Row]) -> list[str]:
+    """Return the test sets of one data set to average over: a study's targets or, without targets, all but the first.
 
-    A corruption is one of them, whatever its severities.
+    A corruption counts as one test set at all its severities.
     """
     if targets := [name for row in rows for name in row["targets"]]:
         return [*dict.fromkeys(map(test_set, targets))]
@@ -47,34 +47,34 @@ def averaged(rows: Sequence[Row]) -> list[str]:
 
 
 def average(row: Row, names: Sequence[str]) -> Score | None:
-    """The average over test sets; None where there are none, or where a method lacks figures on one of them."""
-    scores = over_severities(row["scores"])
+    """Return the average over test sets; None if there are none, or the method lacks figures on one of them."""
+    scores = average_severities(row["scores"])
     whole = names and all(name in scores for name in names)
-    return average_of([scores[name] for name in names]) if whole else None
+    return average_over_tests([scores[name] for name in names]) if whole else None
 
 
 def average_title(data: str, names: Sequence[str]) -> str:
-    """What a picture of the average over some test sets of one data set is called."""
+    """Return the panel title for an average over some test sets of one data set."""
     if len(names) == 1:
         return f"{data}: {names[0]}"
-    which = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} further test sets"
+    which = ", ".join(names) if len(names) <= MAX_NAMES else f"{len(names)} further test sets"
     return f"{data}: average over {which}"
 
 
-def over_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
-    """Scores by test set, those of a corruption averaged over its severities."""
+def average_severities(scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Return scores by test set, with those of a corruption averaged over its severities."""
     found: dict[str, list[Score]] = {}
     for name, score in scores.items():
         found.setdefault(test_set(name), []).append(score)
-    return {name: average_of(some) if len(some) > 1 else some[0] for name, some in found.items()}
+    return {name: average_over_tests(some) if len(some) > 1 else some[0] for name, some in found.items()}
 
 
 def test_set(name: str) -> str:
-    """A test set's name, without the severity of a corruption (`name/severity`)."""
+    """Return a test set's name without the severity of a corruption (`name/severity`)."""
     return name.partition("/")[0]
 
 
-def has_further_tests(rows: Sequence[Row]) -> bool:
-    """Whether a data set has test sets that the main table leaves out."""
+def has_extra_tests(rows: Sequence[Row]) -> bool:
+    """Return whether a data set has test sets that the main table leaves out."""
     every = [[*row["scores"]] for row in rows]
     return any({*names} - {BASE, NEW, HARMONIC} if HARMONIC in names else names[1:] for names in every)

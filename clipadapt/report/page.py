@@ -1,4 +1,4 @@
-"""One page about a study: its tables, its curves, and what became of classes and images; it needs no other file."""
+"""The HTML report of a study: tables, curves, and changes by class and image, in a self-contained page."""
 
 import base64
 import io
@@ -14,8 +14,8 @@ from clipadapt.errors import UserError
 from clipadapt.report.sheets import Sheet
 from clipadapt.report.tables import count_text
 
-MOST_CLASSES = 30
-MOST_IMAGES = 12
+MAX_CLASSES = 30
+MAX_IMAGES = 12
 THUMBNAIL = 192
 WAYS = ("Wrong before, right now", "up-text"), ("Right before, wrong now", "down-text")
 TEMPLATE = "page.html.j2"
@@ -23,15 +23,15 @@ TEMPLATE = "page.html.j2"
 
 @dataclass(frozen=True)
 class PredictionChanges:
-    """A run against zero-shot on one of its test sets.
+    """A run's predictions compared with zero-shot CLIP's on one of its test sets.
 
     Attributes:
-        title: which run, and which test set where that isn't its first.
-        class_names: of the C classes.
-        labels: of the N test images.
-        before, after: the class predicted for each, by zero-shot and by the run.
-        images: the test images; looked at only where the answer changed. None where they can't be had.
-        unread: why not.
+        title: the run, and the test set if it isn't the first one.
+        class_names: names of the C classes.
+        labels: labels of the N test images.
+        before, after: the class predicted for each image, by zero-shot CLIP and by the run.
+        images: the test images, of which only those with a changed prediction are loaded; None if they are missing.
+        unread: the reason why they are missing.
     """
 
     title: str
@@ -43,12 +43,12 @@ class PredictionChanges:
     unread: str | None = None
 
     def changed(self, to_right: bool) -> list[int]:
-        """Images whose answer became right, or was right before and no longer is."""
+        """Return the indices of images whose prediction became right, or became wrong."""
         triples = enumerate(zip(self.labels, self.before, self.after, strict=True))
         return [place for place, (label, b, a) in triples if b != a and label == (a if to_right else b)]
 
     def by_class(self) -> list[tuple[str, float]]:
-        """Classes with test images, and by how many points of accuracy each changed; the largest gain first."""
+        """Return each class with test images and its change in points of accuracy, the largest gain first."""
         totals, changes = [0] * len(self.class_names), [0] * len(self.class_names)
         for label, before, after in zip(self.labels, self.before, self.after, strict=True):
             totals[label] += 1
@@ -63,14 +63,14 @@ class PredictionChanges:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says, in this order.
+    """The content of a page, in order.
 
     Attributes:
-        title: its heading.
-        lead: paragraphs below it.
-        sheets: tables.
-        curves: a PNG; None for no picture.
-        gains: runs looked at class by class.
+        title: the heading.
+        lead: paragraphs below the heading.
+        sheets: the tables.
+        curves: a PNG file; None for no picture.
+        gains: runs to compare with zero-shot CLIP class by class.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Page:
     gains: Sequence[PredictionChanges] = field(default_factory=list)
 
     def html(self) -> str:
-        """The page as HTML, pictures included."""
+        """Return the page as HTML, pictures included."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
@@ -91,16 +91,16 @@ class Page:
             lead=self.lead,
             sheets=self.sheets,
             curves=None if self.curves is None else inline(self.curves.read_bytes(), "png"),
-            gains=[shown(gain) for gain in self.gains],
+            gains=[template_values(gain) for gain in self.gains],
             foot=f"Made by clipadapt {__version__}.",
         )
 
 
-def shown(gain: PredictionChanges) -> dict[str, Any]:
-    """Gains as the template has them."""
+def template_values(gain: PredictionChanges) -> dict[str, Any]:
+    """Return the values that the template needs for one run's changes."""
     changes = gain.by_class()
     largest = max((abs(points) for _, points in changes), default=0) or 1
-    most = changes if len(changes) <= MOST_CLASSES else extremes(changes)
+    most = changes if len(changes) <= MAX_CLASSES else largest_changes(changes)
     right, wrong = gain.changed(True), gain.changed(False)
     groups, unread = [], gain.unread
     try:
@@ -108,7 +108,7 @@ def shown(gain: PredictionChanges) -> dict[str, Any]:
             (heading(text, len(places)), way, thumbnails(gain, places))
             for (text, way), places in zip(WAYS, (right, wrong), strict=True)
         ]
-    except UserError as error:  # a file was damaged in a place that its header doesn't tell of, or is gone
+    except UserError as error:  # a file is gone, or damaged behind its header
         unread = f"the images can't be shown: {error}"
     return {
         "title": gain.title,
@@ -124,27 +124,27 @@ def shown(gain: PredictionChanges) -> dict[str, Any]:
 
 
 def heading(text: str, images: int) -> str:
-    """What stands above images, with their number where not all are shown."""
-    return text if images <= MOST_IMAGES else f"{text} ({MOST_IMAGES} of {images:,})"
+    """Return the heading of a group of images, with their number if not all are shown."""
+    return text if images <= MAX_IMAGES else f"{text} ({MAX_IMAGES} of {images:,})"
 
 
-def extremes(changes: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
-    """The largest gains and the largest losses."""
-    half = MOST_CLASSES // 2
+def largest_changes(changes: Sequence[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Return the largest gains and the largest losses."""
+    half = MAX_CLASSES // 2
     return [*changes[:half], *changes[-half:]]
 
 
 def bar(name: str, points: float, largest: float) -> dict[str, Any]:
-    """A class's bar, to the right for a gain."""
+    """Return the template values of a class's bar, which points to the right for a gain."""
     side = "up" if points >= 0 else "down"
     return {"name": name, "side": side, "width": round(100 * abs(points) / largest, 1), "text": f"{points:+.1f}"}
 
 
 def thumbnails(gain: PredictionChanges, places: Sequence[int]) -> list[dict[str, str]]:
-    """A few of the images at these places, spread evenly, with their class and both answers."""
+    """Return evenly spaced examples of the images at these indices, with their class and both predictions."""
     if gain.images is None:
         return []
-    count = min(len(places), MOST_IMAGES)
+    count = min(len(places), MAX_IMAGES)
     found = []
     for place in (places[index * len(places) // count] for index in range(count)):
         label, before, after = (gain.class_names[of[place]] for of in (gain.labels, gain.before, gain.after))
@@ -153,7 +153,7 @@ def thumbnails(gain: PredictionChanges, places: Sequence[int]) -> list[dict[str,
 
 
 def thumbnail(image: Image.Image) -> str:
-    """A small copy of an image, to stand in a page."""
+    """Return a small copy of an image as a data URL."""
     small = image.convert("RGB")
     small.thumbnail((THUMBNAIL, THUMBNAIL))
     file = io.BytesIO()
@@ -162,5 +162,5 @@ def thumbnail(image: Image.Image) -> str:
 
 
 def inline(content: bytes, kind: str) -> str:
-    """An image file as an address that holds it."""
+    """Return an image file as a data URL."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

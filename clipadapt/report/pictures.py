@@ -1,7 +1,7 @@
 """Pictures of a run and of a study, written as PNG files.
 
-Figures are made without pyplot: nothing global changes and no display is needed; matplotlib is imported when the first
-picture is drawn. Every function writes to a temporary file beside `path`, moves it into place and returns `path`.
+Figures are made without pyplot, so no global state changes and no display is needed; matplotlib is imported when the
+first picture is drawn. Every function writes its file atomically and returns `path`.
 """
 
 import io
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.report.tables import score_name
 
 if TYPE_CHECKING:
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
 
 DPI = 150
 BLUE, ORANGE, GREY = "#2b6ca3", "#d1622b", "#8a8a8a"
-MOST_CELLS_WITH_NUMBERS = 20
-MOST_LABELS = 40
-MOST_BARS_AT_AN_END = 25
-LONGEST_NAME = 28
+MAX_NUMBERED_CLASSES = 20
+MAX_LABELS = 40
+MAX_BARS_PER_END = 25
+MAX_NAME_LENGTH = 28
 
 
 def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> Path:
-    """Which classes are taken for which.
+    """Draw the confusion matrix of the test images.
 
     Args:
-        matrix: `[C, C]`, how many test images of the class of the row were classified as the class of the column.
+        matrix: `[C, C]`, the number of test images of the row's class that were classified as the column's class.
         class_names: names of the C classes.
-        path: where the PNG goes.
+        path: the PNG file to write.
     """
     classes = len(class_names)
     totals = matrix.sum(axis=1, keepdims=True)
     shares = 100 * matrix / np.maximum(totals, 1)
-    labelled = min(classes, MOST_LABELS)
+    labelled = min(classes, MAX_LABELS)
     size = float(np.clip(3.0 + 0.3 * labelled, 5.0, 12.0))
     figure, axes = _figure(size + 1.0, size)
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class (%)")
-    shown = np.arange(0, classes, -(-classes // MOST_LABELS))
+    shown = np.arange(0, classes, -(-classes // MAX_LABELS))
     labels = [short_label(class_names[index]) for index in shown.tolist()]
-    upright = 90 if max(map(len, labels)) > 3 or classes > MOST_CELLS_WITH_NUMBERS else 0
+    upright = 90 if max(map(len, labels)) > 3 or classes > MAX_NUMBERED_CLASSES else 0
     axes.set_xticks(shown, labels, rotation=upright, fontsize=8)
     axes.set_yticks(shown, labels, fontsize=8)
-    if classes <= MOST_CELLS_WITH_NUMBERS:
+    if classes <= MAX_NUMBERED_CLASSES:
         _numbers(axes, matrix, shares)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
@@ -58,23 +58,23 @@ def confusion_matrix(matrix: np.ndarray, class_names: Sequence[str], path: str |
 
 
 def per_class_change(before: np.ndarray, after: np.ndarray, class_names: Sequence[str], path: str | Path) -> Path:
-    """What adapting did to each class: a bar from zero-shot to adapted accuracy, sorted by change.
+    """Draw a bar for each class from its zero-shot to its adapted accuracy, sorted by change.
 
-    Of very many classes those with the largest losses and the largest gains are shown.
+    If there are very many classes, only the largest losses and the largest gains are shown.
 
     Args:
         before: `[C]`, zero-shot accuracies, fractions; NaN for a class without test images, which is left out.
         after: `[C]`, adapted accuracies, likewise.
         class_names: names of the C classes.
-        path: where the PNG goes.
+        path: the PNG file to write.
     """
     change = np.asarray(after) - np.asarray(before)
     order = np.argsort(change, kind="stable")
     order = order[~np.isnan(change[order])]
     title = "Accuracy per class: zero-shot to adapted"
-    if len(order) > 2 * MOST_BARS_AT_AN_END:
-        title = f"The {MOST_BARS_AT_AN_END} largest losses and gains of {len(order):,} classes"
-        order = np.concatenate([order[:MOST_BARS_AT_AN_END], order[-MOST_BARS_AT_AN_END:]])
+    if len(order) > 2 * MAX_BARS_PER_END:
+        title = f"The {MAX_BARS_PER_END} largest losses and gains of {len(order):,} classes"
+        order = np.concatenate([order[:MAX_BARS_PER_END], order[-MAX_BARS_PER_END:]])
     start, end = 100 * np.asarray(before)[order], 100 * np.asarray(after)[order]
     rows = np.arange(len(order))
     figure, axes = _figure(8.0, float(np.clip(1.6 + 0.24 * len(order), 3.0, 14.0)))
@@ -93,11 +93,11 @@ def per_class_change(before: np.ndarray, after: np.ndarray, class_names: Sequenc
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]], path: str | Path) -> Path:
-    """Loss, training accuracy and learning rate over the epochs.
+    """Draw loss, training accuracy and learning rate over the epochs.
 
     Args:
-        history: one record for each epoch with `epoch`, `loss`, a training score such as `accuracy`, and `lr`.
-        path: where the PNG goes.
+        history: one record per epoch with `epoch`, `loss`, a training score such as `accuracy` and `lr`.
+        path: the PNG file to write.
     """
     figure, panels = figures(3, 10.5, 3.2)
     epochs = [record["epoch"] for record in history]
@@ -125,7 +125,7 @@ def _figure(width: float, height: float) -> "tuple[Figure, Axes]":
 
 
 def figures(panels: int, width: float, height: float, columns: int | None = None) -> "tuple[Figure, list[Axes]]":
-    """A figure of so many inches with panels in so many columns; beside each other where None."""
+    """Return a figure of this size in inches, with panels in so many columns; in one row if `columns` is None."""
     columns = columns or panels
     from matplotlib.figure import Figure
 
@@ -146,16 +146,16 @@ def _used(axes: "Axes") -> tuple[list[Any], list[str]]:
 
 
 def short_label(name: str) -> str:
-    """A name that fits beside an axis and is not read as a formula."""
-    short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+    """Shorten a name to fit beside an axis, and escape it so that matplotlib doesn't read it as a formula."""
+    short = name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
     return short.replace("$", r"\$")
 
 
 def save(figure: "Figure", path: str | Path) -> Path:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    write(path, content.getvalue())
+    write_atomically(path, content.getvalue())
     return path

@@ -1,4 +1,4 @@
-"""What a classifier said of some images, as a table, as CSV or as JSON."""
+"""Predictions of a classifier as a table, CSV or JSON."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from rich.text import Text
 
 
 def predictions_table(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> Table:
-    """One row for each image: the likeliest class and the next one, with their probabilities in percent.
+    """Return a table with one row per image: the likeliest class and the next one, with probabilities in percent.
 
     Args:
         images: names of the B images.
@@ -31,7 +31,7 @@ def predictions_table(images: Sequence[str], class_names: Sequence[str], probabi
 
 
 def predictions_csv(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> str:
-    """CSV with the columns `image`, `class`, `probability`, then each class's probability `[B, C]` as `p(<name>)`."""
+    """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names)])
@@ -42,7 +42,7 @@ def predictions_csv(images: Sequence[str], class_names: Sequence[str], probabili
 
 
 def predictions_json(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> str:
-    """JSON: a list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name."""
+    """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name."""
     records = []
     for image, row in _rows(images, class_names, probabilities):
         best = int(np.argmax(row))

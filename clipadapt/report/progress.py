@@ -1,4 +1,4 @@
-"""Live progress bars: over the epochs, and over images that are encoded."""
+"""Progress bars over epochs and over images."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from clipadapt.report.tables import score_name
 
 @contextmanager
 def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
-    """A bar from `done` to `total` epochs; the function it yields takes an epoch's record and moves it on."""
+    """Show a bar from `done` to `total` epochs; yields a function that takes an epoch's record and advances the bar."""
     columns = (
         TextColumn("epoch"),
         BarColumn(),
@@ -27,36 +27,36 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
             name = score_name(row)
             score = f"{100 * row[name]:.1f} %" if name == "accuracy" else f"{row[name]:.3g}"
             text = f"loss {row['loss']:.3f}, training {name} {score}"
-            progress.update(bar, update=1, loss=text)
+            progress.update(bar, advance=1, loss=text)
 
         yield update
 
 
 @contextmanager
 def images(
-    console: Console, total: int, done: str = "encoded or kept", transient: bool = False
+    console: Console, total: int, done: str = "encoded or cached", transient: bool = False
 ) -> Iterator[Callable[[int], None]]:
-    """A bar over images, with their number per second; it appears with the first of them.
+    """Show a bar over images with their number per second, from the first one on; yields a function to advance it.
 
     Args:
-        console: where to print.
-        total: how many there are.
-        done: in words, what becomes of them.
-        transient: whether the bar goes when all are done.
+        console: the console to print to.
+        total: the number of images.
+        done: a verb for what is done to them, in the past participle.
+        transient: whether the bar disappears at the end.
     """
     columns = (TextColumn(f"images {done}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=transient) as progress:
         bar = progress.add_task("", total=total, visible=False)
 
         def update(count: int) -> None:
-            progress.update(bar, update=count, visible=True)
+            progress.update(bar, advance=count, visible=True)
 
         yield update
 
 
 class Speed(ProgressColumn):
-    """Images per second."""
+    """A column with the images per second."""
 
     def render(self, task: Task) -> Text:
-        """The speed, once it is known."""
+        """Return the speed, once it is known."""
         return Text("" if task.speed is None else f"{task.speed:,.0f} images/s")

@@ -1,4 +1,4 @@
-"""Figures that papers published, to stand beside those measured here; marked, and with their source."""
+"""Published results to show beside measured ones, marked as published and with their source."""
 
 from collections.abc import Container, Mapping
 from functools import cache
@@ -15,35 +15,36 @@ WEIGHTS, ZERO_SHOT = "openai", "CLIP"
 
 @cache
 def published() -> dict[str, list[dict[str, Any]]]:
-    """Tables by protocol, as published.yaml has them."""
+    """Return the tables of published.yaml by protocol."""
     found: dict[str, list[dict[str, Any]]] = yaml.safe_load(FILE.read_text())
     return found
 
 
 def published_sheets(protocol: str, backbone: Mapping[str, Any], titles: Container[str]) -> list[Sheet]:
-    """The tables of a protocol that were published for a backbone, with the lines of zero-shot CLIP and some methods.
+    """Return the published tables of a protocol for a backbone, with the lines of zero-shot CLIP and the given methods.
 
-    All of them were measured with OpenAI's weights, so there are none for others; nor any that has none of the methods.
+    All of them were measured with OpenAI's weights, so other weights have none. Tables with none of the methods are
+    left out.
 
     Args:
-        protocol: its name.
-        backbone: a run's settings below `backbone`.
-        titles: of the methods.
+        protocol: the protocol's name.
+        backbone: a run's settings under `backbone`.
+        titles: titles of the methods.
     """
     if backbone["pretrained"] != WEIGHTS:
         return []
     tables = [table for table in published().get(protocol, []) if table["backbone"] == backbone["name"]]
-    return [sheet(table, titles) for table in tables if any(method_of(name) in titles for name, *_ in table["rows"])]
+    return [sheet(table, titles) for table in tables if any(method_title(name) in titles for name, *_ in table["rows"])]
 
 
-def method_of(name: str) -> str:
-    """The title of the method that a line is about: "CoOp" of "CoOp, context of 4"."""
+def method_title(name: str) -> str:
+    """Return the method's title in a line's name: "CoOp" of "CoOp, context of 4"."""
     return name.partition(",")[0]
 
 
 def sheet(table: dict[str, Any], titles: Container[str]) -> Sheet:
-    """A published table, with the lines of zero-shot CLIP and some methods."""
-    rows = [row for row in table["rows"] if row[0] == ZERO_SHOT or method_of(row[0]) in titles]
+    """Return a published table with the lines of zero-shot CLIP and the given methods."""
+    rows = [row for row in table["rows"] if row[0] == ZERO_SHOT or method_title(row[0]) in titles]
     lines = [[name, *(f"{value:.2f}" for value in values)] for name, *values in rows]
     title = f"Published, not measured here: accuracy (%) of {table['backbone']}, {table['title']}"
     return Sheet(title, table["head"], [lines], 1, [f"source: {table['source']}"])

@@ -1,4 +1,4 @@
-"""What every run measured on every test set, as one table of plain numbers."""
+"""All results of all runs as one CSV table: a row per run and test set."""
 
 import csv
 import io
@@ -25,11 +25,11 @@ COLUMNS = [
     "schedule_note",
     "run",
 ]
-"""Of a run on one of its test sets; accuracies and calibration errors are fractions, `seconds` of the whole run."""
+"""Columns of the table; accuracies and calibration errors are fractions, `seconds` is the time of the whole run."""
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as CSV."""
+    """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()

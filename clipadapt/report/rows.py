@@ -1,4 +1,4 @@
-"""What methods reached on data sets: a row for each at a number of shots, over seeds; how rows are named and sorted."""
+"""Rows of a comparison: a method's scores on a data set at a number of shots, over seeds; their names and order."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -13,11 +13,10 @@ ZERO_SHOT = "zero-shot *"
 class Row(TypedDict):
     """A method on a data set at a number of shots, over seeds.
 
-    `scores` are by test set, the first one standing for the data set; where there are test sets "base" and "new", "H"
-    has their harmonic mean. They are empty where no seed has a result. `targets` are those of the test sets that aren't
-    the run's own but a study's. `seconds` is a run's mean, `parameters` and
-    `peak_memory_mb` the most of any. `failed` has, by the reason, the seeds without a result or without figures on
-    some further test sets, `runs` the directories.
+    `scores` are by test set, the data set's own first; if there are test sets "base" and "new", "H" is their harmonic
+    mean. `scores` is empty if no seed has a result. `targets` names the test sets that belong to the study, not to the
+    run. `seconds` is the mean over runs, `parameters` and `peak_memory_mb` the maximum. `failed` maps a reason to the
+    seeds without a result, or without figures on some extra test sets. `runs` are the run directories.
     """
 
     backbone: str
@@ -38,7 +37,7 @@ class Row(TypedDict):
 
 
 class Point(TypedDict):
-    """A point of a curve: a method's accuracy on a data set at a number of shots; `values` has that of each seed.
+    """A point of a curve: a method's accuracy on a data set at a number of shots, with each seed's in `values`.
 
     `data` may also name an average over test sets.
     """
@@ -52,7 +51,7 @@ class Point(TypedDict):
 
 
 def title(rows: Sequence[Row]) -> str:
-    """What the tables and pictures show."""
+    """Return the title of the tables and pictures."""
     seeds = dict.fromkeys(seed for row in rows for some in (row["seeds"], *row["failed"].values()) for seed in some)
     over = f"mean and 95 % interval over seeds {', '.join(map(str, seeds))}" if len(seeds) > 1 else f"seed {min(seeds)}"
     data = dict.fromkeys(row["data"] for row in rows)
@@ -65,19 +64,19 @@ def title(rows: Sequence[Row]) -> str:
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
-    """A method's title, with its name where another has the same title; starred where it learns nothing."""
-    namesakes = {other["method"] for other in rows if other["title"] == row["title"]}
-    text = row["title"] if len(namesakes) == 1 else f"{row['title']} ({row['method']})"
+    """Return a method's title, with its name if another method has the same title, and a star if it learns nothing."""
+    same_title = {other["method"] for other in rows if other["title"] == row["title"]}
+    text = row["title"] if len(same_title) == 1 else f"{row['title']} ({row['method']})"
     return f"{text} *" if row["zero_shot"] else text
 
 
 def by_method(rows: Sequence[Row]) -> list[list[Row]]:
-    """The rows of each method, zero-shot first."""
-    return sorted(grouped(rows, "method"), key=lambda points: not points[0]["zero_shot"])
+    """Return the rows of each method, zero-shot first."""
+    return sorted(group_by(rows, "method"), key=lambda points: not points[0]["zero_shot"])
 
 
-def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
-    """Rows that agree in a key, in the order of their first."""
+def group_by(rows: Sequence[Row], key: str) -> list[list[Row]]:
+    """Group rows by the value of a key, in order of first appearance."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row[key], []).append(row)  # type: ignore[literal-required]
@@ -85,10 +84,10 @@ def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
 
 
 def score_text(score: Score | None) -> str:
-    """A score in percent."""
+    """Return a score as text, in percent."""
     return NONE if score is None else interval_text(score["accuracy"], score["interval"])
 
 
 def zero_shot_text(score: Score | None) -> str:
-    """Zero-shot CLIP on the images of a score, in percent."""
+    """Return zero-shot CLIP's accuracy on a score's images as text, in percent."""
     return NONE if score is None else interval_text(score["zero_shot_accuracy"], None)

@@ -1,4 +1,4 @@
-"""Tables as text: for the terminal and as Markdown."""
+"""Tables of text, rendered for the terminal, Markdown and LaTeX."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,19 +18,19 @@ LATEX = {
     "±": r"$\pm$",
     "*": r"$^*$",
 }
-"""Letters that LaTeX takes for something else or prints as another; a bracket, as it may follow the end of a line."""
+"""Escapes of characters that LaTeX treats specially; a bracket after `\\\\` would be read as an optional argument."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table as text.
+    """A table of text.
 
     Attributes:
-        title: what it shows.
-        head: of each column.
-        groups: of lines, each the text of its columns.
-        words: how many columns, the first ones, aren't numbers; the last of these has a star in lines that stand out.
-        notes: what stands below.
+        title: the title.
+        head: the heading of each column.
+        groups: groups of lines; a line has the text of each column.
+        words: the number of leading columns that hold words; a star at the end of the last of them marks a line.
+        notes: notes below the table.
     """
 
     title: str
@@ -40,15 +40,15 @@ class Sheet:
     notes: Sequence[str] = ()
 
 
-def turned(sheet: Sheet) -> Sheet:
-    """A sheet with its lines as columns."""
+def transpose(sheet: Sheet) -> Sheet:
+    """Return a table with its lines as columns."""
     (lines,) = sheet.groups
     head, *found = ([sheet.head[place], *(line[place] for line in lines)] for place in range(len(sheet.head)))
     return replace(sheet, head=head, groups=[found], words=1)
 
 
 def rich_table(sheet: Sheet) -> Table:
-    """A sheet for the terminal, without its notes."""
+    """Return a table for the terminal, without its notes."""
     table = Table(title=Text(sheet.title, "bold"), title_justify="left")
     for number, head in enumerate(sheet.head):
         words = number < sheet.words
@@ -61,14 +61,14 @@ def rich_table(sheet: Sheet) -> Table:
 
 
 def markdown_table(sheet: Sheet) -> str:
-    """A sheet as Markdown, with its notes."""
+    """Return a table as Markdown, with its notes."""
     rule = ["---" if number < sheet.words else "---:" for number in range(len(sheet.head))]
     lines = [sheet.head, rule, *(line for lines in sheet.groups for line in lines)]
     return "\n\n".join([f"## {sheet.title}", "\n".join(map(_line, lines)), *map(_escaped, sheet.notes)])
 
 
 def latex_table(sheet: Sheet) -> str:
-    """A sheet as a LaTeX table for the package booktabs, with its title and notes."""
+    """Return a table as LaTeX for the package booktabs, with its title and notes."""
     columns = "".join("l" if number < sheet.words else "r" for number in range(len(sheet.head)))
     groups = ["\n".join(f"{' & '.join(map(_latex, line))} \\\\" for line in lines) for lines in sheet.groups]
     notes = [f"% {note}" for note in sheet.notes]

@@ -1,4 +1,4 @@
-"""What a run says: before it starts, at its end, and in pictures."""
+"""A run's output: the plan before it starts, and the results and pictures at its end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,35 +19,35 @@ if TYPE_CHECKING:
 def show_plan(
     console: Console, task: "Task", plan: Mapping[str, Any], pseudo_labels: Mapping[str, Any] | None = None
 ) -> None:
-    """Print the task, with the labels that were guessed, and what will be computed."""
+    """Print the task, with the pseudo-labels, and the plan of the run."""
     console.print(tables.task_table(task, pseudo_labels))
     console.print(tables.plan_table(plan))
 
 
 def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
-    """Print zero-shot against adapted, where there is a test set, and what it took."""
+    """Print the accuracies of zero-shot CLIP and the adapted one, if there is a test set, and the costs."""
     if metrics["tests"]:
         if "per_class" in metrics:
-            console.print(_with_remark(tables.per_class_table(metrics), metrics))
+            console.print(_with_schedule_note(tables.per_class_table(metrics), metrics))
     else:
         console.print("There is no test set: accuracy can't be measured.")
-    console.print(_with_remark(tables.result_table(metrics), metrics))
+    console.print(_with_schedule_note(tables.result_table(metrics), metrics))
 
 
 def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
-    """Print zero-shot against adapted on each test set."""
-    console.print(_with_remark(tables.tests_table(metrics), metrics))
+    """Print the accuracies of zero-shot CLIP and the adapted one on each test set."""
+    console.print(_with_schedule_note(tables.tests_table(metrics), metrics))
 
 
-def _with_remark(table: Table, metrics: Mapping[str, Any]) -> Table:
+def _with_schedule_note(table: Table, metrics: Mapping[str, Any]) -> Table:
     table.title = tables.with_schedule_note(str(table.title), metrics["schedule_note"])
     return table
 
 
-def pictures(
+def draw_pictures(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], class_names: Sequence[str], folder: Path
 ) -> list[Path]:
-    """Draw into a folder: where there is a test set, confusion matrix and per-class change; where a fit, its course."""
+    """Draw the confusion matrix and per-class changes (with a test set) and the learning curve (after a fit)."""
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
     if "confusion" in metrics:

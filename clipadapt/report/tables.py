@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from clipadapt.data import Task
 
 NONE = "-"
-MOST_TENSORS = 8
+MAX_TENSORS = 8
 
 
 def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> Table:
-    """What is to be learned and what it is tested on; `pseudo_labels` tell their `choice` and how many are `right`."""
+    """Return the table of a task; `pseudo_labels` has their `choice`, and the share of them that is `right` or None."""
     how = pseudo_labels_text(pseudo_labels, task.shots) if pseudo_labels else f"{task.shots} shots, seed {task.seed}"
     sampled = f"{count_text(len(task.support), 'image')} ({how})"
     tests = [f"{name}: {count_text(len(split), 'image')}" for name, split in task.tests.items()]
-    return _facts(
+    return _key_value_table(
         f"Task: {task.name}",
         {
             "classes": f"{len(task.class_names):,} ({_shortened(task.class_names)})",
@@ -35,12 +35,12 @@ def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> 
 
 
 def left_out_text(left_out: Mapping[str, Sequence[str]]) -> str:
-    """In words, how many broken images were left out of what."""
+    """Return how many broken images were left out of each split."""
     return "\n".join(f"{name}: {count_text(len(bad), 'broken image')}" for name, bad in left_out.items())
 
 
 def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
-    """In words, which images a run learns from that doesn't know their labels."""
+    """Return which images a run learns from with pseudo-labels, and how many labels are right, if known."""
     confident = pseudo_labels["choice"] == "confident"
     which = f"the {shots} a class that zero-shot CLIP is surest of" if confident else "all, labelled by zero-shot CLIP"
     right = pseudo_labels["right"]
@@ -48,23 +48,23 @@ def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
 
 
 def views_text(views: int | None) -> str:
-    """In words, which views of an image are learned from: `None` fresh ones, 0 the centre crop, k stored ones."""
+    """Return which views a run learns from: None is fresh random ones, 0 the centre crop, k a number of stored ones."""
     if views is None:
         return "fresh random views every epoch"
     return "centre crop" if views == 0 else f"{count_text(views, 'stored random view')} per image"
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:
-    """What a run will keep, compute at every step and train.
+    """Return the table of a run's plan: cached features, computation per step, learned tensors.
 
     `plan` has the names `image_cut` and `text_cut` of two points, the sentences `kept` and `every_step`, the number of
     `steps` with a `schedule_note` on them or None, the shapes `trained` of the learned tensors by name, their number
     `parameters` and its `share` of the backbone's.
     """
     trained = [f"{name} [{', '.join(map(str, shape))}]" for name, shape in plan["trained"].items()]
-    if len(trained) > MOST_TENSORS:
-        trained = [*trained[: MOST_TENSORS - 1], f"and {len(trained) - MOST_TENSORS + 1} more"]
-    return _facts(
+    if len(trained) > MAX_TENSORS:
+        trained = [*trained[: MAX_TENSORS - 1], f"and {len(trained) - MAX_TENSORS + 1} more"]
+    return _key_value_table(
         "Plan",
         {
             "image tower": cut_text(plan["image_cut"]),
@@ -79,19 +79,19 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
 
 
 def with_schedule_note(text: str, schedule_note: str | None) -> str:
-    """A text with a remark behind it, if there is one."""
+    """Return a text, with a schedule note in parentheses if there is one."""
     return text if schedule_note is None else f"{text} ({schedule_note})"
 
 
 def cut_text(cut: str) -> str:
-    """In words, how much of a tower is frozen when its cut is at the point `cut`."""
+    """Return how much of a tower is frozen, given the point of its cut."""
     return "frozen throughout" if cut == "features" else f"frozen up to {cut}"
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """Zero-shot against adapted, and what the adapting took.
+    """Return a table of zero-shot CLIP and the adapted one, and the costs of adapting.
 
-    `result` has `tests`, accuracies by test set; where there are any, `accuracy` and `calibration_error`, each with its
+    `result` has `tests`, accuracies by test set; if there are any, `accuracy` and `calibration_error`, each with its
     `zero_shot_` counterpart; `parameters`, `share`, `seconds`, `peak_memory_mb` and `processes`.
     """
     table = _against_zero_shot("", "Result")
@@ -107,7 +107,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
 
 
 def tests_table(result: Mapping[str, Any]) -> Table:
-    """Accuracy on each test set, zero-shot against adapted; `result` as of `result_table`."""
+    """Return a table of accuracies on each test set, zero-shot and adapted; `result` as in `result_table`."""
     figures = result["figures"]
     table = _against_zero_shot("test set", figures[next(iter(figures))]["title"].capitalize())
     leads = next(iter(figures))
@@ -118,7 +118,7 @@ def tests_table(result: Mapping[str, Any]) -> Table:
 
 
 def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
-    """Accuracy of each class, zero-shot against adapted; of more than `limit` classes only those that changed most.
+    """Return a table of each class's accuracy, zero-shot and adapted; only the `limit` classes that changed most.
 
     `result` has accuracies by class name in `per_class` and `zero_shot_per_class`; a class without test images has NaN.
     """
@@ -136,12 +136,12 @@ def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
 
 
 def interval_text(mean: float, interval: float | None) -> str:
-    """A mean fraction with half its interval, both in percent: `81.2 ± 1.3`."""
+    """Return a mean fraction with half its interval, both in percent: `81.2 ± 1.3`."""
     return f"{100 * mean:.1f}" if interval is None else f"{100 * mean:.1f} ± {100 * interval:.1f}"
 
 
 def percent_text(fraction: float) -> str:
-    """A fraction in percent, a dash when it is not a number."""
+    """Return a fraction in percent, or a dash for NaN."""
     return NONE if math.isnan(fraction) else f"{100 * fraction:.1f} %"
 
 
@@ -156,27 +156,27 @@ def number_text(value: float) -> str:
 
 
 def share_text(share: float) -> str:
-    """A small fraction in percent with two significant digits."""
+    """Return a small fraction in percent with two significant digits."""
     return f"{100 * share:.1f} %" if share >= 0.1 or share == 0 else f"{100 * share:.2g} %"
 
 
 def parameters_text(parameters: int, share: float) -> str:
-    """How much is learned: a number of parameters and its share of the backbone's."""
+    """Return a number of parameters and its share of the backbone's."""
     return f"{parameters:,} ({share_text(share)} of the backbone)"
 
 
 def count_text(number: int, noun: str) -> str:
-    """A number of things."""
+    """Return a number with its noun."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def shots_text(shots: int) -> str:
-    """A number of shots in words."""
+    """Return a number of shots with its noun."""
     return count_text(shots, "shot")
 
 
 def seconds_text(seconds: float) -> str:
-    """A duration in the two units that matter."""
+    """Return a duration in its two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -237,11 +237,11 @@ def _compare(
     table.add_row(Text(label), text(before), text(after), Text(shown, style), end_section=end_section)
 
 
-def _facts(title: str, facts: Mapping[str, str]) -> Table:
+def _key_value_table(title: str, values: Mapping[str, str]) -> Table:
     table = Table(title=Text(title, "bold"), title_justify="left", show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
-    for label, fact in facts.items():
+    for label, fact in values.items():
         table.add_row(label, Text(fact))
     return table
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
@@ -72,7 +72,7 @@ class RunDirectory:
             raise UserError(
                 f"the run directory {self.path} can't be made: {error.strerror}; choose another output"
             ) from error
-        write(self.path / CONFIG, dump_plain_yaml(dict(config)))
+        write_atomically(self.path / CONFIG, dump_plain_yaml(dict(config)))
 
     def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         other = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
@@ -165,23 +165,23 @@ class RunDirectory:
         """Save the state that training is resumed from."""
         content = io.BytesIO()
         torch.save(vars(progress), content)
-        write(self.path / CHECKPOINT, content.getvalue())
+        write_atomically(self.path / CHECKPOINT, content.getvalue())
 
-    def load_checkpoint(self, device: torch.device, images: str) -> TrainState:
+    def load_checkpoint(self, device: torch.device, fingerprint: str) -> TrainState:
         """Load the state that training is resumed from; that of a new run if there is no checkpoint.
 
         Args:
             device: of the tensors.
-            images: fingerprint of the training images.
+            fingerprint: the task's, to detect that its images have changed.
 
         Raises:
             UserError: the checkpoint was trained on other images.
         """
         path = self.path / CHECKPOINT
         if not path.is_file():
-            return TrainState(images=images)
+            return TrainState(fingerprint=fingerprint)
         progress = TrainState(**torch.load(path, map_location=device, weights_only=True))
-        if progress.images != images:
+        if progress.fingerprint != fingerprint:
             raise UserError(
                 f"the images that {self.path} learned from have changed since it was stopped: rerun=true begins again"
             )
@@ -206,9 +206,11 @@ class RunDirectory:
         """
         for name, content in (files or {}).items():
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
-            write(self.path / name, content)
-        write(self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
-        write(self.path / RECORD, json.dumps(record, indent=2) + "\n")
-        write(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
-        write(self.path / RESULT, json.dumps(result, indent=2) + "\n")
+            write_atomically(self.path / name, content)
+        write_atomically(
+            self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+        )
+        write_atomically(self.path / RECORD, json.dumps(record, indent=2) + "\n")
+        write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
+        write_atomically(self.path / RESULT, json.dumps(result, indent=2) + "\n")
         (self.path / CHECKPOINT).unlink(missing_ok=True)

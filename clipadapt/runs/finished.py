@@ -14,15 +14,15 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.config import file_name
-from clipadapt.console import first_process
+from clipadapt.console import is_main_process
 from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
-from clipadapt.data.images import fingerprinted
+from clipadapt.data.images import with_fingerprints
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import DTYPES, Run, accelerator_for
 from clipadapt.errors import DataError
 from clipadapt.features.loader import check_cache
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs.directory import CONFIG, TRANSFER
@@ -90,7 +90,7 @@ class FinishedRun:
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         task = build_task(config) if data is None else self._other(config, learned_from)
-        changed = learned_from and task.images != self.record["images"]
+        changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(
                 f"the images of '{task.name}' have changed since the run, so that those it learned from can't be left "
@@ -156,26 +156,26 @@ class FinishedRun:
 
     def _find_file(self, target: EvaluationTarget) -> Path:
         """Return the file of a target's metrics: the newest one if the target's current images aren't known."""
-        asked = json.dumps(configuration.identity(asdict(replace(target, images=""))), sort_keys=True)
+        asked = json.dumps(configuration.identity(asdict(replace(target, fingerprint=""))), sort_keys=True)
         digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
         folder, stem = self.directory / TRANSFER, f"{file_name(target.name)}-{digest}"
         saved = sorted(folder.glob(f"{stem}*.json"), key=os.path.getmtime)
-        if saved and not target.images:
+        if saved and not target.fingerprint:
             return saved[-1]
-        return folder / f"{stem}{target.images and '-'}{target.images}.json"
+        return folder / f"{'-'.join(filter(None, (stem, target.fingerprint)))}.json"
 
     def _save(self, targets: Sequence[EvaluationTarget], found: Mapping[str, Any]) -> None:
-        if first_process():
+        if is_main_process():
             for target in targets:
                 self._find_file(target).parent.mkdir(exist_ok=True)
-                write(self._find_file(target), json.dumps(found[target.name], indent=2) + "\n")
+                write_atomically(self._find_file(target), json.dumps(found[target.name], indent=2) + "\n")
         self._learned[0].wait_for_everyone()
 
 
 def corrupt_test_set(targets: Sequence[EvaluationTarget], test: Split) -> dict[str, Split]:
     """Return by target the images of a test set, corrupted as the target says."""
     if any(target.corruption is not None for target in targets):
-        test = replace(test, images=fingerprinted(test.images))
+        test = replace(test, images=with_fingerprints(test.images))
     return {
         target.name: test
         if target.corruption is None

@@ -50,7 +50,7 @@ class Result:
         target = RunDirectory(directory)
         target.open(self.config, configuration.identity)
         names = unique_names(self.record["class_names"])
-        summary.pictures(self.metrics, self.history, names, target.path / PICTURES)
+        summary.draw_pictures(self.metrics, self.history, names, target.path / PICTURES)
         target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
         return target.path
 
@@ -68,7 +68,7 @@ def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str,
         "classes": task.classes,
         "support_indices": task.support_indices,
         "validation_indices": task.validation_indices,
-        "images": task.images,
+        "fingerprint": task.fingerprint,
         "left_out": task.left_out,
         "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
         "support_shape": prepared.known.support_shape,

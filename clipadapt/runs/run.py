@@ -8,7 +8,7 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.console import first_process
+from clipadapt.console import is_main_process
 from clipadapt.data import Task
 from clipadapt.engine.settings import Settings
 from clipadapt.features.loader import check_cache
@@ -57,7 +57,7 @@ def run(
     """
     console = console or Console()
     target = RunDirectory(directory)
-    if first_process():
+    if is_main_process():
         target.restore()
     if target.path.exists():
         target.open(config, configuration.identity)
@@ -75,7 +75,7 @@ def run(
         result = train_and_evaluate(config, backbone, task, target, console, settings)
     else:
         result = _rerun(config, backbone, task, target, console, settings)
-    if first_process():
+    if is_main_process():
         console.print(f"Saved in {directory}")
     return result
 
@@ -90,9 +90,9 @@ def _rerun(
 ) -> Result:
     """Compute a finished run again in a directory beside it, which takes its place at the end."""
     fresh = target.beside()
-    if first_process():
+    if is_main_process():
         fresh.remove()
     result = train_and_evaluate(config, backbone, task, fresh, console, settings)
-    if first_process():
+    if is_main_process():
         target.replace_by(fresh)
     return result

@@ -13,10 +13,10 @@ class EvaluationTarget:
         name: shown in tables.
         data: settings below `data`, of which the first test set is taken; the run's own data if None.
         corruption: node of the function that corrupts the images; None for the images as they are.
-        images: current fingerprint of the other data; empty if they aren't there, or for the run's own data.
+        fingerprint: current fingerprint of the other data; empty if they aren't there, or for the run's own data.
     """
 
     name: str
     data: Mapping[str, Any] | None = None
     corruption: Mapping[str, Any] | None = None
-    images: str = ""
+    fingerprint: str = ""

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from clipadapt import config as configuration
-from clipadapt.data import Task, check, images_used, make_task, without_broken
+from clipadapt.data import Task, check, count_used_images, make_task, without_broken
 from clipadapt.errors import DataError, UserError
 from clipadapt.report import progress as bars
 from clipadapt.runs.methods import build_kind
@@ -31,21 +31,21 @@ def build_task(config: Mapping[str, Any]) -> Task:
 
 
 def data_change_note(
-    config: Mapping[str, Any], record: Mapping[str, Any], images: Callable[[str], str] | None = None
+    config: Mapping[str, Any], record: Mapping[str, Any], fingerprint: Callable[[str], str] | None = None
 ) -> str | None:
     """Return a note if the data changed since a finished run, else None.
 
     Args:
         config: the run's settings.
         record: as of its `Result`.
-        images: returns the fingerprint of the task of settings in JSON; `current_fingerprint` if None.
+        fingerprint: returns the fingerprint of the task of settings in JSON; `current_fingerprint` if None.
     """
     keys = ("kind", "data", "task", "shots", "seed", "classes", "allowed_targets")
     try:
-        now = (images or current_fingerprint)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
+        now = (fingerprint or current_fingerprint)(json.dumps({key: config[key] for key in keys}, sort_keys=True))
     except UserError as error:
         return f"it can't be told whether the data have changed since this run was finished: {error}"
-    same = now == record["images"]
+    same = now == record["fingerprint"]
     return None if same else "the data have changed since this run was finished: rerun=true computes it again"
 
 
@@ -57,7 +57,7 @@ def current_fingerprint(settings: str) -> str:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # shown when the run was made
-        return build_task(json.loads(settings)).images
+        return build_task(json.loads(settings)).fingerprint
 
 
 def validated_images(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
@@ -72,7 +72,9 @@ def validated_images(task: Task, config: Mapping[str, Any], console: Console | N
         DataError: images that can't be read: any without `task.skip_broken`, all of a class or a test set with it.
     """
     pool = config["method"]["pseudo_labels"] is not None
-    with bars.images(console or Console(quiet=True), images_used(task, pool), "looked at", transient=True) as update:
+    with bars.images(
+        console or Console(quiet=True), count_used_images(task, pool), "checked", transient=True
+    ) as update:
         if config["task"]["skip_broken"]:
             return without_broken(task, pool, update)
         check(task, pool, update)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.console import first_process
+from clipadapt.console import is_main_process
 from clipadapt.data import Task
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.fit import TrainState
@@ -62,7 +62,7 @@ def train_and_evaluate(
     """
     began = time.monotonic()
     settings = build_settings(config) if settings is None else settings
-    console = console if first_process() else Console(quiet=True)
+    console = console if is_main_process() else Console(quiet=True)
     teachers = load_teachers(clip, objective_class(config).teachers_for(config["method"]["objective"]))
     prepared = _prepare(config, clip, task, settings, console)
     objective = build_objective(config, prepared, teachers)
@@ -81,7 +81,7 @@ def train_and_evaluate(
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
     }
     result = _make_result(prepared, planned, objective, config, metrics, progress.history)
-    if target is not None and first_process():
+    if target is not None and is_main_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
     summary.show_result(console, result.metrics)
@@ -131,8 +131,8 @@ def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -
     with prepared.accelerator.main_process_first():
         target.open(config, configuration.identity)
     if config["rerun"]:
-        return TrainState(images=prepared.task.images)
-    return target.load_checkpoint(prepared.accelerator.device, prepared.task.images)
+        return TrainState(fingerprint=prepared.task.fingerprint)
+    return target.load_checkpoint(prepared.accelerator.device, prepared.task.fingerprint)
 
 
 def _fit(
@@ -166,7 +166,7 @@ def _after_epoch(
     def after(progress: TrainState) -> None:
         nonlocal saved
         update(progress.history[-1])
-        if target is not None and first_process() and time.monotonic() - saved >= seconds:
+        if target is not None and is_main_process() and time.monotonic() - saved >= seconds:
             target.save_checkpoint(progress)
             saved = time.monotonic()
 
@@ -177,7 +177,7 @@ def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory
     """Save the last good state and return the error with the path of it."""
     if target is None or not progress.epoch:
         return error
-    if first_process():
+    if is_main_process():
         target.save_checkpoint(progress)
     return DivergenceError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
 

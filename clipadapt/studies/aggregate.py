@@ -10,14 +10,14 @@ from PIL import Image
 from clipadapt.config import data_name
 from clipadapt.data import Split
 from clipadapt.errors import DataError, UserError
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Page, PredictionChanges
-from clipadapt.report.points import points_of
+from clipadapt.report.points import collect_points
 from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
-from clipadapt.report.statistics import BASE, HARMONIC, NEW, scores_of
+from clipadapt.report.statistics import BASE, HARMONIC, NEW, aggregate_scores
 from clipadapt.report.tables import shots_text
 from clipadapt.runs.directory import PREDICTIONS
 from clipadapt.runs.methods import build_settings
@@ -60,7 +60,7 @@ def aggregate_row(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row
     for one in outcomes:
         for reason in one.notes if one.failure is None else [one.failure]:
             failed.setdefault(reason, []).append(one.spec.seed)
-    scores = scores_of([one.metrics["tests"] for one in done])
+    scores = aggregate_scores([one.metrics["tests"] for one in done])
     return {
         "backbone": spec.config["backbone"]["name"],
         "data": data_title(spec),
@@ -194,14 +194,14 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> N
     """
     folder = study.directory
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / "comparison.md", comparison.markdown(rows))
-    write(folder / "comparison.tex", comparison.latex(rows))
-    write(folder / "rows.csv", comparison.csv_text(rows))
-    write(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
-    points, zero_shot = points_of(rows)
+    write_atomically(folder / "comparison.md", comparison.markdown(rows))
+    write_atomically(folder / "comparison.tex", comparison.latex(rows))
+    write_atomically(folder / "rows.csv", comparison.csv_text(rows))
+    write_atomically(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
+    points, zero_shot = collect_points(rows)
     if points:
         halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
         schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
         few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
-    write(folder / "results.csv", results.csv_text(list_results(outcomes)))
-    write(folder / "report.html", make_page(study, rows, outcomes).html())
+    write_atomically(folder / "results.csv", results.csv_text(list_results(outcomes)))
+    write_atomically(folder / "report.html", make_page(study, rows, outcomes).html())

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.console import first_process, make_console
+from clipadapt.console import is_main_process, make_console
 from clipadapt.data.few_shot import evaluation_only_task
 from clipadapt.data.tasks import Task
 from clipadapt.errors import DataError, UserError
@@ -38,7 +38,7 @@ class SharedLoader:
 
     def __init__(self) -> None:
         self._loaded: dict[str, tuple[list[Any], Any]] = {}
-        self.images = cache(current_fingerprint)
+        self.fingerprint = cache(current_fingerprint)
 
     def __call__(self, config: dict[str, Any], console: Console) -> tuple[DualEncoder, Task]:
         """Return the backbone and the task of a run's settings.
@@ -98,7 +98,7 @@ def run_study(study: Study, console: Console) -> list[Row]:
         raise KeyboardInterrupt(runs[0].config["output"]) from None
     rows = [*aggregate_rows(outcomes, [target.name for target in targets])]
     comparison.show(console, rows)
-    if first_process():
+    if is_main_process():
         save(study, rows, outcomes)
     console.print(Text(f"Saved in {study.directory}"), soft_wrap=True)
     return rows
@@ -136,7 +136,7 @@ def do_run(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarget
         result = run(spec.config, spec.directory, quiet, load)
     except RUN_FAILURES as error:
         return RunOutcome(spec, failure=describe_failure(error))
-    note = data_change_note(spec.config, result.record, load.images) if finished_before else None
+    note = data_change_note(spec.config, result.record, load.fingerprint) if finished_before else None
     notes = [note] if note else []
     if targets:
         notes += evaluate_on_targets(spec, result.metrics["tests"], targets, quiet)
@@ -187,15 +187,16 @@ def fingerprint_targets(study: Study) -> list[EvaluationTarget]:
     unfinished = not all(map(is_finished, study.runs))
     found: list[EvaluationTarget] = []
     for data, group in groupby(study.targets, lambda target: target.data):
-        images = "" if data is None else fingerprint_data({**study.runs[0].config, "data": data}, needed=unfinished)
-        found += [replace(target, images=images) for target in group]
+        config = {**study.runs[0].config, "data": data}
+        fingerprint = "" if data is None else fingerprint_data(config, needed=unfinished)
+        found += [replace(target, fingerprint=fingerprint) for target in group]
     return found
 
 
 def fingerprint_data(config: dict[str, Any], needed: bool) -> str:
     """Return the fingerprint of data to test on; empty if they aren't there and aren't `needed`."""
     try:
-        return evaluation_only_task(configuration.build_source(config), config["seed"], build_kind(config)).images
+        return evaluation_only_task(configuration.build_source(config), config["seed"], build_kind(config)).fingerprint
     except UserError:
         if needed:
             raise

@@ -8,7 +8,7 @@ import pytest
 from clipadapt import config
 from clipadapt.cli import main
 from clipadapt.data.labels import ambiguous_names
-from clipadapt.report.data import spread
+from clipadapt.report.data import images_per_class_text
 from tests import prepared
 from tests.broken import BROKEN, break_in, cut, noise
 
@@ -183,11 +183,14 @@ def test_names_that_are_the_same_words():
 
 
 def test_how_many_images_a_class_has():
-    assert spread([0, 1, 1, 2], ["a", "b", "c"]) == "1 (a and 1 more) to 2 (b)"
-    assert spread([0, 1], ["a", "b"]) == "1 each"
-    assert spread([0], ["a", "b"]) == "0 (b) to 1 (a)"
-    assert spread([], ["a", "b"]) == "0 each"
-    assert spread([0] * 10 + [1] + [2] * 5, ["missile", "missile", "cat"]) == "1 (missile (1)) to 10 (missile (0))"
+    assert images_per_class_text([0, 1, 1, 2], ["a", "b", "c"]) == "1 (a and 1 more) to 2 (b)"
+    assert images_per_class_text([0, 1], ["a", "b"]) == "1 each"
+    assert images_per_class_text([0], ["a", "b"]) == "0 (b) to 1 (a)"
+    assert images_per_class_text([], ["a", "b"]) == "0 each"
+    assert (
+        images_per_class_text([0] * 10 + [1] + [2] * 5, ["missile", "missile", "cat"])
+        == "1 (missile (1)) to 10 (missile (0))"
+    )
 
 
 def test_prepared_data_sets_are_fetched_to_their_home(tmp_path, monkeypatch, capsys):

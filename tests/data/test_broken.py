@@ -5,12 +5,12 @@ import warnings
 import pytest
 from PIL import Image
 
-from clipadapt.data.broken import check, faults, images_used, without_broken
+from clipadapt.data.broken import check, count_used_images, find_broken, without_broken
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import LazyImages, open_image, verify_image
 from clipadapt.data.sources import folder, unlabelled
 from clipadapt.data.tasks import UNLABELLED, Source, Split
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError
 from tests.broken import BROKEN, break_in, cut, noise
 
 
@@ -41,19 +41,19 @@ def test_faults_are_all_told_and_sound_files_are_not(tmp_path):
     (tmp_path / "66.jpg").write_text("no image")
     pictures, seen = LazyImages(paths, open_image, verify_image), []
     for decode in (True, False):
-        found = faults(pictures, decode, seen.append)
+        found = find_broken(pictures, decode, seen.append)
         assert [*found] == [1, 66] and "/1.jpg" in found[1] and "/66.jpg" in found[66]
         assert sum(seen) == 70 and seen.clear() is None
-    assert faults(pictures[5:60], decode=True) == {}
+    assert find_broken(pictures[5:60], decode=True) == {}
 
 
 def test_what_cannot_be_verified_is_only_decoded():
     def load(item):
-        raise UserError(f"{item} is broken")
+        raise DataError(f"{item} is broken")
 
-    assert faults(LazyImages([1, 2], load), decode=False) == {}
-    assert faults(LazyImages([1, 2], load), decode=True) == {0: "1 is broken", 1: "2 is broken"}
-    assert faults([Image.new("RGB", (1, 1))], decode=True) == {}
+    assert find_broken(LazyImages([1, 2], load), decode=False) == {}
+    assert find_broken(LazyImages([1, 2], load), decode=True) == {0: "1 is broken", 1: "2 is broken"}
+    assert find_broken([Image.new("RGB", (1, 1))], decode=True) == {}
 
 
 def test_all_broken_files_are_told_at_once(tmp_path):
@@ -119,7 +119,7 @@ def test_a_labelled_pool_is_looked_at_where_it_is_used(tmp_path):
     cut(tmp_path / "train" / ("cat" if index < 9 else "dog") / f"{index % 9}.png")
     check(task)
     assert len(complaint(task, pool=True)) == 2
-    assert images_used(task) == 2 + 2 + 8 and images_used(task, pool=True) == 2 + 2 + 8 + 18
+    assert count_used_images(task) == 2 + 2 + 8 and count_used_images(task, pool=True) == 2 + 2 + 8 + 18
     assert without_broken(task) == task
     with pytest.warns(UserWarning, match="1 of 18 images are broken, and left out of 'pool'"):
         assert without_broken(task, pool=True).pool_indices == [number for number in range(18) if number != index]

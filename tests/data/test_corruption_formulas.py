@@ -8,8 +8,8 @@ from PIL import Image
 from scipy import ndimage
 
 from clipadapt.data.corruptions import CORRUPTIONS
-from clipadapt.data.corruptions.blur import defocus_blur, glass_blur, motion_blur, overwritten, trailed
-from clipadapt.data.corruptions.digital import elastic_transform, smoothed
+from clipadapt.data.corruptions.blur import add_trail, defocus_blur, draw_neighbours, glass_blur, motion_blur
+from clipadapt.data.corruptions.digital import elastic_transform, smooth_fields
 from clipadapt.data.corruptions.weather import fog, plasma, snow
 
 GREY = Image.new("RGB", (224, 224), (128, 128, 128))
@@ -66,7 +66,7 @@ def test_behind_glass_pixels_are_overwritten_one_after_another():
     values = np.arange(height * width).reshape(height, width)
     for y, x in reversed(inner):
         values[y, x] = values[y + steps[y, x][0], x + steps[y, x][1]]
-    found = overwritten((height, width), reach, 1.0, random())
+    found = draw_neighbours((height, width), reach, 1.0, random())
     assert (found == values.ravel()).all() and (found != np.arange(height * width)).any()
 
 
@@ -87,9 +87,9 @@ def test_in_motion_a_point_is_a_line_at_the_angle(angle):
             math.ceil(step * part - 0.5) for part in (math.sin(math.radians(angle)), math.cos(math.radians(angle)))
         )
         expected[20 - down, 20 - right] += math.exp(-(step**2) / (2 * deviation**2))
-    found = trailed(picture, radius, deviation, angle, 1.0)[..., 0]
+    found = add_trail(picture, radius, deviation, angle, 1.0)[..., 0]
     assert found == pytest.approx(expected / expected.sum(), abs=1e-6)
-    half = trailed(picture, radius, deviation, angle, 0.5)[..., 0]
+    half = add_trail(picture, radius, deviation, angle, 0.5)[..., 0]
     middle = ndimage.center_of_mass(half), ndimage.center_of_mass(expected)
     assert np.subtract(middle[0], 20) == pytest.approx(np.subtract(middle[1], 20) / 2, abs=1e-4)
 
@@ -181,7 +181,7 @@ def test_fog_has_the_clouds_mean_brightness(side):
 def test_displacements_are_smoothed_by_a_gaussian(deviation):
     fields = random().uniform(-1, 1, (2, 60, 80))
     expected = [ndimage.gaussian_filter(field, deviation, mode="reflect", truncate=8) for field in fields]
-    assert smoothed(fields, deviation) == pytest.approx(np.stack(expected), abs=1e-6)
+    assert smooth_fields(fields, deviation) == pytest.approx(np.stack(expected), abs=1e-6)
 
 
 @pytest.mark.parametrize("side", [224, 112])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_image
 
-from clipadapt.data.corruptions import CORRUPTIONS, Name, corrupted, cropped
+from clipadapt.data.corruptions import CORRUPTIONS, Name, centre_crop, corrupted
 from clipadapt.data.images import fingerprints
 from clipadapt.data.tasks import Split
 
@@ -83,7 +83,7 @@ def test_noise_is_drawn_for_each_image():
 
 def test_large_images_are_cropped_to_the_middle():
     wide = Image.fromarray(np.linspace(0, 255, 500)[None, :, None].repeat(375, 0).repeat(3, 2).astype(np.uint8))
-    found = pixels(cropped(wide))
+    found = pixels(centre_crop(wide))
     assert found.shape == (224, 224, 3)
     rim = (500 - 224 * 375 / 256) / 2  # what is cut off on the left of the original
     assert found[0, 0, 0] == pytest.approx(255 * rim / 500, abs=1.5)

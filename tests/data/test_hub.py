@@ -148,20 +148,22 @@ def test_the_first_images_of_each_class_are_streamed_once(tmp_path, monkeypatch)
     source = huggingface(root, streaming=2)
     assert source.train.labels == [0, 0, 1, 1] and reds(source.train) == [0, 1, 3, 5]
     assert source.tests["test"].labels == [1, 0, 1]
-    monkeypatch.setattr("clipadapt.data.hub_rows.leading", lambda *given: pytest.fail("it was fetched again"))
+    monkeypatch.setattr(
+        "clipadapt.data.hub_rows.first_rows_per_class", lambda *given: pytest.fail("it was fetched again")
+    )
     assert reds(huggingface(root, streaming=2).train) == [0, 1, 3, 5]
     with pytest.raises(pytest.fail.Exception, match="fetched again"):
         huggingface(root, streaming=1)
 
 
 def test_a_stream_ends_when_all_classes_are_full():
-    from clipadapt.data.hub_rows import leading
+    from clipadapt.data.hub_rows import first_rows_per_class
 
     rows = iter([{"label": label} for label in (0, 0, 1, 0, 1)])
-    assert [row["label"] for row in leading(rows, "label", 2, 1)] == [0, 1]
+    assert [row["label"] for row in first_rows_per_class(rows, "label", 2, 1)] == [0, 1]
     assert [*rows] == [{"label": 0}, {"label": 1}]
     secret = iter([{"label": -1}] * 9)
-    assert len([*leading(secret, "label", 2, 1)]) == 1 and len([*secret]) == 8
+    assert len([*first_rows_per_class(secret, "label", 2, 1)]) == 1 and len([*secret]) == 8
 
 
 def test_a_stream_of_unknown_classes_is_refused(tmp_path):
@@ -221,9 +223,7 @@ def test_no_split_to_learn_from(tmp_path):
 
 
 def test_without_network():
-    said = (
-        r"'nobody/nothing' is no folder, isn't kept from an earlier use, and the hub can't be reached \(HF_HUB_OFFLINE"
-    )
+    said = r"'nobody/nothing' is neither a folder nor in the cache, and the hub can't be reached \(HF_HUB_OFFLINE"
     with pytest.raises(UserError, match=said):
         huggingface("nobody/nothing")
 

@@ -1,25 +1,28 @@
 import pytest
 
-from clipadapt.data.labels import numbered, words
+from clipadapt.data.labels import encode_labels, to_words
 from clipadapt.errors import UserError
 
 
 def test_words_are_classes_in_natural_order():
-    names, numbers = numbered({"train": ["no 10", "no 2", "no 10"], "test": ["no 2"]}, None, "it")
+    names, numbers = encode_labels({"train": ["no 10", "no 2", "no 10"], "test": ["no 2"]}, None, "it")
     assert names == ["no 2", "no 10"] and numbers == {"train": [1, 0, 1], "test": [0]}
 
 
 def test_words_are_classes_in_the_order_given():
-    assert numbered({"train": ["cat", "dog"]}, ["dog", "owl", "cat"], "it")[1] == {"train": [2, 0]}
+    assert encode_labels({"train": ["cat", "dog"]}, ["dog", "owl", "cat"], "it")[1] == {"train": [2, 0]}
 
 
 @pytest.mark.parametrize("labels", [[1, 0, 2], ["1", "0", "2"]])
 def test_numbers_count_along_the_class_names(labels):
-    assert numbered({"train": labels}, ["cat", "dog", "owl"], "it") == (["cat", "dog", "owl"], {"train": [1, 0, 2]})
+    assert encode_labels({"train": labels}, ["cat", "dog", "owl"], "it") == (
+        ["cat", "dog", "owl"],
+        {"train": [1, 0, 2]},
+    )
 
 
 def test_numbers_that_are_class_names_are_no_indices():
-    assert numbered({"train": ["7", "3"]}, ["3", "7"], "it")[1] == {"train": [1, 0]}
+    assert encode_labels({"train": ["7", "3"]}, ["3", "7"], "it")[1] == {"train": [1, 0]}
 
 
 @pytest.mark.parametrize(
@@ -34,8 +37,8 @@ def test_numbers_that_are_class_names_are_no_indices():
 )
 def test_labels_of_no_class(labels, class_names, message):
     with pytest.raises(UserError, match=message):
-        numbered(labels, class_names, "it")
+        encode_labels(labels, class_names, "it")
 
 
 def test_underscores_are_spaces():
-    assert words("polar__bear_") == "polar bear"
+    assert to_words("polar__bear_") == "polar bear"

@@ -162,7 +162,7 @@ def test_a_variant_of_imagenet(home, name, classnames):
     assert source.tests["test"].labels == [label for label in range(len(folders)) for _ in range(2)]
     assert files(source.tests["test"])[::2] == [f"{home / images}/{folder}/0.jpg" for folder in ordered]
     task = clipadapt.load_task(name)
-    assert not task.teaches and task.support_indices == [] and len(task.tests["test"]) == 2 * len(folders)
+    assert not task.has_training_images and task.support_indices == [] and len(task.tests["test"]) == 2 * len(folders)
 
 
 @pytest.mark.parametrize("unpacked", ["imagenet-c", "imagenet-c/weather"])
@@ -174,12 +174,12 @@ def test_imagenet_c(home, unpacked):
     assert (len(source.train), source.validation) == (0, None)
     assert source.tests["test"].labels == [0, 0, 1, 1, 2, 2, 3, 3]
     first = f"{home}/{unpacked}/frost/3/n01440764/ILSVRC2012_val_00000000.JPEG"
-    assert files(source.tests["test"])[0] == first and source.namesakes
+    assert files(source.tests["test"])[0] == first and source.allow_duplicate_names
     prepared.write_classnames(home / "imagenet-c", WORDNET | {"n01443537": "gold fish, a pet"})
     assert source_of("imagenet_c", corruption="frost", severity=3).class_names[1] == "gold fish, a pet"
     own = ["a", "b", "c", "d"]
     assert source_of("imagenet_c", corruption="snow", severity=3, class_names=own).class_names == own
-    assert not clipadapt.load_task("imagenet_c", corruption="frost", severity=3).teaches
+    assert not clipadapt.load_task("imagenet_c", corruption="frost", severity=3).has_training_images
 
 
 def test_what_of_imagenet_c_is_missing(home):

@@ -12,7 +12,7 @@ from PIL import Image
 from clipadapt.data import shard_index
 from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
-from clipadapt.data.shards import expanded, shards_of, webdataset
+from clipadapt.data.shards import expand_braces, find_shards, webdataset
 from clipadapt.errors import UserError
 
 
@@ -137,7 +137,7 @@ def test_what_file_managers_put_beside_files_is_left_out(tmp_path, read):
 def test_an_index_is_made_once(tmp_path, read, monkeypatch):
     pack(tmp_path / "0.tar", samples(0))
     first = read(**CLASSES)
-    monkeypatch.setattr(shard_index, "index", lambda *given: pytest.fail("it was indexed again"))
+    monkeypatch.setattr(shard_index, "build_index", lambda *given: pytest.fail("it was indexed again"))
     assert read(**CLASSES) == first
 
 
@@ -163,13 +163,13 @@ def test_an_index_that_is_damaged_or_cannot_be_kept_is_made_again(tmp_path, read
 
 
 def test_patterns(tmp_path):
-    assert expanded("x") == ["x"]
-    assert expanded("{08..11}.tar") == ["08.tar", "09.tar", "10.tar", "11.tar"]
-    assert expanded("{a,b}/{0..1}") == ["a/0", "a/1", "b/0", "b/1"]
+    assert expand_braces("x") == ["x"]
+    assert expand_braces("{08..11}.tar") == ["08.tar", "09.tar", "10.tar", "11.tar"]
+    assert expand_braces("{a,b}/{0..1}") == ["a/0", "a/1", "b/0", "b/1"]
     for number in (1, 2, 10):
         pack(tmp_path / f"{number}.tar", samples(0))
-    assert [path.name for path in shards_of(str(tmp_path))] == ["1.tar", "2.tar", "10.tar"]
-    assert [path.name for path in shards_of(str(tmp_path / "1*.tar"))] == ["1.tar", "10.tar"]
+    assert [path.name for path in find_shards(str(tmp_path))] == ["1.tar", "2.tar", "10.tar"]
+    assert [path.name for path in find_shards(str(tmp_path / "1*.tar"))] == ["1.tar", "10.tar"]
 
 
 @pytest.mark.parametrize("root", ["", "test-*.tar", "{train,test}-0.tar"])
@@ -185,7 +185,7 @@ def test_a_shard_of_two_splits(tmp_path, read, root):
 def test_shards_that_are_missing(tmp_path, read, root):
     (tmp_path / "empty").mkdir()
     pack(tmp_path / "1.tar", samples(0))
-    with pytest.raises(UserError, match=r"there is no shard .*, which '.*' stands for"):
+    with pytest.raises(UserError, match=r"shards of '.*' are missing: .*\.tar"):
         read(root)
 
 
@@ -193,7 +193,7 @@ def test_compressed_shards_are_named(tmp_path, read):
     for name in ("b.tgz", "a.tar.gz", "c.txt"):
         (tmp_path / "packed" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "packed" / name).write_text("")
-    said = r"no shard .*/packed/\*\.tar, which .* stands for: compressed ones aren't read, as a\.tar\.gz, b\.tgz$"
+    said = r"missing: .*/packed/\*\.tar; compressed shards can't be read, unpack a\.tar\.gz, b\.tgz$"
     with pytest.raises(UserError, match=said):
         read("packed")
 

@@ -137,7 +137,10 @@ def test_sources_that_are_no_task(changes, message):
 
 
 def test_classes_may_share_a_name_where_the_source_says_so():
-    assert source_of(split_of(2, 2), class_names=["cat", "cat"], namesakes=True).class_names == ["cat", "cat"]
+    assert source_of(split_of(2, 2), class_names=["cat", "cat"], allow_duplicate_names=True).class_names == [
+        "cat",
+        "cat",
+    ]
 
 
 def test_a_source_for_testing_only_makes_a_task_with_nothing_to_learn_from():
@@ -146,8 +149,8 @@ def test_a_source_for_testing_only_makes_a_task_with_nothing_to_learn_from():
         task = make_task(Source("pets", ["cat", "dog"], ["a {}."], split_of(), None, {"test": split_of(2, 2)}), 16, 1)
     assert (len(task.support), len(task.validation), len(task.pool), len(task.tests["test"])) == (0, 0, 0, 4)
     with pytest.raises(UserError, match="'pets' has no images to learn from, only some to test on: take method=zero_"):
-        task.need_images()
-    make_task(source_of(split_of(9, 9)), 1, 1).need_images()
+        task.check_has_images()
+    make_task(source_of(split_of(9, 9)), 1, 1).check_has_images()
 
 
 def test_the_pool_is_all_that_is_not_tested_on():

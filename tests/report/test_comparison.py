@@ -5,8 +5,8 @@ import pytest
 from rich.console import Console
 
 from clipadapt.report import comparison
-from clipadapt.report.points import points_of
-from clipadapt.report.statistics import scores_of
+from clipadapt.report.points import collect_points
+from clipadapt.report.statistics import aggregate_scores
 
 
 def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other):
@@ -20,7 +20,7 @@ def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other)
         "shots": shots,
         "seeds": list(range(1, len(tests) + 1)),
         "zero_shot": False,
-        "scores": scores_of(figures),
+        "scores": aggregate_scores(figures),
         "targets": [],
         "parameters": 2048,
         "seconds": 3.25,
@@ -70,7 +70,7 @@ def test_what_failed_is_told_once_below():
 def test_everything_may_fail():
     rows = [row(tests=[], failed={"no images": [1]})]
     assert "failed [1]" in shown(rows) and "seed 1" in shown(rows)
-    assert points_of(rows) == ([], {})
+    assert collect_points(rows) == ([], {})
     assert "curves.png" not in comparison.markdown(rows)
 
 
@@ -150,7 +150,7 @@ def test_a_method_that_lacks_some_targets_has_no_average():
 
 def test_a_seed_that_lacks_a_test_set_leaves_it_out_of_the_scores():
     figures = {"accuracy": 0.5, "zero_shot_accuracy": 0.4}
-    assert [*scores_of([{"test": figures, "glyphs": figures}, {"test": figures}])] == ["test"]
+    assert [*aggregate_scores([{"test": figures, "glyphs": figures}, {"test": figures}])] == ["test"]
 
 
 def test_latex():
@@ -194,7 +194,7 @@ def test_every_accuracy_in_the_csv_says_what_it_is_on():
 
 
 def test_curves_leave_the_zero_shot_row_out():
-    found, zero_shot = points_of([row(), row("frozen", zero_shot=True)])
+    found, zero_shot = collect_points([row(), row("frozen", zero_shot=True)])
     assert [point["method"] for point in found] == ["Coop"]
     assert zero_shot == {"digits": {4: pytest.approx(0.7)}}
 
@@ -202,7 +202,7 @@ def test_curves_leave_the_zero_shot_row_out():
 def test_curves_show_the_average_over_targets_beside_the_data_that_were_learned():
     tests = [{"test": (0.9, 0.4), "sketch": (0.1, 0.1), "glyphs": (0.8, 0.3), "pairs": (0.4, 0.1)}]
     rows = [row(tests=tests, targets=["glyphs", "pairs"]), row("tip", tests=[{"test": (0.7, 0.4)}])]
-    found, zero_shot = points_of(rows)
+    found, zero_shot = collect_points(rows)
     other = "digits: average over glyphs, pairs"
     assert [(point["data"], point["method"], point["mean"]) for point in found] == [
         ("digits", "Coop", pytest.approx(0.9)),
@@ -223,7 +223,7 @@ def test_curves_show_the_average_over_targets_beside_the_data_that_were_learned(
 )
 def test_a_panel_of_further_test_sets_says_which(names, said):
     figures = {name: (0.5, 0.4) for name in ["test", *names]}
-    found, _ = points_of([row(tests=[figures])])
+    found, _ = collect_points([row(tests=[figures])])
     assert [point["data"] for point in found] == ["digits", said]
 
 
@@ -235,9 +235,9 @@ def narrow(rows, width):
 
 def test_a_narrow_window_has_no_room_for_what_a_run_takes():
     rows = [row(shots=shots) for shots in (1, 2, 4)]
-    assert "2,048" in narrow(rows, 100) and "for want of room" not in narrow(rows, 100)
+    assert "2,048" in narrow(rows, 100) and "for lack of room" not in narrow(rows, 100)
     text = narrow(rows, 70)
-    assert "2,048" not in text and "parameters, seconds, peak MB: in the files, for want of room here" in text
+    assert "2,048" not in text and "parameters, seconds, peak MB: only in the files, for lack of room" in text
     assert text.count("85.0 ± 63.5") == 3 and "…" not in text
 
 

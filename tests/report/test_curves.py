@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipadapt.report.curves import apart, curves, few_shot_curves, in_order, panel_title, title_of
+from clipadapt.report.curves import curves, few_shot_curves, figure_title, panel_title, ranked_points, spread_apart
 from clipadapt.report.pictures import figures
 from clipadapt.report.statistics import mean_interval
 from tests.report.test_pictures import pixel_at, saved
@@ -80,7 +80,7 @@ def test_few_and_many_methods_and_data_sets(shots, panels, methods, spread, tmp_
     zero_shot = {name: dict.fromkeys(shots, 0.42) for name in names}
     path = few_shot_curves(points, zero_shot, tmp_path / "curves.png", "quick schedule")
     [figure] = drawn_figures
-    assert figure.get_suptitle() == f"{title_of(points)}\nquick schedule"
+    assert figure.get_suptitle() == f"{figure_title(points)}\nquick schedule"
     assert [panel.get_title() for panel in figure.axes] == names
     image = saved(path)
     for panel, name in zip(figure.axes, names, strict=True):
@@ -103,26 +103,26 @@ def drawn(shots, *spreads):
         for count in shots
         for number, (name, spread) in enumerate(zip(methods, spreads, strict=True))
     ]
-    draw = curves if len(shots) > 1 else in_order
+    draw = curves if len(shots) > 1 else ranked_points
     draw(panel, points, dict.fromkeys(shots, 0.42), methods)
     extents = [path.get_extents() for band in panel.collections for path in band.get_paths() if len(path.vertices)]
-    heights = [max(extent.height, extent.width * (draw is in_order)) for extent in extents]
+    heights = [max(extent.height, extent.width * (draw is ranked_points)) for extent in extents]
     return [height for height in heights if height > 0], sum(line.get_marker() == "." for line in panel.lines)
 
 
 @pytest.mark.parametrize("shots", [(1, 4), (16,)])
 def test_two_seeds_are_shown_themselves_and_three_by_an_interval(shots):
-    pair, three = [-0.01, 0.01], [-0.01, 0.0, 0.01]
-    assert drawn(shots, pair) == ([], len(shots))
+    single_seeds, three = [-0.01, 0.01], [-0.01, 0.0, 0.01]
+    assert drawn(shots, single_seeds) == ([], len(shots))
     assert drawn(shots, [0.0]) == ([], 0)
-    (height, *others), joined = drawn(shots, pair, three)
+    (height, *others), joined = drawn(shots, single_seeds, three)
     assert joined == len(shots) and not others and height > 2
 
 
 def test_the_axis_of_methods_in_order_spans_their_intervals():
     _, [panel] = figures(1, 6, 4)
     wide = point("digits", "CoOp", 16, [0.75, 0.8, 0.85])
-    in_order(panel, [wide, point("digits", "Tip", 16, [0.81, 0.81, 0.81])], {16: 0.8}, ["CoOp", "Tip"])
+    ranked_points(panel, [wide, point("digits", "Tip", 16, [0.81, 0.81, 0.81])], {16: 0.8}, ["CoOp", "Tip"])
     low, high = panel.get_xlim()
     assert low < 100 * (wide["mean"] - wide["interval"]) and high > 100 * (wide["mean"] + wide["interval"])
 
@@ -138,7 +138,7 @@ def test_the_axis_of_methods_in_order_spans_their_intervals():
 )
 def test_the_title_says_what_stands_around_a_mean(counts, said):
     points = [point("digits", "CoOp", shots, [0.4 + seed / 100 for seed in range(shots)]) for shots in counts]
-    assert title_of(points) == f"Test accuracy{said}"
+    assert figure_title(points) == f"Test accuracy{said}"
 
 
 def test_a_title_of_a_panel_has_two_lines_at_most():
@@ -165,4 +165,4 @@ def test_a_method_may_lack_points(tmp_path, drawn_figures):
     ],
 )
 def test_names_are_moved_apart_as_little_as_need_be(values, places):
-    assert apart(values, 1, 0, 10) == pytest.approx(places)
+    assert spread_apart(values, 1, 0, 10) == pytest.approx(places)

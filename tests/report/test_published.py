@@ -3,7 +3,7 @@
 import pytest
 
 from clipadapt.config import methods, options
-from clipadapt.report.published import method_of, published, published_sheets
+from clipadapt.report.published import method_title, published, published_sheets
 
 TABLES = [(protocol, table) for protocol, tables in published().items() for table in tables]
 
@@ -25,7 +25,7 @@ def test_harmonic_means_are_those_of_the_averages(table):
 
 def test_every_row_is_zero_shot_clip_or_one_of_the_methods():
     titles = {"CLIP", *(method["title"] for method in methods())}
-    assert {method_of(name) for _, table in TABLES for name, *_ in table["rows"]} <= titles
+    assert {method_title(name) for _, table in TABLES for name, *_ in table["rows"]} <= titles
 
 
 def backbone(name, pretrained="openai"):

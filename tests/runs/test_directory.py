@@ -6,7 +6,7 @@ import torch
 
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
-from clipadapt.files import write
+from clipadapt.files import write_atomically
 from clipadapt.runs.directory import RunDirectory
 
 CONFIG = {"seed": 1, "note": "a"}
@@ -41,14 +41,14 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    write(tmp_path / "file", "old")
+    write_atomically(tmp_path / "file", "old")
 
     def fail(*arguments):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write(tmp_path / "file", "new")
+        write_atomically(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
 
 
@@ -95,7 +95,7 @@ def test_no_directory(tmp_path):
 
 def test_checkpoint_is_read_as_it_was_written_and_removed_at_the_end(tmp_path):
     directory = opened(tmp_path / "run")
-    assert directory.load_checkpoint(CPU, "mine") == TrainState(images="mine")
+    assert directory.load_checkpoint(CPU, "mine") == TrainState(fingerprint="mine")
     state = {"adaptation": TENSORS, "optimizer": {"lr": 0.1}}
     progress = TrainState(2, [{"epoch": 1.0}, {"epoch": 2.0}], 1.5, state, "mine")
     directory.save_checkpoint(progress)
@@ -119,7 +119,7 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
 
 def test_a_checkpoint_of_other_images_is_refused(tmp_path):
     directory = opened(tmp_path / "run")
-    directory.save_checkpoint(TrainState(images="mine"))
+    directory.save_checkpoint(TrainState(fingerprint="mine"))
     with pytest.raises(UserError, match="have changed since it was stopped: rerun=true"):
         directory.load_checkpoint(CPU, "others")
 

@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(grid, "run", interrupted)
     assert compare(tmp_path, "methods=zero_shot", "seed=[1,2]") == 130
-    assert f"Stopped. What was finished is in {tmp_path}" in capsys.readouterr().err
+    assert f"Stopped. Finished work is kept in {tmp_path}" in capsys.readouterr().err
     assert len([*tmp_path.rglob("result.json")]) == 1
     monkeypatch.undo()
     assert compare(tmp_path, "methods=zero_shot", "seed=[1,2]") == 0

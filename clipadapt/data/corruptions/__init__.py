@@ -1,21 +1,22 @@
-"""Corrupted test images (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261): kinds of ImageNet-C's, five severities.
+"""ImageNet-C's corruptions of test images (Hendrycks & Dietterich, ICLR 2019, arXiv:1903.12261), at five severities.
 
 Formulas and severities are those of its code (github.com/hendrycks/robustness, ImageNet-C/create_c/make_imagenet_c.py;
 there `gaussian_blur` is an extra), for images of 224 pixels. Larger images are first cropped to that as there; on
 smaller ones, which it doesn't take, blurs, flakes and displacements are smaller in proportion. Frost is left out, since
 it needs photographs of frost; it is in the published images, which `data=imagenet_c` reads.
 
-What differs from that code, beside the draws:
+Differences from that code, beside the random draws:
 
-- the result is rounded to 8 bits, there cut off; so are, there alone, the steps between of snow, glass and motion blur
+- the result is rounded to 8 bits, there truncated; the intermediate images of snow, glass and motion blur are truncated
+  only there
 - `defocus_blur` keeps the brightness; there its two highest severities add 1 %, as their disks reach their array's rim
 - `elastic_transform` smooths by a whole Gaussian, there by one cut off at three deviations
 - `gaussian_blur` is Pillow's, made of box blurs; `brightness` is added to 8-bit HSV
 - the images are not saved as JPEG of quality 85, as the published ones are
 
-What may surprise, and is as there: the pixels of `glass_blur` are overwritten, not swapped. Severities don't always lie
-further from the clean image, pixel by pixel: of `elastic_transform` the first two shift all of it, the others ripple
-it; of `glass_blur`, `snow` and `fog` two that follow each other may be about as far.
+Some properties may surprise, and are the same there: the pixels of `glass_blur` are overwritten, not swapped. A higher
+severity isn't always further from the clean image, pixel by pixel: the first two of `elastic_transform` shift the whole
+image, the others ripple it; successive severities of `glass_blur`, `snow` and `fog` may be about as far.
 """
 
 import zlib
@@ -90,11 +91,11 @@ CORRUPTIONS: Mapping[Name, tuple[Corruption, Sequence[Any]]] = {
     "jpeg_compression": (jpeg_compression, (25, 18, 15, 10, 7)),
     "gaussian_blur": (gaussian_blur, (1, 2, 3, 4, 6)),
 }
-"""Of each kind its function, and what that takes at the five severities; in the paper's order, the extra last."""
+"""The function of each corruption, and its settings at the five severities; in the paper's order, the extra last."""
 
 
-def cropped(image: Image.Image) -> Image.Image:
-    """The middle 224 pixels of an image whose shorter side is 256, bilinear, as there; smaller ones as they are."""
+def centre_crop(image: Image.Image) -> Image.Image:
+    """Resize to a shorter side of 256 (bilinear) and crop the central 224 pixels; smaller images are unchanged."""
     if min(image.size) <= SIDE:
         return image
     from torchvision.transforms.functional import center_crop, resize
@@ -104,12 +105,12 @@ def cropped(image: Image.Image) -> Image.Image:
 
 @dataclass(frozen=True)
 class Corrupted:
-    """Images seen through a corruption; pickles as the images do.
+    """A function from an index to a corrupted image; pickles as the images do.
 
     Attributes:
-        images: the clean ones.
-        name: of the corruption.
-        severity: 1 to 5.
+        images: the clean images.
+        name: the corruption.
+        severity: from 1 to 5.
     """
 
     images: Sequence[Image.Image]
@@ -117,28 +118,28 @@ class Corrupted:
     severity: int
 
     def __call__(self, index: int) -> Image.Image:
-        """One image; noise is drawn anew for each, and always the same."""
+        """Return one corrupted image; its noise depends on the corruption, the severity and the index."""
         apply, values = CORRUPTIONS[self.name]
         image = self.images[index]
         random = np.random.default_rng([zlib.crc32(self.name.encode()), self.severity, index])
-        return apply(cropped(image), values[self.severity - 1], random)
+        return apply(centre_crop(image), values[self.severity - 1], random)
 
 
 def corrupted(split: Split, name: Name, severity: Annotated[int, Interval(ge=1, le=5)]) -> Split:
-    """A split's images, corrupted when they are asked for.
+    """Return a split whose images are corrupted on access.
 
     Args:
-        split: clean images.
-        name: of the corruption.
+        split: the clean images.
+        name: the corruption.
         severity: from 1 to 5.
     """
     clean = fingerprints(split.images)
-    content = partial(described, clean, name, severity)
+    content = partial(content_key, clean, name, severity)
     return replace(
         split, images=LazyImages(range(len(split)), Corrupted(split.images, name, severity), content=content)
     )
 
 
-def described(clean: Sequence[bytes], name: str, severity: int, index: int) -> bytes:
-    """What stands for a corrupted image: the clean one's content, and what was done to it."""
+def content_key(clean: Sequence[bytes], name: str, severity: int, index: int) -> bytes:
+    """Return bytes that identify a corrupted image: the clean image's hash, and the corruption."""
     return clean[index] + repr((name, severity, index)).encode()

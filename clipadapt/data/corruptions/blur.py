@@ -5,19 +5,19 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFilter
 
-from clipadapt.data.corruptions.pixels import Random, from_unit, magnified, scale, unit
+from clipadapt.data.corruptions.pixels import Random, from_unit, scale, to_unit, zoom
 
 
 def gaussian_blur(image: Image.Image, deviation: float, random: Random) -> Image.Image:
-    """A blur of so many pixels' deviation in an image of 224."""
+    """Blur an image by a Gaussian; `deviation` in pixels of an image of 224."""
     return image.filter(ImageFilter.GaussianBlur(deviation * scale(image)))
 
 
 def defocus_blur(image: Image.Image, setting: tuple[int, float], random: Random) -> Image.Image:
-    """A disk in place of each point, as of a lens out of focus.
+    """Spread each point over a disk, as a lens out of focus does.
 
     Args:
-        image: what is blurred.
+        image: the clean image.
         setting: the disk's radius, and the deviation of a blur of the disk's rim.
         random: not used.
     """
@@ -28,76 +28,76 @@ def defocus_blur(image: Image.Image, setting: tuple[int, float], random: Random)
     grid = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
     inside = ((grid**2).sum(axis=-1) <= radius**2).astype(float)
     disk = gaussian_filter(inside, rim, mode="mirror", radius=1 if radius <= 8 else 2)
-    return from_unit(spread(unit(image), grid.reshape(-1, 2) * scale(image), disk.ravel(), "reflect"))
+    return from_unit(convolve_points(to_unit(image), grid.reshape(-1, 2) * scale(image), disk.ravel(), "reflect"))
 
 
 def glass_blur(image: Image.Image, setting: tuple[float, int, int], random: Random) -> Image.Image:
-    """Pixels overwritten by others nearby, as behind frosted glass, with a Gaussian blur before and after.
+    """Overwrite pixels with neighbours, as frosted glass does, with a Gaussian blur before and after.
 
     Args:
-        image: what is blurred.
-        setting: the blurs' deviation, how far away a pixel is taken from, and how often.
+        image: the clean image.
+        setting: the blurs' deviation, the largest distance to a neighbour, and the number of rounds.
         random: chooses the pixels.
     """
     from scipy.ndimage import gaussian_filter
 
     deviation, reach, rounds = setting
     blurred = partial(gaussian_filter, sigma=(deviation * scale(image),) * 2 + (0,), mode="nearest")
-    pixels = blurred(unit(image))
+    pixels = blurred(to_unit(image))
     for _ in range(rounds):
-        places = overwritten(pixels.shape[:2], reach, scale(image), random)
+        places = draw_neighbours(pixels.shape[:2], reach, scale(image), random)
         pixels = pixels.reshape(-1, 3)[places].reshape(pixels.shape)
     return from_unit(blurred(pixels))
 
 
 def motion_blur(image: Image.Image, setting: tuple[int, float], random: Random) -> Image.Image:
-    """A trail of each point, at an angle within 45 degrees of the horizontal.
+    """Give each point a trail, at a random angle within 45 degrees of the horizontal.
 
     Args:
-        image: what is blurred.
+        image: the clean image.
         setting: half the trail's length, and the deviation of the half of a Gaussian by which it fades.
         random: draws the angle.
     """
-    return from_unit(trailed(unit(image), *setting, random.uniform(-45, 45), scale(image)))
+    return from_unit(add_trail(to_unit(image), *setting, random.uniform(-45, 45), scale(image)))
 
 
 def zoom_blur(image: Image.Image, setting: tuple[int, float], random: Random) -> Image.Image:
-    """The mean of an image and of its middle at several magnifications, of which the first is 1.
+    """Return the mean of an image and of its centre at several magnifications, the first of which is 1.
 
     Args:
-        image: what is blurred.
+        image: the clean image.
         setting: the number of magnifications, and the step from one to the next.
         random: not used.
     """
     count, step = setting
-    zoomed = sum(unit(magnified(image, 1 + step * number)) for number in range(count))
-    return from_unit((unit(image) + zoomed) / (count + 1))
+    zoomed = sum(to_unit(zoom(image, 1 + step * number)) for number in range(count))
+    return from_unit((to_unit(image) + zoomed) / (count + 1))
 
 
-def trailed(pixels: np.ndarray, radius: int, deviation: float, angle: float, share: float) -> np.ndarray:
-    """Pixels with a trail, as ImageMagick's motion blur leaves it: half a Gaussian, in steps of whole pixels of 224.
+def add_trail(pixels: np.ndarray, radius: int, deviation: float, angle: float, share: float) -> np.ndarray:
+    """Give each point a trail as ImageMagick's motion blur does: half a Gaussian, in steps of whole pixels of 224.
 
     Args:
         pixels: `[height, width, channels]`.
         radius: the trail has twice as many steps, and its start.
-        deviation: of the Gaussian, in steps.
+        deviation: the Gaussian's, in steps.
         angle: in degrees, from left to right and then downwards; the trail points the other way.
-        share: a pixel of 224 in these.
+        share: the size of a pixel of 224, in pixels of this image.
     """
     steps = np.arange(2 * radius + 1)
     direction = np.sin(np.deg2rad(angle)), np.cos(np.deg2rad(angle))
     whole = np.ceil(np.outer(steps, direction) - 0.5)
-    return spread(pixels, -share * whole, np.exp(-(steps**2) / (2 * deviation**2)), "edge")
+    return convolve_points(pixels, -share * whole, np.exp(-(steps**2) / (2 * deviation**2)), "edge")
 
 
-def spread(pixels: np.ndarray, steps: np.ndarray, weights: np.ndarray, rim: str) -> np.ndarray:
-    """Pixels whose light goes to several places; between pixels it is shared by linear interpolation.
+def convolve_points(pixels: np.ndarray, steps: np.ndarray, weights: np.ndarray, rim: str) -> np.ndarray:
+    """Convolve pixels with a kernel of weighted points; points between pixels are interpolated linearly.
 
     Args:
         pixels: `[height, width, channels]`.
-        steps: to the places, `[places, 2]`, down and to the right.
-        weights: how much of the light goes there, in proportion, `[places]`.
-        rim: how the image goes on beyond its rim, in words of numpy.pad.
+        steps: the points' offsets `[points, 2]`, down and to the right.
+        weights: the points' weights `[points]`, of any sum.
+        rim: the padding mode, as in numpy.pad.
     """
     from scipy.signal import fftconvolve
 
@@ -110,20 +110,21 @@ def spread(pixels: np.ndarray, steps: np.ndarray, weights: np.ndarray, rim: str)
     return spread_out
 
 
-def overwritten(size: tuple[int, int], reach: int, share: float, random: Random) -> np.ndarray:
-    """Whose value each pixel has, once all but a rim are overwritten by a neighbour, one after another from the last.
+def draw_neighbours(size: tuple[int, int], reach: int, share: float, random: Random) -> np.ndarray:
+    """Return, for each pixel, the index of the pixel it takes its value from; all but a rim take a neighbour's.
 
-    A neighbour that was overwritten before passes on what it then has. Neighbours are those of ImageNet-C's code: up to
-    `reach` before, and up to `reach - 1` behind; fractions of a pixel are rounded at random.
+    Pixels are overwritten from last to first, and one that was overwritten passes on its new value. Neighbours are
+    those of ImageNet-C's code: up to `reach` before, and up to `reach - 1` behind; fractions of a pixel are rounded at
+    random.
 
     Args:
         size: height and width.
         reach: in pixels of 224.
-        share: a pixel of 224 in these.
+        share: the size of a pixel of 224, in pixels of this image.
         random: chooses the neighbours.
 
     Returns:
-        Places `[height * width]`, counted along the rows.
+        Indices `[height * width]` into the flattened image.
     """
     height, width = size
     rim = int(np.ceil(reach * share))
