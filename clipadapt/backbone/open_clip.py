@@ -4,21 +4,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import open_clip
 import torch
 from annotated_types import Interval
-from open_clip.factory import load_state_dict
 from torch import Tensor, nn
 
 from clipadapt.backbone import tiny
 from clipadapt.backbone.attention import Block, attend_all
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.network import hub, quiet
+from clipadapt.backbone.postponed import postponed
 from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import UserError, WeightsError, nearest
+
+# transformers takes longer to import than open_clip, and only what is named here needs it.
+NEED_TRANSFORMERS = {"open_clip.hf_model": "HFTextEncoder.__init__", "open_clip.coca_model": "CoCa.generate"}
+with postponed("transformers", NEED_TRANSFORMERS):
+    import open_clip
+    from open_clip.factory import load_state_dict
 
 EMBEDDED = "embedded"
 
