@@ -11,7 +11,20 @@ import pytest
 import torch
 from torch.nn import functional
 
-from benchmarks import command, encode, fit, folder, measure, memory, operations, plain, prompts, test_time, zero_shot
+from benchmarks import (
+    command,
+    encode,
+    fit,
+    folder,
+    measure,
+    memory,
+    operations,
+    parts,
+    plain,
+    prompts,
+    test_time,
+    zero_shot,
+)
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.tasks.classification import Classifier
@@ -185,6 +198,24 @@ def test_folder(tmp_path):
     folder.main(["--images", "4000", "--out", str(tmp_path / "found.json")])
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert [row["stage"] for row in rows] == ["find", "draw", "look", "first batch", "leave out"]
+
+
+def test_parts(tmp_path):
+    file = tmp_path / "found.json"
+    parts.main(["engine.epochs=1", "shots=1", "--out", str(file)])
+    rows = {row["part"]: row for row in json.loads(file.read_text())["rows"]}
+    assert list(rows) == ["imports", *parts.PARTS, "other", "together"]
+    assert all(rows[name]["wall_seconds"] > 0 for name in rows)
+    assert sum(row["cpu_seconds"] for row in rows.values()) == pytest.approx(2 * rows["together"]["cpu_seconds"])
+
+
+def test_a_part_within_another_counts_for_itself_alone(monkeypatch):
+    now = iter(range(100))
+    monkeypatch.setattr(parts, "clocks", lambda: (next(now), 0))
+    found = parts.Parts()
+    inner = found.timed("inner", lambda: iter("ab"))
+    assert found.timed("outer", lambda: list(inner()))() == ["a", "b"]
+    assert found.cpu == {"other": 1, "outer": 5, "inner": 4}
 
 
 @pytest.mark.slow
