@@ -31,11 +31,11 @@ PACKAGES = (
 """What a default run imports, at the start or when it is first used."""
 
 PARTS = {
-    "data": ("clipadapt.api.task_of", "clipadapt.api.validated_images"),
+    "data": ("clipadapt.runs.run.build_task", "clipadapt.runs.run.validated_images"),
     "backbone": ("clipadapt.backbone.open_clip.CLIP.load",),
     "encoding": ("clipadapt.features.encoder.Encoder.find", "clipadapt.features.encoder.Encoder.compute"),
     "steps": ("clipadapt.engine.run.Run.fit",),
-    "evaluation": ("clipadapt.runs.train.measure",),
+    "evaluation": ("clipadapt.runs.train.evaluate_run",),
     "pictures": ("clipadapt.report.summary.pictures",),
 }
 """The library's functions that make up each part."""
