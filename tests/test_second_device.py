@@ -1,0 +1,84 @@
+"""Nothing is left on the CPU when the backbone is on another device: every method, and the whole path of a run."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import clipadapt
+from clipadapt.adaptations.features import FeatureAdapter
+from clipadapt.api import evaluate_run
+from tests.engine.tasks import split, task
+from tests.golden.quantities import tiny
+from tests.second_device import DEVICE, Misplaced, second_device
+
+METHODS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "method").glob("*.yaml"))
+SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def device():
+    with second_device():
+        yield
+
+
+def test_tensors_answer_where_they_are():
+    x = torch.ones(2, 3, device=DEVICE)
+    assert x.device == DEVICE and x.is_cuda and not x.is_cpu
+    assert (x[0] * 2).device == torch.nn.Parameter(x).device == torch.zeros_like(x).device == DEVICE
+    assert x.cpu().device.type == "cpu" and torch.ones(2).to(DEVICE).device == DEVICE
+    assert torch.nn.Linear(3, 2).to(DEVICE)(x).device == DEVICE
+
+
+def test_mixing_raises():
+    x, other = torch.ones(3, device=DEVICE), torch.ones(3)
+    for mixed in (lambda: x + other, lambda: torch.cat([x, other]), lambda: other[x.long()], lambda: other @ x):
+        with pytest.raises(Misplaced):
+            mixed()
+    with pytest.raises(TypeError):
+        x.numpy()
+    assert (x * torch.tensor(2.0))[torch.tensor([0, 1])].device == DEVICE
+
+
+def test_gradients_are_where_their_tensors_are():
+    x = torch.ones(3, requires_grad=True)
+    (x.to(DEVICE) * 2).sum().backward()
+    assert x.grad.device.type == "cpu"
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return tiny(0, "cpu")
+
+
+def finetuned(clip, name, *overrides):
+    chosen_on = {"validation": split([0, 1, 2]), "validation_indices": [7, 8, 9]}
+    return clipadapt.finetune(clip, replace(task(), **chosen_on), name, [*SHORT, *overrides])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_learns_and_is_measured(clip, name):
+    assert 0 <= finetuned(clip, name).metrics["accuracy"] <= 1
+    assert clip.device == DEVICE
+
+
+def test_a_constant_left_on_the_cpu_is_found(clip, monkeypatch):
+    monkeypatch.setattr(FeatureAdapter, "edits", lambda self: {"features": lambda x: x + torch.zeros(x.shape[-1])})
+    with pytest.raises(Misplaced):
+        finetuned(clip, "clip_adapter")
+
+
+@pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "peft", "tpt", "tda"])
+def test_a_run_is_measured_again_and_predicts(name, tmp_path):
+    backbone = clipadapt.load_backbone("tiny")
+    task = clipadapt.load_task("drawn", shots=1, seed=1, train_per_class=3, validation_per_class=1, test_images=12)
+    result = clipadapt.finetune(backbone, task, name, SHORT)
+    directory = result.save(tmp_path / "run")
+    again = evaluate_run(directory)
+    assert again["accuracy"] == result.metrics["accuracy"]
+    predictor = clipadapt.load(directory, device=str(DEVICE))
+    images = [Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (0, 200)]
+    assert len(predictor.predict(images)) == 2
