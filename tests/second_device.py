@@ -1,7 +1,22 @@
 """A second device that needs no GPU: tensors stay in the CPU's memory, and each storage has a tag saying where it is.
 
 What a GPU would refuse is refused: an operation on tensors of both devices, and NumPy's view of a tensor that isn't on
-the CPU. As there, CPU tensors without dimensions go with all, and CPU indices with `x[indices]`.
+the CPU. As there, CPU tensors without dimensions go with all, and CPU indices with `x[indices]`. Python's calls are
+seen by `SecondDevice`, in backward passes too; the operations that they consist of by `Operations`.
+
+A tensor is on the CPU where Python made it without a device, or moved it there. What C++ makes from nothing, as
+`one_hot` and backward passes make zeros, would be on the device of what it is made for, and the CPU's memory doesn't tell
+which that is. Such a tensor is unplaced, and goes to the second device with the first tensor of that which it meets;
+what a call returns goes to the device of what the call was given.
+
+What can't be seen:
+    a tensor that C++, or torch's own Python (as in `functional.multi_head_attention_forward`), makes on the wrong device
+        from nothing, in a call that was given tensors of the second device: it counts as unplaced
+    a misplaced tensor without dimensions, where an operation of a GPU would refuse it
+    copies between devices that wait, which are slow there but right
+    other threads and processes: neither mode is active in them, and what they make is on the CPU
+    sparse tensors
+    what depends on a GPU's arithmetic: number formats, kernels that are missing or not deterministic
 """
 
 from collections.abc import Callable, Iterator
@@ -15,7 +30,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 DEVICE = torch.device("hpu", 0)
 """A name that torch knows and has nothing behind, so that what isn't intercepted fails."""
@@ -36,27 +50,59 @@ class Misplaced(RuntimeError):
 
 
 class Places:
-    """Which storages are on the second device; a weak reference keeps an address from being used again."""
+    """Which storages are on the second device or unplaced; a weak reference keeps an address from being used again.
+
+    Attributes:
+        within: whether what is running was given tensors of the second device by Python.
+    """
 
     def __init__(self) -> None:
+        self.within = False
         self._there: dict[int, StorageWeakRef] = {}
+        self._unplaced: dict[int, StorageWeakRef] = {}
 
     def there(self, x: Tensor) -> bool:
         """Whether a tensor is on the second device."""
-        return x.untyped_storage()._cdata in self._there
+        return storage_key(x) in self._there
+
+    def unplaced(self, x: Tensor) -> bool:
+        """Whether a tensor is on neither device yet."""
+        return storage_key(x) in self._unplaced
 
     def put(self, x: Tensor, there: bool) -> None:
         """Say where a tensor is, and all that share its storage."""
-        storage = x.untyped_storage()
+        self._unplaced.pop(storage_key(x), None)
         if there:
-            self._there[storage._cdata] = StorageWeakRef(storage)
+            self._there[storage_key(x)] = StorageWeakRef(x.untyped_storage())
         else:
-            self._there.pop(storage._cdata, None)
+            self._there.pop(storage_key(x), None)
+
+    def leave(self, x: Tensor) -> None:
+        """Say that a tensor is on neither device yet."""
+        self._unplaced[storage_key(x)] = StorageWeakRef(x.untyped_storage())
+
+    @contextmanager
+    def call(self, there: bool) -> Iterator[None]:
+        """While a call runs that was given tensors of the second device, or none."""
+        before, self.within = self.within, there
+        try:
+            yield
+        finally:
+            self.within = before
+
+
+def storage_key(x: Tensor) -> int:
+    """Return the address of what holds a tensor's numbers."""
+    return x.untyped_storage()._cdata
 
 
 def tensors(of: Any) -> list[Tensor]:
     """Return the tensors in nested lists, tuples and dictionaries."""
-    return [x for x in tree_flatten(of)[0] if isinstance(x, Tensor) and x.layout == torch.strided]
+    if isinstance(of, Tensor):
+        return [of] if of.layout == torch.strided else []
+    if isinstance(of, dict):
+        of = list(of.values())
+    return [x for part in of for x in tensors(part)] if isinstance(of, (list, tuple)) else []
 
 
 class Operations(TorchDispatchMode):
@@ -74,18 +120,22 @@ class Operations(TorchDispatchMode):
         if there and name not in COPIES:
             self._check(name, args, kwargs)
         found = func(*args, **kwargs)
-        if there and name not in COPIES:
-            old = {x.untyped_storage()._cdata for x in given}
-            for x in tensors(found):
-                if x.untyped_storage()._cdata not in old:
-                    self.places.put(x, True)
+        old = {storage_key(x) for x in given}
+        new = [x for x in tensors(found) if storage_key(x) not in old]
+        if there:
+            met = [x for x in given if self.places.unplaced(x)]
+            for x in [*new, *met]:
+                self.places.put(x, True)
+        elif self.places.within and all(self.places.unplaced(x) or not x.ndim for x in given):
+            for x in new:
+                self.places.leave(x)
         return found
 
     def _check(self, name: str, args: Any, kwargs: Any) -> None:
         if name in INDEXED and self.places.there(args[0]):
             args = [*args[:OWN_INDEX], *args[OWN_INDEX + 1 :]]
         for x in tensors((args, kwargs)):
-            if x.ndim and not self.places.there(x):
+            if x.ndim and not self.places.there(x) and not self.places.unplaced(x):
                 raise Misplaced(f"{name}: expected all tensors on {DEVICE}, found one of {tuple(x.shape)} on {CPU}")
 
 
@@ -115,6 +165,14 @@ class SecondDevice(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        with self.places.call(any(self.places.there(x) for x in tensors((args, kwargs)))):
+            found = self._call(func, args, kwargs)
+            for x in tensors(found):
+                if self.places.unplaced(x):
+                    self.places.put(x, self.places.within)
+        return found
+
+    def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func in ANSWERS:
             return ANSWERS[func](self.places.there(args[0]))
         if func in (Tensor.numpy, Tensor.__array__) and self.places.there(args[0]):
@@ -125,6 +183,8 @@ class SecondDevice(TorchFunctionMode):
             found = func(*args, **kwargs)
             self.places.put(found, self.places.there(args[0]))
             return found
+        if func is Tensor.new_tensor:
+            kwargs.setdefault("device", DEVICE if self.places.there(args[0]) else CPU)
         if kwargs.get("device") is not None and func is not torch._C._nn._parse_to:
             return self._made(func, args, kwargs)
         return func(*args, **kwargs)
@@ -135,9 +195,9 @@ class SecondDevice(TorchFunctionMode):
             return func(*args, **kwargs)
         found = func(*args, **{**kwargs, "device": CPU})
         there = device.type == DEVICE.type
-        if isinstance(found, Tensor) and self.places.there(found) != there:
-            shared = {x.untyped_storage()._cdata for x in tensors(args)}
-            found = found.clone() if found.untyped_storage()._cdata in shared else found
+        if isinstance(found, Tensor) and (self.places.unplaced(found) or self.places.there(found) != there):
+            shared = {storage_key(x) for x in tensors(args)}
+            found = found.clone() if storage_key(found) in shared else found
             self.places.put(found, there)
         return found
 
@@ -161,7 +221,7 @@ class SecondDevice(TorchFunctionMode):
 @contextmanager
 def second_device() -> Iterator[Places]:
     """Pretend that there is a second device, and that runs choose it."""
-    places, load = Places(), torch.load
+    places, load, run_backward = Places(), torch.load, torch.autograd._engine_run_backward  # type: ignore[attr-defined]
 
     def loaded(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         found = load(*args, map_location="cpu", **kwargs)
@@ -169,7 +229,12 @@ def second_device() -> Iterator[Places]:
             places.put(x, torch.device(map_location or "cpu").type == DEVICE.type)
         return found
 
+    def backward(*args: Any, **kwargs: Any) -> Any:
+        with places.call(True), SecondDevice(places):  # torch has left that mode, and calls Python again
+            return run_backward(*args, **kwargs)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "_engine_run_backward", backward)
         patch.setattr(Accelerator, "device", property(lambda self: DEVICE))
         patch.setattr(torch, "load", loaded)
         with Operations(places), SecondDevice(places):

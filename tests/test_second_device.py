@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 import clipadapt
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.api import evaluate_run
+from clipadapt.test_time.caches import Cache
 from tests.engine.tasks import split, task
 from tests.golden.quantities import tiny
 from tests.second_device import DEVICE, Misplaced, second_device
 
 METHODS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "method").glob("*.yaml"))
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
+SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tpt", "zero")}
+SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,10 +47,19 @@ def test_mixing_raises():
     assert (x * torch.tensor(2.0))[torch.tensor([0, 1])].device == DEVICE
 
 
+def test_what_a_call_makes_is_where_it_was_given_tensors():
+    there = torch.arange(3, device=DEVICE)
+    for x, device in ((there, DEVICE), (there.cpu(), torch.device("cpu"))):
+        assert functional.one_hot(x, 4).device == x.new_tensor([1, 2]).device == torch.block_diag(x).device == device
+
+
 def test_gradients_are_where_their_tensors_are():
     x = torch.ones(3, requires_grad=True)
     (x.to(DEVICE) * 2).sum().backward()
     assert x.grad.device.type == "cpu"
+    x = torch.ones(4, 3, device=DEVICE, requires_grad=True)
+    (gradient,) = torch.autograd.grad(x.split([1, 3])[0].sum(), [x])  # zeros for the part that isn't used
+    assert gradient.device == DEVICE
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +69,7 @@ def clip():
 
 def finetuned(clip, name, *overrides):
     chosen_on = {"validation": split([0, 1, 2]), "validation_indices": [7, 8, 9]}
-    return clipadapt.finetune(clip, replace(task(), **chosen_on), name, [*SHORT, *overrides])
+    return clipadapt.finetune(clip, replace(task(), **chosen_on), name, [*SHORT, *SMALLER.get(name, []), *overrides])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -65,17 +78,42 @@ def test_a_method_learns_and_is_measured(clip, name):
     assert clip.device == DEVICE
 
 
-def test_a_constant_left_on_the_cpu_is_found(clip, monkeypatch):
-    monkeypatch.setattr(FeatureAdapter, "edits", lambda self: {"features": lambda x: x + torch.zeros(x.shape[-1])})
+class Scaled(torch.autograd.Function):
+    """Its gradient is scaled by a constant that was left on the CPU."""
+
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * torch.ones(gradient.shape[-1])
+
+
+EDITS = FeatureAdapter.edits
+
+
+@pytest.mark.parametrize("edit", [lambda x: x + torch.zeros(x.shape[-1]), Scaled.apply], ids=["forward", "backward"])
+def test_a_constant_left_on_the_cpu_is_found(clip, monkeypatch, edit):
+    def edits(self, tower, image=None):
+        return {name: lambda x, old=old: edit(old(x)) for name, old in EDITS(self, tower, image).items()}
+
+    monkeypatch.setattr(FeatureAdapter, "edits", edits)
     with pytest.raises(Misplaced):
         finetuned(clip, "clip_adapter")
+
+
+def test_a_constant_left_on_the_cpu_in_a_test_time_step_is_found(clip, monkeypatch):
+    monkeypatch.setattr(Cache, "class_scores", lambda self, weights: weights.sum(dim=-1) + torch.zeros(len(weights)))
+    with pytest.raises(Misplaced):
+        finetuned(clip, "tda")
 
 
 @pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "peft", "tpt", "tda"])
 def test_a_run_is_measured_again_and_predicts(name, tmp_path):
     backbone = clipadapt.load_backbone("tiny")
-    task = clipadapt.load_task("drawn", shots=1, seed=1, train_per_class=3, validation_per_class=1, test_images=12)
-    result = clipadapt.finetune(backbone, task, name, SHORT)
+    task = clipadapt.load_task("drawn", shots=1, seed=1, train_per_class=2, validation_per_class=1, test_images=12)
+    result = clipadapt.finetune(backbone, task, name, [*SHORT, *SMALLER.get(name, [])])
     directory = result.save(tmp_path / "run")
     again = evaluate_run(directory)
     assert again["accuracy"] == result.metrics["accuracy"]
