@@ -5,13 +5,13 @@ the CPU. As there, CPU tensors without dimensions go with all, and CPU indices w
 seen by `SecondDevice`, in backward passes too; the operations that they consist of by `Operations`.
 
 A tensor is on the CPU where Python made it without a device, or moved it there. What C++ makes from nothing, as
-`one_hot` and backward passes make zeros, would be on the device of what it is made for, and the CPU's memory doesn't tell
-which that is. Such a tensor is unplaced, and goes to the second device with the first tensor of that which it meets;
-what a call returns goes to the device of what the call was given.
+`one_hot` and backward passes make zeros, would be on the device of what it is made for, and the CPU's memory doesn't
+tell which that is. Such a tensor is unplaced, and goes to the second device with the first tensor of that which it
+meets; what a call returns goes to the device of what the call was given.
 
 What can't be seen:
-    a tensor that C++, or torch's own Python (as in `functional.multi_head_attention_forward`), makes on the wrong device
-        from nothing, in a call that was given tensors of the second device: it counts as unplaced
+    a tensor that C++, or torch's own Python (`functional.multi_head_attention_forward`), makes on the wrong device from
+        nothing, in a call that was given tensors of the second device: it counts as unplaced
     a misplaced tensor without dimensions, where an operation of a GPU would refuse it
     copies between devices that wait, which are slow there but right
     other threads and processes: neither mode is active in them, and what they make is on the CPU

@@ -109,10 +109,21 @@ def test_a_constant_left_on_the_cpu_in_a_test_time_step_is_found(clip, monkeypat
         finetuned(clip, "tda")
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of four pictures of each of three classes."""
+    root = tmp_path_factory.mktemp("images")
+    made = split([0, 1, 2] * 4)
+    for number, (picture, label) in enumerate(zip(made.images, made.labels, strict=True)):
+        (root / "abc"[label]).mkdir(exist_ok=True)
+        picture.save(root / "abc"[label] / f"{number}.png")
+    return root
+
+
 @pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "peft", "tpt", "tda"])
-def test_a_run_is_measured_again_and_predicts(name, tmp_path):
+def test_a_run_is_measured_again_and_predicts(name, folder, tmp_path):
     backbone = clipadapt.load_backbone("tiny")
-    task = clipadapt.load_task("drawn", shots=1, seed=1, train_per_class=2, validation_per_class=1, test_images=12)
+    task = clipadapt.load_task("folder", shots=1, root=str(folder), views=0)
     result = clipadapt.finetune(backbone, task, name, [*SHORT, *SMALLER.get(name, [])])
     directory = result.save(tmp_path / "run")
     again = evaluate_run(directory)
