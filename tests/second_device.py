@@ -27,9 +27,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.places import Places, storage_key, tensors
 
 DEVICE = torch.device("hpu", 0)
 """A name that torch knows and has nothing behind, so that what isn't intercepted fails."""
@@ -47,62 +48,6 @@ ANSWERS: dict[Any, Callable[[bool], Any]] = {
 
 class Misplaced(RuntimeError):
     """Tensors of two devices in one operation."""
-
-
-class Places:
-    """Which storages are on the second device or unplaced; a weak reference keeps an address from being used again.
-
-    Attributes:
-        within: whether what is running was given tensors of the second device by Python.
-    """
-
-    def __init__(self) -> None:
-        self.within = False
-        self._there: dict[int, StorageWeakRef] = {}
-        self._unplaced: dict[int, StorageWeakRef] = {}
-
-    def there(self, x: Tensor) -> bool:
-        """Whether a tensor is on the second device."""
-        return storage_key(x) in self._there
-
-    def unplaced(self, x: Tensor) -> bool:
-        """Whether a tensor is on neither device yet."""
-        return storage_key(x) in self._unplaced
-
-    def put(self, x: Tensor, there: bool) -> None:
-        """Say where a tensor is, and all that share its storage."""
-        self._unplaced.pop(storage_key(x), None)
-        if there:
-            self._there[storage_key(x)] = StorageWeakRef(x.untyped_storage())
-        else:
-            self._there.pop(storage_key(x), None)
-
-    def leave(self, x: Tensor) -> None:
-        """Say that a tensor is on neither device yet."""
-        self._unplaced[storage_key(x)] = StorageWeakRef(x.untyped_storage())
-
-    @contextmanager
-    def call(self, there: bool) -> Iterator[None]:
-        """While a call runs that was given tensors of the second device, or none."""
-        before, self.within = self.within, there
-        try:
-            yield
-        finally:
-            self.within = before
-
-
-def storage_key(x: Tensor) -> int:
-    """Return the address of what holds a tensor's numbers."""
-    return x.untyped_storage()._cdata
-
-
-def tensors(of: Any) -> list[Tensor]:
-    """Return the tensors in nested lists, tuples and dictionaries."""
-    if isinstance(of, Tensor):
-        return [of] if of.layout == torch.strided else []
-    if isinstance(of, dict):
-        of = list(of.values())
-    return [x for part in of for x in tensors(part)] if isinstance(of, (list, tuple)) else []
 
 
 class Operations(TorchDispatchMode):
@@ -164,6 +109,8 @@ class SecondDevice(TorchFunctionMode):
         self.places = places
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in ANSWERS:
+            return ANSWERS[func](self.places.there(args[0]))
         kwargs = dict(kwargs or {})
         with self.places.call(any(self.places.there(x) for x in tensors((args, kwargs)))):
             found = self._call(func, args, kwargs)
@@ -173,8 +120,6 @@ class SecondDevice(TorchFunctionMode):
         return found
 
     def _call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        if func in ANSWERS:
-            return ANSWERS[func](self.places.there(args[0]))
         if func in (Tensor.numpy, Tensor.__array__) and self.places.there(args[0]):
             raise TypeError(f"can't convert a tensor on {DEVICE} to numpy: copy it to the CPU first")
         if func in (Tensor.to, Tensor.cpu, Tensor.cuda):
@@ -221,7 +166,7 @@ class SecondDevice(TorchFunctionMode):
 @contextmanager
 def second_device() -> Iterator[Places]:
     """Pretend that there is a second device, and that runs choose it."""
-    places, load, run_backward = Places(), torch.load, torch.autograd._engine_run_backward  # type: ignore[attr-defined]
+    places, load, run_backward = Places(), torch.load, torch.autograd._engine_run_backward
 
     def loaded(*args: Any, map_location: Any = None, **kwargs: Any) -> Any:
         found = load(*args, map_location="cpu", **kwargs)
