@@ -11,7 +11,6 @@ from torch.nn import functional
 
 import clipadapt
 from clipadapt.adaptations.features import FeatureAdapter
-from clipadapt.api import evaluate_run
 from clipadapt.test_time.caches import Cache
 from tests.engine.tasks import split, task
 from tests.golden.quantities import tiny
@@ -126,7 +125,7 @@ def test_a_run_is_measured_again_and_predicts(name, folder, tmp_path):
     task = clipadapt.load_task("folder", shots=1, root=str(folder), views=0)
     result = clipadapt.finetune(backbone, task, name, [*SHORT, *SMALLER.get(name, [])])
     directory = result.save(tmp_path / "run")
-    again = evaluate_run(directory)
+    again = clipadapt.evaluate(directory)
     assert again["accuracy"] == result.metrics["accuracy"]
     predictor = clipadapt.load(directory, device=str(DEVICE))
     images = [Image.fromarray(np.full((40, 50, 3), shade, np.uint8)) for shade in (0, 200)]
