@@ -11,6 +11,7 @@ from torch.nn import functional
 
 import clipadapt
 from clipadapt.adaptations.features import FeatureAdapter
+from clipadapt.engine.run import forget_accelerator
 from clipadapt.test_time.caches import Cache
 from tests.engine.tasks import split, task
 from tests.golden.quantities import tiny
@@ -26,6 +27,7 @@ SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedde
 def device():
     with second_device():
         yield
+    forget_accelerator()
 
 
 def test_tensors_answer_where_they_are():
