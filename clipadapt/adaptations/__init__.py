@@ -1,4 +1,4 @@
-"""Where the network is touched."""
+"""Adaptations: learned changes to a frozen CLIP."""
 
 from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache

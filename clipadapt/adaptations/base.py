@@ -1,4 +1,4 @@
-"""Where the network is touched: what every adaptation may say, and zero-shot, which touches nothing."""
+"""The base class of adaptations, their composition, and zero-shot classification, which changes nothing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,17 +19,18 @@ Edit = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Capabilities:
-    """The properties of an adaptation that other parts of the library ask about.
+    """The properties of an adaptation that other parts of the library depend on.
 
     Attributes:
         conditional: the text features depend on the image.
-        all_tokens: it reads image features of all tokens, `[B, 1 + P, D]`: the pooled one, then those of P patches.
+        all_tokens: the logits need the image features of all tokens, `[B, 1 + P, D]`: the pooled feature, then the
+            features of P patches.
         needs_validation: `fit_closed_form` uses the validation split.
-        unshared_prefix: no prompt shares the rows of a common start with another, as dropout in text blocks needs it.
-        supports_batched_params: learned tensors may have one more leading dimension, an entry for each of several
-            images, which class embeddings then have, too; only the text side may read them.
-        num_fitted_values: how many numbers `fit_closed_form` finds that are no parameters.
-        fixed_classes: the class names that the learned tensors belong to; None where they don't belong to classes.
+        unshared_prefix: the prompts may not share the rows of a common prefix; dropout in text blocks needs this.
+        supports_batched_params: learned tensors may have one more leading dimension, with an entry for each of several
+            images; class embeddings then have that dimension, too. Only the text tower may use these tensors.
+        num_fitted_values: the number of values that `fit_closed_form` computes and that are not parameters.
+        fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
     """
 
     conditional: bool = False
@@ -54,13 +55,14 @@ class Capabilities:
 
 
 class Adaptation(nn.Module):
-    """Edits at named points of a frozen CLIP, its prompts, and how features become logits.
+    """A learned change to a frozen CLIP: edits at named points, prompts, class embeddings and logits.
 
-    The backbone is no submodule of it: `parameters()` is what trains, `state_dict()` is what was learned.
+    The backbone is not a submodule of the adaptation, so `parameters()` returns only trainable tensors and
+    `state_dict()` only learned ones.
 
     Args:
-        clip: the frozen backbone; read, not kept.
-        task: class names, templates, and features of the support set for what starts from them.
+        clip: the frozen backbone; the constructor reads from the backbone but stores no reference.
+        task: class names, templates, and features of the support set, for tensors that are initialised from them.
     """
 
     capabilities: Capabilities = Capabilities()
@@ -73,7 +75,7 @@ class Adaptation(nn.Module):
 
     @property
     def has_parameters(self) -> bool:
-        """Whether anything is learned by gradient."""
+        """Whether the adaptation has parameters, which gradient descent trains."""
         return any(True for _ in self.parameters())
 
     @classmethod
@@ -82,46 +84,52 @@ class Adaptation(nn.Module):
         return cls.required_points
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """Prompts of each class, as many for all: the task's templates with the name, underscores as spaces."""
+        """Return the prompts of each class: the task's templates with the class name, underscores as spaces.
+
+        Every class has the same number of prompts.
+        """
         return [[*prompts] for prompts in class_prompts(self.templates, names)]
 
     def declare(self, **changes: Any) -> None:
-        """Change some of this adaptation's capabilities, by name."""
+        """Set some of this adaptation's capabilities, by name."""
         self.capabilities = replace(self.capabilities, **changes)
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return functions of the activation at points of a tower; none unless overridden.
+        """Return the functions to apply to activations at points of a tower, by point; none unless overridden.
 
         Args:
             tower: name of the tower, such as "image" or "text".
-            image: image features `[B, D]`, given to the text tower of a conditional adaptation.
+            image: image features `[B, D]`; passed for the text tower of a conditional adaptation only.
         """
         return {}
 
     def stages(self, tower: str) -> Mapping[str, Edit]:
         """Return modules that replace frozen stages of a tower, by point; none unless overridden.
 
-        A transformer block runs as the frozen one does.
+        A replaced transformer block is run in the same way as the frozen block.
         """
         return {}
 
     def cut(self, name: str, tower: Tower) -> str:
-        """Return the earliest point of a tower that is edited or replaced, `features` where none is.
+        """Return the earliest point of a tower that is edited or replaced; `features` if there is none.
 
         Raises:
-            MissingPoint: a point that the tower lacks.
+            MissingPoint: the tower lacks a point that the adaptation edits or replaces.
         """
         return tower.cut([*self.edits(name), *self.stages(name)])
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """Text features `[..., C, templates, D]` to class embeddings `[..., C, D]`: the unit mean of unit features."""
+        """Return class embeddings `[..., C, D]` of text features `[..., C, templates, D]`.
+
+        The features are normalised, averaged over the templates, and normalised again.
+        """
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Find what is found without gradients, once gradients have been followed; nothing unless overridden."""
+        """Fit values without gradients, after any training by gradient descent; nothing unless overridden."""
 
     def trainable_names(self) -> list[str]:
-        """Names of the tensors that only a fit by gradient finds."""
+        """Return the names of the tensors that only gradient descent fits."""
         return (
             []
             if type(self).fit_closed_form is not Adaptation.fit_closed_form
@@ -129,32 +137,47 @@ class Adaptation(nn.Module):
         )
 
     def export(self) -> dict[str, bytes]:
-        """What was learned as other tools read it: files of a run's directory; none unless overridden."""
+        """Return the learned tensors in other tools' file formats, by path in the run's directory.
+
+        There are none unless overridden.
+        """
         return {}
 
     def interpolate(self, ratio: float) -> None:
-        """Move what was learned towards its start, as WiSE-FT does: ratio 1 keeps it, 0 undoes it.
+        """Interpolate the learned tensors with their initial values, as WiSE-FT does.
+
+        Args:
+            ratio: weight of the learned tensors: 1 leaves them as they are, 0 restores the initial values.
 
         Raises:
-            UserError: there is no start to go back to.
+            UserError: the adaptation has learned tensors without initial values to interpolate with.
         """
         if self.state_dict():
             raise UserError(f"{type(self).__name__} has no start to go back to: leave out method.interpolation")
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Image features `[B, D]` and class embeddings `[C, D]` or `[B, C, D]` to logits `[B, C]`: scaled cosines."""
+        """Return logits `[B, C]`, scaled cosine similarities.
+
+        Args:
+            image: image features `[B, D]`.
+            text: class embeddings `[C, D]` or `[B, C, D]`.
+            scale: the backbone's logit scale.
+        """
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return scale * (image.unsqueeze(-2) @ text.mT).squeeze(-2)
 
 
 class ZeroShot(Adaptation):
-    """CLIP as it is, with hand-written prompts (Radford et al., ICML 2021, arXiv:2103.00020, section 3.1.4).
+    """Zero-shot CLIP with hand-written prompts (Radford et al., ICML 2021, arXiv:2103.00020, section 3.1.4).
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        templates: sentences with `{}` in place of the task's; more than one make an ensemble.
-        keep_hyphens: whether hyphens in class names stay; spaces if not.
+        templates: sentences with `{}` to use instead of the task's; several templates form an ensemble.
+        keep_hyphens: whether to keep hyphens in class names; if not, spaces replace them.
+
+    Raises:
+        UserError: a template has no `{}`.
     """
 
     capabilities = Capabilities(supports_batched_params=True)
@@ -169,21 +192,21 @@ class ZeroShot(Adaptation):
             raise UserError(f"every template needs a {{}} for the class name: {self.templates}")
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """The templates with each class name."""
+        """Return the prompts of each class: the templates with the class name."""
         return super().prompts(list(names) if self.keep_hyphens else [name.replace("-", " ") for name in names])
 
 
 class Composed(Adaptation):
-    """Several adaptations as one: edits at the same point compose in the order given.
+    """A composition of several adaptations; edits at the same point run in the order of the parts.
 
     Args:
         clip: the frozen backbone.
-        task: class names and templates, as the parts have them.
-        parts: adaptations by name; learned tensors are named after them.
+        task: class names and templates, the same that the parts were built with.
+        parts: adaptations by name; the names prefix the names of the learned tensors.
 
     Raises:
-        UserError: two of them want to replace the same stage, or to write the prompts, the class
-            embeddings or the logits.
+        UserError: two parts replace the same stage, or two parts override the same one of prompts, class embeddings
+            and logits.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, parts: Mapping[str, Adaptation]) -> None:
@@ -199,38 +222,38 @@ class Composed(Adaptation):
             )
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """The prompts of the one part that writes them."""
+        """Return the prompts of the part that overrides them."""
         return self.own["prompts"].prompts(names)
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """Class embeddings as the one part with a way of its own makes them."""
+        """Return the class embeddings of the part that overrides them."""
         return self.own["class_embeddings"].class_embeddings(text)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Logits as the one part with a way of its own makes them."""
+        """Return the logits of the part that overrides them."""
         return self.own["logits"].logits(image, text, scale)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Have every part solve its own, in their order."""
+        """Fit every part, in their order."""
         for part in self._parts():
             part.fit_closed_form(learned)
 
     def interpolate(self, ratio: float) -> None:
-        """Move what every part learned towards its start."""
+        """Interpolate the learned tensors of every part with their initial values."""
         for part in self._parts():
             if part.state_dict():
                 part.interpolate(ratio)
 
     def trainable_names(self) -> list[str]:
-        """Those of every part, after its name."""
+        """Return the trainable names of every part, with the part's name as prefix."""
         return [f"{name}.{tensor}" for name, part in self._items() for tensor in part.trainable_names()]
 
     def export(self) -> dict[str, bytes]:
-        """The parts' files, each in a folder of its part's name."""
+        """Return the files of every part, in a folder with the part's name."""
         return {f"{name}/{path}": content for name, part in self._items() for path, content in part.export().items()}
 
     def _only(self, method: str) -> Adaptation:
-        """The one part that has its own way of doing this; the first part if none has."""
+        """Return the part that overrides a method; the first part if none does."""
         own = {
             name: part for name, part in self._items() if getattr(type(part), method) is not getattr(Adaptation, method)
         }
@@ -239,11 +262,11 @@ class Composed(Adaptation):
         return next(iter([*own.values(), *self._parts()]))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return the parts' edits, composed."""
+        """Return the edits of all parts, composed."""
         return chain([part.edits(tower, image) for part in self._parts()])
 
     def stages(self, tower: str) -> Mapping[str, Edit]:
-        """Return the parts' stage replacements.
+        """Return the stage replacements of all parts.
 
         Raises:
             UserError: two parts replace the same stage.
@@ -266,7 +289,7 @@ class Composed(Adaptation):
 
 
 def chain(edits: Sequence[Mapping[str, Edit]]) -> dict[str, Edit]:
-    """Edits of several adaptations as one set; those at the same point run one after another."""
+    """Return the edits of several adaptations by point; edits at the same point run one after another."""
     chained: dict[str, Edit] = {}
     for own in edits:
         for point, edit in own.items():

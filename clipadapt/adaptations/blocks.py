@@ -1,4 +1,4 @@
-"""Modules in the place of a tower's stages, over the backbone's storage: what all such adaptations share."""
+"""Base classes of adaptations that replace stages or transformer blocks; the replacements share frozen storage."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -18,11 +18,12 @@ Which = Literal["image", "text", "both"]
 class StageReplacement(Adaptation):
     """An adaptation that replaces stages of the towers with modules over the frozen weights' storage.
 
-    These aren't its submodules, or frozen weights would count as learned: it registers what is its own of them.
+    The modules aren't submodules of the adaptation, since frozen weights would then count as learned; `register`
+    registers only the tensors that are not frozen storage.
 
     Attributes:
-        replaced: by tower and point, what stands where a frozen stage stood.
-        start: by name, what `interpolate` moves registered tensors towards; empty where there is no such way back.
+        replaced: the modules that replace frozen stages, by tower and point.
+        start: by name, the values that `interpolate` moves registered tensors towards; empty if there are none.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
@@ -31,7 +32,7 @@ class StageReplacement(Adaptation):
         self.start: dict[str, Tensor] = {}
 
     def register(self, own: Mapping[str, Tensor]) -> None:
-        """Register tensors under their names, with slashes for dots; those that train are kept in float32."""
+        """Register tensors under their names, with slashes for dots; trainable tensors are converted to float32."""
         for dotted, x in own.items():
             name = dotted.replace(".", "/")
             if isinstance(x, nn.Parameter) and x.requires_grad:
@@ -41,14 +42,17 @@ class StageReplacement(Adaptation):
                 self.register_buffer(name, x)
 
     def stages(self, tower: str) -> Mapping[str, Edit]:
-        """Return what stands in the place of frozen stages."""
+        """Return the modules that replace frozen stages of a tower, by point."""
         return self.replaced.get(tower, {})
 
     def interpolate(self, ratio: float) -> None:
-        """Move what was learned towards its start (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903, equation 1).
+        """Interpolate with the initial weights (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903, equation 1).
+
+        Args:
+            ratio: weight of the learned tensors: 1 leaves them as they are, 0 restores the initial values.
 
         Raises:
-            UserError: there is no start to go back to.
+            UserError: there are no initial values to interpolate with.
         """
         if not self.start:
             super().interpolate(ratio)
@@ -61,25 +65,26 @@ class StageReplacement(Adaptation):
 class BlockReplacement(StageReplacement):
     """An adaptation that puts modules into the towers' transformer blocks.
 
-    A subclass changes blocks in `change`, or all of them in `insert`. They are copies over the frozen storage, with an
-    attention of four linear layers, and run as the frozen ones do; those that got anything replace them.
+    A subclass overrides `change` to change one block, or `insert` to change all of them. It receives copies of the
+    blocks that share the frozen storage and whose attention is made of four linear layers. A copy that was changed
+    replaces the frozen block and is run in the same way.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        towers: whose blocks are offered.
+        towers: the towers whose blocks may be changed.
 
     Attributes:
-        blocks: the copies, with modules named as `image.block.0.attn.q_proj`.
+        blocks: the copies of the blocks, with module names such as `image.block.0.attn.q_proj`.
 
     Raises:
-        UserError: a tower without blocks, or blocks that don't run with what is in them.
+        UserError: a tower has no blocks, or a changed block doesn't run.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, towers: Which = "both") -> None:
         super().__init__(clip, task)
         changed, own = self.insert(split_towers(clip, towers))
-        self.held = {"blocks": changed}  # in a table, so that it isn't registered
+        self.held = {"blocks": changed}  # in a dict, so that torch doesn't register the module
         self.register(own)
         self.replaced = {tower: with_any(changed.get_submodule(f"{tower}.block"), own) for tower in names(towers)}
         for tower, blocks in self.replaced.items():
@@ -94,7 +99,11 @@ class BlockReplacement(StageReplacement):
         return self.held["blocks"]
 
     def insert(self, towers: nn.ModuleDict) -> tuple[nn.Module, dict[str, Tensor]]:
-        """Change blocks of towers; return them, and by name the tensors in them that aren't frozen storage."""
+        """Change blocks of towers in place.
+
+        Returns:
+            The blocks, and the tensors in them that aren't frozen storage, by name.
+        """
         frozen = {id(x) for x in (*towers.parameters(), *towers.buffers())}
         for point, block in towers.named_modules():
             if isinstance(block, Block):
@@ -104,29 +113,31 @@ class BlockReplacement(StageReplacement):
         return towers, {name: x for name, x in tensors.items() if id(x) not in frozen}
 
     def change(self, name: str, block: Block) -> None:
-        """Put modules into a block, such as a further layer after `block.mlp`; nothing unless overridden.
+        """Insert modules into a block in place, such as another layer after `block.mlp`; nothing unless overridden.
 
         Args:
-            name: of the block, such as "image.block.0".
-            block: a copy of the frozen one, to be changed in place.
+            name: name of the block, such as "image.block.0".
+            block: a copy of the frozen block.
         """
 
     def train(self, mode: bool = True) -> Self:
-        """Switch what is put into blocks, too: its dropout follows."""
+        """Set training mode, in the inserted modules as well, so that their dropout follows."""
         self.blocks.train(mode)
         return super().train(mode)
 
 
 def names(towers: Which) -> list[str]:
-    """The towers meant."""
+    """Return the names of the towers."""
     return ["image", "text"] if towers == "both" else [towers]
 
 
 def split_towers(clip: DualEncoder, towers: Which) -> nn.ModuleDict:
-    """The blocks of towers over the backbone's own storage, with modules `image.block.0.attn.q_proj` and so on.
+    """Return copies of the towers' blocks that share the backbone's storage and have four linear layers in attention.
+
+    Modules have names such as `image.block.0.attn.q_proj`.
 
     Raises:
-        MissingPoint: a tower without blocks.
+        MissingPoint: a tower has no transformer blocks.
     """
     for tower in names(towers):
         if not clip.tower(tower).blocks:
@@ -137,22 +148,22 @@ def split_towers(clip: DualEncoder, towers: Which) -> nn.ModuleDict:
 
 
 def with_any(blocks: Any, own: Mapping[str, Tensor]) -> dict[str, Block]:
-    """Of blocks, those that hold any of these tensors, by point."""
+    """Return the blocks that contain any of the given tensors, by point."""
     ids = {id(x) for x in own.values()}
     held = {i: {id(x) for x in (*block.parameters(), *block.buffers())} for i, block in enumerate(blocks)}
     return {f"block.{i}": blocks[i] for i, found in held.items() if found & ids}
 
 
 def drops(module: nn.Module) -> bool:
-    """Whether a module drops activations in training."""
+    """Return whether a module is a dropout with a positive rate."""
     return isinstance(module, nn.Dropout) and module.p > 0
 
 
 def try_out(clip: DualEncoder, tower: str, blocks: Mapping[str, Block]) -> None:
-    """Run the first of these blocks on nothing.
+    """Run the first of the blocks on zeros, to check that it runs.
 
     Raises:
-        UserError: what is in it needs more than activations.
+        UserError: the block fails, for instance since an inserted module needs more input than activations.
     """
     nothing = torch.zeros(1, 2, clip.widths.get(tower) or 0, device=clip.device, dtype=clip.dtype)
     rounded = clip.dtype != torch.float32
@@ -160,6 +171,6 @@ def try_out(clip: DualEncoder, tower: str, blocks: Mapping[str, Block]) -> None:
         try:
             with torch.no_grad(), torch.autocast(clip.device.type, clip.dtype if rounded else None, enabled=rounded):
                 run_block(block, nothing)
-        except Exception as error:  # of whatever kind
+        except Exception as error:  # inserted modules raise errors of any type
             said = " ".join(str(error).split())
             raise UserError(f"this doesn't run in the blocks of the {tower} tower: {said}") from error

@@ -1,4 +1,4 @@
-"""A cache of labelled features beside the class embeddings."""
+"""A cache of support features that adds to the zero-shot logits."""
 
 from typing import Annotated
 
@@ -12,27 +12,28 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
 LEAST = 0.1
-"""Where either search begins."""
+"""The lowest value of either search grid."""
 
 
 class FeatureCache(Adaptation):
     """Tip-Adapter: support images vote for their classes (Zhang et al., ECCV 2022, arXiv:2207.09519).
 
-    A key is the unit mean of the raw features of an image's views. To the scaled cosines of unit image features f and
-    class embeddings come votes, `alpha exp(-beta (1 - f k'))` summed over the keys k of each class.
+    The key of a support image is the mean of the raw features of its views, normalised. The logits of an image with
+    unit feature f are the scaled cosines with the class embeddings plus the votes, `alpha exp(-beta (1 - f k'))`
+    summed over the keys k of each class.
 
     Args:
         clip: the frozen backbone.
         task: class names, templates and support set.
-        alpha: weight of the votes, before any search.
-        beta: their sharpness, before any search.
-        search: whether both are searched on the validation split, once keys are learned.
-        most_alpha: where the search of alpha ends, this end left out; it begins at 0.1.
-        alphas: steps to there.
-        most_beta: where the search of beta ends.
-        betas: steps to there.
-        learn_keys: whether the keys are learned (Tip-Adapter-F); they aren't normalised again.
-        scale: factor on the cosines with the text, whatever the backbone's is.
+        alpha: weight of the votes; the search replaces it.
+        beta: sharpness of the votes; the search replaces it.
+        search: whether alpha and beta are searched on the validation split, after the keys are trained.
+        most_alpha: upper end of the grid of alpha, excluded; the grid starts at 0.1.
+        alphas: number of values in the grid of alpha.
+        most_beta: upper end of the grid of beta, excluded; the grid starts at 0.1.
+        betas: number of values in the grid of beta.
+        learn_keys: whether the keys are trained (Tip-Adapter-F); trained keys aren't normalised again.
+        scale: logit scale of the cosines with the class embeddings, used instead of the backbone's.
     """
 
     keys: Tensor
@@ -68,27 +69,33 @@ class FeatureCache(Adaptation):
         self.register_buffer("beta", torch.tensor(float(beta)))
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Those of zero-shot and the votes."""
+        """Return logits `[B, C]`: zero-shot logits plus the weighted votes."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return self.scale * image @ text.T + self.alpha * self.votes(image @ self.keys.T, self.beta, len(text))
 
     def votes(self, cosines: Tensor, beta: Tensor | float, classes: int) -> Tensor:
-        """Affinities of B features to K keys, given their products `[B, K]`, summed within each class: `[B, C]`."""
+        """Return the votes `[B, C]` for each class: the affinities to its keys, summed.
+
+        Args:
+            cosines: products `[B, K]` of B unit features and K keys.
+            beta: sharpness of the affinities.
+            classes: number of classes, C.
+        """
         affinity = (beta * (cosines - 1)).exp()
         return affinity.new_zeros(len(cosines), classes).index_add(1, self.labels, affinity)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Choose alpha and beta by validation accuracy; of equals the smallest beta, then the smallest alpha."""
+        """Choose alpha and beta by validation accuracy; ties go to the smallest beta, then the smallest alpha."""
         if not self.search:
             return
         found = self.accuracies(learned.validation, learned.text)
         best = int(found.argmax())
-        right = bool(found.any())  # with nothing right the authors' search ends at zero for both
+        right = bool(found.any())  # if no image is classified correctly, the authors' search leaves both at zero
         self.beta.fill_(self.betas[best // len(self.alphas)] * right)
         self.alpha.fill_(self.alphas[best % len(self.alphas)] * right)
 
     def accuracies(self, samples: LabelledFeatures, text: Tensor) -> Tensor:
-        """Accuracy on labelled images of each beta (row) and alpha (column)."""
+        """Return the accuracy on labelled images for each beta (row) and alpha (column)."""
         image, labels = samples.flat()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
         zero_shot, cosines = self.scale * image @ text.T, image @ self.keys.T
@@ -100,5 +107,5 @@ class FeatureCache(Adaptation):
 
 
 def grid(most: float, count: int) -> list[float]:
-    """So many equal steps from the least value towards the most, which isn't reached."""
+    """Return `count` evenly spaced values from `LEAST` up to `most`, excluded."""
     return [LEAST + step * (most - LEAST) / count for step in range(count)]

@@ -1,4 +1,4 @@
-"""Learned context: vectors in the place of a prompt's words."""
+"""Learned context vectors that replace the words of a prompt."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,29 +17,30 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, underscores_to_spaces
 
 Depth = Annotated[int, Ge(1)] | Literal["all"] | None
-"""Number of blocks; all of a tower's; or three quarters of them, 9 of 12."""
+"""Number of blocks: an integer, "all" blocks of the tower, or None for three quarters of them (9 of 12)."""
 INSIDE = 16
-"""The meta-net is so many times narrower inside than the joint space."""
+"""Width of the joint space divided by the hidden width of the meta-net."""
 
 
 class Context(Adaptation):
     """CoOp: learned word vectors around the class name (Zhou et al., IJCV 2022, arXiv:2109.01134, section 3.2).
 
-    The vectors `[n_ctx, W]`, or `[C, n_ctx, W]` when class-specific, take the place of word embeddings; positions are
+    The vectors `[n_ctx, W]`, or `[C, n_ctx, W]` if class-specific, replace word embeddings; positional embeddings are
     added afterwards. Every prompt ends with a full stop.
 
     Args:
         clip: the frozen backbone.
         task: class names.
         n_ctx: number of context vectors.
-        class_token_position: where the class name stands relative to the context.
+        class_token_position: position of the class name relative to the context.
         class_specific: one context per class instead of one for all.
-        words: words whose embeddings start the context, and whose number replaces `n_ctx`; normal with deviation 0.02
-            where None. As in the authors' code, tokens beyond one per word stay as they are, and such a context is
-            shared by all classes whatever `class_specific` says; a warning says so.
+        words: words whose embeddings initialise the context, and whose number replaces `n_ctx`. If None, the context
+            starts normally distributed with standard deviation 0.02. As in the authors' code, tokens beyond one per
+            word stay as they are, and a context from words is shared by all classes, whatever `class_specific` is; a
+            warning reports this.
 
     Raises:
-        UserError: the text tower's words can't be edited, or there are no words in `words`.
+        UserError: the text tower's word embeddings can't be edited, or `words` contains no words.
     """
 
     capabilities = Capabilities(supports_batched_params=True)
@@ -79,7 +80,7 @@ class Context(Adaptation):
         self.words, self.leftover = tokens[:count], tokens[count:]
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """One prompt a class: context, name and full stop, spliced as tokens."""
+        """Return one prompt per class: context, class name and full stop, joined as tokens."""
         return [[self._prompt(underscores_to_spaces(name))] for name in names]
 
     def _prompt(self, name: str) -> Prompt:
@@ -92,7 +93,7 @@ class Context(Adaptation):
         return [*slots[:before], name, *slots[before:], *self.leftover, "."]
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Write the context into its places among the words."""
+        """Return the edit that writes the context vectors into the word embeddings."""
         if tower != "text":
             return {}
         if self.class_specific:
@@ -101,18 +102,20 @@ class Context(Adaptation):
 
 
 class ConditionalContext(Context):
-    """CoCoOp: a context shifted by what the image shows (Zhou et al., CVPR 2022, arXiv:2203.05557, section 3.2).
+    """CoCoOp: a context shifted by the image feature (Zhou et al., CVPR 2022, arXiv:2203.05557, section 3.2).
 
-    A two-layer network, D // 16 channels wide inside, makes of each unit image feature one shift of all vectors.
+    A two-layer network (meta-net) with D // 16 hidden channels maps each unit image feature to one vector, which is
+    added to all context vectors.
 
     Args:
         clip: the frozen backbone.
         task: class names.
         n_ctx: number of context vectors.
-        words: words whose embeddings start the context, and whose number replaces `n_ctx`; None for a random start.
+        words: words whose embeddings initialise the context, and whose number replaces `n_ctx`; None for random
+            initialisation.
 
     Raises:
-        UserError: as of `Context`; or the joint space has fewer than 16 channels.
+        UserError: as for `Context`; or the joint space has fewer than 16 channels.
     """
 
     capabilities = Capabilities(conditional=True)
@@ -129,13 +132,13 @@ class ConditionalContext(Context):
         )
 
     def shift(self, image: Tensor) -> Tensor:
-        """Image features `[B, D]` to what is added to each context vector, `[B, W]`."""
+        """Compute the vectors `[B, W]` to add to the context vectors from image features `[B, D]`."""
         with torch.autocast(image.device.type, enabled=False):
             shift: Tensor = self.meta_net(functional.normalize(image.float(), dim=-1))
         return shift
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Write each image's context into its places among the words."""
+        """Return the edit that writes each image's context vectors into the word embeddings."""
 
         def write(rows: Rows) -> Rows:
             assert image is not None
@@ -145,25 +148,26 @@ class ConditionalContext(Context):
 
 
 class DeepContext(Adaptation):
-    """Prompt tokens of the first text blocks (MaPLe: Khattak et al., CVPR 2023, arXiv:2210.03117, section 3.2).
+    """Deep text prompts (MaPLe: Khattak et al., CVPR 2023, arXiv:2210.03117, section 3.2).
 
-    The first block's vectors take the place of word embeddings, with their positions; in deeper blocks, vectors of
-    their own overwrite what came out of the block before at these places.
+    The vectors of the first block replace word embeddings, and positional embeddings are added to them. The vectors of
+    each deeper block overwrite the previous block's output at the same positions.
 
     Args:
         clip: the frozen backbone.
         task: class names.
         n_ctx: number of vectors in each block.
         depth: number of blocks, "all", or None for three quarters: 9 of 12.
-        words: words that stand before the class name; the embeddings of their first tokens start the first block's
-            vectors, and tokens beyond `n_ctx` stay. Where None, all vectors start normal with deviation 0.02.
+        words: words before the class name. The embeddings of their first tokens initialise the first block's vectors;
+            tokens beyond `n_ctx` stay as they are. All other vectors, and all if None, start normally distributed with
+            standard deviation 0.02.
 
     Attributes:
         context: the vectors, `[depth, n_ctx, W]`.
 
     Raises:
-        UserError: more blocks than the text tower has, words that can't be edited, or fewer tokens in `words` than
-            vectors.
+        UserError: `depth` exceeds the number of text blocks, the word embeddings can't be edited, or `words` has fewer
+            than `n_ctx` tokens.
     """
 
     required_points: tuple[str, ...] = ("text.words", "text.block.0")
@@ -189,13 +193,13 @@ class DeepContext(Adaptation):
             self.context[0] = embed(clip, self.tokens)[:n_ctx]
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """One prompt a class: the vectors' places, words left over, name and full stop."""
+        """Return one prompt per class: slots for the vectors, the remaining words, class name and full stop."""
         count = self.context.shape[1]
         slots = [Slot(i, token=token) for i, token in enumerate([*self.tokens, *[None] * count][:count])]
         return [[[*slots, *self.tokens[count:], underscores_to_spaces(name), "."]] for name in names]
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Write each block's vectors into their places."""
+        """Return the edits that write each block's vectors into its slots."""
         if tower != "text":
             return {}
         return {point: partial(_place, vectors=self.context[i]) for i, point in enumerate(self.points)}
@@ -206,6 +210,6 @@ def _place(rows: Rows, vectors: Tensor) -> Rows:
 
 
 def embed(clip: DualEncoder, tokens: Sequence[int]) -> Tensor:
-    """Word embeddings `[n, W]` of tokens, in float32 on the CPU."""
+    """Return the word embeddings `[n, W]` of tokens, in float32 on the CPU."""
     rows: Rows = clip.text.run(clip.arrange([[*tokens, 0]], (1, 1)), stop="words")
     return rows.values[: len(tokens)].detach().to("cpu", torch.float32)

@@ -1,4 +1,4 @@
-"""Adaptations of what leaves the image tower."""
+"""Adaptations of the image features."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -15,17 +15,17 @@ from clipadapt.interfaces import SupportView
 class FeatureAdapter(Adaptation):
     """CLIP-Adapter: a residual two-layer MLP on image features (Gao et al., IJCV 2024, arXiv:2110.04544, equation 7).
 
-    `ratio * adapter(f) + (1 - ratio) * f` of the raw feature f `[..., D]`, with a rectifier after either layer, as the
-    authors' code has it.
+    The adapted feature is `ratio * adapter(f) + (1 - ratio) * f` for the raw feature f `[..., D]`. A ReLU follows each
+    of the two layers, as in the authors' code.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
         ratio: weight of the adapted feature.
-        reduction: the hidden layer has D // reduction channels.
+        reduction: divisor of the hidden width, which is D // reduction.
 
     Raises:
-        UserError: the reduction leaves no hidden channel.
+        UserError: `reduction` is larger than D, so that there would be no hidden channel.
     """
 
     def __init__(
@@ -40,15 +40,15 @@ class FeatureAdapter(Adaptation):
         self.down, self.up = bottleneck(clip.width or 0, reduction)
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Mix the adapted image feature into the frozen one."""
+        """Return the edit that mixes the adapted image feature with the frozen one."""
         return {"features": lambda x: mix(self.down, self.up, x, self.ratio)} if tower == "image" else {}
 
 
 def bottleneck(width: int, reduction: int) -> tuple[nn.Linear, nn.Linear]:
-    """The two layers of an adapter of features `[..., width]`.
+    """Return the two layers, down and up, of a bottleneck adapter for features `[..., width]`.
 
     Raises:
-        UserError: the reduction leaves no hidden channel.
+        UserError: `reduction` is larger than `width`, so that there would be no hidden channel.
     """
     if width < reduction:
         raise UserError(f"reduction {reduction} leaves no channel of the backbone's {width}: choose at most {width}")
@@ -57,6 +57,6 @@ def bottleneck(width: int, reduction: int) -> tuple[nn.Linear, nn.Linear]:
 
 
 def mix(down: nn.Linear, up: nn.Linear, x: Tensor, ratio: float) -> Tensor:
-    """Features `[..., D]` and what an adapter makes of them, a rectifier after either layer."""
+    """Return the weighted mean `[..., D]` of adapted and given features; a ReLU follows each of the two layers."""
     adapted = up(down(x.to(down.weight.dtype)).relu()).relu()
     return ratio * adapted + (1 - ratio) * x

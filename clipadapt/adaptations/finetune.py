@@ -1,4 +1,4 @@
-"""Weights of the towers, trained themselves."""
+"""Fine-tuning of the towers' own weights."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,18 @@ from clipadapt.interfaces import SupportView
 
 
 class FullFinetuning(StageReplacement):
-    """All weights of a tower, end to end (WiSE-FT's fine-tuning: Wortsman et al., CVPR 2022, arXiv:2109.01903).
+    """Fine-tuning of all weights of a tower (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).
 
-    They are float32 copies of the frozen ones; those of a ResNet's batch norms go on with the frozen statistics.
+    The trained weights are float32 copies of the frozen weights. The batch norms of a ResNet are trained, too, but keep
+    using the frozen running statistics.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        towers: which towers.
+        towers: the towers to train.
 
     Raises:
-        UserError: there are no such weights in a tower.
+        UserError: a tower has no weights to train.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, towers: Which = "image") -> None:
@@ -47,22 +48,22 @@ class FullFinetuning(StageReplacement):
         return {name: weight for name, weight in weights.items() if self.trains(name)}
 
     def trains(self, name: str) -> bool:
-        """Whether the weight of this name is trained."""
+        """Return whether the weight with this name is trained."""
         return True
 
 
 class BiasFinetuning(FullFinetuning):
-    """BitFit: the biases of a tower alone (Ben Zaken et al., ACL 2022, arXiv:2106.10199, section 3).
+    """BitFit: fine-tuning of the biases of a tower (Ben Zaken et al., ACL 2022, arXiv:2106.10199, section 3).
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        towers: which towers.
+        towers: the towers to train.
 
     Raises:
-        UserError: there are none in a tower.
+        UserError: a tower has no biases.
     """
 
     def trains(self, name: str) -> bool:
-        """Whether the weight of this name is a bias."""
+        """Return whether the weight with this name is a bias."""
         return name.endswith("bias")

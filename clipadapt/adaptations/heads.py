@@ -1,4 +1,4 @@
-"""Class embeddings and linear heads that start at the text."""
+"""Class embeddings and linear heads that are initialised with text features."""
 
 import math
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from clipadapt.interfaces import SupportView, format_templates
 
 
 class RawText(Adaptation):
-    """Class embeddings near the text features as they leave the tower: class names as written, no normalisation."""
+    """A base class for class embeddings of raw text features: class names as written, no normalisation."""
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
         self.declare(fixed_classes=tuple(task.class_names))
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """The task's templates with each name, underscores and all."""
+        """Return the prompts of each class: the task's templates with the class name, underscores kept."""
         return [[*prompts] for prompts in format_templates(self.templates, names)]
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """The mean over templates `[..., C, D]`."""
+        """Return the mean of raw text features over the templates, `[..., C, D]`."""
         return text.float().mean(dim=-2)
 
 
@@ -40,7 +40,7 @@ class TaskResidual(RawText):
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        scale: of the residual, the paper's alpha.
+        scale: weight of the residual, the paper's alpha.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, scale: float = 0.5) -> None:
@@ -49,14 +49,14 @@ class TaskResidual(RawText):
         self.residual = nn.Parameter(torch.zeros(len(task.class_names), clip.width or 0))
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """Text features and the residual."""
+        """Return raw text features plus the scaled residual, `[C, D]`."""
         return super().class_embeddings(text) + self.scale * self.residual
 
 
 class LearnedClassWeights(RawText):
-    """ZS-LP, CLAP: class embeddings that start at the text's (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
+    """ZS-LP, CLAP: learned class weights, from text features (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
 
-    They are learned raw, `[C, D]`, and normalised where they meet an image.
+    The learned weights `[C, D]` are raw; `logits` normalises them.
 
     Args:
         clip: the frozen backbone.
@@ -68,20 +68,23 @@ class LearnedClassWeights(RawText):
         self.prototypes = nn.Parameter(super().class_embeddings(clip.text_features(self.prompts(task.class_names))))
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """The prototypes."""
+        """Return the learned class weights, `[C, D]`."""
         return self.prototypes
 
 
 class LinearHead(Adaptation):
     """Cross-modal adaptation's linear head on unit features (Lin et al., CVPR 2023, arXiv:2301.06267).
 
-    It has no bias, and its rows `[C, D]` aren't normalised, so they may grow.
+    The head has no bias, and its weight rows `[C, D]` aren't normalised, so that their norms may grow.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        start: the rows at first: those of zero-shot, or random.
-        logit_scale: logarithm of the factor on the logits.
+        start: initial weight rows: the zero-shot class embeddings, or random.
+        logit_scale: logarithm of the scale of the logits.
+
+    Attributes:
+        scale: scale of the logits, used instead of the backbone's.
     """
 
     def __init__(
@@ -93,44 +96,50 @@ class LinearHead(Adaptation):
     ) -> None:
         super().__init__(clip, task)
         self.declare(fixed_classes=tuple(task.class_names))
-        self.factor = math.exp(logit_scale)
+        self.scale = math.exp(logit_scale)
         self.zero_shot = self.class_embeddings(clip.text_features(self.prompts(task.class_names)))
         random = nn.Linear(clip.width or 0, len(task.class_names), bias=False).weight
         self.weight = nn.Parameter(self.zero_shot.clone() if start == "zero_shot" else random.detach())
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """Rows of zero-shot `[..., C, D]`: the mean of raw text features, normalised."""
+        """Return the zero-shot class embeddings `[..., C, D]`: the mean of raw text features, normalised."""
         return functional.normalize(text.float().mean(dim=-2), dim=-1)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Of image features, or of any others of the joint space, `[B, D]`; the head's own factor."""
-        return self.factor * self.features(functional.normalize(image, dim=-1)) @ self.weight.T
+        """Return logits `[B, C]` of image or text features `[B, D]`, with the head's own scale and weights.
+
+        The arguments `text` and `scale` are ignored.
+        """
+        return self.scale * self.features(functional.normalize(image, dim=-1)) @ self.weight.T
 
     def features(self, unit: Tensor) -> Tensor:
-        """What the head sees of unit features."""
+        """Return the input `[B, D]` of the linear layer, given unit features; the same unless overridden."""
         return unit
 
     @torch.no_grad()
     def interpolate(self, ratio: float) -> None:
-        """Move the rows, and nothing else, towards those of zero-shot, wherever they started (the paper's WiSE-FT)."""
+        """Interpolate the weight rows with the zero-shot class embeddings (the paper's WiSE-FT).
+
+        This holds for a random start as well. Nothing but the rows is interpolated; ratio 1 leaves them as they are.
+        """
         self.weight.copy_(torch.lerp(self.zero_shot, self.weight, ratio))
 
 
 class AdaptedHead(LinearHead):
     """Cross-modal adaptation's adapter before its linear head (Lin et al., CVPR 2023, arXiv:2301.06267).
 
-    CLIP-Adapter's bottleneck, on the unit feature; the mix isn't normalised again.
+    The adapter is CLIP-Adapter's bottleneck, applied to the unit feature; its output isn't normalised again.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        start: the head's rows at first: those of zero-shot, or random.
-        logit_scale: logarithm of the factor on the logits.
+        start: initial weight rows of the head: the zero-shot class embeddings, or random.
+        logit_scale: logarithm of the scale of the logits.
         ratio: weight of the adapted feature.
-        reduction: the adapter's hidden layer has D // reduction channels.
+        reduction: divisor of the adapter's hidden width, which is D // reduction.
 
     Raises:
-        UserError: the reduction leaves no hidden channel.
+        UserError: `reduction` is larger than D, so that there would be no hidden channel.
     """
 
     def __init__(
@@ -147,5 +156,5 @@ class AdaptedHead(LinearHead):
         self.down, self.up = bottleneck(clip.width or 0, reduction)
 
     def features(self, unit: Tensor) -> Tensor:
-        """The adapter's mix."""
+        """Return the weighted mean `[B, D]` of adapted and unit features."""
         return mix(self.down, self.up, unit, self.ratio)

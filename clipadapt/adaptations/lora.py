@@ -1,4 +1,4 @@
-"""Low-rank updates of attention's projections."""
+"""Low-rank updates of attention projections."""
 
 from typing import Annotated, Literal
 
@@ -13,27 +13,27 @@ from clipadapt.interfaces import SupportView
 Projection = Literal["q", "k", "v", "o"]
 QKV: list[Projection] = ["q", "k", "v"]
 SIXTHS = {"all": (0, 6), "bottom": (0, 2), "mid": (2, 4), "up": (4, 6), "half-bottom": (0, 3), "half-up": (3, 6)}
-"""First and last sixth of the blocks at each position."""
+"""The blocks at each position, in sixths of all blocks: the first sixth, and the last one (excluded)."""
 
 
 class LoRA(Peft):
-    """CLIP-LoRA: low-rank updates of attention's projections (Zanella & Ben Ayed, CVPRW 2024, arXiv:2405.18541).
+    """CLIP-LoRA: low-rank updates of attention projections (Zanella & Ben Ayed, CVPRW 2024, arXiv:2405.18541).
 
-    Each chosen projection W becomes W + alpha / sqrt(rank) B A, with an A and a B of its own. Where the text tower has
-    some, its prompts are those of the first template, as in the authors' code.
+    Each chosen projection W becomes W + alpha / sqrt(rank) B A, with its own A and B. If text blocks are adapted, only
+    the first template is used for prompts, as in the authors' code.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        towers: which towers get them.
-        projections: of queries, keys, values, and of what was attended (o).
-        rank: rows of A.
-        alpha: numerator of the scale.
-        dropout: rate, of the input of B A alone.
-        position: which blocks: all, a third of them, a half of them, or the last three.
+        towers: the towers to adapt.
+        projections: the projections to update: of queries (q), keys (k), values (v), and the output projection (o).
+        rank: rank of the update, the number of rows of A.
+        alpha: numerator of the scale of the update.
+        dropout: dropout rate of the update's input; the frozen projection gets the input without dropout.
+        position: the blocks to adapt: all, a third of them, half of them, or the last three.
 
     Raises:
-        UserError: a tower without blocks, or too few of them for the position.
+        UserError: a tower has no blocks, or too few of them for the position.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class LoRA(Peft):
 
 
 def numbers(clip: DualEncoder, tower: str, position: str) -> str:
-    """The numbers of a tower's blocks at a position, with bars between.
+    """Return the numbers of a tower's blocks at a position, joined by "|" for a regular expression.
 
     Raises:
-        UserError: there are none.
+        UserError: the tower has too few blocks for the position.
     """
     count = len(clip.tower(tower).blocks)
     first, last = (count * sixth // 6 for sixth in SIXTHS.get(position, (0, 6)))

@@ -1,4 +1,4 @@
-"""Small trained updates of frozen weights in transformer blocks; the only file that knows peft."""
+"""Parameter-efficient tuners of the peft library in transformer blocks; the only module that imports peft."""
 
 import copy
 import dataclasses
@@ -40,35 +40,35 @@ LINEAR_IN = {
     "SUPERTUNING": "supertuning_values",
     "WAVEFT": "waveft_spectrum",
 }
-"""The tensor of each tuner in which the weights are linear, and which starts where it changes nothing."""
+"""By tuner, the tensor in which the adapted weights are linear; its initial value leaves the weights unchanged."""
 
 FOREIGN = {"adapters", "auto_mapping", "base_model_name_or_path", "megatron_config", "megatron_core", "revision"} | {
     "prompt_tuning_init_state_dict_path",
     "tokenizer_kwargs",
     "tokenizer_name_or_path",
 }
-"""Options of peft that name modules to import, or models to load: settings may be somebody else's."""
+"""Options of peft that import modules or load models; refused, since settings may come from an untrusted source."""
 
 
 class Peft(BlockReplacement):
-    """Any of peft's tuners that can be put into a module, as LoRA (Hu et al., ICLR 2022, arXiv:2106.09685).
+    """Any tuner of peft that can be injected into a module, such as LoRA (Hu et al., ICLR 2022, arXiv:2106.09685).
 
-    The towers' blocks get an attention of four linear layers, so that modules are named as
-    `image.block.0.attn.q_proj`, `text.block.11.mlp.c_fc`; blocks into which something was put replace the frozen ones.
+    The attention of the towers' blocks is made of four linear layers, so that modules have names such as
+    `image.block.0.attn.q_proj` and `text.block.11.mlp.c_fc`. Blocks that contain a tuner replace the frozen blocks.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        towers: whose blocks are offered.
-        config: `peft_type` and the tuner's own options; `target_modules` names modules by their ends, or all of one
-            name by a regular expression.
+        towers: the towers whose blocks the tuner may adapt.
+        config: `peft_type` and the tuner's own options; `target_modules` is a list of name suffixes, or a regular
+            expression that matches whole names.
 
     Attributes:
-        config: peft's own configuration.
+        config: peft's configuration object.
 
     Raises:
-        UserError: a tuner or an option that there isn't, what peft itself refuses, a tower without blocks, or targets
-            that name nothing.
+        UserError: peft has no such tuner or option, peft refuses the options, a tower has no blocks, or a target
+            matches no module.
     """
 
     def __init__(
@@ -80,20 +80,23 @@ class Peft(BlockReplacement):
 
     @classmethod
     def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return the first block of each tower whose blocks are offered."""
+        """Return the first block of each tower whose blocks the tuner may adapt."""
         return tuple(f"{tower}.block.0" for tower in names(settings.get("towers", "both")))
 
     def insert(self, towers: nn.ModuleDict) -> tuple[nn.Module, dict[str, Tensor]]:
-        """Put the tuner into blocks of towers; see `inject`."""
+        """Inject the tuner into blocks of towers; see `inject`."""
         return inject(self.config, towers)
 
     def interpolate(self, ratio: float) -> None:
-        """Move the weights towards the frozen ones (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).
+        """Interpolate the weights with the frozen ones (WiSE-FT: Wortsman et al., CVPR 2022, arXiv:2109.01903).
 
-        Exact for tuners whose weights are linear in one of their tensors.
+        The interpolation is exact, since only tuners are accepted whose weights are linear in one of their tensors.
+
+        Args:
+            ratio: weight of the learned weights: 1 leaves them as they are, 0 restores the frozen weights.
 
         Raises:
-            UserError: this tuner's aren't.
+            UserError: the adapted weights aren't linear in one tensor of this tuner.
         """
         if not self.start:
             able = ", ".join(LINEAR_IN)
@@ -104,7 +107,7 @@ class Peft(BlockReplacement):
         super().interpolate(ratio)
 
     def _moved(self) -> list[str]:
-        """Learned tensors in which, together, the weights are linear; none where there are no such."""
+        """Return the names of the learned tensors in which the adapted weights are jointly linear, if there are any."""
         kind = self.config.peft_type.value
         prefix, part = PEFT_TYPE_TO_PREFIX_MAPPING[kind], LINEAR_IN.get(kind)
         variant = any(getattr(module, "lora_variant", None) for module in self.blocks.modules())
@@ -116,7 +119,10 @@ class Peft(BlockReplacement):
         return [name for name in learned if name in own or prefix not in name] if plain else []
 
     def export(self) -> dict[str, bytes]:
-        """What was learned in peft's own format, in `peft/`; `split_towers` gives the module that it belongs to."""
+        """Return the learned tensors and configuration in peft's file format, in the folder `peft/`.
+
+        The tensors fit the module that `split_towers` returns.
+        """
         config = {**self.config.to_dict(), "inference_mode": True}
         state = peft.get_peft_model_state_dict(self.blocks, save_embedding_layers=False)
         tensors = {f"base_model.model.{name}": x.detach().cpu().clone().contiguous() for name, x in state.items()}
@@ -125,10 +131,10 @@ class Peft(BlockReplacement):
 
 
 def configuration(settings: Mapping[str, Any]) -> Any:
-    """What peft calls the configuration of a tuner.
+    """Return peft's configuration object for a tuner.
 
     Raises:
-        UserError: a tuner or an option that there isn't, or what peft says of them.
+        UserError: peft has no such tuner or option, or refuses the options.
     """
     kind = settings.get("peft_type")
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
@@ -141,27 +147,35 @@ def configuration(settings: Mapping[str, Any]) -> Any:
             raise UserError(f"peft's {kind} has no option config.{key}: {nearest(key, known)}")
     try:
         config: Any = peft.get_peft_config(dict(settings))
-    except Exception as error:  # every tuner has errors of its own
+    except Exception as error:  # tuners raise errors of different types
         raise UserError(f"peft refuses these options of {kind}: {reason(error)}") from error
     if getattr(config, "random_seed", 0) is None:
-        config.random_seed = 0  # what it draws must be the same when what was learned is loaded
+        config.random_seed = 0  # random projections must be the same when the learned tensors are loaded again
     return config
 
 
 def inject(config: Any, shared: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
-    """A copy of a module with a tuner in it, and by name the tensors that aren't the module's own storage.
+    """Inject a tuner into a copy of a module.
 
-    The tuner gets copies of all weights, since some write into them; those that it left alone share again.
+    The tuner receives copies of all weights, since some tuners write into them. Afterwards, weights that the tuner left
+    unchanged share the module's storage again.
+
+    Args:
+        config: peft's configuration object.
+        shared: the module, whose storage unchanged weights share.
+
+    Returns:
+        The copy with the tuner, and its tensors that don't share storage with the module, by name.
 
     Raises:
-        UserError: what peft says, or targets that name nothing.
+        UserError: peft refuses the module, or a target matches no module.
     """
     module = copy.deepcopy(shared)
     check_targets(getattr(config, "target_modules", None), [name for name, _ in module.named_modules()])
     pairs = list(zip(module.parameters(), shared.parameters(), strict=True))
     try:
         peft.inject_adapter_in_model(config, module)
-    except Exception as error:  # every tuner has errors of its own
+    except Exception as error:  # tuners raise errors of different types
         raise UserError(f"peft refuses {config.peft_type.value}: {reason(error)}") from error
     frozen = set()
     for mine, theirs in pairs:
@@ -173,7 +187,15 @@ def inject(config: Any, shared: nn.Module) -> tuple[nn.Module, dict[str, Tensor]
 
 
 def check_targets(targets: Any, modules: Iterable[str]) -> None:
-    """Raise a UserError where a target, the end of a name or a regular expression of whole names, is no module's."""
+    """Check that every target matches a module.
+
+    Args:
+        targets: a list of name suffixes, or a regular expression that matches whole names.
+        modules: names of the modules.
+
+    Raises:
+        UserError: a target matches no module, or is no valid regular expression.
+    """
     matches = re.fullmatch if isinstance(targets, str) else lambda target, name: f".{name}".endswith(f".{target}")
     for target in [targets] if isinstance(targets, str) else targets or ():
         try:
@@ -189,5 +211,5 @@ def check_targets(targets: Any, modules: Iterable[str]) -> None:
 
 
 def reason(error: Exception) -> str:
-    """What peft says, on one line."""
+    """Return an error's message on one line; the name of its type if the message is empty."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Linear probes that are found on kept features."""
+"""Linear probes fitted on cached features."""
 
 import math
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from clipadapt.interfaces import AdaptedFeatures, SupportView
 class LinearProbe(Adaptation):
     """CLIP's linear probe: logistic regression on raw image features (Radford et al., ICML 2021, arXiv:2103.00020).
 
-    scikit-learn's, by L-BFGS. Every view of a support image is a sample of its own.
+    scikit-learn fits the probe with L-BFGS. Every view of a support image is a separate sample.
 
     Args:
         clip: the frozen backbone.
         task: class names.
-        C: inverse strength of the squared penalty on the weights; the errors are summed, not averaged.
-        max_iterations: the most of L-BFGS.
-        tolerance: of the gradient, at which it stops.
+        C: inverse strength of the L2 penalty on the weights; the losses of the samples are summed, not averaged.
+        max_iterations: maximum number of L-BFGS iterations.
+        tolerance: L-BFGS stops when the largest component of the gradient is below this value.
     """
 
     weight: Tensor
@@ -48,25 +48,31 @@ class LinearProbe(Adaptation):
         self.declare(fixed_classes=tuple(self.names), num_fitted_values=fitted)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Of raw image features `[B, D]`; no text, no scale."""
+        """Return logits `[B, C]` of raw image features `[B, D]`; `text` and `scale` are ignored."""
         return functional.linear(image, self.weight, self.bias)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Fit the support set.
+        """Fit weights and biases to the support set.
 
         Raises:
-            UserError: a class has no image there.
+            UserError: a class has no support image.
         """
         weight, bias = self.regression(*learned.support.flat(), tolerance=self.tolerance)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
     def regression(self, image: Tensor, labels: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Weights `[C, D]` and biases `[C]` of features `[N, D]`, in their number format, and labels `[N]`.
+        """Fit a logistic regression to features `[N, D]` and labels `[N]`.
 
-        Of two classes scikit-learn has one row, for their difference; each gets half of it.
+        For two classes, scikit-learn returns one row for their difference; each class gets half of that row.
+
+        Returns:
+            Weights `[C, D]` and biases `[C]`, with the data type of the features.
+
+        Raises:
+            UserError: a class has no image.
         """
-        from sklearn.linear_model import LogisticRegression  # takes a second, and only this needs it
+        from sklearn.linear_model import LogisticRegression  # takes a second to import
 
         absent = [name for label, name in enumerate(self.names) if not (labels == label).any()]
         if absent:
@@ -82,19 +88,21 @@ class LinearProbe(Adaptation):
 class TextBlendedProbe(Adaptation):
     """LP++: a linear probe whose class embeddings blend in the text (Huang et al., CVPR 2024, arXiv:2404.02285).
 
-    Logits are `f W' + b + alpha_k f t_k` of unit image and text features f and t, with weights W `[C, D]`, biases b and
-    one alpha a class; no scale. Weights, alpha and step sizes come from the support set, of which every view counts as
-    an image. The steps are those of the authors' code: full batches, with heavy-ball momentum for weights and biases;
-    alpha moves every so many epochs along the sum of all its gradients so far.
+    The logit of class k is `f w_k + b_k + alpha_k f t_k` for unit image features f and unit text features t, with
+    weights W `[C, D]`, biases b and one alpha per class, and without logit scale. Initial weights, initial alpha and
+    step sizes are computed from the support set, in which every view is a separate sample. The optimisation is that of
+    the authors' code: full-batch gradient descent, with heavy-ball momentum for weights and biases; every
+    `alpha_period` epochs, alpha takes a step along the sum of all its gradients so far.
 
     Args:
         clip: the frozen backbone.
         task: class names, templates and support set.
-        epochs: steps for weights and biases.
-        momentum: of these steps.
-        alpha_factor: of the mean cosine of support images and their own text, alpha's start.
-        alpha_period: epochs between alpha's steps.
-        select: whether the last of the epochs with the best validation accuracy is kept; the last one if not.
+        epochs: number of steps for weights and biases.
+        momentum: momentum of these steps.
+        alpha_factor: the initial alpha is this factor times the mean cosine of support images and their class's text.
+        alpha_period: number of epochs between steps of alpha.
+        select: whether to select the epoch with the best validation accuracy, the last one of ties; if not, the last
+            epoch is used.
     """
 
     def __init__(
@@ -119,12 +127,12 @@ class TextBlendedProbe(Adaptation):
         self.alpha = nn.Parameter((alpha_factor * cosine.mean()).repeat(len(text)))
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Of image features `[B, D]` and class embeddings `[C, D]`."""
+        """Return logits `[B, C]` of image features `[B, D]` and class embeddings `[C, D]`; `scale` is ignored."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return functional.linear(image, self.weight, self.bias) + self.alpha * (image @ text.T)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Follow the steps on the support set; look at the validation split after each, where one is to be selected."""
+        """Optimise on the support set; with `select`, restore the epoch with the best validation accuracy."""
         best, kept = -1.0, {}
         for _ in self.steps(*learned.support.flat(), learned.text):
             if self.select and (accuracy := self._accuracy(learned)) >= best:
@@ -133,7 +141,16 @@ class TextBlendedProbe(Adaptation):
             self.load_state_dict(kept)
 
     def steps(self, image: Tensor, labels: Tensor, text: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every epoch, the loss before its step and alpha after it, given features `[N, D]` and class embeddings."""
+        """Run the optimisation, one epoch at a time.
+
+        Args:
+            image: features `[N, D]`.
+            labels: class indices `[N]`.
+            text: class embeddings `[C, D]`.
+
+        Yields:
+            For each epoch, the loss before its step and alpha `[C]` after it.
+        """
         rate, alpha_rate = self.rates(image, text)
         optimizer = torch.optim.SGD([self.weight, self.bias], lr=rate, momentum=self.momentum)
         self.zero_grad()
@@ -142,14 +159,18 @@ class TextBlendedProbe(Adaptation):
                 loss = functional.cross_entropy(self.logits(image, text.float(), 1.0), labels)
                 loss.backward()
             optimizer.step()
-            optimizer.zero_grad()  # alpha's gradients add up
+            optimizer.zero_grad()  # skips alpha, whose gradients accumulate over epochs
             if epoch % self.alpha_period == 0 and self.alpha.grad is not None:
                 self.alpha.data -= alpha_rate * self.alpha.grad
             yield loss.detach(), self.alpha.detach().clone()
         self.zero_grad()
 
     def rates(self, image: Tensor, text: Tensor) -> tuple[float, float]:
-        """Step sizes for weights and biases, and for alpha, of image features `[N, D]`: inverse Lipschitz constants."""
+        """Compute the step sizes, inverse Lipschitz constants, from image features `[N, D]`.
+
+        Returns:
+            The step size of weights and biases, and that of alpha.
+        """
         image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
         largest = torch.linalg.matrix_norm(image, 2) ** 2
         steepest = ((image @ text.T) ** 2).sum(dim=0).max()
@@ -161,7 +182,16 @@ class TextBlendedProbe(Adaptation):
 
 
 def class_sums(image: Tensor, labels: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each class, the sum `[C, D]` of its images `[N, D]` and the mean `[C]` of their cosines with its text."""
+    """Compute sums and mean cosines of the images of each class.
+
+    Args:
+        image: unit image features `[N, D]`.
+        labels: class indices `[N]`.
+        text: class embeddings `[C, D]`.
+
+    Returns:
+        For each class, the sum `[C, D]` of its image features, and the mean `[C]` of their cosines with its text.
+    """
     labels = labels.to(image.device)
     sums = torch.zeros_like(text).index_add(0, labels, image)
     counts = labels.bincount(minlength=len(text)).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Prompt tokens in the image tower, alone or made from the text tower's."""
+"""Learned prompt tokens in the image tower, alone or projected from the text tower's."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -15,21 +15,22 @@ from clipadapt.interfaces import SupportView
 
 
 class ImageTokens(Adaptation):
-    """VPT: tokens after the patches (Jia et al., ECCV 2022, arXiv:2203.12119, section 3.2), as MaPLe's authors run it.
+    """VPT as in MaPLe's code: tokens after the patches (Jia et al., ECCV 2022, arXiv:2203.12119, section 3.2).
 
-    They enter before the first norm, without positions; in deeper blocks, tokens of their own take their places.
+    The tokens are appended before the first layer norm, without positional embeddings. Each deeper block replaces them
+    by its own tokens.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        n_tokens: their number in each block.
+        n_tokens: number of tokens in each block.
         depth: number of blocks, 1 for VPT-shallow, "all", or None for three quarters: 9 of 12.
 
     Attributes:
-        tokens: the tokens, `[depth, n_tokens, W]`, normal with deviation 0.02 at the start.
+        tokens: the tokens, `[depth, n_tokens, W]`; they start normally distributed with standard deviation 0.02.
 
     Raises:
-        UserError: more blocks than the image tower has, or a tower without tokens.
+        UserError: `depth` exceeds the number of image blocks, or the image tower has no tokens.
     """
 
     required_points: tuple[str, ...] = ("image.patches", "image.block.0")
@@ -42,7 +43,7 @@ class ImageTokens(Adaptation):
         self.tokens = nn.Parameter(0.02 * torch.randn(len(self.points), n_tokens, clip.image_width or 0))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Append the first block's tokens to the patches; replace them in deeper blocks by tokens of their own."""
+        """Return the edits that append the first block's tokens to the patches and replace them in deeper blocks."""
         return token_edits(self.points, self.tokens) if tower == "image" else {}
 
 
@@ -54,14 +55,15 @@ class CoupledPrompts(DeepContext):
         task: class names.
         n_ctx: number of tokens in each block of either tower.
         depth: number of blocks of either tower, "all", or None for three quarters: 9 of 12.
-        words: as of `DeepContext`.
+        words: as for `DeepContext`.
 
     Attributes:
-        projection_weight: of each block, `[depth, image W, text W]`; those of the deeper blocks start alike.
-        projection_bias: of each block, `[depth, image W]`.
+        projection_weight: projection weights of each block, `[depth, image W, text W]`; all blocks after the first
+            start with the same weights.
+        projection_bias: projection biases of each block, `[depth, image W]`.
 
     Raises:
-        UserError: as of `DeepContext` and `ImageTokens`.
+        UserError: as for `DeepContext` and `ImageTokens`.
     """
 
     required_points: tuple[str, ...] = (*DeepContext.required_points, *ImageTokens.required_points)
@@ -83,30 +85,34 @@ class CoupledPrompts(DeepContext):
         self.projection_bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers]))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Write the context into the prompts, and the projected context among the image's tokens."""
+        """Return the edits that write the context into the prompts and the projected context into the image tokens."""
         if tower != "image":
             return super().edits(tower, image)
         return token_edits(self.image_points, self.context @ self.projection_weight.mT + self.projection_bias[:, None])
 
 
 def image_points(clip: DualEncoder, depth: Depth) -> list[str]:
-    """Points of the image tower at which tokens of the first blocks enter; raises UserError where there are none."""
+    """Return the points of the image tower at which prompt tokens of the first blocks are written.
+
+    Raises:
+        UserError: the image tower has no tokens, or fewer blocks than `depth`.
+    """
     clip.image.cut(["patches"])
     return ["patches", *clip.image.first_blocks(depth)[1:]]
 
 
 def token_edits(points: list[str], tokens: Tensor) -> dict[str, Edit]:
-    """Edits that append tokens `[depth, n, W]` at the first point, and replace the last n at the others."""
+    """Return edits that append tokens `[depth, n, W]` at the first point and replace the last n at the others."""
     first, *deeper = points
     edits: dict[str, Edit] = {first: partial(append, tokens=tokens[0])}
     return edits | {point: partial(replace_last, tokens=tokens[i]) for i, point in enumerate(deeper, start=1)}
 
 
 def append(x: Tensor, tokens: Tensor) -> Tensor:
-    """Tokens `[n, W]` after those of `x [..., T, W]`."""
+    """Append tokens `[n, W]` to the tokens of `x [..., T, W]`."""
     return torch.cat([x, tokens.to(x.dtype).expand(*x.shape[:-2], -1, -1)], dim=-2)
 
 
 def replace_last(x: Tensor, tokens: Tensor) -> Tensor:
-    """Tokens `[n, W]` in the places of the last n of `x [..., T, W]`."""
+    """Replace the last n tokens of `x [..., T, W]` by tokens `[n, W]`."""
     return append(x[..., : x.shape[-2] - len(tokens), :], tokens)

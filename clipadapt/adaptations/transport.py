@@ -1,4 +1,4 @@
-"""Several prompts a class, matched to several features of an image by optimal transport."""
+"""Several prompts per class, matched to several features of an image by optimal transport."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
@@ -17,24 +17,31 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView, underscores_to_spaces
 
 STARTS = ["a photo of a", "this is a photo", "this is picture of", "one picture of a"]
-"""Hand-written starts of four contexts."""
+"""Words whose embeddings initialise four contexts."""
 
 
 class Plan(NamedTuple):
-    """A transport plan `[..., M, N]`, and after each iteration the mean change of its row scaling."""
+    """A transport plan and the convergence of its iterations.
+
+    Attributes:
+        plan: the transport plan `[..., M, N]`.
+        errors: the mean absolute change of the row scaling in each iteration.
+    """
 
     plan: Tensor
     errors: list[float]
 
 
 def sinkhorn(similarity: Tensor, epsilon: float, max_iterations: int, threshold: float) -> Plan:
-    """Entropic optimal transport between M and N points of equal weight (Cuturi, NeurIPS 2013, arXiv:1306.0895).
+    """Solve entropic optimal transport by Sinkhorn's algorithm (Cuturi, NeurIPS 2013, arXiv:1306.0895).
+
+    All M and all N points have equal weight.
 
     Args:
-        similarity: `[..., M, N]`; the cost is one minus it.
+        similarity: similarities `[..., M, N]`; the cost is one minus the similarity.
         epsilon: weight of the entropy.
-        max_iterations: the most there are.
-        threshold: of the mean absolute change of the row scaling, over all problems, below which they end.
+        max_iterations: maximum number of iterations.
+        threshold: iterations stop when the mean absolute change of the row scaling, over all problems, is below this.
     """
     rows, columns = similarity.shape[-2:]
     kernel = torch.exp((similarity - 1) / epsilon)
@@ -49,27 +56,28 @@ def sinkhorn(similarity: Tensor, epsilon: float, max_iterations: int, threshold:
 
 
 class TransportContext(Adaptation):
-    """PLOT: several contexts, matched to patches (Chen et al., ICLR 2023, arXiv:2210.01253, section 3.3).
+    """PLOT: several contexts matched to image patches (Chen et al., ICLR 2023, arXiv:2210.01253, section 3.3).
 
     A class's logit is the mean similarity of its prompts and the image's patches under the optimal transport plan,
-    through which no gradient flows. The plan's iterations, a few, end for a whole batch at once, where its numbers say:
-    so logits depend a little on what is in it, and each iteration waits for the device.
+    through which no gradient flows. Sinkhorn's iterations stop for a whole batch at once, by a threshold on a mean over
+    the batch: so logits depend slightly on the other images of the batch, and each iteration synchronises with the
+    device.
 
     Args:
         clip: the frozen backbone.
         task: class names.
-        n_prompts: prompts a class, N.
-        n_ctx: context vectors of each.
-        epsilon: entropic regularisation.
-        max_iterations: the most of the plan's.
-        threshold: the mean change of the plan's row scaling below which they end.
+        n_prompts: number of prompts per class, N.
+        n_ctx: number of context vectors of each prompt.
+        epsilon: weight of the entropic regularisation.
+        max_iterations: maximum number of Sinkhorn iterations.
+        threshold: iterations stop when the mean absolute change of the row scaling is below this.
         pooled: whether the logits of the pooled features are added.
 
     Attributes:
-        context: the vectors, `[N, n_ctx, W]`, normal with deviation 0.02 at the start.
+        context: the vectors, `[N, n_ctx, W]`; they start normally distributed with standard deviation 0.02.
 
     Raises:
-        UserError: words that can't be edited, or an image tower without features of patches.
+        UserError: the word embeddings can't be edited, or the image tower has no patch features.
     """
 
     capabilities = Capabilities(all_tokens=True)
@@ -92,61 +100,65 @@ class TransportContext(Adaptation):
         self.context = nn.Parameter(0.02 * torch.randn(n_prompts, n_ctx, clip.text_width or 0))
 
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """One prompt a class, which all contexts share."""
+        """Return one prompt per class, with slots that every context fills in its own copy."""
         slots = [Slot(i) for i in range(self.context.shape[1])]
         return [[[*slots, underscores_to_spaces(name), "."]] for name in names]
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Write each context into a copy of the prompts of its own: text features are `[N, C, 1, D]`."""
+        """Return the edit that writes each context into its own copy of the prompts.
+
+        The text features are then `[N, C, 1, D]`.
+        """
         return {"words": lambda rows: rows.place(self.context)} if tower == "text" else {}
 
     def class_embeddings(self, text: Tensor) -> Tensor:
-        """Text features `[N, C, 1, D]` to those of N prompts a class, `[N, C, D]`."""
+        """Return raw features `[N, C, D]` of N prompts per class, given text features `[N, C, 1, D]`."""
         return text.squeeze(-2)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Features of all tokens `[B, 1 + P, D]` and prompts `[N, C, D]` to logits `[B, C]`."""
+        """Return logits `[B, C]` of features of all tokens `[B, 1 + P, D]` and prompts `[N, C, D]`."""
         logits = self.transported(image[:, 1:], text, scale)
         return logits + scale * pooled_cosine(image[:, 0], text) if self.pooled else logits
 
     def transported(self, features: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Features `[B, M, D]` and prompts `[N, C, D]` to logits `[B, C]`: mean similarities under the plan."""
+        """Compute logits `[B, C]`: mean similarities of features `[B, M, D]` and prompts `[N, C, D]` under the plan."""
         similarity = self.similarity(features, text)
         return scale * (self.plan(similarity).plan * similarity).sum(dim=(-2, -1))
 
     def similarity(self, features: Tensor, text: Tensor) -> Tensor:
-        """Cosines `[B, C, M, N]` of features `[B, M, D]` and prompts `[N, C, D]`."""
+        """Compute cosines `[B, C, M, N]` of features `[B, M, D]` and prompts `[N, C, D]`."""
         features, text = functional.normalize(features, dim=-1), functional.normalize(text, dim=-1)
         return torch.einsum("bmd,ncd->bcmn", features, text)
 
     def plan(self, similarity: Tensor) -> Plan:
-        """The transport plan of similarities `[B, C, M, N]`."""
+        """Compute the transport plan for similarities `[B, C, M, N]`, without gradients."""
         with torch.no_grad():
             return sinkhorn(similarity, self.epsilon, self.max_iterations, self.threshold)
 
 
 class VisualTransport(TransportContext):
-    """PLOT++: several contexts, matched to an image under several visual prompts.
+    """PLOT++: several contexts matched to image features under several visual prompts.
 
-    It comes with the released code of PLOT (Chen et al., ICLR 2023, arXiv:2210.01253).
+    The method is part of the released code of PLOT (Chen et al., ICLR 2023, arXiv:2210.01253).
 
     Args:
         clip: the frozen backbone.
         task: class names.
-        words: a sentence start for each of N contexts, whose embeddings it starts from.
-        n_visual: visual prompts, M.
-        n_tokens: tokens of each, behind the patches.
-        epsilon: entropic regularisation.
-        max_iterations: the most of the plan's.
-        threshold: the mean change of the plan's row scaling below which they end.
+        words: words whose embeddings initialise each of N contexts.
+        n_visual: number of visual prompts, M.
+        n_tokens: number of tokens of each visual prompt, appended to the patches.
+        epsilon: weight of the entropic regularisation.
+        max_iterations: maximum number of Sinkhorn iterations.
+        threshold: iterations stop when the mean absolute change of the row scaling is below this.
         pooled: whether the logits of the mean features are added.
 
     Attributes:
-        context: the contexts, `[N, n_ctx, text W]`, with as many vectors as the first start has words.
-        visual: the visual prompts, `[M, n_tokens, image W]`, normal with deviation 0.02 at the start.
+        context: the contexts, `[N, n_ctx, text W]`, with as many vectors as each of `words` has tokens.
+        visual: the visual prompts, `[M, n_tokens, image W]`; they start normally distributed with standard deviation
+            0.02.
 
     Raises:
-        UserError: starts of different length, or a tower that lacks a point.
+        UserError: the `words` differ in their number of tokens, or a tower lacks a point.
     """
 
     capabilities = Capabilities()
@@ -174,7 +186,10 @@ class VisualTransport(TransportContext):
         self.visual = nn.Parameter(0.02 * torch.randn(n_visual, n_tokens, clip.image_width or 0))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Append each visual prompt to the patches of a copy of its own: image features are `[B, M, D]`."""
+        """Return the edits that append each visual prompt to its own copy of the patches, and those of the text.
+
+        The image features are then `[B, M, D]`.
+        """
         if tower != "image":
             return super().edits(tower, image)
         return {"patches": self._show, "features": lambda x: x.transpose(0, 1)}
@@ -184,12 +199,12 @@ class VisualTransport(TransportContext):
         return append(copies, self.visual[:, None])
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
-        """Features `[B, M, D]` under M visual prompts and prompts `[N, C, D]` to logits `[B, C]`."""
+        """Return logits `[B, C]` of features `[B, M, D]` under M visual prompts and of prompts `[N, C, D]`."""
         logits = self.transported(image, text, scale)
         return logits + scale * pooled_cosine(image.mean(dim=1), text) if self.pooled else logits
 
 
 def pooled_cosine(image: Tensor, text: Tensor) -> Tensor:
-    """Cosines `[B, C]` of image features `[B, D]` and the mean of N raw prompts a class, `[N, C, D]`."""
+    """Compute cosines `[B, C]` of image features `[B, D]` and the mean of raw prompt features `[N, C, D]` over N."""
     image, text = functional.normalize(image, dim=-1), functional.normalize(text.mean(dim=0), dim=-1)
     return image @ text.T

@@ -1,4 +1,4 @@
-"""Adaptations of what enters the image tower."""
+"""Adaptations of the input pixels."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -16,16 +16,16 @@ from clipadapt.interfaces import SupportView
 class PixelFrame(Adaptation):
     """Visual prompting: a frame of learned pixels added to the normalised image (Bahng et al. 2022, arXiv:2203.17274).
 
-    Four strips, starting standard normal: `top` and `bottom` `[1, 3, size, width]`, `left` and `right`
-    `[1, 3, height - 2 * size, size]`. Nothing is clamped or masked.
+    The frame has four strips, which start standard normal: `top` and `bottom` `[1, 3, size, width]`, `left` and `right`
+    `[1, 3, height - 2 * size, size]`. The sum is not clamped or masked.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        size: width of the frame in pixels; where None, the authors' share of the image: 30 of 224.
+        size: width of the frame in pixels; if None, the authors' share of the image, 30 of 224 pixels.
 
     Raises:
-        UserError: the frame leaves nothing of the image free.
+        UserError: the frame covers the whole image.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
@@ -42,11 +42,11 @@ class PixelFrame(Adaptation):
         self.right = nn.Parameter(torch.randn(1, 3, height - 2 * size, size))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Add the frame to the pixels."""
+        """Return the edit that adds the frame to the pixels."""
         return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
-        """The frame as an image that is zero inside, `[1, 3, height, width]`."""
+        """Return the frame as an image `[1, 3, height, width]` that is zero inside the frame."""
         inside = self.left.new_zeros(*self.left.shape[:3], self.top.shape[3] - 2 * self.top.shape[2])
         middle = torch.cat([self.left, inside, self.right], dim=3)
         return torch.cat([self.top, middle, self.bottom], dim=2)
@@ -58,15 +58,16 @@ class Patch(Adaptation):
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        size: side of the square in pixels; where None, the authors' share of the image: 30 of 224.
-        offset: row and column of its corner; where None, drawn at every forward pass for a whole batch, at evaluation
-            too. As in the authors' code the last possible row and column are never drawn.
+        size: side of the square in pixels; if None, the authors' share of the image, 30 of 224 pixels.
+        offset: row and column of the square's upper left corner. If None, they are drawn at random in every forward
+            pass, once for the whole batch, at evaluation as well; as in the authors' code, the last possible row and
+            column are never drawn.
 
     Attributes:
-        patch: the square, `[1, 3, size, size]`, standard normal at the start.
+        patch: the square, `[1, 3, size, size]`; it starts standard normal.
 
     Raises:
-        UserError: the square doesn't lie within the image.
+        UserError: the square exceeds the image.
     """
 
     def __init__(
@@ -88,16 +89,16 @@ class Patch(Adaptation):
         self.patch = nn.Parameter(torch.randn(1, 3, size, size))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Add the square to the pixels."""
+        """Return the edit that adds the square to the pixels."""
         return {"pixels": lambda pixels: pixels + self.canvas()[0]} if tower == "image" else {}
 
     def canvas(self) -> Tensor:
-        """The square on an image of zeros, `[1, 3, height, width]`."""
+        """Return the square in an image of zeros, `[1, 3, height, width]`."""
         rows, columns = (self._places(axis) for axis in (0, 1))
         return rows @ self.patch @ columns.mT
 
     def _places(self, axis: int) -> Tensor:
-        """Ones where the square's rows (or columns) go among the image's, `[side, size]`."""
+        """Return a matrix of zeros and ones `[side, size]` that places the square's rows (or columns) in the image."""
         size, side, device = self.patch.shape[-1], self.sides[axis], self.patch.device
         start = torch.randint(side - size, (), device=device) if self.offset is None else self.offset[axis]
         places = start + torch.arange(size, device=device)
@@ -105,5 +106,5 @@ class Patch(Adaptation):
 
 
 def share_of(height: int, width: int) -> int:
-    """The authors' prompt size, 30 pixels of 224, for images of another size."""
+    """Return the authors' prompt size, 30 of 224 pixels, scaled to an image's shorter side."""
     return max(1, round(min(height, width) * 30 / 224))
