@@ -1,4 +1,4 @@
-"""What those who learn a task may know of it: class names, templates, features of labelled images; no test image."""
+"""Interfaces to a task that adaptations and objectives may rely on; no test images are accessible through them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LabelledFeatures:
-    """Labelled images as features.
+    """Features and labels of images.
 
     Attributes:
-        image: features of V views of N images, `[V, N, D]`, as they leave the image tower: not normalised.
+        image: raw image features of V views of N images, `[V, N, D]`, not normalised.
         labels: class indices, `[N]`.
     """
 
@@ -20,12 +20,12 @@ class LabelledFeatures:
     labels: Tensor
 
     def flat(self) -> tuple[Tensor, Tensor]:
-        """Every view as a sample of its own: features `[V * N, D]` in float32, and labels `[V * N]`."""
+        """Return every view as a separate sample: features `[V * N, D]` in float32, and labels `[V * N]`."""
         return self.image.float().flatten(0, 1), self.labels.repeat(len(self.image))
 
 
 class SupportView(Protocol):
-    """What an adaptation or an objective may know of a task; features are computed when they are first asked for."""
+    """The parts of a task that adaptations and objectives may use; features are computed on first use."""
 
     @property
     def class_names(self) -> list[str]:
@@ -37,22 +37,25 @@ class SupportView(Protocol):
 
     @property
     def support(self) -> LabelledFeatures:
-        """The support set through the frozen image tower.
+        """Features of the support set from the frozen image tower.
 
-        Zeros where what was learned is loaded again: what a constructor makes of them is then overwritten.
+        Features are zeros when saved tensors are loaded, since loading overwrites all values computed from them.
         """
 
 
 class AdaptedFeatures(Protocol):
-    """What a method without gradients may use: features through the adapted towers, computed when asked for."""
+    """Features of the adapted towers for `Adaptation.fit_closed_form`, computed on first use."""
 
     @property
     def support(self) -> LabelledFeatures:
-        """The support set."""
+        """Features of the support set."""
 
     @property
     def validation(self) -> LabelledFeatures:
-        """The validation split, one view of each image; using it makes validation the selection policy."""
+        """Features of the validation split, one view of each image.
+
+        If a method uses them, the run's selection policy is validation.
+        """
 
     @property
     def text(self) -> Tensor:
@@ -60,19 +63,19 @@ class AdaptedFeatures(Protocol):
 
     @property
     def scale(self) -> float:
-        """The factor on cosine similarities."""
+        """The backbone's logit scale."""
 
 
 def underscores_to_spaces(name: str) -> str:
-    """A class name as words: underscores become spaces."""
+    """Return a class name with underscores replaced by spaces."""
     return name.replace("_", " ")
 
 
 def format_templates(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
-    """The templates of each class, with its name as it is."""
+    """Return the prompts of each class: the templates with the class name as written."""
     return [[template.replace("{}", name) for template in templates] for name in names]
 
 
 def class_prompts(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
-    """The templates of each class, with its name as words."""
+    """Return the prompts of each class: the templates with the class name, underscores as spaces."""
     return format_templates(templates, [underscores_to_spaces(name) for name in names])

@@ -1,4 +1,4 @@
-"""A CLIP through an adaptation: its two towers, with their cuts."""
+"""CLIP with an adaptation applied to both towers."""
 
 from collections.abc import Sequence
 
@@ -11,24 +11,24 @@ from clipadapt.backbone.prompts import Prompts
 from clipadapt.backbone.rows import Prompt
 
 TextStart = Prompts | Tensor
-"""The activation of prompts at the text cut."""
+"""Activations of prompts at the text cut."""
 
 
 class AdaptedCLIP(nn.Module):
-    """The two towers of a frozen CLIP through an adaptation.
+    """The two towers of a frozen CLIP with an adaptation.
 
-    The cut of a tower is its earliest edited or replaced point. What lies before it can't change and runs without
-    gradients; for texts once, in `prepare_text`.
+    The cut of a tower is its earliest edited or replaced point. The layers before the cut are frozen and run without
+    gradients; for prompts they run only once, in `prepare_text`.
 
     Args:
         clip: the frozen backbone, on its device.
-        adaptation: where the network is touched, on the same device.
-        max_rows: most rows of the text tower that are computed at once; more are computed in chunks, whose activations
-            are computed again for their gradients. None: all at once.
-        activation_checkpointing: whether the image tower's activations are computed again for their gradients.
+        adaptation: the adaptation to apply, on the same device.
+        max_rows: maximum number of rows that the text tower processes at once. More rows are processed in chunks with
+            activation checkpointing. None: all rows at once.
+        activation_checkpointing: whether to recompute the image tower's activations in the backward pass.
 
     Attributes:
-        image: the image tower that the adaptation reads.
+        image: the image tower; it returns the features of all tokens if the adaptation needs them.
         image_cut: name of the image tower's cut.
         text_cut: name of the text tower's cut.
 
@@ -54,9 +54,9 @@ class AdaptedCLIP(nn.Module):
 
     @property
     def logit_bias(self) -> float | None:
-        """Return the bias that makes log-odds of logits, for probabilities by a sigmoid; None where there is none.
+        """The backbone's logit bias, None if it has none; logits plus bias are the log-odds for a sigmoid.
 
-        It isn't part of the logits: a softmax over classes doesn't see it.
+        The bias isn't part of the logits, since a softmax over classes doesn't depend on it.
         """
         return self.clip.logit_bias
 
@@ -69,7 +69,7 @@ class AdaptedCLIP(nn.Module):
         """Return image features `[B, D]`.
 
         Args:
-            x: images `[B, 3, height, width]`, or their activation at the image cut.
+            x: images `[B, 3, height, width]`, or their activations at the image cut.
             start: "pixels", or the name of the image cut.
         """
         x = x if start == self.image_cut else self.prefix(x)
@@ -78,10 +78,10 @@ class AdaptedCLIP(nn.Module):
         return self.image.run(x, edits, stages, start=self.image_cut, activation_checkpointing=again)
 
     def prepare_text(self, prompts: Sequence[Sequence[Prompt]]) -> TextStart:
-        """Encode prompts, as many of each class, up to the text cut, without gradients.
+        """Encode prompts up to the text cut, without gradients; every class has the same number of prompts.
 
         Raises:
-            UserError: a prompt is longer than the text tower reads.
+            UserError: a prompt is longer than the text tower's context length.
         """
         unshared = self.adaptation.capabilities.unshared_prefix
         tokenized = self.clip.tokenize_in_chunks(prompts, self.max_rows, unshared)
@@ -90,11 +90,11 @@ class AdaptedCLIP(nn.Module):
         return start
 
     def encode_text(self, prompts: TextStart, image: Tensor | None = None) -> Tensor:
-        """Return text features `[..., C, templates, D]`; the leading dimensions are the adaptation's.
+        """Return text features `[..., C, templates, D]`; the adaptation's edits determine the leading dimensions.
 
         Args:
-            prompts: from `prepare_text`.
-            image: image features `[B, D]`, where the text depends on them; B is then the first dimension.
+            prompts: activations from `prepare_text`.
+            image: image features `[B, D]`, if the text features depend on them; B is then the first dimension.
         """
         edits, stages = self.adaptation.edits("text", image), self.adaptation.stages("text")
         if isinstance(prompts, Prompts):
@@ -102,7 +102,7 @@ class AdaptedCLIP(nn.Module):
         return self.clip.text.run(prompts, edits, stages, start=self.text_cut)
 
     def frozen_features(self, at_cut: Tensor) -> Tensor:
-        """Return the features `[B, D]` of the frozen tower from the activation at the image cut, without gradients."""
+        """Return the frozen tower's features `[B, D]` of activations at the image cut, without gradients."""
         with torch.no_grad():
             return self.image.run(at_cut, start=self.image_cut)
 
@@ -112,7 +112,7 @@ class AdaptedCLIP(nn.Module):
 
 
 def image_megabytes(model: AdaptedCLIP) -> float:
-    """Return the megabytes that one image's activation at the image cut takes."""
+    """Return the size in megabytes of one image's activation at the image cut."""
     clip = model.clip
     blank = torch.zeros(1, 3, *clip.image_size, device=clip.device, dtype=clip.dtype)
     return model.prefix(blank).numel() * clip.dtype.itemsize / 1e6

@@ -1,4 +1,4 @@
-"""Prediction of images of any kind."""
+"""Predictions for images given as paths, PIL images or tensors."""
 
 import copy
 import json
@@ -25,11 +25,11 @@ BATCH = 64
 
 
 class Predictor:
-    """Answers of an adapted CLIP for images of any kind.
+    """Predictions of an adapted CLIP for images given as paths, PIL images or tensors.
 
     Args:
-        model: CLIP through an adaptation, with its head.
-        test_time: the method that adapts to the images; None for none.
+        model: the adapted CLIP with its head.
+        test_time: the test-time method; None for none.
         kind: the kind of task; None for classification.
     """
 
@@ -40,42 +40,48 @@ class Predictor:
 
     @property
     def class_names(self) -> list[str]:
-        """The C classes, in the order of the probabilities."""
+        """Names of the C classes, in the order of the probabilities."""
         return self.model.class_names
 
     @property
     def logit_bias(self) -> float | None:
-        """The backbone's, as `Classifier.logit_bias`."""
+        """The backbone's logit bias; see `Classifier.logit_bias`."""
         return self.model.logit_bias
 
     def for_classes(self, class_names: Sequence[str]) -> "Predictor":
-        """The same adaptation for other class names; what earlier images left stays here.
+        """Return a predictor with the same adaptation for other class names.
+
+        The test-time method of the new predictor starts without the state that earlier images left in this one.
 
         Raises:
-            UserError: what was learned belongs to its classes one by one.
+            UserError: the learned tensors are class-specific, and `class_names` contains other classes.
         """
         other = Predictor(self.model.for_classes(class_names), copy.deepcopy(self.test_time), self.kind)
         other.reset()
         return other
 
     def predict_proba(self, images: Picture | Iterable[Picture]) -> Tensor:
-        """Return the probabilities `[B, C]` of the classes, on the CPU; arguments and errors as of `answers`."""
+        """Return the probabilities `[B, C]` of the classes, on the CPU.
+
+        Arguments and errors are those of `answers`; in addition, a UserError is raised if this kind of task has no
+        probabilities.
+        """
         if not self.kind.probabilities:
             raise UserError("this kind of task has no probabilities of classes: use answers or predict")
         return self.answers(images)
 
     def answers(self, images: Picture | Iterable[Picture]) -> Tensor:
-        """Return the answers to images as the kind of task has them, `[B, ...]`, on the CPU.
+        """Return the model's answers in the form of the kind of task, `[B, ...]`, on the CPU.
 
-        Where the method learns along a stream of images, these go on from those of earlier calls.
+        If the test-time method adapts along a stream of images, the images continue the stream of earlier calls.
 
         Args:
-            images: B paths, PIL images, or tensors `[3, height, width]` of pixels as the backbone's transform makes
-                them; or one of these.
+            images: B paths, PIL images, or tensors `[3, height, width]` of pixels preprocessed by the backbone's
+                transform; or a single one.
 
         Raises:
-            UserError: no images, a file that is no readable image, a tensor of another shape or where views are to be
-                cropped, or something else.
+            UserError: there are no images, a file is no readable image, a tensor has another shape, a tensor is given
+                to a method that crops views, or an item has another type.
         """
         single = isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3)
         pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
@@ -88,19 +94,19 @@ class Predictor:
             return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
 
     def predict(self, images: Picture | Iterable[Picture]) -> list[Any]:
-        """Return the answer to each image, such as its class name; arguments and errors as of `answers`."""
+        """Return the prediction for each image, such as its class name; arguments and errors are those of `answers`."""
         return self.kind.decode(self.answers(images), self.model)
 
     def reset(self) -> None:
-        """Forget what earlier images left."""
+        """Discard the state that earlier images left in the test-time method."""
         if self.test_time is not None:
             self.test_time.reset()
 
     def save_state(self, path: str | Path) -> None:
-        """Write what earlier images left to a safetensors file.
+        """Save the state that earlier images left in the test-time method to a safetensors file.
 
         Raises:
-            UserError: nothing is carried from image to image, or the file can't be written.
+            UserError: the method carries no state from image to image, or the file can't be written.
         """
         content = save(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
         try:
@@ -109,10 +115,11 @@ class Predictor:
             raise UserError(f"the state can't be written to {path}: {error.strerror}") from error
 
     def load_state(self, path: str | Path) -> None:
-        """Go on from what a file of `save_state` has.
+        """Load a state from a file that `save_state` wrote.
 
         Raises:
-            UserError: nothing is carried from image to image, the file can't be read, or it is of another model.
+            UserError: the method carries no state from image to image, the file can't be read, or the state belongs to
+                other classes or another backbone.
         """
         stream, device = self._stream(), str(self.model.clip.device)
         try:
@@ -143,7 +150,7 @@ class Predictor:
         return self.test_time.logits(cast(Classifier, self.model), x, text)
 
     def _views(self, picture: Picture, count: int) -> Tensor:
-        """Views `[V, 3, height, width]` on the device: what the backbone reads, then random crops."""
+        """Return views `[V, 3, height, width]` on the device: the backbone's preprocessing, then random crops."""
         clip = self.model.clip
         first = self._pixels(picture)[None].to(clip.device)
         if count == 1:

@@ -1,4 +1,4 @@
-"""What is minimised."""
+"""Training objectives, gradient rules and weight averages."""
 
 from clipadapt.objectives.averages import GaussianAverage
 from clipadapt.objectives.base import Objective, Output

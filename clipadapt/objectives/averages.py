@@ -1,4 +1,4 @@
-"""Averages of what was learned over epochs."""
+"""Averages of the learned tensors over epochs."""
 
 import math
 from typing import Annotated
@@ -9,11 +9,11 @@ from clipadapt.objectives.base import WeightAverage
 
 
 class GaussianAverage(WeightAverage):
-    """PromptSRC's: epochs weighted by a Gaussian of their number (Khattak et al., ICCV 2023, arXiv:2307.06948, 3.3).
+    """PromptSRC's Gaussian-weighted average over epochs (Khattak et al., ICCV 2023, arXiv:2307.06948, section 3.3).
 
     Args:
-        mean: the epoch, counted from 1, that weighs most.
-        deviation: in epochs.
+        mean: mean of the Gaussian: the epoch, counted from 1, with the largest weight.
+        deviation: standard deviation of the Gaussian, in epochs.
     """
 
     def __init__(self, mean: float, deviation: Annotated[float, Gt(0)]) -> None:
@@ -21,7 +21,7 @@ class GaussianAverage(WeightAverage):
         self.deviation = deviation
 
     def weights(self, epochs: int) -> list[float]:
-        """Weight of each of so many epochs; they sum to one."""
+        """Return the weights of the epochs, which sum to one; `epochs` is their number."""
         logs = [-((epoch - self.mean) ** 2) / (2 * self.deviation**2) for epoch in range(1, epochs + 1)]
         found = [math.exp(value - max(logs)) for value in logs]
         return [value / sum(found) for value in found]

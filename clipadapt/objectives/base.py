@@ -1,4 +1,4 @@
-"""What every objective gets and gives; and what may change gradients and weights beside the optimiser."""
+"""Base classes of objectives, and of rules that combine gradients or average weights beside the optimiser."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView
 
 BackboneSpec = dict[Literal["name", "pretrained"], str | None]
-"""Which backbone, and which of its weights."""
+"""A backbone's architecture name and pretrained weights."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a forward pass yields.
+    """The outputs of a forward pass.
 
     Attributes:
-        logits: `[B, C]`.
+        logits: logits, `[B, C]`.
         image: image features, `[B, D]`.
         text: class embeddings, `[C, D]` or `[B, C, D]`.
-        frozen: computes the features `[B, D]` that the tower without its edits has of the same images, without
-            gradients: from the image cut on, so it costs nothing where that is `features`. Elsewhere let the backbone
-            be a teacher.
-        classify: any features `[N, D]`, as they leave the frozen tower, to logits `[N, C]`: through the adaptation's
-            edits of image features.
-        teacher_features: features `[B, D]` that each of the objective's teachers has of the same views.
+        frozen: function that computes the frozen tower's features `[B, D]` of the same images, without gradients. It
+            starts at the image cut, so it costs nothing if the cut is `features`; at an earlier cut, an objective
+            should rather use the backbone as a teacher.
+        classify: function that computes logits `[N, C]` of any features `[N, D]` of the frozen tower; the adaptation's
+            edits of image features are applied.
+        teacher_features: features `[B, D]` of the same views from each of the objective's teachers.
     """
 
     logits: Tensor
@@ -38,18 +38,19 @@ class Output:
 
 
 class Objective(nn.Module):
-    """Named losses of a batch; their sum is minimised.
+    """An objective: named losses of a batch, whose sum is minimised.
 
-    Each is the mean over the samples, so that gradient accumulation and several processes may split a batch. One that
-    compares samples with each other, as a contrastive loss does, sets `needs_whole_batch`.
+    Each loss is the mean over the samples, so that gradient accumulation and several processes may split a batch. An
+    objective that compares samples with each other, such as a contrastive loss, sets `needs_whole_batch`.
 
     Args:
-        clip: the frozen backbone; read, not kept.
-        task: class names, templates, and features of the support set for what is computed once from them.
+        clip: the frozen backbone; the constructor reads from the backbone but stores no reference, except as a teacher.
+        task: class names, templates, and features of the support set, for values that are computed from them once.
 
     Attributes:
-        teachers: frozen backbones, the run's own maybe among them, whose features of the same views it gets.
-        needs_whole_batch: whether the losses are right only on all samples of a batch at once.
+        teachers: frozen backbones, possibly including the run's own, whose features of the same views the objective
+            receives.
+        needs_whole_batch: whether the losses are correct only if computed on all samples of a batch at once.
     """
 
     needs_whole_batch = False
@@ -60,14 +61,14 @@ class Objective(nn.Module):
 
     @classmethod
     def teachers_for(cls, settings: Mapping[str, Any]) -> Sequence[BackboneSpec]:
-        """Return which backbones to load as teachers, given the other arguments of the constructor; none usually.
+        """Return the backbones to load as teachers, given the other arguments of the constructor; none by default.
 
-        It is asked before anything is encoded, so that a backbone that is missing is reported first.
+        The teachers are loaded before any image is encoded, so that a missing backbone is reported early.
         """
         return ()
 
     def use_teachers(self, teachers: Sequence[DualEncoder]) -> None:
-        """Take the teachers that `teachers_for` asked for.
+        """Set the teachers that `teachers_for` requested.
 
         Args:
             teachers: frozen backbones, on the device, in the order of their specifications.
@@ -75,32 +76,33 @@ class Objective(nn.Module):
         self.teachers = teachers
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Losses by name.
+        """Compute the losses of a batch, by name.
 
         Args:
-            output: of the batch.
+            output: outputs of the forward pass for the batch.
             labels: class indices, `[B]`.
         """
         raise NotImplementedError
 
 
 class GradientRule:
-    """What becomes of the gradients of several losses, in the place of their sum's.
+    """A rule that combines the gradients of several losses, instead of summing the losses.
 
     Attributes:
-        primary_loss: name of the loss that is followed and logged; the others only bend its gradient.
+        primary_loss: name of the primary loss, which is minimised and logged; the other losses only modify its
+            gradient.
     """
 
     primary_loss: str
 
     def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
-        """What the optimiser gets, given the gradients of each loss, one tensor per learned tensor."""
+        """Combine the gradients of each loss, one per learned tensor, into the gradients for the optimiser."""
         raise NotImplementedError
 
 
 class WeightAverage:
-    """An average of what was learned after each epoch, which takes the place of the last epoch's."""
+    """An average of the learned tensors over epochs, which replaces the last epoch's tensors."""
 
     def weights(self, epochs: int) -> list[float]:
-        """Weight of each of so many epochs; they sum to one."""
+        """Return the weights of the epochs, which sum to one; `epochs` is their number."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Objectives that hold what is learned near hand-written prompts."""
+"""Objectives that regularise towards hand-written prompts."""
 
 from typing import Annotated
 
@@ -13,16 +13,16 @@ from clipadapt.objectives.supervised import CrossEntropy
 
 
 class Handwritten(CrossEntropy):
-    """Cross entropy, and the frozen features of hand-written prompts to compare with.
+    """Cross entropy, and the frozen text features of hand-written prompts as a reference for subclasses.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names and templates.
-        templates: sentences with `{}` in place of the task's; raw features of several are averaged.
+        templates: sentences with `{}` to use instead of the task's; raw features of several templates are averaged.
 
     Attributes:
-        handwritten: unit features of the classes' prompts, `[C, D]`.
-        scale: the factor on cosine similarities.
+        handwritten: unit text features of the classes' prompts, `[C, D]`.
+        scale: the backbone's logit scale.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
@@ -32,22 +32,22 @@ class Handwritten(CrossEntropy):
         self.scale = clip.scale
 
     def zero_shot(self, image: Tensor) -> Tensor:
-        """Logits `[B, C]` of frozen image features `[B, D]` and the hand-written prompts."""
+        """Compute zero-shot logits `[B, C]` of frozen image features `[B, D]` and the hand-written prompts."""
         return self.scale * functional.normalize(image.float(), dim=-1) @ self.handwritten.T
 
 
 class TextConsistency(Handwritten):
-    """KgCoOp: cross entropy and the distance from hand-written text (Yao et al., CVPR 2023, arXiv:2303.13283).
+    """KgCoOp: cross entropy plus the distance from hand-written text (Yao et al., CVPR 2023, arXiv:2303.13283).
 
     The distance is one minus the mean cosine, as in the authors' code; the paper's squared distance of unit features
     (equation 3) is exactly twice that.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names and templates.
-        templates: sentences with `{}` in place of the task's.
-        weight: of the distance.
-        squared: whether the distance is the paper's.
+        templates: sentences with `{}` to use instead of the task's.
+        weight: weight of the distance.
+        squared: whether to use the paper's squared distance.
     """
 
     def __init__(
@@ -63,25 +63,26 @@ class TextConsistency(Handwritten):
         self.squared = squared
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Two losses, `cross_entropy` and `text`."""
+        """Compute two losses, `cross_entropy` and `text`."""
         return super().forward(output, labels) | {"text": self.weight * self.distance(output.text)}
 
     def distance(self, text: Tensor) -> Tensor:
-        """Mean distance of class embeddings `[..., C, D]` from the hand-written ones."""
+        """Compute the mean distance of class embeddings `[..., C, D]` from those of hand-written prompts."""
         cosine = functional.cosine_similarity(text.float(), self.handwritten, dim=-1, eps=1e-7).mean()
         return (1 - cosine) * (2 if self.squared else 1)
 
 
 class ZeroShotDistillation(Handwritten):
-    """Cross entropy, and that to zero-shot CLIP's probabilities (Zhu et al., ICCV 2023, arXiv:2205.14865, equation 4).
+    """Cross entropy plus distillation of zero-shot CLIP (Zhu et al., ICCV 2023, arXiv:2205.14865, equation 4).
 
-    The second leaves out the teacher's entropy, which has no gradient, and is multiplied by the squared temperature.
+    The distillation loss is the cross entropy with zero-shot CLIP's probabilities, times the squared temperature. It
+    differs from the divergence by the teacher's entropy, which has no gradient.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names and templates.
-        templates: sentences with `{}` in place of the task's, for the teacher.
-        temperature: that both logits are divided by.
+        templates: the teacher's sentences with `{}`, to use instead of the task's.
+        temperature: divisor of the logits of teacher and student.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class ZeroShotDistillation(Handwritten):
         self.temperature = temperature
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Two losses, `cross_entropy` and `distillation`."""
+        """Compute two losses, `cross_entropy` and `distillation`."""
         teacher = (self.zero_shot(output.frozen()) / self.temperature).softmax(dim=-1)
         student = (output.logits.float() / self.temperature).log_softmax(dim=-1)
         general = -(teacher * student).sum(dim=-1).mean() * self.temperature**2
@@ -103,18 +104,19 @@ class ZeroShotDistillation(Handwritten):
 
 
 class SelfConsistency(Handwritten):
-    """PromptSRC: cross entropy, three distances from frozen CLIP (Khattak et al., ICCV 2023, arXiv:2307.06948, 3.2).
+    """PromptSRC: consistency with frozen CLIP (Khattak et al., ICCV 2023, arXiv:2307.06948, section 3.2).
 
-    Mean absolute differences of unit text and image features, and the divergence of the logits' probabilities, taken
-    over batch and classes alike. The backbone itself is the teacher, so what it sees in stored views is kept.
+    Three losses are added to the cross entropy: the mean absolute differences of unit text features and of unit image
+    features, and the divergence of the predicted probabilities, averaged over both batch and classes. The backbone
+    itself is the teacher, so that its features of stored views are cached.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names and templates.
-        templates: sentences with `{}` of the frozen text; the task's where None.
-        text_weight: of the text features' difference.
-        image_weight: of the image features' difference.
-        logits_weight: of the divergence.
+        templates: sentences with `{}` for the frozen text features; the task's if None.
+        text_weight: weight of the text features' difference.
+        image_weight: weight of the image features' difference.
+        logits_weight: weight of the divergence.
     """
 
     def __init__(
@@ -131,7 +133,7 @@ class SelfConsistency(Handwritten):
         self.text_weight, self.image_weight, self.logits_weight = text_weight, image_weight, logits_weight
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Four losses: `cross_entropy`, `text`, `image` and `logits`."""
+        """Compute four losses, `cross_entropy`, `text`, `image` and `logits`."""
         (teacher_features,) = output.teacher_features
         frozen = functional.normalize(teacher_features.float(), dim=-1)
         text = functional.normalize(output.text.float(), dim=-1)

@@ -1,4 +1,4 @@
-"""Text as training samples beside images."""
+"""Prompts as additional training samples."""
 
 import torch
 from torch import Tensor
@@ -12,15 +12,16 @@ from clipadapt.objectives.base import Objective, Output
 class CrossModal(Objective):
     """Cross entropy of a batch of images and as many prompts (Lin et al., CVPR 2023, arXiv:2301.06267).
 
-    Each template of each class is a sample of its class, classified as an image is.
+    Each template filled with a class name is a sample of that class. The text features of prompts are classified in the
+    same way as image features.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names and templates.
 
     Attributes:
-        text: raw features of the prompts, `[C * templates, D]`, those of one class after another.
-        labels: their classes.
+        text: raw text features of the prompts, `[C * templates, D]`, ordered by class.
+        labels: class indices of the prompts, `[C * templates]`.
     """
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
@@ -30,13 +31,13 @@ class CrossModal(Objective):
         self.labels = torch.arange(len(text), device=text.device).repeat_interleave(text.shape[1])
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """One loss, `cross_entropy`, the mean over images and prompts."""
+        """Compute one loss, `cross_entropy`, the mean over images and prompts."""
         drawn = self.draw(len(labels))
         logits = torch.cat([output.logits, output.classify(self.text[drawn])])
         return {"cross_entropy": functional.cross_entropy(logits.float(), torch.cat([labels, self.labels[drawn]]))}
 
     def draw(self, count: int) -> Tensor:
-        """Indices of so many prompts, `[count]`, in random order; none comes again before all have come."""
+        """Draw indices `[count]` of prompts in random order; no prompt repeats before all were drawn."""
         prompts = len(self.labels)
         rounds = [torch.randperm(prompts, device=self.labels.device) for _ in range(-(-count // prompts))]
         return torch.cat(rounds)[:count]

@@ -1,4 +1,4 @@
-"""An objective without labels: what larger frozen backbones make of the same images."""
+"""Distillation without labels, from larger frozen backbones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -15,24 +15,25 @@ from clipadapt.objectives.base import BackboneSpec, Objective, Output
 
 
 class Distillation(Objective):
-    """PromptKD: a teacher's probabilities are learned, not labels (Li et al., CVPR 2024, arXiv:2403.02781, section 3).
+    """PromptKD: distillation of teachers' probabilities (Li et al., CVPR 2024, arXiv:2403.02781, section 3).
 
-    The divergence of the student's softened probabilities from the teachers' mean, times the squared temperature; taken
-    over batch and classes alike, as in the authors' code, hence the large weight. Teachers see the student's crops at
-    their own size and normalisation, and classify by hand-written prompts.
+    The loss is the divergence of the student's softened probabilities from the mean of the teachers', times the squared
+    temperature. The divergence is averaged over both batch and classes, as in the authors' code, hence the large
+    weight. Teachers encode the student's crops with their own image size and normalisation, and classify with
+    hand-written prompts. Labels are not used.
 
-    The paper's teacher is first fitted to labelled images of some of the classes, and its student has no text of its
-    own: a learned projection of its image features meets the teacher's text features. Here the student keeps its text
-    tower, and what is learned is the adaptation's alone.
+    Two things differ from the paper. There, the teacher is first fitted to labelled images of some of the classes, and
+    the student has no text tower: a learned projection of its image features is compared with the teacher's text
+    features. Here, teachers are frozen, the student uses its own text tower, and only the adaptation is trained.
 
     Args:
-        clip: the frozen backbone, which is its own teacher where one of them has its name and weights.
+        clip: the frozen backbone of the student; also the teacher, if a teacher has the same name and weights.
         task: class names and templates.
-        teachers: `name` and `pretrained` of each; random weights are drawn from the run's `backbone.seed`. They are
-            loaded before the run starts, and handed over through `use_teachers`.
-        templates: sentences with `{}` for the teachers; the task's where None.
-        temperature: that all logits are divided by.
-        weight: of the divergence.
+        teachers: `name` and `pretrained` of each teacher; random weights are drawn with the run's `backbone.seed`. The
+            run loads the teachers before training starts, and passes them to `use_teachers`.
+        templates: sentences with `{}` for the teachers; the task's if None.
+        temperature: divisor of the logits of teachers and student.
+        weight: weight of the divergence.
     """
 
     def __init__(
@@ -51,7 +52,11 @@ class Distillation(Objective):
 
     @classmethod
     def teachers_for(cls, settings: Mapping[str, Any]) -> Sequence[BackboneSpec]:
-        """Return the specifications of the teachers; raises UserError where there is none."""
+        """Return the specifications of the teachers.
+
+        Raises:
+            UserError: there is no teacher.
+        """
         teachers: Sequence[BackboneSpec] = settings["teachers"]
         if not teachers:
             raise UserError(
@@ -60,19 +65,19 @@ class Distillation(Objective):
         return teachers
 
     def use_teachers(self, teachers: Sequence[DualEncoder]) -> None:
-        """Take the teachers, and compute each one's class embeddings `[C, D]`."""
+        """Set the teachers, and compute the class embeddings `[C, D]` of each teacher."""
         super().use_teachers(teachers)
         units = [functional.normalize(one.text_features(self.prompts).float(), dim=-1) for one in teachers]
         self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """One loss, `distillation`; labels aren't looked at."""
+        """Compute one loss, `distillation`; labels are ignored."""
         student = (output.logits.float() / self.temperature).log_softmax(dim=-1)
         divergence = functional.kl_div(student, self.probabilities(output), reduction="sum") / student.numel()
         return {"distillation": self.weight * self.temperature**2 * divergence}
 
     def probabilities(self, output: Output) -> Tensor:
-        """Mean of the teachers' softened probabilities, `[B, C]`."""
+        """Compute the mean of the teachers' softened probabilities, `[B, C]`."""
         units = [functional.normalize(features.float(), dim=-1) for features in output.teacher_features]
         triples = zip(self.teachers, units, self.classes, strict=True)
         logits = [one.scale * unit @ classes.T for one, unit, classes in triples]

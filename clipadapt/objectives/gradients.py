@@ -1,4 +1,4 @@
-"""What becomes of the gradients of several losses."""
+"""Rules that combine the gradients of several losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -11,15 +11,15 @@ from clipadapt.objectives.base import GradientRule
 
 
 class ProjectedGradient(GradientRule):
-    """ProGrad: a gradient that doesn't undo general knowledge (Zhu et al., ICCV 2023, arXiv:2205.14865, equation 5).
+    """ProGrad: projection of conflicting gradients (Zhu et al., ICCV 2023, arXiv:2205.14865, equation 5).
 
-    Where the followed loss's gradient points against the other's, its part along the other is taken out; tensor by
-    tensor.
+    If the gradients of the primary and the general loss have a negative inner product, the component of the primary
+    gradient along the general gradient is removed. This is done for each tensor separately.
 
     Args:
-        strength: how much of that part.
-        primary_loss: name of the loss that is followed.
-        general: name of the loss that mustn't rise.
+        strength: share of the conflicting component that is removed.
+        primary_loss: name of the loss that is minimised.
+        general: name of the loss that the step must not increase.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class ProjectedGradient(GradientRule):
         self.general = general
 
     def __call__(self, gradients: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
-        """The followed loss's gradients, projected where they conflict."""
+        """Return the primary loss's gradients, projected if they conflict with the general loss's."""
         pairs = zip(gradients[self.primary_loss], gradients[self.general], strict=True)
         return [self._project(followed, general) for followed, general in pairs]
 

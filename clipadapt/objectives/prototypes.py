@@ -1,4 +1,4 @@
-"""Class embeddings held near their zero-shot start."""
+"""Class weights constrained to stay near the zero-shot text features."""
 
 from typing import Literal
 
@@ -13,21 +13,21 @@ from clipadapt.objectives.supervised import CrossEntropy
 
 
 class PrototypeConstraint(CrossEntropy):
-    """CLAP: cross entropy and a penalty (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
+    """CLAP: cross entropy plus a penalty on class weights (Silva-Rodriguez et al., CVPR 2024, arXiv:2312.12730).
 
-    The penalty is the mean over classes of a multiplier and the squared distance of raw class embeddings from raw text
-    features. A class's multiplier is the mean zero-shot probability of its support images, every view counted, and
-    stays as it is.
+    The penalty is the mean over classes of a multiplier times the squared distance of raw class embeddings from raw
+    text features. A class's multiplier is the mean zero-shot probability of that class over the views of its support
+    images; multipliers are not updated during training.
 
     Args:
-        clip: the frozen backbone; read, not kept.
+        clip: the frozen backbone.
         task: class names as written, templates and support set.
         constraint: `none`: no penalty (ZS-LP). `l2`: as above. `l2-constant`: every class has the mean multiplier.
-            `l2-corrected`: they are divided by their mean. `l2-balanced`: all are 1.
+            `l2-corrected`: multipliers are divided by their mean. `l2-balanced`: all multipliers are 1.
 
     Attributes:
         start: raw text features, the mean over templates, `[C, D]`.
-        multipliers: of the classes, `[C]`; zero where there is no penalty.
+        multipliers: multipliers of the classes, `[C]`; zero without a penalty.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class PrototypeConstraint(CrossEntropy):
         self.multipliers = self._multipliers(task)
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """Two losses, `cross_entropy` and `penalty`; the first alone without constraint."""
+        """Compute two losses, `cross_entropy` and `penalty`; only the first with constraint `none`."""
         losses = super().forward(output, labels)
         return losses if self.constraint == "none" else losses | {"penalty": self.penalty(output.text)}
 
     def penalty(self, prototypes: Tensor) -> Tensor:
-        """Of raw class embeddings `[C, D]`."""
+        """Compute the penalty on raw class embeddings `[C, D]`."""
         return (self.multipliers * ((prototypes.float() - self.start) ** 2).sum(dim=-1)).mean()
 
     def zero_shot(self, image: Tensor) -> Tensor:
-        """Logits `[B, C]` of image features `[B, D]` and the start."""
+        """Compute zero-shot logits `[B, C]` of image features `[B, D]`."""
         return self.scale * functional.normalize(image, dim=-1) @ functional.normalize(self.start, dim=-1).T
 
     def _multipliers(self, task: SupportView) -> Tensor:
@@ -64,7 +64,7 @@ class PrototypeConstraint(CrossEntropy):
         return found / found.mean() if self.constraint == "l2-corrected" else found
 
     def _own_probabilities(self, support: LabelledFeatures) -> Tensor:
-        """Mean probability of each class on its own images, `[C]`; zero where it has none."""
+        """Compute the mean probability `[C]` of each class over its own images; zero for classes without images."""
         image, labels = support.flat()
         own = self.zero_shot(image).softmax(dim=-1)[torch.arange(len(image)), labels]
         counts = labels.bincount(minlength=len(self.start)).clamp(min=1)

@@ -1,4 +1,4 @@
-"""Objectives of labelled images."""
+"""Objectives for labelled images."""
 
 from torch import Tensor
 from torch.nn import functional
@@ -10,5 +10,5 @@ class CrossEntropy(Objective):
     """Mean negative log-likelihood of the labels under the softmax of the logits."""
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
-        """One loss, `cross_entropy`."""
+        """Compute one loss, `cross_entropy`."""
         return {"cross_entropy": functional.cross_entropy(output.logits.float(), labels)}
