@@ -12,7 +12,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
 LEAST = 0.1
-"""The lowest value of either search grid."""
+"""The lowest value of both search grids."""
 
 
 class FeatureCache(Adaptation):

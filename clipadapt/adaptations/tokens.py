@@ -53,8 +53,8 @@ class CoupledPrompts(DeepContext):
     Args:
         clip: the frozen backbone.
         task: class names.
-        n_ctx: number of tokens in each block of either tower.
-        depth: number of blocks of either tower, "all", or None for three quarters: 9 of 12.
+        n_ctx: number of tokens in each block, the same in both towers.
+        depth: number of blocks, the same in both towers, "all", or None for three quarters: 9 of 12.
         words: as for `DeepContext`.
 
     Attributes:

@@ -186,7 +186,7 @@ class VisualTransport(TransportContext):
         self.visual = nn.Parameter(0.02 * torch.randn(n_visual, n_tokens, clip.image_width or 0))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return the edits that append each visual prompt to its own copy of the patches, and those of the text.
+        """Return the edits that append each visual prompt to its own copy of the patches, or the text tower's edits.
 
         The image features are then `[B, M, D]`.
         """

@@ -67,7 +67,7 @@ class TextConsistency(Handwritten):
         return super().forward(output, labels) | {"text": self.weight * self.distance(output.text)}
 
     def distance(self, text: Tensor) -> Tensor:
-        """Compute the mean distance of class embeddings `[..., C, D]` from those of hand-written prompts."""
+        """Compute the mean distance of class embeddings `[..., C, D]` from the hand-written prompts' features."""
         cosine = functional.cosine_similarity(text.float(), self.handwritten, dim=-1, eps=1e-7).mean()
         return (1 - cosine) * (2 if self.squared else 1)
 

@@ -1,4 +1,4 @@
-"""Kinds of task: what the answer is."""
+"""Kinds of task, such as classification: targets, heads and metrics."""
 
 from clipadapt.data.tasks import Task
 from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
@@ -17,5 +17,5 @@ __all__ = [
 
 
 def kind_of(task: Task) -> TaskKind:
-    """Return a task's kind; classification where it names none."""
+    """Return a task's kind; classification if the task names none."""
     return task.kind if isinstance(task.kind, TaskKind) else Classification()

@@ -1,4 +1,4 @@
-"""The interface of a kind of task: what the answer is, how it is measured, and the head that gives it."""
+"""Base classes of a kind of task: its targets, its head, and its metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from clipadapt.objectives.base import Objective, Output
 
 
 class Names(Protocol):
-    """The names that a head has prompts of."""
+    """Class names for the prompts of a head."""
 
     @property
     def class_names(self) -> list[str]:
@@ -27,51 +27,51 @@ class Names(Protocol):
 
 
 class Head(AdaptedCLIP):
-    """An adapted CLIP with the layer from encoded towers to outputs.
+    """An adapted CLIP with a layer that computes outputs from the towers' features.
 
     Attributes:
-        class_names: the names that the head has prompts of; empty where it has none.
+        class_names: the class names that the head has prompts for; empty if it has no prompts.
     """
 
     class_names: list[str]
 
     @property
     def text_chunks(self) -> int:
-        """Number of chunks whose activations are computed again for their gradients; 1 where they are kept."""
+        """Number of text chunks under activation checkpointing; 1 without checkpointing."""
         return 1
 
     def precompute(self) -> Tensor | None:
-        """Return what is the same for all images at evaluation, such as class embeddings; None where nothing is."""
+        """Return a tensor that is the same for all images at evaluation, such as class embeddings, or None."""
         return None
 
     def for_classes(self, class_names: Sequence[str]) -> "Head":
-        """Return a head of the same adaptation for other names.
+        """Return a head with the same adaptation for other class names.
 
         Raises:
-            UserError: this kind of task has no classes, unless overridden.
+            UserError: this kind of task has no classes; always unless overridden.
         """
         raise UserError("this kind of task has no classes that could be others")
 
     def output(self, x: Any, start: str = "pixels", text: Tensor | None = None) -> Output:
-        """Return features and outputs of images.
+        """Compute features and outputs of images.
 
         Args:
-            x: images `[B, 3, height, width]`, or their activation at the image cut.
+            x: images `[B, 3, height, width]`, or their activations at the image cut.
             start: "pixels", or the name of the image cut.
-            text: from `precompute`; None where it is to be computed.
+            text: the result of `precompute`; computed if None.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A metric, and how its value is shown.
+    """A metric and its presentation.
 
     Attributes:
-        metric: a torchmetrics metric of answers and targets.
-        title: name in tables; None for a value that is kept, but is no figure, such as a confusion matrix.
-        percent: whether the value is a fraction, shown in percent.
-        higher_is_better: which way is better.
+        metric: a torchmetrics metric, computed from answers and targets.
+        title: name in tables; None for values that are saved but not shown, such as a confusion matrix.
+        percent: whether the value is a fraction that is shown in percent.
+        higher_is_better: whether higher values are better.
     """
 
     metric: Any
@@ -82,13 +82,13 @@ class Measure:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures of one test set.
+    """The evaluation of one test set.
 
     Attributes:
         figures: values of the metrics with a title, by name.
-        details: values of the other metrics.
+        details: values of the metrics without a title, by name.
         images: number of images.
-        predicted: the answer to each of this process's images, in their order.
+        predicted: the prediction for each of this process's images, in their order.
     """
 
     figures: dict[str, float]
@@ -98,10 +98,10 @@ class Evaluation:
 
 
 class TaskKind(ABC):
-    """A kind of task: what the targets are, the head that answers, and how answers are measured.
+    """A kind of task, which defines the targets, the head, the default objective and the metrics.
 
     Attributes:
-        leads: name of the metric that stands for a result, and of the score that is logged while fitting.
+        leads: name of the primary metric, and of the score that is logged during training.
     """
 
     leads: ClassVar[str]
@@ -110,7 +110,7 @@ class TaskKind(ABC):
 
     @abstractmethod
     def collate(self, targets: Sequence[Any]) -> Tensor:
-        """Return targets of images as one tensor `[B, ...]`."""
+        """Return the targets of a batch as one tensor `[B, ...]`."""
 
     @abstractmethod
     def head(
@@ -122,64 +122,70 @@ class TaskKind(ABC):
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Head:
-        """Return the module from images to outputs.
+        """Return the head, which computes outputs of images.
 
         Args:
             clip: the frozen backbone, on its device.
-            adaptation: where the network is touched.
-            task: names and templates.
-            class_names: names in place of the task's.
-            max_rows: as of `AdaptedCLIP`.
-            activation_checkpointing: as of `AdaptedCLIP`.
+            adaptation: the adaptation to apply, on the same device.
+            task: the task's class names.
+            class_names: class names to use instead of the task's.
+            max_rows: as for `AdaptedCLIP`.
+            activation_checkpointing: as for `AdaptedCLIP`.
         """
 
     @abstractmethod
     def default_objective(self, clip: DualEncoder, task: SupportView) -> Objective:
-        """Return the objective of methods that name none."""
+        """Return the objective for methods that don't specify one."""
 
     @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return the mean score of a batch, which is logged while fitting."""
+        """Return the mean score of a batch, which is logged during training."""
 
     @abstractmethod
     def metrics(self, head: Head) -> dict[str, Measure]:
-        """Return the metrics of this kind by name, the leading one first."""
+        """Return the metrics of this kind of task by name, the primary metric first."""
 
     @abstractmethod
     def uncounted(self, head: Head, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return answers and targets that no metric counts, for a process without images."""
+        """Return answers and targets that all metrics ignore, for a process without images."""
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """Return what metrics and users get of a head's outputs `[B, ...]`: the same unless overridden."""
+        """Return the answers for metrics and users, given a head's outputs `[B, ...]`; the same unless overridden."""
         return outputs.float()
 
     def predicted(self, answers: Tensor) -> Tensor:
-        """Return the answer to each image `[B, ...]` as it is kept with a result: all of it unless overridden."""
+        """Return the predictions `[B, ...]` that are saved with a result; the answers unless overridden."""
         return answers
 
     def decode(self, answers: Tensor, head: Head) -> list[Any]:
-        """Return the answer to each image in the user's terms."""
+        """Return the prediction for each image in a form for users, such as a class name."""
         found: list[Any] = self.predicted(answers).tolist()
         return found
 
     def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:
-        """Return what a result keeps beside the figures of the first test set, of zero-shot and adapted."""
+        """Return details of the first test set to save with a result; none unless overridden.
+
+        Args:
+            before: the zero-shot evaluation.
+            after: the adapted model's evaluation.
+            task: the task.
+        """
         return {}
 
     def check(self, adaptation: Adaptation, task: Task) -> None:
-        """Check that an adaptation can serve a task's test sets; it can unless overridden."""
+        """Check that an adaptation can classify a task's test sets; no check unless overridden."""
         return None
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that build this kind again."""
+        """The configuration node that instantiates this kind of task."""
         cls = type(self)
         return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **vars(self)}
 
     def draw(self, indices: Sequence[int], targets: Sequence[Any], shots: int, stream: Random) -> list[int]:
-        """Draw `shots` of the indices, unless overridden; all where there are fewer."""
+        """Draw `shots` of the indices at random, or return all if there are fewer; targets don't matter by default."""
         return stream.sample(list(indices), shots) if len(indices) >= shots else list(indices)
 
     def remarks(self, task: Task) -> list[str]:
-        """Return remarks on a task that was drawn; none unless overridden."""
+        """Return remarks for the user on a task after few-shot sampling; none unless overridden."""
         return []

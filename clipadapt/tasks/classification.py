@@ -1,4 +1,4 @@
-"""Classification: one class of several for each image, by scaled cosines with class embeddings."""
+"""Single-label classification with class embeddings."""
 
 import math
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ from clipadapt.objectives.supervised import CrossEntropy
 from clipadapt.tasks.base import Evaluation, Head, Measure, Names, TaskKind
 
 NO_LABEL = -1
-"""A target that no metric counts."""
+"""A target that all metrics ignore."""
 CALIBRATION_BINS = 15
 
 
 def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
-    """Refuse class names other than those that what is learned belongs to, or some of them.
+    """Check that an adaptation can classify the given classes.
 
     Raises:
-        UserError: the adaptation learns for its classes one by one, and these are others.
+        UserError: the learned tensors are class-specific, and `class_names` contains other classes.
     """
     fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
@@ -39,23 +39,24 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
 
 
 class Classifier(Head):
-    """Images to logits over class names.
+    """A classifier, which computes logits over class names.
 
     Args:
         clip: the frozen backbone, on its device.
-        adaptation: where the network is touched, on the same device.
-        class_names: the C classes. Where what was learned belongs to its classes, C of those, in any order: logits are
-            then read where they stand, as ImageNet's classifiers are tested on ImageNet-A and -R (Hendrycks et al.,
-            CVPR 2021, arXiv:1907.07174, section 3); of namesakes, the first.
-        max_rows: as of `AdaptedCLIP`.
-        activation_checkpointing: as of `AdaptedCLIP`.
+        adaptation: the adaptation to apply, on the same device.
+        class_names: the C classes. If the learned tensors are class-specific, a subset of their classes in any order:
+            logits are computed for all classes and then selected, as ImageNet classifiers are tested on ImageNet-A and
+            ImageNet-R (Hendrycks et al., CVPR 2021, arXiv:1907.07174, section 3). Of several classes with the same
+            name, the first is selected.
+        max_rows: as for `AdaptedCLIP`.
+        activation_checkpointing: as for `AdaptedCLIP`.
 
     Attributes:
         class_names: names of the C classes.
-        text_start: the activation of the classes' prompts at the text cut.
+        text_start: activations of the classes' prompts at the text cut.
 
     Raises:
-        UserError: a prompt is too long, a point is missing in a tower, or the adaptation was learned for other classes.
+        UserError: a prompt is too long, a tower lacks a point, or the learned tensors belong to other classes.
     """
 
     def __init__(
@@ -75,33 +76,33 @@ class Classifier(Head):
 
     @property
     def text_chunks(self) -> int:
-        """Number of chunks whose activations are computed again for their gradients; 1 where they are kept."""
+        """Number of text chunks under activation checkpointing; 1 without checkpointing."""
         prompts = self.text_start
         return sum(map(len, prompts.chunks)) if isinstance(prompts, Prompts) and prompts.activation_checkpointing else 1
 
     def for_classes(self, class_names: Sequence[str]) -> "Classifier":
-        """Return a classifier of the same adaptation, the same tensors, for other class names."""
+        """Return a classifier for other class names that shares the adaptation and its tensors."""
         return Classifier(self.clip, self.adaptation, class_names, self.max_rows, self.activation_checkpointing)
 
     def text_features(self, image: Tensor | None = None) -> Tensor:
-        """Return text features `[..., C, templates, D]` of the classes' prompts; arguments as of `encode_text`."""
+        """Return text features `[..., C, templates, D]` of the classes' prompts; arguments as for `encode_text`."""
         return self.encode_text(self.text_start, image)
 
     def class_embeddings(self, image: Tensor | None = None) -> Tensor:
-        """Return class embeddings `[C, D]`; `[B, C, D]` given image features `[B, D]` that the text depends on."""
+        """Return class embeddings `[C, D]`; or `[B, C, D]` conditional on image features `[B, D]`."""
         return self.adaptation.class_embeddings(self.text_features(image))
 
     def precompute(self) -> Tensor | None:
-        """Return the class embeddings `[C, D]`; None where they depend on the image."""
+        """Return the class embeddings `[C, D]`; None if they depend on the image."""
         return None if self.adaptation.capabilities.conditional else self.class_embeddings()
 
     def output(self, x: Any, start: str = "pixels", text: Tensor | None = None) -> Output:
-        """Return features, class embeddings and logits.
+        """Compute image features, class embeddings and logits.
 
         Args:
-            x: images `[B, 3, height, width]`, or their activation at the image cut.
+            x: images `[B, 3, height, width]`, or their activations at the image cut.
             start: "pixels", or the name of the image cut.
-            text: class embeddings, where they are known already.
+            text: precomputed class embeddings; computed if None.
         """
         at_cut = self.prefix(x) if start != self.image_cut else x
         image = self.encode_image(at_cut, self.image_cut)
@@ -123,24 +124,24 @@ class Classifier(Head):
         return logits if self.places is None else logits[..., self.places]
 
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
-        """Return logits `[B, C]` of images `[B, 3, height, width]`, or of their activation at the cut named `start`."""
+        """Return logits `[B, C]` of images `[B, 3, height, width]`, or of their activations at the cut `start`."""
         return self.output(x, start).logits
 
 
 def zero_shot_classifier(clip: DualEncoder, task: SupportView, class_names: Sequence[str] | None = None) -> Classifier:
-    """Return the backbone as it is, with the task's templates.
+    """Return a zero-shot classifier with the task's templates.
 
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        class_names: other class names than the task's.
+        class_names: class names to use instead of the task's.
     """
     return Classifier(clip, Adaptation(clip, task), task.class_names if class_names is None else class_names)
 
 
 @dataclass(frozen=True)
 class Classification(ByClass, TaskKind):
-    """One class of several for each image: class indices, logits, accuracy."""
+    """Single-label classification: targets are class indices, outputs are logits, the primary metric is accuracy."""
 
     leads: ClassVar[str] = "accuracy"
     probabilities: ClassVar[bool] = True
@@ -158,12 +159,12 @@ class Classification(ByClass, TaskKind):
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Classifier:
-        """Return the classifier of a task's class names, or of others."""
+        """Return a classifier for a task's class names, or for other class names; arguments as for `TaskKind.head`."""
         names = task.class_names if class_names is None else class_names
         return Classifier(clip, adaptation, names, max_rows, activation_checkpointing)
 
     def default_objective(self, clip: DualEncoder, task: SupportView) -> Objective:
-        """Return the cross entropy."""
+        """Return the cross entropy objective."""
         return CrossEntropy(clip, task)
 
     def score(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -171,7 +172,7 @@ class Classification(ByClass, TaskKind):
         return (outputs.argmax(dim=-1) == targets).float().mean()
 
     def answers(self, outputs: Tensor) -> Tensor:
-        """Return probabilities `[B, C]` of logits."""
+        """Return the probabilities `[B, C]`, the softmax of the logits."""
         return outputs.float().softmax(dim=-1)
 
     def predicted(self, answers: Tensor) -> Tensor:
@@ -183,17 +184,17 @@ class Classification(ByClass, TaskKind):
         return [head.class_names[index] for index in self.predicted(answers).tolist()]
 
     def check(self, adaptation: Adaptation, task: Task) -> None:
-        """Check that an adaptation can serve the classes of every test set.
+        """Check that an adaptation can classify the classes of every test set.
 
         Raises:
-            UserError: it can't.
+            UserError: the learned tensors are class-specific, and a test set has other classes.
         """
         for test in task.tests.values():
             check_classes(adaptation, test.class_names or task.class_names)
 
     def metrics(self, head: Head) -> dict[str, Measure]:
         """Return accuracy, expected calibration error (15 bins), and the confusion matrix."""
-        from torchmetrics.classification import (  # takes a second, and only evaluation needs it
+        from torchmetrics.classification import (  # takes a second to import, and only evaluation needs it
             MulticlassAccuracy,
             MulticlassCalibrationError,
             MulticlassConfusionMatrix,
@@ -209,12 +210,12 @@ class Classification(ByClass, TaskKind):
         }
 
     def uncounted(self, head: Head, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return the probabilities of an image without a label."""
+        """Return probabilities and target of one image without label, which all metrics ignore."""
         classes = len(head.class_names)
         return torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
 
     def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:
-        """Return accuracies by class of zero-shot and adapted, and the confusion matrix of the adapted."""
+        """Return per-class accuracies, zero-shot and adapted, and the confusion matrix of the adapted model."""
         return {
             "per_class": by_class(task.class_names, after),
             "zero_shot_per_class": by_class(task.class_names, before),

@@ -1,4 +1,4 @@
-"""When it adapts, at test time: an image, a stream or a set at a time."""
+"""Test-time methods, which adapt to single test images or along a stream of them."""
 
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.caches import Cache, NegativeCache

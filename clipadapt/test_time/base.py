@@ -1,4 +1,4 @@
-"""The interface of what adapts at test time, which the engine knows."""
+"""The base class of test-time methods."""
 
 from collections.abc import Mapping
 
@@ -8,36 +8,36 @@ from clipadapt.tasks.classification import Classifier
 
 
 class TestTimeMethod:
-    """What adapts to test images, given views of each.
+    """A method that adapts to unlabelled test images, given several views of each.
 
     Args:
-        views: of each image: the centre crop, then random ones.
-        images: that are looked at together; more take more memory.
+        views: number of views of each image: the centre crop, then random crops.
+        images: number of images in a batch; memory use grows with it.
     """
 
     stream = False
-    """Whether what an image leaves changes the answers for those after it."""
+    """Whether the method keeps state that lets an image change the logits of later images."""
 
     def __init__(self, views: int, images: int) -> None:
         self.views = views
         self.images = images
 
     def reset(self) -> None:
-        """Forget what earlier images left; nothing where each image is on its own."""
+        """Discard the state that earlier images left; methods without state do nothing."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What earlier images left, by name."""
+        """Return the state that earlier images left, by name."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what other images left."""
+        """Load a state that `state_dict` returned."""
 
     def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]` to logits `[B, C]`.
+        """Compute logits `[B, C]` of B images.
 
         Args:
-            classifier: CLIP through an adaptation.
-            x: V views of each of B images.
-            text: class embeddings `[C, D]` before anything adapts; None where they depend on the image.
+            classifier: the adapted CLIP.
+            x: activations at the image cut of V views of each image, `[B, V, ...]`.
+            text: class embeddings `[C, D]` before test-time adaptation; None if they depend on the image.
         """
         raise NotImplementedError

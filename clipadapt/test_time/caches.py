@@ -1,4 +1,4 @@
-"""Caches of test images, by class."""
+"""Caches of test image features, by predicted class."""
 
 import math
 from dataclasses import dataclass
@@ -16,13 +16,15 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class ViewSummary:
-    """B test images as CLIP sees them; or one, without the first dimension.
+    """Features and predictions of B test images, averaged over each image's most confident views.
+
+    For a single image, the first dimension is missing.
 
     Attributes:
-        feature: `[B, D]`, the mean of the surest views' unit features.
-        logits: `[B, C]`, the mean of theirs.
-        probability: `[B, C]`, the mean of theirs.
-        entropy: of that, in nats, `[B]`.
+        feature: mean of the views' unit features, `[B, D]`.
+        logits: mean of the views' logits, `[B, C]`.
+        probability: mean of the views' probabilities, `[B, C]`.
+        entropy: entropy of `probability` in nats, `[B]`.
     """
 
     feature: Tensor
@@ -31,7 +33,7 @@ class ViewSummary:
     entropy: Tensor
 
     def __getitem__(self, image: int) -> "ViewSummary":
-        """One of them."""
+        """Return the summary of one image."""
         return ViewSummary(self.feature[image], self.logits[image], self.probability[image], self.entropy[image])
 
     @property
@@ -41,16 +43,16 @@ class ViewSummary:
 
 
 class Cache:
-    """The surest images of each class that CLIP takes them for; they speak for it.
+    """A positive cache: the most confident images of each predicted class, which raise the logits of that class.
 
     Args:
-        capacity: images of each class, the surest first; 0 for none.
-        alpha: weight of the cache.
-        beta: how fast an image counts less the less it is like the one that is asked for.
+        capacity: maximum number of images per class, in order of increasing entropy; 0 for no cache.
+        alpha: weight of the cache's logits.
+        beta: sharpness: the weight of an entry decays exponentially with beta times its cosine distance.
 
     Attributes:
-        entries: `entropy` (infinite where a place is free), `position` in the stream, `key` (the feature) and whatever
-            `remember` adds, each `[C, capacity, ...]`; nothing before the first image.
+        entries: `entropy` (infinite for free places), `position` in the stream, `key` (the image feature) and the
+            tensors that `remember` adds, each `[C, capacity, ...]`; empty before the first image.
     """
 
     def __init__(self, capacity: Capacity = 3, alpha: float = 2.0, beta: float = 5.0) -> None:
@@ -59,7 +61,12 @@ class Cache:
         self.entries: dict[str, Tensor] = {}
 
     def logits(self, summary: ViewSummary, position: int) -> Tensor:
-        """What the cache says of one image, `[C]`; the image is taken in before."""
+        """Add one image to the cache, then compute the cache's logits `[C]` for that image.
+
+        Args:
+            summary: summary of the image.
+            position: number of images before this one in the stream.
+        """
         if not self.capacity:
             return torch.zeros_like(summary.logits)
         self._put(summary, position)
@@ -67,22 +74,22 @@ class Cache:
         return self.class_scores(weights * self.entries["entropy"].isfinite())
 
     def accepts(self, summary: ViewSummary) -> Tensor:
-        """Whether one image may come in."""
+        """Return whether one image may enter the cache; always unless overridden."""
         return torch.ones_like(summary.entropy, dtype=torch.bool)
 
     def remember(self, summary: ViewSummary) -> dict[str, Tensor]:
-        """What is kept of one image besides its feature."""
+        """Return the tensors to store with one image's feature, by name; none unless overridden."""
         return {}
 
     def class_scores(self, weights: Tensor) -> Tensor:
-        """Weights `[C, capacity]` of what is held to logits `[C]`."""
+        """Compute logits `[C]` from weights `[C, capacity]` of the entries."""
         return weights.sum(dim=-1)
 
     def load(self, entries: dict[str, Tensor]) -> None:
-        """Take back what was held.
+        """Load saved entries.
 
         Raises:
-            UserError: it is another cache's.
+            UserError: the entries come from a cache of another capacity.
         """
         if any(values.shape[1] != self.capacity for values in entries.values()):
             found = next(iter(entries.values())).shape[1]
@@ -90,7 +97,10 @@ class Cache:
         self.entries = entries
 
     def _put(self, summary: ViewSummary, position: int) -> None:
-        """Take one image in, if it may, in the last place of its class, if it is surer than what is there."""
+        """Replace the last entry of the image's predicted class, if the image is accepted and has lower entropy.
+
+        Afterwards, the entries of the class are sorted by entropy again.
+        """
         image = {"entropy": summary.entropy, "position": summary.logits.new_tensor(position, dtype=torch.long)}
         image |= {"key": summary.feature, **self.remember(summary)}
         if not self.entries:
@@ -110,16 +120,16 @@ class Cache:
 
 
 class NegativeCache(Cache):
-    """The surest of the images that CLIP is neither sure nor quite unsure of; they speak against what they may show.
+    """A negative cache: images of medium uncertainty, whose logits count against their possible classes.
 
     Args:
-        capacity: images of each class, the surest first; 0 for none.
-        alpha: weight of the cache.
-        beta: how fast an image counts less the less it is like the one that is asked for.
-        entropy_lower: an image comes in whose `ViewSummary.uncertainty` is above this
-        entropy_upper: and below this.
-        mask_lower: it speaks against the classes whose probability is above this
-        mask_upper: and below this.
+        capacity: maximum number of images per class, in order of increasing entropy; 0 for no cache.
+        alpha: weight of the cache's logits.
+        beta: sharpness: the weight of an entry decays exponentially with beta times its cosine distance.
+        entropy_lower: lower bound (excluded) of `ViewSummary.uncertainty` of accepted images.
+        entropy_upper: upper bound (excluded) of `ViewSummary.uncertainty` of accepted images.
+        mask_lower: lower bound (excluded) of the probability of classes that an entry counts against.
+        mask_upper: upper bound (excluded) of the probability of classes that an entry counts against.
     """
 
     def __init__(
@@ -137,18 +147,18 @@ class NegativeCache(Cache):
         self.masks = mask_lower, mask_upper
 
     def accepts(self, summary: ViewSummary) -> Tensor:
-        """Whether one image may come in."""
+        """Return whether one image's uncertainty is within the bounds for the cache."""
         return between(summary.uncertainty, self.entropies)
 
     def remember(self, summary: ViewSummary) -> dict[str, Tensor]:
-        """The classes that one image speaks against, `[C]`."""
+        """Return the mask `[C]` of classes that one image counts against."""
         return {"mask": between(summary.probability, self.masks)}
 
     def class_scores(self, weights: Tensor) -> Tensor:
-        """Weights `[C, capacity]` of what is held to logits `[C]`."""
+        """Compute logits `[C]` from weights `[C, capacity]` of the entries."""
         return weights.flatten() @ self.entries["mask"].flatten(0, 1).float()
 
 
 def between(values: Tensor, bounds: tuple[float, float]) -> Tensor:
-    """Whether values are above the one bound and below the other."""
+    """Return whether values lie strictly between two bounds, elementwise."""
     return (bounds[0] < values) & (values < bounds[1])

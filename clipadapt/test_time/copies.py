@@ -1,4 +1,4 @@
-"""Copies of an adaptation's learned tensors, one for each of several images."""
+"""Temporary copies of an adaptation's learned tensors, one for each of several images."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,11 +11,15 @@ from clipadapt.adaptations.base import Adaptation
 
 @contextmanager
 def batched_parameters(adaptation: Adaptation, images: int) -> Iterator[dict[str, nn.Parameter]]:
-    """An adaptation's learned tensors, to be changed: it has its own again afterwards, as they were.
+    """Yield an adaptation's learned tensors, to be changed within the context, and restore them afterwards.
 
     Args:
-        adaptation: meanwhile has tensors `[images, ...]`, where it takes such.
-        images: their number.
+        adaptation: the adaptation. If it supports batched parameters, its tensors are `[images, ...]` within the
+            context.
+        images: number of images.
+
+    Yields:
+        The parameters that the adaptation uses within the context, by name.
     """
     own = dict(adaptation.named_parameters())
     start = {name: value.detach().clone() for name, value in own.items()}
@@ -30,7 +34,7 @@ def batched_parameters(adaptation: Adaptation, images: int) -> Iterator[dict[str
 
 
 def restore(own: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> None:
-    """Give learned tensors the values that they had."""
+    """Reset parameters to their initial values, and discard their gradients."""
     for name, parameter in own.items():
         with torch.no_grad():
             parameter.copy_(start[name])
@@ -38,18 +42,18 @@ def restore(own: Mapping[str, nn.Parameter], start: Mapping[str, Tensor]) -> Non
 
 
 def put(adaptation: Adaptation, tensors: Mapping[str, nn.Parameter]) -> None:
-    """Give an adaptation other learned tensors, by name."""
+    """Replace an adaptation's parameters, by name."""
     for name, tensor in tensors.items():
         module, _, last = name.rpartition(".")
         setattr(adaptation.get_submodule(module), last, tensor)
 
 
 def images_first(adaptation: Adaptation, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of learned tensors, or their gradients, `[B, ...]`."""
+    """Return copies `[B, ...]` of learned tensors, or of their gradients, with the images as first dimension."""
     batched = adaptation.capabilities.supports_batched_params
     return {name: (x if batched else x[None]).detach().clone() for name, x in tensors.items()}
 
 
 def rounding_anew(device: torch.device) -> torch.autocast:
-    """Autocast as it is, less its memory of rounded tensors: they change here within it."""
+    """Return autocast with its present state but without its cache, since parameters change within the context."""
     return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type), cache_enabled=False)

@@ -1,4 +1,4 @@
-"""The mode of an image's views."""
+"""Classification by the mode of an image's views."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.views import Count, one_feature, output_of_views
 
 NEIGHBOURS = 0.3
-"""Share of the other views, the nearest, whose distances make a view's bandwidth."""
+"""Share of the other views, the nearest ones, whose distances determine a view's bandwidth."""
 ROUNDS = 5
-"""Times that inlierness and mode are found in turn, and the most steps that finding either takes."""
+"""Number of alternations between inlierness and mode, and maximum number of steps for either of them."""
 SETTLED = 1e-6
-"""Change below which a step is the last."""
+"""Norm of the change below which iterations stop."""
 NARROWEST = 1e-12
-"""Least squared bandwidth: views of a blank image are all the same."""
+"""Minimum squared bandwidth, needed since all views of a blank image are the same."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Modes:
     """Modes of the views of B images.
 
     Attributes:
-        mode: unit features, `[B, D]`.
-        bandwidth: of each view's kernel, `[B, V]`.
-        inlierness: of each view, `[B, V]`; sums to one.
-        weights: of the views in the mode's last step, `[B, V]`.
+        mode: modes as unit features, `[B, D]`.
+        bandwidth: bandwidth of each view's kernel, `[B, V]`.
+        inlierness: inlierness score of each view, `[B, V]`; sums to one.
+        weights: weights of the views in the mode's last step, `[B, V]`.
     """
 
     mode: Tensor
@@ -43,14 +43,16 @@ class Modes:
 class MeanShift(TestTimeMethod):
     """MTA: the class of the mode of an image's views (Zanella & Ben Ayed, CVPR 2024, arXiv:2405.02266, section 3.2).
 
-    Mean shift among unit features, in turn with a score of each view, which is high near the mode and where other views
-    predict the same; so outliers hardly count. Nothing is learned.
+    Mean-shift steps on unit features alternate with updates of an inlierness score of each view. The score is high for
+    views near the mode and for views whose predictions agree with other views, so that outliers get little weight. No
+    tensors are trained.
 
     Args:
-        views: of each image: the centre crop, at which the mode starts, then random ones; at least five.
-        images: that are looked at together.
-        lambda_y: temperature of the scores.
-        lambda_q: weight of the views' agreement in them.
+        views: number of views of each image: the centre crop, at which the mode starts, then random crops; at least
+            five.
+        images: number of images in a batch.
+        lambda_y: temperature of the inlierness scores.
+        lambda_q: weight of the agreement of predictions in the scores.
     """
 
     def __init__(
@@ -64,10 +66,10 @@ class MeanShift(TestTimeMethod):
         self.lambda_y, self.lambda_q = lambda_y, lambda_q
 
     def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]` to logits `[B, C]` of the modes.
+        """Compute logits `[B, C]` of the modes, given activations `[B, V, ...]` at the image cut.
 
         Raises:
-            UserError: an image has several features.
+            UserError: the adaptation uses the features of all tokens.
         """
         one_feature(classifier)
         output = output_of_views(classifier, x, text)
@@ -77,7 +79,7 @@ class MeanShift(TestTimeMethod):
         return classifier.logits(found.mode, classifier.class_embeddings(found.mode) if text is None else text)
 
     def find(self, features: Tensor, logits: Tensor) -> Modes:
-        """The modes of unit features `[B, V, D]` with logits `[B, V, C]`."""
+        """Find the modes of unit features `[B, V, D]` with logits `[B, V, C]`."""
         probabilities, width = logits.softmax(dim=-1), bandwidth(features)
         affinity = probabilities @ probabilities.mT
         inlierness, mode = torch.full_like(width, 1 / width.shape[1]), features[:, 0]
@@ -100,20 +102,24 @@ class MeanShift(TestTimeMethod):
 
 
 def bandwidth(features: Tensor) -> Tensor:
-    """Bandwidth `[B, V]` of each view: from the mean squared distance of the nearest other views."""
+    """Compute the bandwidth `[B, V]` of each view from the mean squared distance to the nearest other views."""
     squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
     nearest = squared.sort(dim=-1).values[..., 1 : 1 + int(NEIGHBOURS * (features.shape[1] - 1))]
     return (0.5 * nearest.mean(dim=-1)).clamp_min(NARROWEST).sqrt()
 
 
 def kernel(features: Tensor, mode: Tensor, width: Tensor) -> Tensor:
-    """Gaussian kernel `[B, V]` of views around their mode `[B, D]`."""
+    """Compute the Gaussian kernel `[B, V]` of view features around their mode `[B, D]`."""
     squared = (features - mode.unsqueeze(-2)).square().sum(dim=-1)
     return torch.exp(-squared / (2 * width.square()))
 
 
 def settle(step: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Repeat a step on `x [B, N]`, for each of B until it changes little; what came of it, and that before the last."""
+    """Iterate a step on `x [B, N]`, for each of B rows until the row converges.
+
+    Returns:
+        The result `[B, N]`, and the values `[B, N]` before each row's last step.
+    """
     going = torch.ones(len(x), 1, dtype=torch.bool, device=x.device)
     before = x
     for _ in range(ROUNDS):

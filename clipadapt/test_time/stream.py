@@ -1,4 +1,4 @@
-"""What learns along a stream of test images."""
+"""A test-time method that adapts along a stream of test images."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -23,17 +23,18 @@ from clipadapt.test_time.views import (
 
 
 class Caches(TestTimeMethod):
-    """TDA: two caches that follow a stream of test images (Karmanov et al., CVPR 2024, arXiv:2403.18293, section 3.2).
+    """TDA: two caches along a stream of test images (Karmanov et al., CVPR 2024, arXiv:2403.18293, section 3.2).
 
-    Each image goes into the caches before they are asked about it; the positive cache's logits are added to CLIP's, the
-    negative one's subtracted. Of several views the int(V * selection) surest count, at least one.
+    Each image enters the caches before its logits are computed. The logits of the positive cache are added to CLIP's,
+    those of the negative cache are subtracted. Only the int(V * selection) most confident of V views are used, at least
+    one.
 
     Args:
-        positive: cache of sure images.
-        negative: cache of less sure ones.
-        views: of each image: the centre crop, then random ones.
-        images: that are encoded together; they still come one after another.
-        selection: share of the views that count.
+        positive: cache of confident images.
+        negative: cache of less confident images.
+        views: number of views of each image: the centre crop, then random crops.
+        images: number of images that are encoded together; they enter the caches one after another.
+        selection: share of the views that are used.
     """
 
     stream = True
@@ -52,21 +53,21 @@ class Caches(TestTimeMethod):
         self.count = 0
 
     def reset(self) -> None:
-        """Begin a new stream."""
+        """Empty the caches, to start a new stream."""
         self.count = 0
         for cache in self.caches.values():
             cache.entries = {}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What earlier images left, by name."""
+        """Return the entries of both caches and the number of images in the stream, by name."""
         entries = {f"{which}.{name}": x for which, cache in self.caches.items() for name, x in cache.entries.items()}
         return {name: x.clone() for name, x in entries.items()} | {"count": torch.tensor(self.count)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where a stream left off.
+        """Load a state that `state_dict` returned, to continue its stream.
 
         Raises:
-            UserError: its caches were of another capacity.
+            UserError: the state's caches have another capacity.
         """
         for which, cache in self.caches.items():
             own = {name.partition(".")[2]: x.clone() for name, x in state.items() if name.startswith(f"{which}.")}
@@ -74,17 +75,17 @@ class Caches(TestTimeMethod):
         self.count = int(state["count"])
 
     def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]`, B images one after another, to logits `[B, C]`.
+        """Compute logits `[B, C]` of activations `[B, V, ...]` at the image cut, one image after another.
 
         Raises:
-            UserError: an image has several features.
+            UserError: the adaptation uses the features of all tokens.
         """
         summary = self.look(classifier, x, text)
         with torch.autocast(x.device.type, enabled=False):
             return torch.stack([self._next(summary[image]) for image in range(len(x))])
 
     def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> ViewSummary:
-        """B images as CLIP sees them; arguments and errors as of `logits`."""
+        """Summarise the most confident views of B images; arguments and errors are those of `logits`."""
         one_feature(classifier)
         output = output_of_views(classifier, x, text)
         features = functional.normalize(output.image.float(), dim=-1).unflatten(0, x.shape[:2])

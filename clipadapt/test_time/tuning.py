@@ -1,4 +1,4 @@
-"""Learned tensors tuned afresh for each test image, without a label."""
+"""Test-time tuning: learned tensors are tuned to each test image, without labels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning to B images yields.
+    """The result of tuning to B images.
 
     Attributes:
-        logits: of the first view of each image, `[B, C]`.
-        tensors: what was learned, as tuned to each image, `[B, ...]` by name.
-        gradients: of the objective at the first step, by the same names.
+        logits: logits of the first view of each image, `[B, C]`.
+        tensors: the learned tensors as tuned to each image, `[B, ...]` by name.
+        gradients: gradients of the objective in the first step, by the same names.
         values: `entropy`, `dispersion` and `objective` before each step, `[B, steps]`.
     """
 
@@ -43,22 +43,23 @@ class Tuned:
 
 
 class PromptTuning(TestTimeMethod):
-    """TPT: steps on the entropy of the mean of an image's surest views (Shu et al., NeurIPS 2022, arXiv:2209.07511).
+    """TPT: test-time prompt tuning by entropy minimisation (Shu et al., NeurIPS 2022, arXiv:2209.07511).
 
-    The views of lowest entropy are chosen before the first step; minimised is the entropy of their mean probability,
-    in C-TPT (Yoon et al., ICLR 2024, arXiv:2403.14119) less the weighted dispersion of the class
-    embeddings. The answer is the first view's.
-    Every image starts from what was learned, with a new AdamW. As its update goes element by element,
-    several images are tuned to at once, with tensors of their own, where the adaptation has `supports_batched_params`.
+    The views of lowest entropy are selected before the first step. The objective is the entropy of their mean
+    probability; C-TPT (Yoon et al., ICLR 2024, arXiv:2403.14119) subtracts the weighted dispersion of the class
+    embeddings. The logits are those of the first view after tuning.
+
+    Tuning starts from the learned tensors for every image, with a new AdamW. Since AdamW's update is elementwise,
+    several images are tuned to at once, each with its own tensors, if the adaptation has `supports_batched_params`.
 
     Args:
-        views: of each image: the centre crop, then random ones.
-        images: that are tuned to at once.
-        selection: share of the views that are kept.
-        steps: of the optimiser.
-        lr: its learning rate.
-        weight_decay: its decoupled weight decay.
-        dispersion_weight: of the dispersion; 0 is TPT.
+        views: number of views of each image: the centre crop, then random crops.
+        images: number of images that are tuned to at once.
+        selection: share of the views that are used.
+        steps: number of optimiser steps.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        dispersion_weight: weight of the dispersion; 0 for TPT.
     """
 
     def __init__(
@@ -78,19 +79,19 @@ class PromptTuning(TestTimeMethod):
         self.dispersion_weight = dispersion_weight
 
     def logits(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
-        """Activations at the image cut `[B, V, ...]` to logits `[B, C]`; arguments and errors as of `tune`."""
+        """Compute logits `[B, C]` of activations `[B, V, ...]`; arguments and errors are those of `tune`."""
         return self.tune(classifier, x, text).logits
 
     def tune(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tuned:
-        """Tune to each of B images; the adaptation is as before afterwards.
+        """Tune to each of B images; afterwards, the adaptation's tensors are restored.
 
         Args:
-            classifier: CLIP through an adaptation.
+            classifier: the adapted CLIP.
             x: activations `[B, V, ...]` at the image cut.
-            text: class embeddings `[C, D]` before any step; None where they depend on the image.
+            text: class embeddings `[C, D]` before any step; None if they depend on the image.
 
         Raises:
-            UserError: nothing is learned that could be tuned.
+            UserError: the adaptation has no parameters to tune.
         """
         adaptation = classifier.adaptation
         if not adaptation.has_parameters:
@@ -103,14 +104,14 @@ class PromptTuning(TestTimeMethod):
             return joined([self._tune(classifier, some, text) for some in groups])
 
     def select(self, logits: Tensor) -> Tensor:
-        """Indices `[B, K]` of the views that are kept, given logits `[B, V, C]`."""
+        """Return the indices `[B, K]` of the most confident views, given logits `[B, V, C]`."""
         return most_confident(logits, self.selection)
 
     def values(self, logits: Tensor, text: Tensor) -> dict[str, Tensor]:
-        """What is minimised, and its parts, each `[B]`.
+        """Compute the objective and its terms, each `[B]`.
 
         Args:
-            logits: of the views that are kept, `[B, K, C]`.
+            logits: logits of the selected views, `[B, K, C]`.
             text: class embeddings, `[B, ..., C, D]`.
         """
         parts = {
@@ -120,7 +121,7 @@ class PromptTuning(TestTimeMethod):
         return parts | {"objective": parts["entropy"] - self.dispersion_weight * parts["dispersion"]}
 
     def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tuned:
-        """Tune to all images at once; or to one."""
+        """Tune to all images of a group at once; a group is one image without `supports_batched_params`."""
         adaptation = classifier.adaptation
         with torch.no_grad():
             chosen = gather_views(x, self.select(view_logits(classifier, x, text)))
@@ -136,7 +137,7 @@ class PromptTuning(TestTimeMethod):
     def _step(
         self, classifier: Classifier, chosen: Tensor, tensors: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
     ) -> tuple[Tensors, Tensors]:
-        """One step; what was minimised before it, and the gradients."""
+        """Take one optimiser step; return the values before the step, and the gradients."""
         with torch.enable_grad():
             values = self.values(*logits_and_text(classifier, chosen))
             found = torch.autograd.grad(values["objective"].sum(), [*tensors.values()], materialize_grads=True)
@@ -148,9 +149,9 @@ class PromptTuning(TestTimeMethod):
 
 
 def logits_and_text(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[B, V, C]` of activations `[B, V, ...]` and class embeddings `[B, ..., C, D]`.
+    """Compute logits `[B, V, C]` and class embeddings `[B, ..., C, D]`, given activations `[B, V, ...]`.
 
-    One image alone, where the adaptation doesn't take tensors for each of several.
+    B must be 1 if the adaptation doesn't have `supports_batched_params`.
     """
     if not classifier.adaptation.capabilities.supports_batched_params:
         output = classifier.output(x[0], classifier.image_cut)
@@ -160,13 +161,13 @@ def logits_and_text(classifier: Classifier, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def dispersion(text: Tensor) -> Tensor:
-    """Mean distance of unit class embeddings `[..., C, D]` from their mean, `[...]`."""
+    """Compute the mean distance `[...]` of unit class embeddings `[..., C, D]` from their mean."""
     text = functional.normalize(text.float(), dim=-1)
     return (text - text.mean(dim=-2, keepdim=True)).norm(dim=-1).mean(dim=-1)
 
 
 def joined(parts: Sequence[Tuned]) -> Tuned:
-    """What tuning to several groups of images yielded, as one."""
+    """Concatenate the results of several groups of images."""
 
     def join(tables: Sequence[Tensors]) -> Tensors:
         return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}

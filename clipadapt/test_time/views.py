@@ -1,4 +1,4 @@
-"""Several views of a test image: how sure each is, and which are kept."""
+"""Views of test images: their outputs, their entropy, and the selection of confident views."""
 
 from typing import Annotated
 
@@ -14,20 +14,20 @@ Count = Annotated[int, Ge(1)]
 
 
 def output_of_views(classifier: Classifier, x: Tensor, text: Tensor | None) -> Output:
-    """What the classifier makes of activations `[B, V, ...]`, all views as one batch."""
+    """Compute the classifier's outputs for activations `[B, V, ...]`, with all views as one batch."""
     return classifier.output(x.flatten(0, 1), classifier.image_cut, text)
 
 
 def view_logits(classifier: Classifier, x: Tensor, text: Tensor | None) -> Tensor:
-    """Activations `[B, V, ...]` to logits `[B, V, C]`."""
+    """Compute logits `[B, V, C]` of activations `[B, V, ...]`."""
     return output_of_views(classifier, x, text).logits.unflatten(0, x.shape[:2])
 
 
 def one_feature(classifier: Classifier) -> None:
-    """Refuse what has more than one feature for an image.
+    """Check that the classifier has a single feature for each image.
 
     Raises:
-        UserError: the adaptation reads the features of all tokens.
+        UserError: the adaptation uses the features of all tokens.
     """
     if classifier.adaptation.capabilities.all_tokens:
         raise UserError(
@@ -37,30 +37,30 @@ def one_feature(classifier: Classifier) -> None:
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of the softmax of logits `[..., C]`, `[...]`."""
+    """Compute the entropy `[...]` in nats of the softmax of logits `[..., C]`."""
     logs = logits.log_softmax(dim=-1)
     return -(logs.exp() * logs).sum(dim=-1)
 
 
 def averaged(logits: Tensor) -> Tensor:
-    """Logits `[..., C]` whose softmax is the mean probability of views with logits `[..., V, C]`."""
+    """Return logits `[..., C]` whose softmax is the mean probability of views with logits `[..., V, C]`."""
     return logits.log_softmax(dim=-1).logsumexp(dim=-2)
 
 
 def most_confident(logits: Tensor, share: float) -> Tensor:
-    """The int(V * share) views of lowest entropy, at least one, the surest first.
+    """Select the int(V * share) views of lowest entropy, at least one.
 
     Args:
-        logits: `[..., V, C]`.
-        share: of the views.
+        logits: logits of the views, `[..., V, C]`.
+        share: share of the views to select.
 
     Returns:
-        Their indices, `[..., K]`.
+        Indices of the selected views in order of increasing entropy, `[..., K]`.
     """
     count = max(1, int(logits.shape[-2] * share))
     return entropy(logits).sort(dim=-1, stable=True).indices[..., :count]
 
 
 def gather_views(x: Tensor, views: Tensor) -> Tensor:
-    """Of `x [B, V, ...]` the views with indices `[B, K]`, `[B, K, ...]`."""
+    """Return the views of `x [B, V, ...]` at indices `[B, K]`, as `[B, K, ...]`."""
     return x[torch.arange(len(x), device=x.device)[:, None], views]
