@@ -92,9 +92,6 @@ class Peft(BlockReplacement):
 
         The interpolation is exact, since only tuners are accepted whose weights are linear in one of their tensors.
 
-        Args:
-            ratio: weight of the learned weights: 1 leaves them as they are, 0 restores the frozen weights.
-
         Raises:
             UserError: the adapted weights aren't linear in one tensor of this tuner.
         """
@@ -119,10 +116,7 @@ class Peft(BlockReplacement):
         return [name for name in learned if name in own or prefix not in name] if plain else []
 
     def export(self) -> dict[str, bytes]:
-        """Return the learned tensors and configuration in peft's file format, in the folder `peft/`.
-
-        The tensors fit the module that `split_towers` returns.
-        """
+        """Return peft's files for the module that `split_towers` returns, in the folder `peft/`."""
         config = {**self.config.to_dict(), "inference_mode": True}
         state = peft.get_peft_model_state_dict(self.blocks, save_embedding_layers=False)
         tensors = {f"base_model.model.{name}": x.detach().cpu().clone().contiguous() for name, x in state.items()}
@@ -155,17 +149,10 @@ def configuration(settings: Mapping[str, Any]) -> Any:
 
 
 def inject(config: Any, shared: nn.Module) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Inject a tuner into a copy of a module.
+    """Return a copy of a module with a tuner in it, and by name its tensors that don't share the module's storage.
 
     The tuner receives copies of all weights, since some tuners write into them. Afterwards, weights that the tuner left
     unchanged share the module's storage again.
-
-    Args:
-        config: peft's configuration object.
-        shared: the module, whose storage unchanged weights share.
-
-    Returns:
-        The copy with the tuner, and its tensors that don't share storage with the module, by name.
 
     Raises:
         UserError: peft refuses the module, or a target matches no module.
@@ -187,11 +174,7 @@ def inject(config: Any, shared: nn.Module) -> tuple[nn.Module, dict[str, Tensor]
 
 
 def check_targets(targets: Any, modules: Iterable[str]) -> None:
-    """Check that every target matches a module.
-
-    Args:
-        targets: a list of name suffixes, or a regular expression that matches whole names.
-        modules: names of the modules.
+    """Check that every target, a name suffix or a regular expression of whole names, matches a module's name.
 
     Raises:
         UserError: a target matches no module, or is no valid regular expression.

@@ -21,12 +21,7 @@ STARTS = ["a photo of a", "this is a photo", "this is picture of", "one picture 
 
 
 class Plan(NamedTuple):
-    """A transport plan and the convergence of its iterations.
-
-    Attributes:
-        plan: the transport plan `[..., M, N]`.
-        errors: the mean absolute change of the row scaling in each iteration.
-    """
+    """A transport plan `[..., M, N]`, and the mean absolute change of its row scaling in each iteration."""
 
     plan: Tensor
     errors: list[float]
@@ -59,9 +54,8 @@ class TransportContext(Adaptation):
     """PLOT: several contexts matched to image patches (Chen et al., ICLR 2023, arXiv:2210.01253, section 3.3).
 
     A class's logit is the mean similarity of its prompts and the image's patches under the optimal transport plan,
-    through which no gradient flows. Sinkhorn's iterations stop for a whole batch at once, by a threshold on a mean over
-    the batch: so logits depend slightly on the other images of the batch, and each iteration synchronises with the
-    device.
+    through which no gradient flows. Sinkhorn's iterations stop by a threshold on a mean over the batch: so logits
+    depend slightly on the other images of the batch, and each iteration synchronises with the device.
 
     Args:
         clip: the frozen backbone.
@@ -105,10 +99,7 @@ class TransportContext(Adaptation):
         return [[[*slots, underscores_to_spaces(name), "."]] for name in names]
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return the edit that writes each context into its own copy of the prompts.
-
-        The text features are then `[N, C, 1, D]`.
-        """
+        """Return the edit that writes each context into its own prompts; text features are `[N, C, 1, D]`."""
         return {"words": lambda rows: rows.place(self.context)} if tower == "text" else {}
 
     def class_embeddings(self, text: Tensor) -> Tensor:
@@ -154,8 +145,7 @@ class VisualTransport(TransportContext):
 
     Attributes:
         context: the contexts, `[N, n_ctx, text W]`, with as many vectors as each of `words` has tokens.
-        visual: the visual prompts, `[M, n_tokens, image W]`; they start normally distributed with standard deviation
-            0.02.
+        visual: the visual prompts, `[M, n_tokens, image W]`; they start normal with standard deviation 0.02.
 
     Raises:
         UserError: the `words` differ in their number of tokens, or a tower lacks a point.
@@ -186,10 +176,7 @@ class VisualTransport(TransportContext):
         self.visual = nn.Parameter(0.02 * torch.randn(n_visual, n_tokens, clip.image_width or 0))
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return the edits that append each visual prompt to its own copy of the patches, or the text tower's edits.
-
-        The image features are then `[B, M, D]`.
-        """
+        """Return the edits; each visual prompt is appended to its own patches, image features are `[B, M, D]`."""
         if tower != "image":
             return super().edits(tower, image)
         return {"patches": self._show, "features": lambda x: x.transpose(0, 1)}

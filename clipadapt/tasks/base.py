@@ -183,7 +183,7 @@ class TaskKind(ABC):
         return {"_target_": f"{cls.__module__}.{cls.__qualname__}", **vars(self)}
 
     def draw(self, indices: Sequence[int], targets: Sequence[Any], shots: int, stream: Random) -> list[int]:
-        """Draw `shots` of the indices at random, or return all if there are fewer; targets don't matter by default."""
+        """Draw `shots` of the indices at random, or return all if there are fewer; targets are ignored by default."""
         return stream.sample(list(indices), shots) if len(indices) >= shots else list(indices)
 
     def remarks(self, task: Task) -> list[str]:
