@@ -21,12 +21,13 @@ MAY_IMPORT = {
     "files": "",
     "plain_yaml": "errors",
     "console": "errors",
+    "notices": "console",
     "interfaces": "",
     "backbone": "errors",
     "adaptations": "backbone interfaces errors",
     "objectives": "backbone interfaces errors",
     "model": "adaptations backbone",
-    "data": "console files errors",
+    "data": "notices files errors",
     "tasks": "model data objectives adaptations backbone interfaces errors",
     "features": "tasks model data adaptations backbone interfaces errors",
     "engine": "test_time features tasks model data adaptations objectives backbone interfaces errors",
@@ -197,3 +198,9 @@ def test_the_engine_knows_of_test_time_methods_by_one_interface():
 def test_what_is_asked_often_is_written_once(idiom, place):
     found = {path.relative_to(PACKAGE).as_posix() for path in FILES if idiom in path.read_text()}
     assert found <= {place}
+
+
+def test_data_tells_the_user_through_notices_only():
+    names = {name for path in FILES if find_room(path) == "data" for name in IMPORTS[path]}
+    others = ("warnings.", "rich.", "clipadapt.console.")
+    assert not [name for name in names if f"{name}.".startswith(others)]

@@ -1,6 +1,5 @@
 """Images that can't be read: checked before a run starts and reported together, or left out and counted."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError
+from clipadapt.notices import notice
 
 MAX_LISTED = 50
 
@@ -125,7 +125,7 @@ def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None
         if bad:
             changes["left_out"][name] = [*bad.values()]
             text = f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'"
-            warnings.warn(text, UserWarning, stacklevel=2)
+            notice(text)
     return replace(task, **changes)
 
 

@@ -1,7 +1,6 @@
 """Few-shot tasks drawn by seed, with CoOp's samples for the same lists (Zhou et al., IJCV 2022, arXiv:2109.01134)."""
 
 import random
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from typing import Any
 
 from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, compute_fingerprint
 from clipadapt.errors import DataError
+from clipadapt.notices import notice
 
 MAX_VALIDATION_SHOTS = 4
 ALL, BASE, NEW = "all", "base", "new"
@@ -132,7 +132,7 @@ def make_task(
     if classes == BASE:
         task = base_to_new(task)
     if remarks := (kind or ByClass()).remarks(task):
-        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+        notice(f"{task.name}: {'; '.join(remarks)}")
     return task
 
 
@@ -156,7 +156,7 @@ def evaluation_only_task(source: Source, seed: int, kind: Drawing | None = None)
     )
     task = replace(task, fingerprint=compute_fingerprint(task.class_names, [*task.tests.values()], source.train))
     if remarks := (kind or ByClass()).remarks(task):
-        warnings.warn(f"{task.name}: {'; '.join(remarks)}", UserWarning, stacklevel=2)
+        notice(f"{task.name}: {'; '.join(remarks)}")
     return task
 
 

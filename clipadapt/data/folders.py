@@ -2,7 +2,6 @@
 
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -11,6 +10,7 @@ from clipadapt.data.images import LazyImages, file_bytes, open_image, verify_ima
 from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
+from clipadapt.notices import notice
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -96,7 +96,7 @@ def split_folders(root: Path) -> dict[str, Path]:
         raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     ignored = [child.name for child in others if images_in(child)]
     if ignored:
-        warnings.warn(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
+        notice(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
     return found
 
 

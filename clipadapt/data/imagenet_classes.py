@@ -1,6 +1,5 @@
 """Names of ImageNet's classes, and the classes that a copy of it lacks."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -10,6 +9,7 @@ from clipadapt.data.labels import DataWarning
 from clipadapt.data.prepared import read_lines
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
+from clipadapt.notices import notice
 
 SHIPPED = Path(__file__).with_name("names") / "imagenet.yaml"
 SHOWN_CLASSES = 5
@@ -101,7 +101,7 @@ class ImageNetClasses:
             text = (
                 f"{source.name}: of {self.where} only {len(ids):,} are there, and no images of {describe_some(unknown)}"
             )
-            warnings.warn(text, DataWarning, stacklevel=3)
+            notice(text, DataWarning, stacklevel=3)
         given = {one.name: getattr(source, one.name) for one in fields(source)}
         return IncompleteSource(
             **given, missing_classes={name: classes for name, classes in missing_classes.items() if classes}

@@ -1,12 +1,12 @@
 """Labels as data sets store them, words or numbers, and the classes they stand for."""
 
-import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from clipadapt.data.folders import natural_order
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names, nearest
+from clipadapt.notices import notice
 
 SHOWN_LABELS = 5
 
@@ -94,7 +94,7 @@ def ambiguous_names(class_names: Sequence[str]) -> Iterator[str]:
 def warn_of_ambiguous_names(name: str, class_names: Sequence[str]) -> None:
     """Warn of class names that CLIP's tokenizer can't distinguish."""
     for text in ambiguous_names(class_names):
-        warnings.warn(f"{name}: {text}", DataWarning, stacklevel=3)
+        notice(f"{name}: {text}", DataWarning, stacklevel=3)
 
 
 def to_source(

@@ -6,20 +6,16 @@ image, dog/1.cls the number of its class; or dog/1.json a table with its label, 
 
 import glob
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.progress import Progress
-
-from clipadapt.console import make_console
 from clipadapt.data.folders import natural_order
 from clipadapt.data.labels import check_disjoint, encode_labels, to_source
 from clipadapt.data.shard_index import LABEL_EXTENSIONS, Sample, lazy_images, load_index
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
+from clipadapt.notices import progress_of
 
 SHOWN_NAMES = 3
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -57,7 +53,7 @@ def webdataset(
     places = {"train": root, "val": validation, "test": test}
     shards = {split: find_shards(place) for split, place in places.items() if place is not None}
     check_disjoint({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
-    with progress_bar() as track:
+    with progress_of("indexing shards") as track:
         samples = {
             split: [sample for shard in track(found) for sample in load_index(shard, field, folder)]
             for split, found in shards.items()
@@ -69,14 +65,6 @@ def webdataset(
         split: Split(lazy_images([image for image, _ in found]), numbers[split]) for split, found in samples.items()
     }
     return to_source(Path(root).name, names, templates, splits)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Callable[[list[Path]], Iterable[Path]]]:
-    """Show on a terminal how many shards have been indexed; yields a function to iterate with."""
-    console = make_console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield partial(progress.track, description="indexing shards")
 
 
 def expand_braces(pattern: str) -> list[str]:

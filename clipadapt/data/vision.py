@@ -11,13 +11,13 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
-from clipadapt.console import print_error
 from clipadapt.data import folders
 from clipadapt.data.catalogue import CATALOGUE, CatalogueEntry
 from clipadapt.data.images import LazyImages, pixel_bytes, to_rgb
 from clipadapt.data.labels import check_class_count, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
+from clipadapt.notices import announce
 
 OWN = "torchvision-"
 """Prefix of the folders that data sets are downloaded to: torchvision uses folders named like the data sets."""
@@ -82,7 +82,7 @@ def load_splits(name: str, entry: CatalogueEntry, cache: Path, download: bool) -
         return construct(name, entry, cache, download=False)
     if not download:
         raise DataError(f"{name} is neither in {own} nor in {cache}, or not whole: data.download=true fetches it")
-    print_error(f"fetching {name} to {own}, once")
+    announce(f"fetching {name} to {own}, once")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{name}.lock"):
         if not own.is_dir():
