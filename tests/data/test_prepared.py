@@ -84,7 +84,10 @@ def test_all_names_are_tested():
     assert found == {*SPLIT_FILES, *VARIANTS_OF_IMAGENET, "fgvc_aircraft", "imagenet", "imagenet_c"}
     assert len(found) == 16
     for name in found:
-        assert nodes[name]["name"] == name and nodes[name]["views"] is None
+        assert nodes[name]["name"] == name
+        assert "defaults" not in nodes[name], (
+            "views are fresh, as in the papers, where no other file of conf/task is chosen"
+        )
         assert nodes[name]["home"] == "${oc.env:CLIPADAPT_DATA,data}"
 
 
