@@ -55,7 +55,7 @@ def test_it_takes_few_lines():
 def test_it_starts_as_the_frozen_tower_and_learns(classifier):
     pixels = images(4)
     assert classifier.image_cut == "block.0" and classifier.text_cut == "features"
-    close(classifier.image_features(classifier.prefix(pixels)), golden().image.run(pixels))
+    close(classifier.encode_image(pixels), golden().image.run(pixels))
     frozen = {name: weight.clone() for name, weight in golden().model.state_dict().items()}
     optimizer = torch.optim.SGD(classifier.adaptation.parameters(), lr=0.1)
     losses = []

@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -344,7 +344,7 @@ class Bench:
     def learned(self, image: Tensor | None = None) -> Any:
         """What a method without gradients may use; features `[N, D]` replace those of the support set."""
         views = self.inputs["support_views"] if "support_views" in self.inputs else self.inputs["images"][None]
-        through = self.classifier.image_features
+        through = partial(self.classifier.encode_image, start=self.classifier.image_cut)
         seen = SimpleNamespace(scale=self.clip.scale, text=self.classifier.class_embeddings().detach())
         with torch.no_grad():
             support = through(self.classifier.prefix(views)) if image is None else image[None]
