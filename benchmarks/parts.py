@@ -36,7 +36,7 @@ PARTS = {
     "encoding": ("clipadapt.features.encoder.Encoder.find", "clipadapt.features.encoder.Encoder.compute"),
     "steps": ("clipadapt.engine.run.Run.fit",),
     "evaluation": ("clipadapt.runs.train.evaluate_run",),
-    "pictures": ("clipadapt.report.summary.pictures",),
+    "pictures": ("clipadapt.report.summary.draw_pictures",),
 }
 """The library's functions that make up each part."""
 

@@ -28,6 +28,7 @@ PLACES = {
     "backbone": "backbone",
     "data": "data",
     "engine": "engine",
+    "kind": "kind",
     "optimizer": "engine.optimizer",
     "schedule": "engine.schedule",
 }

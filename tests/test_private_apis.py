@@ -18,6 +18,7 @@ def test_accelerate_can_forget_its_state():
         "accelerate has no AcceleratorState._reset_state any more: find another way in clipadapt.engine.run, "
         "forget_accelerator"
     )
+    forget_accelerator()  # of a test before
     Accelerator(cpu=True, mixed_precision="bf16")
     forget_accelerator()
     assert not AcceleratorState._shared_state and not PartialState._shared_state, (

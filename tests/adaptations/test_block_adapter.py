@@ -8,7 +8,7 @@ from torch import nn
 
 from clipadapt.adaptations.blocks import BlockReplacement
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
+from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, close, golden, images
 
 

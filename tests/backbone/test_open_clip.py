@@ -11,8 +11,8 @@ from torch.nn import functional
 from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.model import Classifier
 from clipadapt.predictor import Predictor
+from clipadapt.tasks.classification import Classifier
 from tests.small import TASK, close, golden, images
 
 SMALLEST = "ViT-S-32-alt"  # of open_clip's models

@@ -29,12 +29,13 @@ class Api(SimpleNamespace):
         if self.error is not None:
             raise self.error
 
-    def evaluate_finished(self, directory, data, console, config_dir=None):
+    def evaluate_finished(self, directory, data=None, console=None, config_dir=None, skip_broken=False):
         self.evaluated.append((directory, data))
 
     def load(self, directory, config_dir=None):
         rows = torch.tensor([[0.25, 0.75], [0.875, 0.125]])
-        return SimpleNamespace(class_names=["cat", "dog"], predict_proba=lambda paths: rows[: len(paths)])
+        kind = SimpleNamespace(probabilities=True)
+        return SimpleNamespace(kind=kind, class_names=["cat", "dog"], predict_proba=lambda paths: rows[: len(paths)])
 
 
 @pytest.fixture(autouse=True)

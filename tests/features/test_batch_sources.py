@@ -12,7 +12,7 @@ CPU = torch.device("cpu")
 
 def fresh(clip, keep_bytes=0.0, cycle=None, images=5):
     views = AugmentedDataset(split([index % 3 for index in range(images)]), RandomCrops(clip.preprocess), 3)
-    return AugmentedImages(views, CPU, 0, keep_bytes, cycle)
+    return AugmentedImages(views, torch.tensor(views.images.labels), CPU, 0, keep_bytes, cycle)
 
 
 def test_kept_views_go_round():

@@ -11,6 +11,10 @@ from clipadapt.report import predictions, tables
 from clipadapt.report.statistics import mean_interval
 
 RESULT = {
+    "figures": {
+        "accuracy": {"title": "accuracy", "percent": True, "higher_is_better": True},
+        "calibration_error": {"title": "calibration error", "percent": True, "higher_is_better": False},
+    },
     "accuracy": 0.9,
     "zero_shot_accuracy": 0.7,
     "calibration_error": 0.03,

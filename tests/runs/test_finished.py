@@ -62,7 +62,7 @@ def test_what_stands_for_clean_images_is_computed_once(run, monkeypatch):
 def test_measured_once(run, monkeypatch):
     (target,) = studies.study("corruptions", ["corruptions=[pixelate]", "severities=[1]"]).targets
     first = FinishedRun(run).evaluate_targets([target], QUIET)
-    monkeypatch.setattr(finished, "learned_classifier", None)
+    monkeypatch.setattr(finished, "learned_head", None)
     assert FinishedRun(run).evaluate_targets([target], QUIET) == first
 
 

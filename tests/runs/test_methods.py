@@ -1,14 +1,14 @@
 """Which methods a backbone serves, held to building them all."""
 
 from functools import partial
-from types import ModuleType
+from typing import Any
 
 import open_clip
 import pytest
 import torch
 
 from clipadapt import config
-from clipadapt.backbone import text, towers
+from clipadapt.backbone import open_clip as family
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.runs import methods
@@ -19,9 +19,9 @@ RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}
 NAMES = ["one", "two"]
 
 
-def unknown(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> CLIP:
-    """The tiny backbone as if the architecture of the tower of a module weren't known."""
-    monkeypatch.setattr(module, "is_plain_block", lambda block: False)
+def unknown(monkeypatch: pytest.MonkeyPatch, question: str, answer: Any) -> CLIP:
+    """The tiny backbone as if the architecture of a tower weren't known."""
+    monkeypatch.setattr(family, question, lambda module: answer)
     return CLIP.load("tiny", "embedded")
 
 
@@ -36,8 +36,8 @@ def resnet(monkeypatch: object = None) -> CLIP:
 BACKBONES = {
     "tiny": lambda monkeypatch: CLIP.load("tiny", "embedded"),
     "resnet": resnet,
-    "unknown image tower": partial(unknown, module=towers),
-    "unknown text tower": partial(unknown, module=text),
+    "unknown image tower": partial(unknown, question="_is_vision_transformer", answer=False),
+    "unknown text tower": partial(unknown, question="_text_blocks", answer=None),
 }
 
 

@@ -107,7 +107,7 @@ def stopping(after_epoch, *given):
 
 def test_a_missing_point_is_told_with_the_methods_that_work():
     clip = CLIP.load("tiny", "embedded")
-    clip.image = Tower("image", {"pixels": clip.image.run})
+    clip.towers["image"] = Tower("image", {"pixels": clip.image.run})
     config_of_vpt = config.compose([*FEW, "method=vpt"])
     with pytest.raises(
         UserError, match="no point 'patches' \\(it has pixels, features\\); methods that work"
