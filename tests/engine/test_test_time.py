@@ -75,7 +75,7 @@ def test_images_looked_at_together_do_not_matter(clip, method, monkeypatch):
     monkeypatch.setattr(method, "images", 5)
     found = measured(run)[1]
     assert found.details["confusion"].equal(together.details["confusion"]) and found.images == 5
-    assert found.calibration_error == pytest.approx(together.calibration_error, abs=1e-4)
+    assert found.figures["calibration_error"] == pytest.approx(together.figures["calibration_error"], abs=1e-4)
 
 
 def test_it_goes_on_from_what_was_fitted(clip):
