@@ -74,14 +74,14 @@ class CachePlacement:
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """Loader of a run's images and features; decides what is cached.
+    """Loader of a run's images and features, with a cache in memory and on disk.
 
     Attributes:
         processes: the run's processes, device and number format.
         workers: number of processes that read images.
         cache: folder of the disk cache; None for no disk cache.
         cache_gb: gigabytes that the disk cache may take.
-        keep_mb: megabytes of memory that features or images may take; None for half of what is free.
+        keep_mb: megabytes of memory that features or images may take; None for half of the free memory.
         progress: makes the progress bar of the encoding.
         collate: makes one tensor `[N, ...]` of the targets of N images; depends on the kind of task.
     """
@@ -114,7 +114,7 @@ class FeatureLoader:
         return SHARE * free_bytes(device) / 1e6 if self.keep_mb is None else self.keep_mb
 
     def describe(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> str:
-        """Describe what is cached of the support set, its size and its place."""
+        """Describe the cached activations of the support set: point, size and placement."""
         if task.views is None:
             return "nothing: fresh views every epoch; images are read once, as far as memory permits"
         if not placement.anywhere:
