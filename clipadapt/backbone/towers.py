@@ -38,7 +38,7 @@ class BlockStage:
 
 
 class Tower:
-    """Frozen stages between named points.
+    """Frozen encoder as a sequence of stages between named points.
 
     Args:
         name: name of the tower, such as "image" or "text", for messages.

@@ -18,7 +18,7 @@ INFORMATION = {"all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 @dataclass
 class Words:
-    """Command line, split.
+    """Words of a command line, split into options and settings.
 
     Attributes:
         options: values of the options, by their long names; None for options without a value.

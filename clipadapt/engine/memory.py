@@ -24,7 +24,7 @@ which autograd's hooks don't see."""
 RESET_PEAK = Path("/proc/self/clear_refs")
 """File of Linux that resets this process's peak memory when a 5 is written to it."""
 PROBED = 24
-"""Number of classes at which activations are measured; a second measurement at a third of them subtracts weights."""
+"""Number of classes at which activations are measured; the difference to a third of them excludes the weights."""
 
 
 def max_rows(

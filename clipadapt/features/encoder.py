@@ -84,7 +84,7 @@ class AugmentedDataset(Dataset[Tensor]):
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encoder of images up to a model's image cut; cached activations are looked up instead.
+    """Encoder of images up to a model's image cut, with lookup of cached activations.
 
     Attributes:
         model: the model whose frozen part computes the activations.

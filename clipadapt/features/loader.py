@@ -1,4 +1,4 @@
-"""Decides which activations are cached, in memory or on disk, and loads features and training batches."""
+"""Loading of features and training batches, and the decision which of them to cache, and where."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
