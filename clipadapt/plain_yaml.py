@@ -1,4 +1,4 @@
-"""YAML files that hold plain values and nothing else: what somebody else wrote is data, whatever it says."""
+"""Reader and writer of YAML files with plain values only, so that untrusted files are safe to read."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,21 +9,21 @@ from yaml.constructor import ConstructorError, SafeConstructor
 from clipadapt.errors import UserError
 
 MAX_BYTES, MAX_VALUES, MAX_KEYS, MAX_KEY_LENGTH, MAX_DEPTH = 2_000_000, 100_000, 2_000, 100, 20
-"""A file of settings has some three thousand bytes, five levels and a hundred keys; lists of class names are longer."""
+"""Limits of a file; settings have about 3,000 bytes, 5 levels and 100 keys, and more with lists of class names."""
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN = [None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))]
 
 
 class PlainLoader(Loader):
-    """Builds text, numbers, true and false, null, lists and tables, each key of a table once."""
+    """YAML loader of text, numbers, booleans, null, lists and tables with unique keys."""
 
     yaml_constructors: ClassVar = {tag: SafeConstructor.yaml_constructors[tag] for tag in PLAIN}
 
     keys = 0
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str | int, Any]:
-        """Return a table whose keys are texts or whole numbers, each there once."""
+        """Return a table whose keys are texts or whole numbers, and unique."""
         self.keys += len(node.value)
         if self.keys > MAX_KEYS:
             raise refused(node, f"there are more than {MAX_KEYS:,} keys")
@@ -39,10 +39,10 @@ class PlainLoader(Loader):
 
 
 class PlainDumper(yaml.SafeDumper):
-    """Writes what `read_plain_yaml` reads: a value that is there twice is written twice."""
+    """YAML dumper for `read_plain_yaml`: without references, so that a repeated value is written each time."""
 
     def ignore_aliases(self, data: Any) -> bool:
-        """Return True: there are no references between values."""
+        """Return True: write no references between values."""
         return True
 
 
@@ -52,10 +52,10 @@ def dump_plain_yaml(table: dict[str, Any]) -> str:
 
 
 def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """Return the table in a YAML file: no tags, references, merged tables or interpolations, of bounded size and depth.
+    """Read the table in a YAML file of bounded size and depth, without tags, references, merges or interpolations.
 
     Raises:
-        UserError: The file can't be read, or holds anything but a table of plain values.
+        UserError: The file can't be read, or has anything but a table of plain values.
     """
     try:
         with path.open("rb") as file:
@@ -76,10 +76,11 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
 
 
 def check_events(text: str) -> None:
-    """Check the parts of a YAML text one after another, before anything is built of them.
+    """Check the parser's events of a YAML text, before any value is built.
 
     Raises:
-        yaml.YAMLError: The text is no YAML, too long, nested too deeply, or has a reference, tag or interpolation.
+        yaml.YAMLError: The text isn't YAML, has too many values, is nested too deeply, or has a reference, tag or
+            interpolation.
     """
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=Loader)):
@@ -97,12 +98,12 @@ def check_events(text: str) -> None:
 
 
 def refused(place: yaml.Event | yaml.Node, reason: str) -> ConstructorError:
-    """Return the error that says why the part of a file at some place is not allowed."""
+    """Return the error for a part of a file that is not allowed, with its line and the reason."""
     return ConstructorError(None, None, reason, place.start_mark)
 
 
 def one_sentence(error: Exception) -> str:
-    """Return what is wrong with a file and in which line, without the parser's excerpts."""
+    """Return a parser's error as one sentence with its line, without excerpts of the file."""
     mark = getattr(error, "problem_mark", None)
-    said = getattr(error, "problem", None) or " ".join(str(error).split())
-    return f"{said[:200]} (line {mark.line + 1})" if mark else said[:200]
+    problem = getattr(error, "problem", None) or " ".join(str(error).split())
+    return f"{problem[:200]} (line {mark.line + 1})" if mark else problem[:200]

@@ -1,1 +1,1 @@
-"""The frozen backbone: towers, points, rows."""
+"""The frozen backbone: its towers with named points, and the rows of its prompts."""

@@ -8,20 +8,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values `[..., R, H, d]` to the attended values `[..., R, H, d]`."""
+"""Maps queries, keys and values `[..., R, H, d]` to the attention output `[..., R, H, d]`."""
 
 
 def attend_all(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Every row attends to every row of its sequence: `[..., R, H, d]` each, the same out."""
+    """Compute full self-attention: every row attends to every row of its sequence.
+
+    Args:
+        query: queries, `[..., R, H, d]`.
+        key: keys, `[..., R, H, d]`.
+        value: values, `[..., R, H, d]`.
+
+    Returns:
+        The attention output, `[..., R, H, d]`.
+    """
     query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value).transpose(-3, -2)
 
 
 class SplitAttention(nn.Module):
-    """Four linear layers over the storage of an `nn.MultiheadAttention`, so that each projection is a module.
+    """Self-attention with four linear layers over the storage of an `nn.MultiheadAttention`.
+
+    Each projection is a module of its own, so that an adapter can be added to it.
 
     Args:
-        attention: whose weights they share.
+        attention: the module whose weights the layers share.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -33,7 +44,7 @@ class SplitAttention(nn.Module):
 
 
 def _linear_over(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A frozen linear layer over the storage of these tensors."""
+    """Return a frozen linear layer over the storage of these tensors."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight = nn.Parameter(weight.detach(), requires_grad=False)
     layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
@@ -41,15 +52,15 @@ def _linear_over(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 class Block(nn.Module):
-    """A pre-norm residual attention block, made of the parts of a model's own block, which it shares.
+    """Pre-norm residual attention block that shares the modules of a model's own block.
 
     Args:
         ln_1: norm before attention.
         attn: attention.
-        ls_1: what scales the attended values; nothing where None.
         ln_2: norm before the MLP.
         mlp: the MLP.
-        ls_2: what scales the MLP's output; nothing where None.
+        ls_1: layer scale of the attention output; none if None.
+        ls_2: layer scale of the MLP's output; none if None.
     """
 
     def __init__(
@@ -67,7 +78,7 @@ class Block(nn.Module):
 
 
 def split_block(block: Block) -> Block:
-    """Return a copy of a block with split attention, over the same storage: parameters of its own, frozen."""
+    """Return a copy of a block with split attention: own frozen parameters, over the storage of the block's."""
     own = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in block.parameters()}
     split = copy.deepcopy(block, dict(own))
     if isinstance(split.attn, nn.MultiheadAttention):
@@ -78,9 +89,9 @@ def split_block(block: Block) -> Block:
 def self_attention(
     attention: nn.MultiheadAttention | SplitAttention, x: Tensor, attend: Attend, reads: Tensor | None = None
 ) -> Tensor:
-    """Self-attention of rows `x [..., R, W]`; which row sees which is up to `attend`.
+    """Compute self-attention of rows `x [..., R, W]`; `attend` decides which row attends to which.
 
-    Only the rows `reads [N]` ask, where they are given: the result is `[..., N, W]`.
+    With `reads [N]`, only these rows are queries, and the result is `[..., N, W]`.
     """
     query, key, value = _project(attention, x, reads)
     heads = (attention.num_heads, -1)
@@ -91,15 +102,15 @@ def self_attention(
 def _project(
     attention: nn.MultiheadAttention | SplitAttention, x: Tensor, reads: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of the rows `reads`, or of all, and keys and values of all."""
-    asking = x if reads is None else x.index_select(-2, reads)
+    """Return the queries of the rows `reads`, or of all rows, and the keys and values of all rows."""
+    query_rows = x if reads is None else x.index_select(-2, reads)
     if isinstance(attention, SplitAttention):
-        return attention.q_proj(asking), attention.k_proj(x), attention.v_proj(x)
+        return attention.q_proj(query_rows), attention.k_proj(x), attention.v_proj(x)
     weight, bias, width = attention.in_proj_weight, attention.in_proj_bias, x.shape[-1]
     if reads is None:
         query, key, value = functional.linear(x, weight, bias).chunk(3, dim=-1)
     else:
-        query = functional.linear(asking, weight[:width], bias[:width])
+        query = functional.linear(query_rows, weight[:width], bias[:width])
         key, value = functional.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
     return query, key, value
 
@@ -107,7 +118,7 @@ def _project(
 def run_block(block: Block, x: Tensor, attend: Attend = attend_all, reads: Tensor | None = None) -> Tensor:
     """Run a block on rows `x [..., R, W]`.
 
-    Where `reads [N]` is given, only these rows come out, `[..., N, W]`: what reads no others needs no others.
+    With `reads [N]`, only these rows are computed, `[..., N, W]`: enough if the next stage pools at these rows.
     """
     attended = self_attention(block.attn, block.ln_1(x), attend, reads)
     x = (x if reads is None else x.index_select(-2, reads)) + block.ls_1(attended)
@@ -115,6 +126,6 @@ def run_block(block: Block, x: Tensor, attend: Attend = attend_all, reads: Tenso
 
 
 def causal_mask(rows: int, prefix: int, device: torch.device) -> Tensor:
-    """Mask `[rows, prefix + rows]`: each row sees the whole prefix, itself and the rows before it."""
+    """Return the mask `[rows, prefix + rows]`: each row attends to the prefix, to itself and to the rows before it."""
     own = torch.ones(rows, rows, dtype=torch.bool, device=device).tril()
     return torch.cat([own.new_ones(rows, prefix), own], dim=1)

@@ -1,4 +1,4 @@
-"""The frozen backbone: a dual encoder of any family, as towers asked for by name."""
+"""The frozen backbone: a dual encoder of any model family, with towers by name."""
 
 import copy
 import hashlib
@@ -20,38 +20,38 @@ from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
 
 ROWS_AT_ONCE = 2**16
-"""Rows of hand-written prompts that are encoded at once: about 2 GB for ViT-B/16's text tower."""
+"""Rows of prompts without learned vectors that are encoded in one chunk: about 2 GB for ViT-B/16's text tower."""
 
 
 class DualEncoder(ABC):
-    """A frozen dual encoder; a family of them is a subclass in a file of its own, and a YAML in conf/backbone.
+    """Frozen dual encoder; each model family is a subclass in a file of its own, with a YAML in conf/backbone.
 
-    The YAML's keys are the arguments of the subclass, unless `target` names a function that builds it: then `another`
-    is overridden, too.
+    The YAML's keys are the arguments of the subclass. If `target` names a function that builds the backbone, they are
+    the function's arguments, and the subclass overrides `another`.
 
     Args:
         model: the module with all weights; it is frozen and put in evaluation mode.
-        source: `name` and the other settings that build the backbone again; recorded with every run.
+        source: `name` and the other settings that rebuild the backbone; recorded with every run.
         scale: the factor on cosine similarities.
-        preprocess: `size`, `mean`, `std` and `interpolation` of the images it reads.
-        transform: PIL image to pixels `[3, height, width]`, centre crop.
-        tokenizer: of its text tower; or, as a text, why there is none.
-        layout: how its text tower wants prompts laid out.
+        preprocess: `size`, `mean`, `std` and `interpolation` of the input images.
+        transform: maps a PIL image to pixels `[3, height, width]`, a centre crop.
+        tokenizer: tokenizer of the text tower; or, as a text, the reason why there is none.
+        layout: layout of prompts that the text tower requires.
         width: channels of the joint space.
         widths: channels of the towers, by name.
-        logit_bias: what is added to scaled cosines to make log-odds of a pair, where the model was trained with a
-            sigmoid, as SigLIP's are (Zhai et al., ICCV 2023, arXiv:2303.15343, section 3.2); None where it wasn't.
-        known_tokens: ids of the tokens that pretraining saw, None where it may be taken to have seen all.
+        logit_bias: bias added to scaled cosines to make log-odds of a pair, for models trained with a sigmoid loss,
+            such as SigLIP (Zhai et al., ICCV 2023, arXiv:2303.15343, section 3.2); None for other models.
+        known_tokens: ids of the tokens that occur in the pretraining data; None if all tokens may be assumed to.
 
     Attributes:
-        towers: `Tower`s by name; "image" and "text" are always there.
-        width, widths: None where the architecture isn't known.
+        towers: `Tower`s by name, always with "image" and "text".
+        width, widths: None if the architecture isn't known.
         parameters: number of weights.
         fingerprint: hash of all weights and of the preprocessing.
     """
 
     target: str | None = None
-    """What a YAML of this family names as its `_target_`; the class itself where None."""
+    """The `_target_` in YAML files of this family; the class itself if None."""
 
     def __init__(
         self,
@@ -81,23 +81,23 @@ class DualEncoder(ABC):
         self.fingerprint = _fingerprint(self.model, preprocess)
 
     def another(self, **settings: Any) -> Self:
-        """Load another backbone of this family: with these settings, and this one's for the rest."""
+        """Load another backbone of this family, with these settings in place of this backbone's."""
         return type(self)(**{**self.settings, **settings})
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What builds this backbone again, by the keys of its family's YAML."""
+        """Return the settings that rebuild this backbone, by the keys of its family's YAML."""
         return {key: value for key, value in self.source.items() if key != "_target_"}
 
     @abstractmethod
     def build_towers(self, model: Any) -> dict[str, Tower]:
-        """Return the towers over a model's weights, by name; the model may be a copy of this backbone's."""
+        """Return the towers of a model, by name; the model may be a copy of this backbone's."""
 
     def build_tower_of_all_tokens(self) -> Tower:
         """Return the image tower with features `[..., 1 + P, D]`: the pooled one, then those of P patches.
 
         Raises:
-            UserError: the family, or this backbone of it, has no such features.
+            UserError: the backbone, or its whole family, has no patch features.
         """
         raise UserError(
             f"the image tower of backbone '{self.source['name']}' has no features of its patches: use a vision "
@@ -106,7 +106,7 @@ class DualEncoder(ABC):
 
     @cached_property
     def image_of_all_tokens(self) -> Tower:
-        """The tower of `build_tower_of_all_tokens`, built once; raises what that does."""
+        """Return the tower of `build_tower_of_all_tokens`, built once; raises the same errors."""
         return self.build_tower_of_all_tokens()
 
     def tower(self, name: str) -> Tower:
@@ -122,76 +122,76 @@ class DualEncoder(ABC):
 
     @property
     def image(self) -> Tower:
-        """The image tower."""
+        """Return the image tower."""
         return self.towers["image"]
 
     @property
     def text(self) -> Tower:
-        """The text tower."""
+        """Return the text tower."""
         return self.towers["text"]
 
     @property
     def image_width(self) -> int | None:
-        """Channels of the image tower; None where the architecture isn't known."""
+        """Return the number of channels of the image tower; None if its architecture isn't known."""
         return self.widths.get("image")
 
     @property
     def text_width(self) -> int | None:
-        """Channels of the text tower; None where the architecture isn't known."""
+        """Return the number of channels of the text tower; None if its architecture isn't known."""
         return self.widths.get("text")
 
     def to(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> Self:
-        """Move the weights; the only way the backbone's device or number format changes."""
+        """Move the weights to a device and a number format; nothing else changes either."""
         self.model.to(device=device, dtype=dtype)
         return self
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels of the images that it reads."""
+        """Return the height and width of the input images, in pixels."""
         sides = self.preprocess["size"]
         return (sides, sides) if isinstance(sides, int) else (sides[0], sides[1])
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Return the device of the weights."""
         found: torch.device = next(self.model.parameters()).device
         return found
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
+        """Return the number format of the weights."""
         found: torch.dtype = next(self.model.parameters()).dtype
         return found
 
     def weights(self, tower: str) -> dict[str, dict[str, nn.Parameter]]:
-        """Return the weights that each stage of a tower reads, by its point, and by their names in the model."""
+        """Return the weights of each stage of a tower, by the stage's point and by the weight's name in the model."""
         names = {id(weight): name for name, weight in self.model.named_parameters()}
         own = self.tower(tower)
         read = {point: own.parameters(point) for point in own.stages}
         return {point: {names[id(weight)]: weight for weight in weights} for point, weights in read.items()}
 
     def towers_with(self, weights: Mapping[str, nn.Parameter]) -> dict[str, Tower]:
-        """Return the towers, by name, with other weights in the places of those of their names; the rest is shared."""
+        """Return the towers, by name, with the weights of these names replaced; all other weights are shared."""
         placed = {id(weight): weights.get(name, weight) for name, weight in self.model.named_parameters()}
         shared = {id(buffer): buffer for buffer in self.model.buffers()}
         return self.build_towers(copy.deepcopy(self.model, {**placed, **shared}))
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Splices prompts into token sequences.
+        """Return the tokenizer of prompts.
 
         Raises:
-            UserError: the model's tokenizer could not be had.
+            UserError: the model's tokenizer could not be loaded.
         """
         if isinstance(self._tokenizer, str):
             raise UserError(self._tokenizer)
         return self._tokenizer
 
     def tokenize(self, prompts: Sequence[Sequence[Prompt]]) -> Rows:
-        """Prompts of C classes with as many templates each, as the activation that enters the text tower.
+        """Tokenize the prompts of C classes, each with the same number of templates, as input of the text tower.
 
         Raises:
-            UserError: a prompt is longer than the text tower reads, or the model's tokenizer could not be had.
+            UserError: a prompt is longer than the text tower's context, or the tokenizer could not be loaded.
         """
         tokenizer = self.tokenizer
         shape = len(prompts), len(prompts[0])
@@ -200,9 +200,9 @@ class DualEncoder(ABC):
     def tokenize_in_chunks(
         self, prompts: Sequence[Sequence[Prompt]], max_rows: int | None = None, unshared_prefix: bool = False
     ) -> Prompts:
-        """The same in chunks of at most so many rows, for sets of prompts of any size; raises what `tokenize` does.
+        """Tokenize the prompts of C classes in chunks of at most `max_rows` rows; raises the errors of `tokenize`.
 
-        Templates that start differently are laid out apart, since each has a start that all classes share. With
+        Templates with different starts are laid out separately, since all classes share the start of each. With
         `unshared_prefix`, no prompt shares rows with another.
         """
         tokenizer = self.tokenizer
@@ -217,13 +217,13 @@ class DualEncoder(ABC):
         return in_chunks(self._sequences(prompts), shape, max_rows, arrange, count_rows)
 
     def text_features(self, prompts: Sequence[Sequence[Prompt]]) -> Tensor:
-        """Frozen features `[C, templates, D]` of hand-written prompts of C classes; raises what `tokenize` does."""
+        """Encode prompts of C classes to frozen features `[C, templates, D]`; raises the errors of `tokenize`."""
         with torch.no_grad():
             features: Tensor = self.tokenize_in_chunks(prompts, ROWS_AT_ONCE).run(self.text)
         return features
 
     def _sequences(self, prompts: Sequence[Sequence[Prompt]]) -> list[list[Token]]:
-        """Token sequences of prompts, those of one class after another."""
+        """Return the token sequences of prompts, class by class."""
         tokenizer = self.tokenizer
         sequences = [tokenizer.sequence(prompt) for templates in prompts for prompt in templates]
         self._warn_unknown({token for sequence in sequences for token in sequence if isinstance(token, int)})
@@ -238,15 +238,15 @@ class DualEncoder(ABC):
         first_class: int = 0,
         unshared_prefix: bool = False,
     ) -> Rows:
-        """Lay out token sequences, ending in their end token, the way this text tower wants them.
+        """Lay out token sequences, ending in their end token, as this text tower requires.
 
         Args:
-            sequences: classes * templates token sequences, those of one class after another.
+            sequences: classes * templates token sequences, class by class.
             shape: (classes, templates).
-            placeholder: token id that stands where a learned vector goes.
-            pad: token id after the end, where the tower reads whole sequences.
-            first_class: number of the first of these classes among all that the adaptation knows.
-            unshared_prefix: whether each sequence has rows of its own of what all share at their start.
+            placeholder: token id at the places of learned vectors.
+            pad: token id that pads sequences, if the tower reads padded sequences.
+            first_class: index of the first of these classes among all classes of the adaptation.
+            unshared_prefix: whether the sequences do not share the rows of a common prefix (needed for dropout).
         """
         layout = self._layout.arrange(sequences, shape, placeholder, pad, first_class, unshared_prefix).to(self.device)
         return Rows(layout.ids, layout)

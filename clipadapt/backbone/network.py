@@ -1,4 +1,4 @@
-"""What fetching weights and tokenizers should and should not do to the user."""
+"""Quiet and offline-safe download of weights and tokenizers."""
 
 import contextlib
 import logging
@@ -12,7 +12,7 @@ import huggingface_hub
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep open_clip's progress messages, which go to the root logger, to itself."""
+    """Silence open_clip's progress messages, which go to the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
@@ -23,10 +23,10 @@ def quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def hub() -> Iterator[bool]:
-    """Without a network, have the Hugging Face hub look in its cache at once instead of trying for half a minute.
+    """Put the Hugging Face hub in offline mode if there is no network, which saves half a minute of retries.
 
     Yields:
-        Whether there is no network.
+        Whether the hub is offline.
     """
     before = huggingface_hub.constants.HF_HUB_OFFLINE
     offline = before or not reachable(huggingface_hub.constants.ENDPOINT)
@@ -37,10 +37,10 @@ def hub() -> Iterator[bool]:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
 
 
-# Not the question of data/network.py, which asks the hub itself and waits for its answer: weights are mostly in the
-# cache, and loading them must not wait for a request, nor fail where the hub is slow. A lookup takes milliseconds.
+# Unlike data/network.py, which sends a request to the hub and waits for its response: weights are mostly in the cache,
+# and loading them must not wait for a request, nor fail if the hub is slow. A DNS lookup takes milliseconds.
 def reachable(url: str) -> bool:
-    """Whether an address can be looked up, or a proxy will have to."""
+    """Return whether an address's host name resolves; True with a proxy, which resolves names itself."""
     if urllib.request.getproxies():
         return True
     try:

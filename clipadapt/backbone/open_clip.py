@@ -1,4 +1,4 @@
-"""The family of open_clip's models and of the embedded one; the only file that knows open_clip and its names."""
+"""Backbones of open_clip, and the embedded one; the only module that uses open_clip and its names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +19,7 @@ from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import UserError, WeightsError, nearest
 
-# transformers takes longer to import than open_clip, and only what is named here needs it.
+# transformers takes longer to import than open_clip, and only these methods need it.
 NEED_TRANSFORMERS = {"open_clip.hf_model": "HFTextEncoder.__init__", "open_clip.coca_model": "CoCa.generate"}
 with postponed("transformers", NEED_TRANSFORMERS):
     import open_clip
@@ -29,13 +29,13 @@ EMBEDDED = "embedded"
 
 
 class CLIP(DualEncoder):
-    """Any dual encoder that open_clip has.
+    """Dual encoder of open_clip.
 
     Args:
         model: an open_clip model; it is frozen and put in evaluation mode.
-        tokenizer: open_clip's tokenizer of the model; or, as a text, why there is none.
+        tokenizer: open_clip's tokenizer of the model; or, as a text, the reason why there is none.
         source: `name`, `pretrained` and `seed`; recorded with every run.
-        known_tokens: ids of the tokens that pretraining saw, None where it may be taken to have seen all.
+        known_tokens: ids of the tokens that occur in the pretraining data; None if all tokens may be assumed to.
     """
 
     target = "clipadapt.backbone.open_clip.load"
@@ -65,9 +65,9 @@ class CLIP(DualEncoder):
         """Load a backbone on the CPU in float32.
 
         Args:
-            name: an open_clip model name, or "tiny", the one that ships with the package.
+            name: an open_clip model name, or "tiny", the backbone that ships with the package.
             pretrained: a tag of open_clip, a checkpoint file, "embedded" for tiny, or None for random weights.
-            seed: draws the random weights.
+            seed: seed of the random weights.
 
         Raises:
             WeightsError: unknown name or tag, a missing file, or weights that can't be fetched.
@@ -97,18 +97,18 @@ class CLIP(DualEncoder):
         return cls(model, open_clip.SimpleTokenizer(), source, known)
 
     def another(self, **settings: Any) -> Self:
-        """Load another model of open_clip's: with these settings, and this one's for the rest."""
+        """Load another model of open_clip, with these settings in place of this backbone's."""
         return type(self).load(**{**self.settings, **settings})
 
     def build_towers(self, model: Any) -> dict[str, Tower]:
-        """Return both towers, point by point where open_clip's architecture is known."""
+        """Return both towers, with all their points if open_clip's architecture is known."""
         return {"image": image_tower(model), "text": text_tower(model)}
 
     def build_tower_of_all_tokens(self) -> Tower:
         """Return the image tower with features `[..., 1 + P, D]`: the pooled one, then those of P patches.
 
         Raises:
-            UserError: the tower doesn't pool at a class token, or its architecture isn't known.
+            UserError: the tower isn't pooled at a class token, or its architecture isn't known.
         """
         visual = self.model.visual
         if _is_resnet(visual) or (_is_vision_transformer(visual) and _reads_class_token(visual)):
@@ -117,12 +117,12 @@ class CLIP(DualEncoder):
 
 
 def load(name: str, pretrained: str | None, seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0) -> CLIP:
-    """Load a backbone of open_clip's, or the embedded one; arguments and errors as of `CLIP.load`."""
+    """Load a backbone of open_clip, or the embedded one; arguments and errors as of `CLIP.load`."""
     return CLIP.load(name, pretrained, seed)
 
 
 def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
-    """An open_clip model from a model config and weights; random ones from torch's generator where None."""
+    """Build an open_clip model from a model config and weights; if None, weights are drawn by torch's generator."""
     model = open_clip.CLIP(**config)
     if weights is not None:
         model.load_state_dict(weights)
@@ -163,7 +163,7 @@ def _unloadable(name: str, pretrained: str | None, error: Exception) -> WeightsE
 
 
 def _find_tokenizer(name: str, offline: bool) -> Any:
-    """open_clip's tokenizer of a model; or, as a text, why there is none."""
+    """Return open_clip's tokenizer of a model; or, as a text, the reason why there is none."""
     hugging_face = "hf_tokenizer_name" in (open_clip.get_model_config(name) or {}).get("text_cfg", {})
     options = {"local_files_only": True} if offline and hugging_face else {}
     try:
@@ -177,7 +177,7 @@ def _find_tokenizer(name: str, offline: bool) -> Any:
 
 
 def splicer(tokenizer: Any, length: int) -> Tokenizer:
-    """Return what splices prompts, of open_clip's byte-pair tokenizer or of its wrapper of a Hugging Face one."""
+    """Wrap open_clip's tokenizer, byte-pair or Hugging Face, as a tokenizer of prompts of at most `length` tokens."""
     inner = getattr(tokenizer, "tokenizer", None)
     if inner is None:
         start, end = [tokenizer.sot_token_id], [tokenizer.eot_token_id]
@@ -193,7 +193,7 @@ def splicer(tokenizer: Any, length: int) -> Tokenizer:
 
 
 def _block(block: Any) -> Block | None:
-    """A block of open_clip's as ours, which shares its parts; None where it computes anything else."""
+    """Return a `Block` that shares the parts of open_clip's block; None if open_clip's block has other parts."""
     parts = all(hasattr(block, part) for part in ("ln_1", "ls_1", "ln_2", "ls_2", "mlp"))
     if not parts or hasattr(block, "ln_1_kv") or not isinstance(getattr(block, "attn", None), nn.MultiheadAttention):
         return None
@@ -201,7 +201,7 @@ def _block(block: Any) -> Block | None:
 
 
 def _blocks(transformer: Any) -> list[Block] | None:
-    """The blocks of a transformer; None where it isn't made of known ones alone."""
+    """Return the blocks of a transformer; None if one of them isn't a known kind of block."""
     blocks = [_block(block) for block in getattr(transformer, "resblocks", [])]
     known = [block for block in blocks if block is not None]
     return known if known and len(known) == len(blocks) else None
@@ -211,8 +211,8 @@ def image_tower(model: Any, all_tokens: bool = False) -> Tower:
     """Return a model's image tower.
 
     Args:
-        model: of open_clip.
-        all_tokens: read features `[..., 1 + P, D]`: the pooled one, and those of all patches read in the same way.
+        model: an open_clip model.
+        all_tokens: whether features are `[..., 1 + P, D]`: the pooled one, then each patch's, projected the same way.
     """
     visual = model.visual
     if _is_vision_transformer(visual):
@@ -234,7 +234,7 @@ def _is_resnet(visual: Any) -> bool:
 
 
 def _reads_class_token(visual: Any) -> bool:
-    """Whether a vision transformer's features are those of its class token."""
+    """Return whether a vision transformer is pooled at its class token."""
     return visual.pool_type == "tok" and visual.attn_pool is None
 
 
@@ -277,7 +277,7 @@ def _resnet(visual: Any, all_tokens: bool) -> Tower:
 
 
 def _attend_everywhere(pool: Any) -> Callable[[Tensor], Tensor]:
-    """An attention pool `[B, W, height, width]` to `[B, 1 + P, D]`: what it gives at the mean, and at each position."""
+    """Return an attention pool, `[B, W, height, width]` to `[B, 1 + P, D]`, queried at the mean and all positions."""
 
     def run(x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)
@@ -290,12 +290,12 @@ def _attend_everywhere(pool: Any) -> Callable[[Tensor], Tensor]:
 
 
 def _text_of(model: Any) -> Any:
-    """The module with a model's text tower: its `text`, or the model itself."""
+    """Return the module with a model's text tower: its `text`, or the model itself."""
     return getattr(model, "text", model)
 
 
 def _text_blocks(model: Any) -> list[Block] | None:
-    """The blocks of a text tower; None where its architecture isn't known."""
+    """Return the blocks of a text tower; None if its architecture isn't known."""
     text = _text_of(model)
     parts = (getattr(text, part, None) for part in ("token_embedding", "positional_embedding", "ln_final"))
     return _blocks(getattr(text, "transformer", None)) if all(part is not None for part in parts) else None
@@ -318,7 +318,7 @@ def text_tower(model: Any) -> Tower:
 
 
 def _layout(model: Any) -> PromptLayout:
-    """How a model's text tower wants prompts laid out: packed where it is causal and read at the end token."""
+    """Return the layout of a model's prompts: packed if its text tower is causal and pooled at the end token."""
     text, known = _text_of(model), _text_blocks(model) is not None
     pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
     causal = getattr(text, "attn_mask", None) is not None
@@ -333,14 +333,14 @@ def _layout(model: Any) -> PromptLayout:
 
 
 def _mask(text: Any, ids: Tensor, class_token: bool) -> Tensor | None:
-    """Which token sees which in padded ids `[N, length]`, as open_clip builds it."""
+    """Return the attention mask of padded ids `[N, length]`, as open_clip builds it; None for full attention."""
     mask = getattr(text, "attn_mask", None)
     visible = None if mask is None else mask.cpu() == 0
     if not class_token and not getattr(text, "use_pad_mask", False):
         return visible
-    padding = text._build_additive_mask(ids, ids.shape[1] + class_token, torch.float32)
-    seen = padding.unflatten(0, (len(ids), -1))[:, :1] == 0
-    return seen if visible is None else seen & visible
+    additive = text._build_additive_mask(ids, ids.shape[1] + class_token, torch.float32)
+    unpadded = additive.unflatten(0, (len(ids), -1))[:, :1] == 0
+    return unpadded if visible is None else unpadded & visible
 
 
 def _image_width(visual: Any) -> int | None:
@@ -352,7 +352,7 @@ def _text_width(model: Any) -> int | None:
 
 
 def _joint_width(model: Any) -> int | None:
-    """Channels of the joint space, as the text's projection has them; the image tower's word where there is none."""
+    """Return the channels of the joint space: those of the text projection, or else the image tower's output width."""
     projection = getattr(_text_of(model), "text_projection", None)
     if isinstance(projection, nn.Linear):
         return projection.out_features

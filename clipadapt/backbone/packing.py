@@ -1,4 +1,4 @@
-"""Prompts to layouts: what they share first, then each one's own tokens, the longest prompts first."""
+"""Packing of prompts into rows: the shared prefix first, then each prompt's own tokens, the longest prompts first."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -10,7 +10,7 @@ from clipadapt.backbone.attention import causal_mask
 from clipadapt.backbone.rows import Layout, Slot, Stack, Token
 
 FILLING = 0.02
-"""Share of the rows that may be filled up so that prompts of nearby lengths make one stack."""
+"""Share of the rows that may be padding, so that prompts of similar lengths make one stack."""
 
 
 def pack(
@@ -20,14 +20,14 @@ def pack(
     first_class: int = 0,
     unshared_prefix: bool = False,
 ) -> Layout:
-    """Lay out prompts for a causal tower that is read at each prompt's last token.
+    """Lay out prompts for a causal tower that is pooled at each prompt's last token.
 
     Args:
-        prompts: N token sequences, those of one class after another, without padding.
+        prompts: N token sequences, class by class, without padding.
         shape: (classes, templates).
-        placeholder: token id that stands in a slot.
-        first_class: number of the first of these classes among all.
-        unshared_prefix: whether each prompt has rows of its own of what all share at their start.
+        placeholder: token id in slots.
+        first_class: index of the first of these classes among all.
+        unshared_prefix: whether the prompts do not share the rows of a common prefix (needed for dropout).
     """
     prefix = 0 if unshared_prefix else shared_start(prompts)
     lengths = [len(prompt) - prefix for prompt in prompts]
@@ -41,15 +41,15 @@ def pack(
 
 
 def stack_sizes(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Length and number of prompts of each stack, for prompts of these lengths, the longest first.
+    """Yield the length and the number of prompts of each stack, for prompts of these lengths, the longest first.
 
-    Few stacks are quick to attend in, and prompts that are filled up to the length of longer ones cost rows: lengths
-    join the stack of the longer ones as long as all filling together stays below its share of the rows.
+    Attention is faster in fewer stacks, but padding prompts to a longer length costs rows. So shorter prompts join the
+    stack of longer ones as long as all padding stays below `FILLING` of the rows.
     """
     left = FILLING * sum(lengths)
     length, count = lengths[0], 0
-    for shorter, alike in groupby(lengths):
-        more = len(list(alike))
+    for shorter, equal in groupby(lengths):
+        more = len(list(equal))
         cost = (length - shorter) * more
         if cost > left:
             yield length, count
@@ -66,15 +66,16 @@ def whole(
     reads: Sequence[int],
     first_class: int = 0,
 ) -> Layout:
-    """Lay out prompts of one length as whole sequences, for towers that are not causal.
+    """Lay out prompts as padded sequences of one length, for towers that are not causal.
 
     Args:
         prompts: N token sequences, padded.
         shape: (classes, templates).
-        placeholder: token id that stands in a slot.
-        mask: True where a token sees a token, `[S, S]` or `[N, 1, S, S]`; None where all see all.
-        reads: position at which each prompt is read, N.
-        first_class: number of the first of these classes among all.
+        placeholder: token id in slots.
+        mask: attention mask, True where a token attends to a token, `[S, S]` or `[N, 1, S, S]`; None for full
+            attention.
+        reads: position at which each of the N prompts is pooled.
+        first_class: index of the first of these classes among all.
     """
     places, count, length = torch.tensor(reads), len(prompts), len(prompts[0])
     each = mask if mask is None or mask.ndim == 4 else mask.expand(count, 1, -1, -1)
@@ -85,7 +86,7 @@ def whole(
 
 
 def shared_start(prompts: Sequence[Sequence[Token]]) -> int:
-    """Length of the start that all prompts share; the last token of a prompt is always its own."""
+    """Return the length of the prefix that all prompts share; it never includes the last token of a prompt."""
     first, shortest = prompts[0], min(len(prompt) for prompt in prompts)
     for i in range(shortest - 1):
         token = first[i]
@@ -96,7 +97,7 @@ def shared_start(prompts: Sequence[Sequence[Token]]) -> int:
 
 
 def _causal_stack(length: int, prefix: int, own: Tensor) -> Stack:
-    """A stack of prompts whose own tokens, `own [n]` of them, are filled up to one length."""
+    """Return a stack of n prompts with `own [n]` tokens of their own, padded to one length."""
     mask, end_mask = causal_mask(length, prefix, own.device), None
     if int(own.min()) < length:
         end_mask = (torch.arange(prefix + length) < prefix + own[:, None])[:, None, None]
@@ -113,7 +114,7 @@ def _lay_out(
     placeholder: int,
     first_class: int,
 ) -> Layout:
-    """Rows of prompts taken in this order into stacks; prompt n is read at the last of its own `lengths[n]` tokens."""
+    """Lay out prompts in the order `taken` in stacks; prompt n is pooled at the last of its `lengths[n]` own tokens."""
     tokens: list[Token] = list(prompts[0][:prefix])
     positions, classes, reads = list(range(prefix)), [first_class] * prefix, []
     for n, length in zip(taken, (stack.length for stack in stacks for _ in range(stack.count)), strict=True):

@@ -1,4 +1,4 @@
-"""Imports that do without a slow package until something needs it."""
+"""Lazy import of a slow package by third-party modules."""
 
 import functools
 import importlib
@@ -11,14 +11,14 @@ from typing import Any
 
 @contextmanager
 def postponed(package: str, users: Mapping[str, str]) -> Iterator[None]:
-    """Hide a package from the imports in the block; what needs it imports it when it is first called.
+    """Hide a package from the imports in the block; the methods that need the package import it at their first call.
 
-    The block must import modules that also work where the package isn't installed. A package that is imported already
+    The block must import modules that also work if the package isn't installed. A package that is already imported
     is not hidden, since that would save nothing.
 
     Args:
         package: name of the slow package.
-        users: the methods that need it, as "Class.method" by the name of their module.
+        users: the methods that need the package, as "Class.method", by the name of their module.
 
     Raises:
         AttributeError: a module has no such method.
@@ -26,7 +26,7 @@ def postponed(package: str, users: Mapping[str, str]) -> Iterator[None]:
     if package in sys.modules:
         yield
         return
-    sys.modules[package] = None  # type: ignore[assignment]  # the import system's way to say: not to be found
+    sys.modules[package] = None  # type: ignore[assignment]  # makes imports of the package fail
     try:
         yield
     finally:
@@ -36,10 +36,10 @@ def postponed(package: str, users: Mapping[str, str]) -> Iterator[None]:
 
 
 def _complete_before(module: ModuleType, class_name: str, method_name: str) -> None:
-    """Have the first call of a method import its module again, now with all packages; then the method is as it was.
+    """Wrap a method so that its first call reloads its module, with the hidden package, and removes the wrapper.
 
-    The class stays the one that other modules hold. Its methods look names up in their module when they are called, so
-    that they find what was missing.
+    Other modules may hold the class, so the reloaded module gets the old class back. Its methods look names up in the
+    module at each call, so they find the package.
     """
     owner = getattr(module, class_name)
     method = getattr(owner, method_name)

@@ -1,4 +1,4 @@
-"""Prompts of many classes on their way through a text tower: in chunks, so that memory has a bound."""
+"""Prompts of many classes, encoded in chunks of bounded memory."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from clipadapt.backbone.rows import Rows, Token
 from clipadapt.backbone.towers import FEATURES, Stage, Tower
 
 WORTH_PARTING = 0.9
-"""Templates get prefixes of their own where that leaves at most this share of the rows."""
+"""Templates are laid out separately, each with its own prefix, if at most this share of the rows remains."""
 
 Sequences = Sequence[Sequence[Token]]
 
@@ -23,8 +23,8 @@ class Prompts:
     """Prompts of C classes with T templates each, at one point of a text tower.
 
     Attributes:
-        chunks: some templates each, and of these some classes each; together all of them.
-        activation_checkpointing: whether a chunk's activations are computed again for its gradients.
+        chunks: rows by groups of templates, and within each group by ranges of classes.
+        activation_checkpointing: whether each chunk's activations are recomputed in the backward pass.
     """
 
     chunks: tuple[tuple[Rows, ...], ...]
@@ -32,7 +32,7 @@ class Prompts:
 
     @property
     def rows(self) -> int:
-        """Number of rows of all chunks."""
+        """Return the number of rows of all chunks."""
         return sum(len(chunk.layout.ids) for part in self.chunks for chunk in part)
 
     def run(
@@ -43,28 +43,30 @@ class Prompts:
         start: str | None = None,
         stop: str | None = None,
     ) -> Any:
-        """Carry the prompts from `start` to `stop`, as `Tower.run` does.
+        """Run the tower from the point `start` to the point `stop`; arguments as of `Tower.run`.
 
-        Text features are `[..., C, T, D]`, for edits of them too; at any point before, what comes out are `Prompts`.
+        Returns:
+            Text features `[..., C, T, D]`, which edits at `features` get, too; `Prompts` at any earlier point.
         """
 
-        def go(rows: Rows) -> Any:
+        def encode(rows: Rows) -> Any:
             return tower.run(rows, edits, stages, start, FEATURES if stop is None else stop)
 
         if stop not in (None, FEATURES):
             return Prompts(
-                tuple(tuple(go(rows) for rows in part) for part in self.chunks), self.activation_checkpointing
+                tuple(tuple(encode(rows) for rows in part) for part in self.chunks), self.activation_checkpointing
             )
         again = self.activation_checkpointing and torch.is_grad_enabled()
         features = [
-            torch.cat([_recomputed(go, rows) if again else go(rows) for rows in part], -3) for part in self.chunks
+            torch.cat([_checkpointed(encode, rows) if again else encode(rows) for rows in part], -3)
+            for part in self.chunks
         ]
         whole = torch.cat(features, dim=-2)
         return tower.run(whole, edits, stages, FEATURES) if stop is None else whole
 
 
-def _recomputed(go: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
-    return checkpoint(go, rows, use_reentrant=False)
+def _checkpointed(encode: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
+    return checkpoint(encode, rows, use_reentrant=False)
 
 
 def in_chunks(
@@ -74,14 +76,14 @@ def in_chunks(
     arrange: Callable[[Sequences, tuple[int, int], int], Rows],
     count_rows: Callable[[Sequences], int],
 ) -> Prompts:
-    """Lay out token sequences in chunks of a size.
+    """Lay out token sequences in chunks of bounded size.
 
     Args:
-        sequences: classes * templates token sequences, those of one class after another.
+        sequences: classes * templates token sequences, class by class.
         shape: (classes, templates).
-        max_rows: the most rows of a chunk, if it has more than one class; None for no bound.
-        arrange: lays out sequences of a shape; the last argument is the number of their first class.
-        count_rows: how many rows `arrange` makes of sequences.
+        max_rows: maximum number of rows of a chunk with more than one class; None for no bound.
+        arrange: lays out sequences of a shape; the last argument is the index of their first class.
+        count_rows: returns how many rows `arrange` makes of sequences.
     """
     classes, templates = shape
     apart = [sequences[template::templates] for template in range(templates)]
@@ -97,7 +99,7 @@ def in_chunks(
 
 
 def _bounds(classes: int, rows: int, max_rows: int | None) -> list[tuple[int, int]]:
-    """First and last class (not included) of chunks of about as many classes each."""
+    """Return the first class and the end (exclusive) of each chunk; chunks have about the same number of classes."""
     count = 1 if max_rows is None else min(classes, -(-rows // max_rows))
     edges = [classes * i // count for i in range(count + 1)]
     return list(pairwise(edges))

@@ -1,12 +1,12 @@
-"""Text as rows: prompts without padding, what they share at their start written once.
+"""Prompts as packed rows: without padding, and with their shared prefix stored once.
 
-A causal text tower read at its end token gives the same features whatever follows that token, and the same activations
-in every layer for a start that prompts share. So a set of N prompts is one flat tensor of rows `[..., R, W]`: the
-shared prefix first, then each prompt's own tokens, packed, the longest prompts first. Norms, projections and MLPs work
-row by row; only attention looks at the layout. Leading dimensions carry whatever has a prefix of its own (images, sets
-of prompts).
+In a causal text tower that is pooled at the end token, tokens after the end token don't change the features, and
+prompts with the same prefix have the same activations for it in every layer. So a set of N prompts is one flat tensor
+of rows `[..., R, W]`: the shared prefix first, then each prompt's own tokens, packed, the longest prompts first. Norms,
+projections and MLPs work row by row; only attention uses the layout. Leading dimensions index batches of prefixes:
+images of a conditional method, or sets of prompts.
 
-Towers that are not causal keep whole sequences: the same layout with no prefix, every prompt as long as the context.
+Towers that are not causal have padded sequences: the same layout with no prefix, each prompt as long as the context.
 """
 
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 KEPT_COPIES = 2**20
-"""Bytes of copies of the prefix's keys that are kept for gradients; making them again costs time, not much memory."""
+"""Largest copies of the prefix's keys, in bytes, that are stored for gradients; larger ones are recomputed."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of a learned vector in a prompt.
+    """Place of a learned vector in a prompt.
 
     Attributes:
-        index: which of the vectors stands here.
-        shared: whether all classes have the same vector here; where not, each class has its own.
-        token: id that stands here until the vector is written; the tokenizer's placeholder where None.
+        index: index of the vector.
+        shared: whether all classes share the vector; if not, each class has its own.
+        token: token id at this place until the vector is written; the tokenizer's placeholder if None.
     """
 
     index: int
@@ -37,24 +37,25 @@ class Slot:
     token: int | None = None
 
     def id(self, placeholder: int) -> int:
-        """The token id that holds the place."""
+        """Return the token id at this place."""
         return placeholder if self.token is None else self.token
 
 
 Token = int | Slot
 Prompt = str | Sequence[str | int | Slot]
-"""A text, or pieces of one: texts that are tokenized on their own, token ids, and places of learned vectors."""
+"""A text, or a list of pieces: texts, each tokenized on its own, token ids, and places of learned vectors."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Prompts whose own tokens take the same number of rows, one after another: attention sees them as a batch.
+    """Batch of prompts with the same number of own rows, one after another, for attention.
 
     Attributes:
         count: number n of prompts.
-        length: rows S of each; those behind a prompt's end token fill it up.
-        mask: True where a token sees a token, `[S, prefix + S]` or `[n, 1, S, prefix + S]`; None where all see all.
-        end_mask: the same for the tokens at which prompts are read, `[n, 1, 1, prefix + S]`.
+        length: number S of rows of each prompt; rows after a prompt's end token are padding.
+        mask: attention mask, True where a token attends to a token, `[S, prefix + S]` or `[n, 1, S, prefix + S]`; None
+            for full attention.
+        end_mask: mask of the tokens at which prompts are pooled, `[n, 1, 1, prefix + S]`; None for full attention.
     """
 
     count: int
@@ -63,15 +64,15 @@ class Stack:
     end_mask: Tensor | None
 
     def to(self, device: torch.device | str) -> "Stack":
-        """The same on a device."""
+        """Return the stack on a device."""
         return _moved(self, device)
 
     def apart(self, rows: Tensor) -> Tensor:
-        """The stack's rows `[..., n * S, H, d]` prompt by prompt, `[..., n, H, S, d]`."""
+        """Reshape the stack's rows `[..., n * S, H, d]` to one batch entry per prompt, `[..., n, H, S, d]`."""
         return rows.unflatten(-3, (self.count, self.length)).transpose(-3, -2)
 
     def after(self, prefix: Tensor, rows: Tensor) -> Tensor:
-        """The same with the prefix `[..., P, H, d]` before each prompt, `[..., n, H, P + S, d]`."""
+        """Reshape the stack's rows by prompt, with the prefix `[..., P, H, d]` before each: `[..., n, H, P + S, d]`."""
         own = self.apart(rows)
         if not prefix.shape[-3]:
             return own
@@ -81,43 +82,44 @@ class Stack:
     def attend(
         self, query: Tensor, first_key: Tensor, key: Tensor, first_value: Tensor, value: Tensor, mask: Tensor | None
     ) -> Tensor:
-        """Attention of queries `[..., n, H, S or 1, d]` to the prefix and their own prompts.
+        """Compute the attention of queries `[..., n, H, S or 1, d]` to the prefix and their own prompts.
 
-        The prefix stands before every prompt only while it is attended to, and is put there again for the gradients:
-        keys and values of all prompts with the prefix before each would be half of what a block keeps. Of few prompts
-        they are kept.
+        The prefix is concatenated before each prompt inside a checkpoint, so that its copies aren't stored for the
+        backward pass: they would be half of a block's saved activations. Small copies are stored.
 
         Args:
-            query: of each prompt.
+            query: queries of each prompt.
             first_key: keys of the prefix, `[..., P, H, d]`.
             key: keys of the stack, `[..., n * S, H, d]`.
-            first_value: values of the prefix.
-            value: values of the stack.
-            mask: the stack's, or its ends'.
+            first_value: values of the prefix, `[..., P, H, d]`.
+            value: values of the stack, `[..., n * S, H, d]`.
+            mask: `mask` or `end_mask`.
         """
 
-        def go(query: Tensor, first_key: Tensor, key: Tensor, first_value: Tensor, value: Tensor) -> Tensor:
+        def compute(query: Tensor, first_key: Tensor, key: Tensor, first_value: Tensor, value: Tensor) -> Tensor:
             return _attend(query, self.after(first_key, key), self.after(first_value, value), mask)
 
-        given = query, first_key, key, first_value, value
+        inputs = query, first_key, key, first_value, value
         copied = first_key.numel() * self.count * first_key.element_size()
         if torch.is_grad_enabled() and copied > KEPT_COPIES:
-            return checkpoint(go, *given, use_reentrant=False, preserve_rng_state=False)
-        return go(*given)
+            return checkpoint(compute, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return compute(*inputs)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which rows make up which prompt.
+    """Layout of N prompts in R rows.
 
     Attributes:
-        ids: token id of each row, `[R]`; a slot holds a placeholder's.
-        positions: position in its prompt of each row, `[R]`.
-        prefix: number P of rows at the start that all prompts share.
-        stacks: the prompts' own rows.
-        reads: rows at which prompts are read, `[N]`, in the order of the rows.
-        order: place of each prompt in that order, `[N]`.
-        slots: rows that are slots, `[K]`; with `slot_index [K]` the vector and `slot_class [K]` the class of each.
+        ids: token id of each row, `[R]`; the placeholder's in slots.
+        positions: position of each row in its prompt, `[R]`.
+        prefix: number P of rows at the start, which all prompts share.
+        stacks: stacks of the prompts' own rows.
+        reads: rows at which prompts are pooled, `[N]`, ascending.
+        order: index in `reads` of each prompt, `[N]`.
+        slots: rows that are slots, `[K]`.
+        slot_index: index of each slot's learned vector, `[K]`.
+        slot_class: class of each slot, `[K]`.
         shape: (classes, templates), with N = classes * templates.
     """
 
@@ -133,11 +135,11 @@ class Layout:
     shape: tuple[int, int]
 
     def to(self, device: torch.device | str) -> "Layout":
-        """The same layout on a device."""
+        """Return the layout on a device."""
         return _moved(replace(self, stacks=tuple(stack.to(device) for stack in self.stacks)), device)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention among rows `[..., R, H, d]`: the prefix to itself, each prompt to the prefix and to itself."""
+        """Compute attention among rows `[..., R, H, d]`: prefix to itself, each prompt to the prefix and itself."""
         (first, *queries), keys, values = (self._split(x) for x in (query, key, value))
         parts = [_causal(first, keys[0], values[0])] if self.prefix else []
         for i, stack in enumerate(self.stacks, start=1):
@@ -147,7 +149,7 @@ class Layout:
         return torch.cat(parts, dim=-3)
 
     def attend_at_ends(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention of the rows at which prompts are read, `[..., N, H, d]` in the order of `reads`, to all rows."""
+        """Compute attention of the pooled rows `[..., N, H, d]`, in the order of `reads`, to all rows."""
         queries, keys, values = query.split([stack.count for stack in self.stacks], -3), *map(self._split, (key, value))
         parts = []
         for i, stack in enumerate(self.stacks, start=1):
@@ -157,16 +159,16 @@ class Layout:
         return torch.cat(parts, dim=-3)
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Rows `[..., R, H, d]` of the prefix and of each stack."""
+        """Split rows `[..., R, H, d]` into those of the prefix and of each stack."""
         return x.split([self.prefix, *(stack.count * stack.length for stack in self.stacks)], dim=-3)
 
     @property
     def ends(self) -> Tensor:
-        """Row at which each prompt is read, `[N]`."""
+        """Return the row at which each prompt is pooled, `[N]`."""
         return self.reads[self.order]
 
     def at_ends(self) -> "Layout":
-        """The layout of the rows at which prompts are read, alone."""
+        """Return the layout of the pooled rows alone."""
         none = self.slots[:0]
         return replace(
             self,
@@ -183,7 +185,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Rows:
-    """The activation of a text tower: `values [..., R, W]` (token ids `[R]` where it enters) and their layout."""
+    """Activation of a text tower.
+
+    Attributes:
+        values: rows `[..., R, W]`; at the point `ids`, token ids `[R]`.
+        layout: layout of the prompts in the rows.
+    """
 
     values: Tensor
     layout: Layout
@@ -192,12 +199,12 @@ class Rows:
         """Write learned vectors into their slots.
 
         Args:
-            vectors: `[..., n, W]`, the same for all classes; leading dimensions spread over the rows.
+            vectors: `[..., n, W]`, the same for all classes; leading dimensions are broadcast with those of the rows.
         """
         return self._write(vectors.index_select(-2, self.layout.slot_index))
 
     def place_per_class(self, vectors: Tensor) -> "Rows":
-        """Write each class's own learned vectors, `[..., C, n, W]`, into its slots."""
+        """Write each class's own learned vectors, `[..., C, n, W]`, into that class's slots."""
         return self._write(vectors[..., self.layout.slot_class, self.layout.slot_index, :])
 
     def _write(self, vectors: Tensor) -> "Rows":
@@ -208,21 +215,21 @@ class Rows:
 
 
 def _causal(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention of rows `[..., P, H, d]` to those before them and themselves."""
+    """Compute causal attention among rows `[..., P, H, d]`."""
     query, key, value = (x.transpose(-3, -2) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value, is_causal=True).transpose(-3, -2)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of queries `[..., n, H, S, d]`; the fused kernels want one leading dimension."""
+    """Compute attention of queries `[..., n, H, S, d]`, flattened to one leading dimension, as fused kernels need."""
     leading = query.shape[:-3]
-    if mask is not None and mask.ndim == 4:  # one for each of n prompts
+    if mask is not None and mask.ndim == 4:  # a mask for each of n prompts
         mask = mask.expand(*leading, *mask.shape[-3:]).flatten(0, -4)
     query, key, value = (x.flatten(0, -4) for x in (query, key, value))
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).unflatten(0, leading)
 
 
 def _moved(parts: Any, device: torch.device | str) -> Any:
-    """A dataclass with its tensors on a device."""
+    """Return a copy of a dataclass with its tensors on a device."""
     values = {field.name: getattr(parts, field.name) for field in fields(parts)}
     return replace(parts, **{name: x.to(device) for name, x in values.items() if isinstance(x, Tensor)})

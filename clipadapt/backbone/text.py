@@ -1,4 +1,4 @@
-"""How prompts are laid out for a text tower: packed where it is causal, whole sequences where it isn't."""
+"""Layout of prompts for a text tower: packed for a causal tower, padded sequences for any other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,16 @@ from clipadapt.backbone.rows import Layout, Token
 
 @dataclass(frozen=True)
 class PromptLayout:
-    """What a text tower wants of the layout of prompts.
+    """Layout of prompts that a text tower requires.
 
     Attributes:
-        context_length: number of tokens of a whole sequence.
-        packs: whether prompts are packed, as a causal tower that reads at the end token allows; whole sequences if not.
-        pool: where a whole sequence is read: at its "last" or "first" token, or else at its end token.
-        class_token: whether whole sequences get one more row, at which they are read.
-        mask: True where a token sees a token, `[S, S]` or `[N, 1, S, S]`, of padded ids `[N, length]`, where S counts
-            the class token's row; None where all see all.
+        context_length: number of tokens of a padded sequence.
+        packs: whether prompts are packed, which needs a causal tower that is pooled at the end token; if not, prompts
+            are padded sequences.
+        pool: token at which a padded sequence is pooled: "last", "first", or any other text for the end token.
+        class_token: whether padded sequences have one more row, a class token, at which they are pooled.
+        mask: maps padded ids `[N, length]` to an attention mask, `[S, S]` or `[N, 1, S, S]`, True where a token
+            attends to a token; S includes the class token; None for full attention.
     """
 
     context_length: int = 77
@@ -30,7 +31,7 @@ class PromptLayout:
     mask: Callable[[Tensor], Tensor | None] = lambda ids: None
 
     def count_rows(self, sequences: Sequence[Sequence[Token]], unshared_prefix: bool = False) -> int:
-        """Return how many rows `arrange` makes of token sequences, nearly: what fills up stacks isn't counted."""
+        """Return how many rows `arrange` makes of token sequences, without the padding of stacks."""
         if not self.packs:
             return len(sequences) * self.context_length
         prefix = 0 if unshared_prefix else shared_start(sequences)
@@ -45,7 +46,7 @@ class PromptLayout:
         first_class: int = 0,
         unshared_prefix: bool = False,
     ) -> Layout:
-        """Lay out token sequences the way the tower wants them; arguments as of `DualEncoder.arrange`."""
+        """Lay out token sequences as the tower requires; arguments as of `DualEncoder.arrange`."""
         if self.packs:
             return pack(sequences, shape, placeholder, first_class, unshared_prefix)
         length = self.context_length
@@ -57,7 +58,7 @@ class PromptLayout:
         return whole(rows, shape, placeholder, self.mask(ids), reads, first_class)
 
     def _read_at(self, sequence: Sequence[Token]) -> int:
-        """Position at which a whole sequence is read."""
+        """Return the position at which a padded sequence is pooled."""
         if self.class_token:
             return self.context_length
         return {"last": self.context_length - 1, "first": 0}.get(self.pool, len(sequence) - 1)

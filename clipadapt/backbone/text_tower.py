@@ -1,4 +1,4 @@
-"""Text towers, point by point."""
+"""Text towers: a transformer with named points, or an encoder of unknown architecture."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,15 +19,15 @@ def text_transformer(
 ) -> Tower:
     """Return a text transformer's tower on rows: ids, words, block.0 …, tokens, features.
 
-    Out of the last block, at `tokens`, come only the rows at which prompts are read.
+    The last block computes only the rows at which prompts are pooled, so that `tokens` has only these.
 
     Args:
-        embedding: token ids to vectors of W channels.
-        positions: `[length, W]`, added to them.
+        embedding: maps token ids to vectors of W channels.
+        positions: positional embedding, `[length, W]`.
         blocks: the blocks.
         norm: norm after the last block.
-        projection: what leads from the normed rows to features; nothing where None.
-        class_token: `[W]`, in the rows at which prompts are read, where the model has one.
+        projection: matrix or layer from the normed rows to features; none if None.
+        class_token: class token `[W]`, placed at the rows at which prompts are pooled; None for a model without one.
     """
 
     def embed(rows: Rows) -> Rows:
@@ -57,17 +57,17 @@ def _on_rows(block: Block, rows: Rows) -> Rows:
 
 
 def _at_ends(block: Block, rows: Rows) -> Rows:
-    """The last block: what follows reads each prompt at one row, so the others only serve as keys and values."""
+    """Run the last block for the pooled rows alone; the other rows only serve as keys and values."""
     layout = rows.layout
     return Rows(run_block(block, rows.values, layout.attend_at_ends, layout.reads), layout.at_ends())
 
 
 def opaque_text_tower(encode: Callable[[Tensor], Tensor], text: nn.Module | None) -> Tower:
-    """A text tower of unknown architecture, on whole sequences of ids: nothing can be edited.
+    """Return a text tower of unknown architecture, on padded sequences of ids; only its features can be edited.
 
     Args:
-        encode: padded token ids `[N, length]` to features `[N, D]`.
-        text: the module whose weights it reads; None where it has no module of its own.
+        encode: maps padded token ids `[N, length]` to features `[N, D]`.
+        text: the module with the tower's weights; None if the tower has no module of its own.
     """
 
     def run(rows: Rows) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompts to token sequences."""
+"""Tokenization of prompts with places for learned vectors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from clipadapt.errors import UserError
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The part of a tokenizer that splices prompts from pieces.
+    """Tokenizer of prompts that are made of texts, token ids and places of learned vectors.
 
     Attributes:
-        length: number of tokens a prompt may have, start and end tokens included.
-        encode: a text to token ids, without start and end tokens.
-        decode: token ids to a text.
-        start: ids before a prompt's own.
-        end: ids after them.
-        pad: id after the end, where the text tower reads whole sequences.
+        length: maximum number of tokens of a prompt, start and end tokens included.
+        encode: maps a text to token ids, without start and end tokens.
+        decode: maps token ids to a text.
+        start: token ids before each prompt.
+        end: token ids after each prompt.
+        pad: token id that pads sequences, if the text tower reads padded sequences.
     """
 
     length: int
@@ -29,11 +29,11 @@ class Tokenizer:
 
     @property
     def placeholder(self) -> int:
-        """Token id that stands where a learned vector goes."""
+        """Return the token id at the places of learned vectors."""
         return self.encode("X")[0]
 
     def sequence(self, prompt: Prompt) -> list[Token]:
-        """Start token, the prompt's pieces one after another, end token.
+        """Return the tokens of a prompt: start tokens, its pieces one after another, end tokens.
 
         Raises:
             UserError: the prompt has more tokens than the text tower reads.

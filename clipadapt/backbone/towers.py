@@ -1,7 +1,7 @@
-"""A tower: a frozen encoder unrolled into ordered, named points.
+"""A tower: a frozen encoder as a sequence of stages between named points.
 
-A point names the activation that enters a stage; the last point, `features`, is what leaves the tower. An edit is a
-function of the activation at a point; a stage replacement puts another function where a frozen stage stood.
+A point names the activation that enters a stage; the last point, `features`, is the output of the tower. An edit is a
+function of the activation at a point; a stage replacement is a function that replaces a frozen stage.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,28 +22,28 @@ ALL_TOKENS = "image (all tokens)"
 
 @dataclass(frozen=True)
 class BlockStage:
-    """A stage that is a transformer block.
+    """Stage that runs a transformer block.
 
     Attributes:
         block: the block.
-        how: runs a block on the activation, as this place in the tower wants it run.
+        how: runs a block on the activation, in the way of this stage (such as pooled rows only in the last one).
     """
 
     block: Block
     how: Callable[[Block, Any], Any]
 
     def __call__(self, x: Any) -> Any:
-        """The activation after the block."""
+        """Return the activation after the block."""
         return self.how(self.block, x)
 
 
 class Tower:
-    """Frozen stages between named points.
+    """Frozen encoder as a sequence of stages between named points.
 
     Args:
-        name: what the tower encodes, "image" or "text"; used in messages.
-        stages: the function that leads from each point to the next, in order; the last one yields the features.
-        weights: what the stages that are no blocks read: modules, and tensors that stand alone.
+        name: name of the tower, such as "image" or "text", for messages.
+        stages: the function from each point to the next, in order; the last one returns the features.
+        weights: modules and single tensors that each stage other than a block uses, by its point.
     """
 
     def __init__(
@@ -56,17 +56,17 @@ class Tower:
 
     @property
     def blocks(self) -> dict[str, Block]:
-        """The transformer blocks, by the point that each one starts from."""
+        """Return the transformer blocks, by the point of their input."""
         return {point: stage.block for point, stage in self.stages.items() if isinstance(stage, BlockStage)}
 
     def parameters(self, point: str) -> list[nn.Parameter]:
-        """The weights that the stage at a point reads."""
+        """Return the weights that the stage at a point uses."""
         read = [self.blocks[point]] if point in self.blocks else self.weights.get(point, ())
         found = [part.parameters() if isinstance(part, nn.Module) else [part] for part in read if part is not None]
         return [weight for part in found for weight in part]
 
     def stage_of(self, point: str, replacement: Any) -> Stage:
-        """The stage that a replacement makes at a point: a transformer block runs as the one that stood there does."""
+        """Return the stage of a replacement at a point; a transformer block is run in the way of the frozen block."""
         frozen = self.stages.get(point)
         if isinstance(frozen, BlockStage) and isinstance(replacement, Block):
             return replace(frozen, block=replacement)
@@ -82,13 +82,13 @@ class Tower:
         stop: str | None = None,
         activation_checkpointing: bool = False,
     ) -> Any:
-        """Carry an activation from the point `start` (the first unless told) to the point `stop`, or out of the tower.
+        """Run the stages from the point `start` (default: the first) to the point `stop` (default: the output).
 
-        Edits at `start` and between are applied, one at `stop` is not: running to a point and on from it is the same
-        as running through. Images are `[..., 3, height, width]` at `pixels` and `[..., D]` at `features`; texts are
-        `Rows`, and `[..., C, templates, D]` at `features`.
+        Edits at `start` and at later points are applied, an edit at `stop` is not: running to a point and on from
+        there is the same as running through. Images are `[..., 3, height, width]` at `pixels` and `[..., D]` at
+        `features`; texts are `Rows`, and `[..., C, templates, D]` at `features`.
 
-        With `activation_checkpointing`, a stage's activations are computed again for its gradients.
+        With `activation_checkpointing`, each stage's activations are recomputed in the backward pass.
         """
         edits, stages = edits or {}, self.stages | {p: self.stage_of(p, own) for p, own in (stages or {}).items()}
         first = self.points.index(start or self.points[0])
@@ -100,11 +100,11 @@ class Tower:
         return x
 
     def first_blocks(self, depth: int | Literal["all"] | None) -> list[str]:
-        """Points of the first blocks: so many, all of them, or three quarters (9 of 12) where None.
+        """Return the points of the first `depth` blocks: a number, "all", or None for three quarters (9 of 12).
 
         Raises:
-            UserError: the tower has fewer.
-            MissingPoint: it has none.
+            UserError: the tower has fewer blocks.
+            MissingPoint: the tower has no blocks.
         """
         blocks = [point for point in self.points if point.startswith("block.")]
         if not blocks:
@@ -117,10 +117,10 @@ class Tower:
         return blocks[:wanted]
 
     def cut(self, points: Iterable[str]) -> str:
-        """The earliest of the edited or replaced points, `features` when there are none.
+        """Return the earliest of the edited or replaced points; `features` if there are none.
 
         Raises:
-            MissingPoint: a point that the tower lacks.
+            MissingPoint: the tower lacks one of the points.
         """
         points = set(points)
         for point in sorted(points - set(self.points)):
@@ -129,7 +129,7 @@ class Tower:
 
 
 def over_leading(function: Callable[[Tensor], Tensor], dimensions: int) -> Callable[[Tensor], Tensor]:
-    """A function of `[batch, *dimensions]` made one of any leading dimensions."""
+    """Return a function of any leading dimensions, from one with a single batch dimension before `dimensions` more."""
 
     def run(x: Tensor) -> Tensor:
         leading = x.shape[:-dimensions]
@@ -139,11 +139,11 @@ def over_leading(function: Callable[[Tensor], Tensor], dimensions: int) -> Calla
 
 
 def opaque_image_tower(encode: Callable[[Tensor], Tensor], visual: nn.Module) -> Tower:
-    """A tower of unknown architecture: only pixels can be edited.
+    """Return an image tower of unknown architecture, of which only pixels and features can be edited.
 
     Args:
-        encode: pixels `[B, 3, height, width]` to features `[B, D]`.
-        visual: the module whose weights it reads.
+        encode: maps pixels `[B, 3, height, width]` to features `[B, D]`.
+        visual: the module with the tower's weights.
     """
     return Tower("image", {"pixels": over_leading(encode, 3)}, {"pixels": (visual,)})
 
@@ -160,13 +160,13 @@ def vision_transformer(
     """Return a vision transformer's tower: pixels, patches, block.0 …, tokens, features.
 
     Args:
-        embed: pixels `[B, 3, height, width]` to embedded patches `[B, T, W]`, the class token, if any, first.
-        prepare: what these go through before the first block.
+        embed: maps pixels `[B, 3, height, width]` to embedded patches `[B, T, W]`, the class token, if any, first.
+        prepare: maps the embedded patches to the first block's input, such as a norm.
         blocks: the blocks, on tokens `[..., T, W]`.
-        read: tokens `[B, T, W]` to features `[B, D]`.
-        weights: what the stages before and after the blocks read, by their points.
-        at_class_token: whether `read` needs the class token alone: then nothing else comes out of the last block.
-        name: of the tower, in messages.
+        read: maps tokens `[B, T, W]` to features `[B, D]`.
+        weights: weights that the stages before and after the blocks use, by their points.
+        at_class_token: whether `read` uses the class token alone; if so, the last block computes only this token.
+        name: name of the tower, for messages.
     """
     *first, last = blocks
     stages: dict[str, Stage] = {"pixels": over_leading(embed, 3), "patches": prepare}
@@ -176,7 +176,7 @@ def vision_transformer(
 
 
 def _at_class_token(block: Block, x: Tensor) -> Tensor:
-    """The last block: the other tokens only serve as keys and values."""
+    """Run the last block for the class token alone; the other tokens only serve as keys and values."""
     return run_block(block, x, reads=torch.zeros(1, dtype=torch.long, device=x.device))
 
 
@@ -190,11 +190,11 @@ def convolutional_tower(
     """Return a convolutional network's tower: pixels, layer.1 …, tokens, features.
 
     Args:
-        embed: pixels `[B, 3, height, width]` to the first layer's input.
-        layers: the layers, on maps `[B, W, height, width]`.
-        read: maps to features `[B, D]`.
-        weights: what the first and the last stage read, by their points.
-        name: of the tower, in messages.
+        embed: maps pixels `[B, 3, height, width]` to the first layer's input.
+        layers: the layers, on feature maps `[B, W, height, width]`.
+        read: maps feature maps to features `[B, D]`.
+        weights: weights that the first and the last stage use, by their points.
+        name: name of the tower, for messages.
     """
     stages: dict[str, Stage] = {"pixels": over_leading(embed, 3)}
     stages |= {f"layer.{i}": over_leading(layer, 3) for i, layer in enumerate(layers, 1)}

@@ -1,4 +1,4 @@
-"""`clipadapt data`: what data there are, how to get them, and whether every image of them can be read."""
+"""`clipadapt data`: list the data sources, fetch one, or verify that all its images can be read."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,10 @@ CONFIG_DIR = "--config-dir"
 
 
 def run(words: Words) -> None:
-    """Do what the first word says with the others.
+    """Run the subcommand that the first word names with the other words.
 
     Raises:
-        UserError: no such command, or what the command itself says.
+        UserError: there is no such subcommand, or the subcommand fails.
     """
     commands: dict[str, Callable[[list[str], str | None], None]] = {
         "list": show,
@@ -42,7 +42,7 @@ def run(words: Words) -> None:
 
 
 def show(settings: Sequence[str], folder: str | None) -> None:
-    """`clipadapt data list`: every source of images, one line each, with whether it is there and what it is."""
+    """Run `clipadapt data list`: list all sources of images, one line each, with their state and description."""
     config.raise_all(f"'{word}' has no meaning here: clipadapt data list shows all there are" for word in settings)
     found = config.sources(folder)
     states = [state(source["data"]) for source in found]
@@ -52,7 +52,7 @@ def show(settings: Sequence[str], folder: str | None) -> None:
 
 
 def state(data: Mapping[str, Any]) -> str:
-    """Whether the images of a source with these settings are there, in a few words."""
+    """Describe in a few words whether the images of a source with these settings are present."""
     needed = [f"data.{key}=…" for key, value in data.items() if value == MISSING]
     if needed:
         return f"needs {', '.join(needed)}"
@@ -67,8 +67,8 @@ def state(data: Mapping[str, Any]) -> str:
 
 
 def absent(place: Path) -> str | None:
-    """The first of what isn't there of a folder, a file or the shards that a pattern stands for; None if all is."""
-    from clipadapt.data.shards import expand_braces  # knows how images are read, which data without a pattern need not
+    """Return the first missing path of a folder, a file or a pattern of shards; None if nothing is missing."""
+    from clipadapt.data.shards import expand_braces  # imports image readers, which are only needed for patterns
 
     if place.exists():
         return None
@@ -76,10 +76,10 @@ def absent(place: Path) -> str | None:
 
 
 def prepare(settings: Sequence[str], folder: str | None) -> None:
-    """`clipadapt data prepare NAME [data.key=value …]`: fetch data that can be fetched, and say where they are.
+    """Run `clipadapt data prepare NAME [data.key=value …]`: download a source's images, and print their folder.
 
     Raises:
-        UserError: something is wrong with the settings, or the data can't be fetched.
+        UserError: the settings are wrong, or the data can't be downloaded.
     """
     found = composed(settings, folder, "prepare")
     data = found["data"]
@@ -98,27 +98,27 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
 
 
 def verify(settings: Sequence[str], folder: str | None) -> None:
-    """`clipadapt data verify NAME [data.key=value …]`: decode every image of every split, and tell all faults.
+    """Run `clipadapt data verify NAME [data.key=value …]`: decode all images of all splits, and list all problems.
 
-    Faults are images that can't be read, classes that are missing, and class names that CLIP doesn't tell apart.
+    Problems are images that can't be read, missing classes, and class names that are the same to CLIP.
 
     Raises:
-        UserError: something is wrong with the settings, the source or any image.
+        UserError: the settings or the source are wrong, or there is any problem.
     """
-    from clipadapt.data.broken import find_broken  # knows how images are read, which a list need not wait for
+    from clipadapt.data.broken import find_broken  # imports image readers, which `list` doesn't need
     from clipadapt.data.imagenet_classes import IncompleteSource
     from clipadapt.data.labels import DataWarning, ambiguous_names
     from clipadapt.report import data as tables
     from clipadapt.report import progress as bars
 
-    with warnings.catch_warnings(action="ignore", category=DataWarning):  # told below, as faults
+    with warnings.catch_warnings(action="ignore", category=DataWarning):  # listed below as problems
         source: Source = config.build_source(composed(settings, folder, "verify"))
     splits = {"train": source.train, "validation": source.validation, **source.tests}
-    there = {name: split for name, split in splits.items() if split is not None}
-    console, total = make_console(), sum(map(len, there.values()))
+    present = {name: split for name, split in splits.items() if split is not None}
+    console, total = make_console(), sum(map(len, present.values()))
     with bars.images(console, total, "checked", transient=True) as update:
-        bad = {name: find_broken(split.images, True, update) for name, split in there.items()}
-    console.print(tables.splits_table(source, there, {name: len(found) for name, found in bad.items()}))
+        bad = {name: find_broken(split.images, True, update) for name, split in present.items()}
+    console.print(tables.splits_table(source, present, {name: len(found) for name, found in bad.items()}))
     problems = [
         *dict.fromkeys(text for found in bad.values() for text in found.values()),
         *ambiguous_names(source.class_names),
@@ -133,7 +133,11 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
 
 
 def composed(settings: Sequence[str], folder: str | None, verb: str) -> dict[str, Any]:
-    """The settings of a run on the data that `NAME data.key=value …` names, or `data=NAME data.key=value …`."""
+    """Compose the settings of a run on the data `NAME data.key=value …`, or `data=NAME data.key=value …`.
+
+    Raises:
+        UserError: the words name no data, or have settings of anything else.
+    """
     name, *rest = settings or [""]
     words = [f"data={name}", *rest] if name and "=" not in name and not name.startswith("-") else [*settings]
     keys = [word.partition("=")[0].lstrip("+~") for word in words]

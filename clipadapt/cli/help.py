@@ -1,4 +1,4 @@
-"""What `--help` says, for people."""
+"""Texts of `--help`."""
 
 from clipadapt.config.tree import conf_dir, options
 
@@ -148,7 +148,7 @@ Choices
 
 
 def help_for(command: str | None, config_dir: str | None) -> str:
-    """The help of a command, with the names there are to choose from."""
+    """Return the help text of a command, with the names of each group's files."""
     texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS, "data": DATA}
     groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"], "data": ["data"]}.get(
         command or "fit", list(GROUPS)
@@ -158,5 +158,5 @@ def help_for(command: str | None, config_dir: str | None) -> str:
 
 
 def choice(group: str, config_dir: str | None) -> str:
-    """A group, what it chooses, and its names."""
+    """Return a group's lines of the help text: its name, its description and its options."""
     return f"  {group:<12} {GROUPS[group]}\n  {'':<12} {', '.join(options(group, config_dir))}"

@@ -1,4 +1,4 @@
-"""Programs of a command line in Hydra's manner: one run or a sweep, everything checked before the first one starts."""
+"""Launch of one run or a Hydra sweep from the command line, with all settings checked before the first run starts."""
 
 import functools
 import inspect
@@ -42,14 +42,14 @@ SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
 
 
 def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> None:
-    """Read a command line, check all of it, and do the task once for each set of settings it asks for.
+    """Parse a command line, check all of it, and call the task for each run.
 
     Args:
-        task: what to do with the plain settings of one run.
-        arguments: the words after the program's name: settings, and options as Hydra has them (`-m`, `--cfg job`, …).
+        task: called with the plain settings of a run.
+        arguments: the words after the program's name: settings, and Hydra's options (`-m`, `--cfg job`, …).
 
     Raises:
-        UserError: listing what is wrong with the words, or what the task refuses.
+        UserError: a list of all problems with the words, or an error of the task.
     """
     words = split(arguments)
     words.settings = normal(words.settings)
@@ -75,7 +75,7 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
 
 
 def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
-    """Settings of single runs in which every value of a sweep occurs at least once."""
+    """Return settings of single runs such that every value of a sweep occurs at least once."""
     choices = []
     with composer(folder):
         for text in settings:
@@ -83,18 +83,18 @@ def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
                 override = parse(text)
                 values = [*override.sweep_string_iterator()] if override.is_discrete_sweep() else []
                 choices.append([f"{override.get_key_element()}={value}" for value in values] or [text])
-            except Exception:  # whatever can't be read is told when it is composed
+            except Exception:  # composing the settings reports what can't be parsed
                 choices.append([text])
     longest = max((len(values) for values in choices), default=1)
     return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
 
 
 def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
-    """Let Hydra do the rest; mistakes in some runs of a sweep are told when the others are done."""
+    """Start the runs through Hydra; errors of single runs of a sweep are raised after the last run."""
     folder = words.options.get("--config-dir")
-    here = os.getpid()
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # what a launcher's process raises comes to us as it is
-    mistakes: list[UserError] = []
+    own_process = os.getpid()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of a launcher's processes arrive here unchanged
+    user_errors: list[UserError] = []
     crashes: list[Exception] = []
 
     def job(composed: DictConfig) -> None:
@@ -105,12 +105,12 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             raise_all(check(config))
             task(with_absolute_paths(config))
         except Exception as error:  # raised below: Hydra would cut its traceback
-            if os.getpid() != here:  # a launcher's own process, which has no other way to tell
+            if os.getpid() != own_process:  # a launcher's process can report an error only by raising it
                 raise
-            (mistakes if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
+            (user_errors if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
 
-    # Hydra writes its record of a sweep to a folder: not among the runs.
-    with tempfile.TemporaryDirectory() as elsewhere, command_line(words.for_hydra(f"hydra.sweep.dir={elsewhere}")):
+    # Hydra writes its record of a sweep to a folder, which must not be among the runs.
+    with tempfile.TemporaryDirectory() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}")):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
         except RuntimeError as error:
@@ -119,12 +119,12 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             raise UserError("hydra/launcher=slurm needs SLURM: give the command on a machine of the cluster") from error
     for crash in crashes:
         raise crash
-    raise_all(str(error) for error in mistakes)
+    raise_all(str(error) for error in user_errors)
 
 
 @contextmanager
 def command_line(arguments: Sequence[str]) -> Iterator[None]:
-    """Other words after the program's name, which is where Hydra reads them."""
+    """Replace the words after the program's name in `sys.argv`, which Hydra reads."""
     before = sys.argv
     sys.argv = [before[0], *arguments]
     try:
@@ -134,12 +134,11 @@ def command_line(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None]]:
-    """Make a function the recipe of a protocol: a program that gets the study its YAML and its command line ask for.
+    """Decorate a function as the recipe of a protocol: a program that gets the study of its YAML and command line.
 
-    The YAML, conf/recipe/<name>.yaml, has the axes of the grid (`methods`, `data`, `shots`, `seed`), the `targets` and
-    `corruptions` that its runs are tested on beside their own test sets, and `settings` of all runs; words of the
-    command line go before them.
-    `--help` prints the function's docstring.
+    The YAML, conf/recipe/<name>.yaml, has the lists of the grid (`methods`, `data`, `shots`, `seed`), the `targets` and
+    `corruptions`, on which all runs are evaluated beside their own test sets, and `settings` of all runs. Words of the
+    command line override the YAML. `--help` prints the function's docstring.
     """
 
     def decorate(function: Callable[[Study], None]) -> Callable[[], None]:

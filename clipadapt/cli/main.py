@@ -1,4 +1,4 @@
-"""The command line, a function for each command. Torch is imported once settings are known to be right."""
+"""The command line, with a function for each command. PyTorch is imported only after the settings are checked."""
 
 import glob
 import sys
@@ -24,13 +24,13 @@ FORMATS = ("table", "csv", "json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; its exit code: 0, or 2 for what the user can mend, or 130 after Ctrl-C."""
+    """Run one command; return its exit code: 0, 2 for an error that the user can fix, or 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     return run_command(lambda: run(arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Find the command among the words, `fit` if there is none, and do it."""
+    """Find the command among the words, `fit` if there is none, and run it."""
     command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:
@@ -52,7 +52,11 @@ def run(arguments: list[str]) -> int:
 
 
 def find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The command word, None if there is none, and the words without it."""
+    """Return the command word, None if there is none, and the words without it.
+
+    Raises:
+        UserError: a word that should be a command isn't one.
+    """
     for place, word in enumerate(split(arguments).settings):
         if word in COMMANDS:
             at = arguments.index(word)
@@ -65,9 +69,9 @@ def find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 
 def fit(settings: dict[str, Any]) -> None:
-    """One run: adapt, and show zero-shot against adapted."""
+    """Run `clipadapt fit`: train, evaluate, and show zero-shot against adapted."""
     directory = config.run_directory(settings)
-    from clipadapt.runs.run import run as run_in_directory  # torch from here on
+    from clipadapt.runs.run import run as run_in_directory  # imports PyTorch
 
     try:
         run_in_directory(settings, directory, make_console())
@@ -76,21 +80,21 @@ def fit(settings: dict[str, Any]) -> None:
 
 
 def compare(words: Words) -> None:
-    """`clipadapt compare methods=[…] data=[…] shots=[…] seed=[…] [key=value …]`: every combination, in one table."""
+    """Run `clipadapt compare methods=[…] data=[…] shots=[…] seed=[…] [key=value …]`: all combinations, in one table."""
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
     folder = words.options.get("--config-dir")
-    axes, overrides = read_lists(words.settings, folder)
-    study = comparison(axes, overrides, folder)
+    grid, overrides = read_lists(words.settings, folder)
+    study = comparison(grid, overrides, folder)
     from clipadapt.studies.compare import show
 
     show(study)
 
 
 def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
-    """The words of a command that isn't a run, as a table.
+    """Return the key=value words of a command other than `fit` as a dictionary.
 
     Raises:
-        UserError: words that aren't key=value, keys it doesn't know, options it has no use for.
+        UserError: words that aren't key=value, or keys and options that the command doesn't have.
     """
     good, problems = non_overrides(words.settings, lambda: known)
     found = dict(word.split("=", 1) for word in good if "=" in word)
@@ -101,7 +105,11 @@ def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
 
 
 def find_run_directory(found: dict[str, str], command: str) -> Path:
-    """The directory that `run=` names."""
+    """Return the directory that `run=` names.
+
+    Raises:
+        UserError: the words have no `run=`, or there is no such directory.
+    """
     if not found.get("run"):
         raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
     directory = Path(found["run"]).expanduser()
@@ -111,7 +119,7 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
 
 
 def evaluate(words: Words) -> None:
-    """`clipadapt evaluate run=DIR [data=…]`: a finished run on its own test sets, or on another source's."""
+    """Run `clipadapt evaluate run=DIR [data=…]`: evaluate a finished run on its own test sets or on other data."""
     data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
     found = plain_settings(rest, ("run", "data"))
@@ -127,12 +135,12 @@ def evaluate(words: Words) -> None:
 
 
 def _of_other_data(key: str) -> bool:
-    """Return whether a key of `clipadapt evaluate` says what the other data are."""
+    """Return whether a key of `clipadapt evaluate` is a setting of the other data."""
     return key.startswith("data.") or key == "task.skip_broken"
 
 
 def predict(words: Words) -> None:
-    """`clipadapt predict run=DIR images=PATH [format=table|csv|json]`: class names and probabilities."""
+    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json]`: show class names and probabilities."""
     found = plain_settings(words, ("run", "images", "format"))
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
@@ -150,10 +158,10 @@ def predict(words: Words) -> None:
 
 
 def image_paths(given: str) -> list[str]:
-    """The image files that a file, a folder (with all below it) or a pattern stands for, sorted.
+    """Return the paths of the image files of a file, a folder (with its subfolders) or a pattern, sorted.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no image files.
     """
     if not given:
         raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
@@ -170,7 +178,7 @@ def image_paths(given: str) -> list[str]:
 
 
 def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray") -> None:
-    """Write predictions: a table of the likeliest classes, or CSV or JSON with all of them."""
+    """Print predictions: a table of the most probable classes, or CSV or JSON with all classes."""
     from clipadapt.report import predictions
 
     if form == "table":
@@ -181,7 +189,7 @@ def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "
 
 
 def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any]) -> None:
-    """Write answers that are no classes: a table, or CSV or JSON."""
+    """Print predictions that are not classes, as a table, CSV or JSON."""
     from clipadapt.report import predictions
 
     if form == "table":
@@ -192,7 +200,7 @@ def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any]) -> Non
 
 
 def methods(words: Words) -> None:
-    """`clipadapt methods`: what there is, one line each with its paper."""
+    """Run `clipadapt methods`: list all methods, one line each with its paper."""
     plain_settings(words, ())
     found = config.methods(words.options.get("--config-dir"))
     width = max(len(method["name"]) for method in found)

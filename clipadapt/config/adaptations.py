@@ -1,4 +1,4 @@
-"""The adaptations that a method's YAML names, read without composing a run."""
+"""Lists a method's adaptations from its YAML, without composing a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,14 +13,14 @@ ADAPTATION, ALSO = "method.adaptation", "method.also."
 
 
 def adaptations_of(method: str, config_dir: str | Path | None = None) -> list[tuple[Any, dict[str, Any]]]:
-    """Return the class of each adaptation that a method is made of, and its settings as the YAML has them.
+    """Return the class and the YAML settings of each adaptation of a method.
 
     Args:
-        method: its name.
-        config_dir: a folder of the user's own with YAML and modules.
+        method: the method's name.
+        config_dir: the user's own folder of YAML and modules.
 
     Raises:
-        UserError: the method has no adaptation, a file can't be read, or a class isn't there or isn't allowed.
+        UserError: the method has no adaptation, a file can't be read, or a class doesn't exist or isn't allowed.
     """
     allowed = own_modules(config_dir)
     nodes = _nodes(method, config_dir)
@@ -31,7 +31,7 @@ def adaptations_of(method: str, config_dir: str | Path | None = None) -> list[tu
 
 
 def _nodes(method: str, config_dir: str | Path | None) -> dict[str, dict[str, Any]]:
-    """The settings of each adaptation by its key: those of the methods it extends, its defaults list, its own."""
+    """Return each adaptation's settings by its key: from the methods that this one extends, its defaults, its own."""
     content = read_yaml(options("method", config_dir)[method])
     nodes: dict[str, dict[str, Any]] = {}
     for entry in content.get("defaults", []):
@@ -47,6 +47,6 @@ def _nodes(method: str, config_dir: str | Path | None) -> dict[str, dict[str, An
 
 
 def _own(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What a method's YAML itself says of each adaptation."""
+    """Return each adaptation's settings in the body of a method's YAML, without its defaults list."""
     also = {f"{ALSO}{name}": node for name, node in (method.get("also") or {}).items()}
     return {key: node for key, node in ({ADAPTATION: method.get("adaptation")} | also).items() if node}

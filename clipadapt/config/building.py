@@ -1,4 +1,4 @@
-"""Objects from nodes that name their class or function."""
+"""Build objects from nodes with a `_target_`."""
 
 import copy
 import functools
@@ -12,16 +12,16 @@ from clipadapt.errors import UserError
 
 
 def build(node: Mapping[str, Any], *arguments: object, place: str, allowed: Sequence[str] = ()) -> Any:
-    """Return what a node's `_target_` makes of its other keys, or where its group waits, a function that will.
+    """Call a node's `_target_` with its other keys; for a group with `waits`, return the partial function instead.
 
     Args:
-        node: Plain values; nodes that are values of its keys are built first.
-        arguments: What comes before the node's keys, such as the CLIP and the task of an adaptation.
-        place: Where it stands in the settings, which says what it may be: see `config.groups`.
-        allowed: Modules of the user's own that targets may be from, too (`allowed_targets`).
+        node: Plain values; nodes among them are built first.
+        arguments: Positional arguments before the node's keys, such as the CLIP and the task of an adaptation.
+        place: The node's place in the settings, which determines the allowed targets: see `config.groups`.
+        allowed: The user's own modules that targets may be from, too (`allowed_targets`).
 
     Raises:
-        UserError: A target that isn't allowed here, or what the target itself says of its arguments.
+        UserError: A target isn't allowed here, or the target itself refuses its arguments.
     """
     group = group_at(place)
     if group is None:

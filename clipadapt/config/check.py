@@ -1,4 +1,4 @@
-"""Settings held against the signatures of what they are for, before anything is built."""
+"""Check of settings against the signatures of their targets, before anything is built."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ RUN = {
     "config_dir": str | None,
 }
 BACKBONE = {"name": str}
-"""What every backbone has; its other keys are those of its family."""
+"""Keys that every backbone has; the other keys are those of its family."""
 METHOD = {
     "name": str,
     "title": str | None,
@@ -50,14 +50,15 @@ TASK = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
 
 
 def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
-    """Return what is wrong with composed settings, one sentence a problem; an empty list if nothing is.
+    """Return the problems of composed settings, one sentence each; an empty list if there are none.
 
-    Every node with a `_target_` is of the kind of its place and fits its target's signature: names both ways, values
-    against annotations. Elsewhere there is none. The other keys are held against the tables above.
+    A node with a `_target_` must belong to the group of its place and fit its target's signature: no unknown and no
+    missing keys, and values that fit the annotations. Other places must have no `_target_`. Keys outside such nodes
+    are checked against the tables above.
 
     Args:
         config: The settings.
-        saved: Whether they are a finished run's, whose data may have been made by hand and have a name alone.
+        saved: Whether the settings are a finished run's, whose data may be a task made in Python, with only a name.
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
     problems += check_table("", config, RUN, optional={"experiment"})
@@ -77,7 +78,7 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
 
 
 def places_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted path and value of every place of settings where something is built, as far as there is a value."""
+    """Yield the dotted path and the value of each place where an object is built, if it has a value."""
     method = config.get("method")
     also = method.get("also") if isinstance(method, Mapping) else None
     for dotted, table in (("", config), ("method.", method), ("method.also.", also)):
@@ -87,7 +88,7 @@ def places_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def check_place(path: str, value: Any, allowed: Any) -> list[str]:
-    """Return the problems of what stands where something is built."""
+    """Return the problems of a value at a place where an object is built."""
     group, name = group_at(path), path.removeprefix("method.also.")
     if name != path and (not name.isidentifier() or name == "adaptation"):
         return [f"{path} is not allowed: a part of a method has a name of letters, digits and _, not '{name}'"]
@@ -97,7 +98,7 @@ def check_place(path: str, value: Any, allowed: Any) -> list[str]:
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted paths of the plain values below a node; an empty table counts as one."""
+    """Yield the dotted path and the value of the plain values below a node; an empty table counts as a value."""
     if isinstance(value, Mapping) and value:
         for key, child in value.items():
             yield from leaves(child, f"{path}.{key}" if path else str(key))
@@ -106,12 +107,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_node(value: Any) -> bool:
-    """Return whether a value is a table that names what is made of it."""
+    """Return whether a value is a table with a `_target_`."""
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield dotted path and table of the nodes with a `_target_`, wherever they are, in lists, too."""
+    """Yield the dotted path and the table of every node with a `_target_`, also inside lists."""
     if isinstance(value, list | tuple):
         value = dict(enumerate(value))
     if not isinstance(value, Mapping):
@@ -123,9 +124,9 @@ def nodes(value: Any, path: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def check_table(path: str, table: Any, kinds: Mapping[str, Any], optional: set[str] | None = None) -> list[str]:
-    """Problems of a node without a target: `kinds` are the annotations of its keys."""
+    """Return the problems of a table without a target: `kinds` are the annotations of its keys."""
     if not isinstance(table, Mapping):
-        return []  # the table above says so
+        return []  # the check of the parent table reports it
     dotted = f"{path}." if path else ""
     allowed = {*kinds, *(optional or ())}
     strays = [key for key in table if key not in allowed]
@@ -142,13 +143,13 @@ def check_table(path: str, table: Any, kinds: Mapping[str, Any], optional: set[s
 
 
 def check_node(path: str, node: Mapping[str, Any], group: Group, allowed: Any = ()) -> list[str]:
-    """Return the problems of a node: a target that isn't of its group, keys and values that don't fit it.
+    """Return the problems of a node: a target outside its group, keys and values that don't fit the target.
 
     Args:
-        path: Where it stands.
+        path: The node's dotted path.
         node: The node.
-        group: What it may be.
-        allowed: Modules of the user's own that targets may be from, too.
+        group: The group of allowed targets.
+        allowed: The user's own modules that targets may be from, too.
     """
     try:
         target = locate(node["_target_"], group, allowed)
@@ -169,7 +170,7 @@ def check_node(path: str, node: Mapping[str, Any], group: Group, allowed: Any = 
 
 
 def by_place(target: Callable[..., Any], count: int) -> list[str]:
-    """Return the names of a target's first parameters, those that get their values by place."""
+    """Return the names of a target's first `count` parameters, which get their values by position."""
     parameters = inspect.signature(target).parameters.values()
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return [part.name for part in parameters if part.kind in kinds][:count]
@@ -181,10 +182,10 @@ def check_call(
     """Return the problems of calling a target with the values given by name.
 
     Args:
-        path: Where the values stand.
-        given: The values.
+        path: The dotted path of the values.
+        given: The values by name.
         target: A class or a function.
-        supplied: The names of parameters that get their values elsewhere.
+        supplied: The names of parameters that the caller fills.
     """
     parameters = inspect.signature(target).parameters.values()
     fixed = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)

@@ -1,4 +1,4 @@
-"""Compose the settings of a run with Hydra from YAML and overrides, and list everything that is wrong with them."""
+"""Compose the settings of a run with Hydra from YAML and overrides, and list all problems with them."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -42,7 +42,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file without resolving anything in it.
 
     Raises:
-        SettingsError: it can't be read.
+        SettingsError: the file can't be read.
     """
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
@@ -58,11 +58,11 @@ def compose(
 
     Args:
         overrides: in Hydra's grammar, as on the command line: `method=coop`, `engine.epochs=5`.
-        config_dir: a folder of the user's own, with YAML in groups, and modules that it may name.
-        values: Python values by dotted key, taken as they are: no text in them is read by a grammar or resolved.
+        config_dir: the user's own folder, with YAML files in groups, and modules that these may name.
+        values: Python values by dotted key, used as they are: texts are neither parsed nor resolved.
 
     Raises:
-        SettingsError: listing everything that is wrong: unknown names and keys, values that don't fit or are missing.
+        SettingsError: a list of all problems: unknown names and keys, values that don't fit or are missing.
     """
     chosen, others, wrong = choices(values or {}, overrides, config_dir)
     composed, problems = partly_composed([*chosen, *overrides], config_dir)
@@ -74,7 +74,7 @@ def compose(
 
 
 def gather(overrides: Sequence[str], config_dir: str | Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """Compose settings as far as possible; also return what is wrong with the overrides that were left out."""
+    """Compose settings as far as possible; also return the problems of the overrides that were left out."""
     composed, problems = partly_composed(overrides, config_dir)
     return to_container(composed, config_dir), problems
 
@@ -88,14 +88,14 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
         good = [text for text in good if text not in several]
         try:
             composed = compose_with(good)
-        except Exception:  # Hydra and OmegaConf raise many kinds; which override it was is found one by one
+        except Exception:  # Hydra and OmegaConf raise many types; the overrides are then tried one by one
             composed, more = one_by_one(good, compose_with, config_dir)
             problems += more
     return composed, problems
 
 
 def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[str, Any]:
-    """Return composed settings as plain values, with the user's folder and its modules added."""
+    """Return composed settings as plain values, with the user's own folder and its modules added."""
     try:
         config: dict[str, Any] = OmegaConf.to_container(composed, resolve=True)  # type: ignore[assignment]
     except OmegaConfBaseException as error:
@@ -107,7 +107,7 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
 
 
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return checked settings with absolute paths below `data`, since a run is also opened from other folders."""
+    """Return checked settings with absolute paths below `data`, since a run may be loaded from another folder."""
     data = config["data"]
     hints = annotations(locate(data["_target_"], GROUPS["data"], config["allowed_targets"]))
     paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
@@ -125,7 +125,7 @@ def raise_all(problems: Iterable[str]) -> None:
 
 @contextmanager
 def composer(config_dir: str | Path | None) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
-    """Set up Hydra's compose for our YAML tree and a user's folder; Hydra's earlier state is restored at exit."""
+    """Set up Hydra's compose for our YAML tree and the user's folder; restore Hydra's earlier state at exit."""
     folder = own_folder(config_dir)
     search = [] if folder is None else [f"hydra.searchpath=[{quoted(f'file://{folder}')}]"]
     outer = GlobalHydra.instance().hydra
@@ -152,17 +152,17 @@ def normal(overrides: Sequence[str]) -> list[str]:
 def one_by_one(
     overrides: Sequence[str], compose_with: Callable[[Sequence[str]], DictConfig], config_dir: str | Path | None
 ) -> tuple[DictConfig, list[str]]:
-    """Compose with every override that Hydra accepts; also return what is wrong with each of the others."""
-    kept: list[str] = []
+    """Compose with every override that Hydra accepts; also return the problem of each other override."""
+    accepted: list[str] = []
     problems: list[str] = []
-    lost: list[str] = []  # groups without a choice: what is set below them can't be judged
+    lost: list[str] = []  # groups without a valid choice: overrides of keys below them can't be checked
     composed = compose_with([])
     for text in sorted(overrides, key=lambda text: not group_options(text, config_dir)):
         if any(overridden_key(text).startswith(f"{group}.") for group in lost):
             continue
         try:
-            composed = compose_with([*kept, text])
-            kept.append(text)
+            composed = compose_with([*accepted, text])
+            accepted.append(text)
         except Exception as error:
             known = group_options(text, config_dir)
             problems.append(explain(text, known, error, composed))
@@ -171,7 +171,7 @@ def one_by_one(
 
 
 def list_keys(composed: DictConfig) -> list[str]:
-    """Return every dotted key that an override may set."""
+    """Return all dotted keys that an override may set."""
     found: dict[str, None] = {}
     for path, _ in leaves(OmegaConf.to_container(composed)):
         parts = path.split(".")
@@ -180,7 +180,7 @@ def list_keys(composed: DictConfig) -> list[str]:
 
 
 def overridden_key(text: str) -> str:
-    """Return what an override sets: a key, a group, or group@package."""
+    """Return the key that an override sets: a dotted key, a group, or group@package."""
     return text.lstrip("+~").partition("=")[0]
 
 
@@ -190,7 +190,7 @@ def group_options(text: str, config_dir: str | Path | None) -> list[str]:
 
 
 def explain(text: str, known: Sequence[str], error: Exception, composed: DictConfig) -> str:
-    """Say what is wrong with an override that Hydra refuses; `known` are the options of its group, if any."""
+    """Return the message for an override that Hydra refuses; `known` are the options of its group, if any."""
     try:
         override = parse(text)
     except OverrideParseException as syntax:
@@ -205,16 +205,16 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
         return f"{text}: there is no group {key}"
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
         return f"there is no key {key}: {new_key(key) or unknown_key(key, list_keys(composed))}"
-    said, _, appended = one_line(error).partition(" To append to your")
-    if key == LAUNCHER and "Could not load" in said:
+    reason, _, appended = one_line(error).partition(" To append to your")
+    if key == LAUNCHER and "Could not load" in reason:
         return f"{text}: it needs submitit's launcher, which comes with pip install 'clipadapt[slurm]'"
     if appended and is_global(conf_dir() / key / f"{value}.yaml"):
         return f"{text}: write +{text}"
-    return f"{text}: {said}"
+    return f"{text}: {reason}"
 
 
 def lists_options(text: str, config_dir: str | Path | None) -> bool:
-    """Return whether an override lists several options of a group, of which Hydra would take the last."""
+    """Return whether an override lists several options of a group; Hydra would silently take the last."""
     return "=[" in text and bool(group_options(text, config_dir))
 
 
@@ -230,7 +230,7 @@ def is_global(path: Path) -> bool:
 
 
 def unreadable(text: str, syntax: OverrideParseException) -> str:
-    """Say what is wrong with an override that breaks the grammar."""
+    """Return the message for an override that breaks the grammar."""
     reason = one_line(syntax).partition(" See http")[0]
     return f"{text} can't be read: {reason} (quote text with special characters)"
 

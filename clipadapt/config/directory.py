@@ -1,4 +1,4 @@
-"""Name the directory of a run by its settings alone, so that processes agree on it and reruns find it."""
+"""Name the directory of a run by its settings alone, so that all processes and later reruns use the same one."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ RESULT_NEUTRAL = (
     "engine.checkpoint_seconds",
     "method.test_time.images",
 )
-"""Keys that don't change a run's numbers: folders, where data lie, allowed modules, and the hardware's limits."""
+"""Keys that don't change a run's results: folders, places of data, allowed modules, and limits of the hardware."""
 
 LABEL_KEYS = ("data.class_names", "data.templates")
 """Keys of class names and templates."""
@@ -40,7 +40,7 @@ DIRECTORY_KEYS = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that identify a run, by dotted key: two runs that agree in them are the same run."""
+    """Return the settings that identify a run, by dotted key: two runs with equal ones are the same run."""
     found = {path: value for path, value in leaves(config) if not any(inside(path, key) for key in RESULT_NEUTRAL)}
     if isinstance(found.get("data.root"), str):
         found["data.root"] = str(Path(found["data.root"]).expanduser().resolve())
@@ -60,7 +60,7 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
 
     Args:
         config: the run's settings.
-        usual: the defaults from `reference`, if they are already known.
+        usual: the defaults from `reference`; None to compose them.
     """
     usual = reference(config) if usual is None else usual
     own, common = identity(config), identity(usual)
@@ -85,7 +85,7 @@ def file_name(text: str) -> str:
 
 
 def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
-    """Return the name of the data's YAML; without one, that of the source with its task or folder."""
+    """Return the name of the data's YAML; without a YAML, the source's class and the name of its task or folder."""
     source = data["_target_"].rpartition(".")[2]
     if "name" in data:
         name = data["name"]
@@ -108,7 +108,7 @@ def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def with_local_home(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's settings below `data`; if its `data.home` isn't on this machine, with this machine's."""
+    """Return a run's settings below `data`; a `data.home` that isn't on this machine becomes this machine's default."""
     data = dict(config["data"])
     if isinstance(data.get("home"), str) and not Path(data["home"]).expanduser().is_dir():
         data["home"] = reference(config)["data"].get("home", data["home"])
@@ -116,9 +116,9 @@ def with_local_home(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def reference(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the defaults of a run's data, backbone and method, as far as they have YAML of their own.
+    """Return the default settings for a run's data, backbone and method, as far as each has a YAML file.
 
-    Of several YAML files for one source, the one with the data's `name` counts, or else the first.
+    If several YAML files name the same source, the one with the data's `name` is used, or else the first.
     """
     folder, data = config["config_dir"], config["data"]
     names = [data.get("name"), *options("data", folder)]

@@ -1,4 +1,4 @@
-"""Values given in Python, merged into composed settings as they are: no grammar reads them, nothing is resolved."""
+"""Python values as settings, merged into composed settings without parsing or resolving them."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,32 +11,32 @@ from clipadapt.config.tree import options
 from clipadapt.errors import nearest
 
 CHOICES = ("kind", "data", "backbone", "method")
-"""Groups that are chosen by a name of one of their files."""
+"""Groups whose value is the name of one of their files."""
 
 
 def choices(
     values: Mapping[str, Any], overrides: Iterable[str], config_dir: Any
 ) -> tuple[list[str], dict[str, Any], list[str]]:
-    """Return overrides that choose files of groups, the other values by dotted key, and what is wrong with any.
+    """Return overrides that choose files of groups, the other values by dotted key, and the problems of any value.
 
     Args:
-        values: Values by dotted key; those of `kind`, `data`, `backbone` and `method` are names of files.
-        overrides: What is given as text beside them.
-        config_dir: A folder of the user's own.
+        values: Values by dotted key; the values of `kind`, `data`, `backbone` and `method` are names of files.
+        overrides: Overrides as text, which must not set the same keys.
+        config_dir: The user's own folder of YAML and modules.
     """
     files = {key: options(key, config_dir) for key in CHOICES if key in values}
     lost = [key for key, known in files.items() if values[key] not in known]
     chosen = [setting(key, values[key]) for key in files if key not in lost]
     problems = [f"there is no {key} '{values[key]}': {nearest(values[key], files[key])}" for key in lost]
-    judged = {key: value for key, value in values.items() if key not in files and key.split(".")[0] not in lost}
-    others = {key: plain(value) for key, value in judged.items()}
+    usable = {key: value for key, value in values.items() if key not in files and key.split(".")[0] not in lost}
+    others = {key: plain(value) for key, value in usable.items()}
     texts = {text.lstrip("+~").partition("=")[0]: text for text in overrides}
     problems += [f"{key} is given twice: by itself, and as {texts[key]}" for key in values if key in texts]
     return chosen, others, problems
 
 
 def plain(value: Any) -> Any:
-    """Return a Python value as YAML would have it: tables, lists, numbers, null; anything else as text."""
+    """Convert a Python value to YAML's types: tables, lists, numbers, booleans, null; anything else to text."""
     if isinstance(value, Mapping):
         return {key if isinstance(key, int) else str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
 
 
 def prefill(composed: DictConfig, values: Mapping[str, Any]) -> None:
-    """Set values in settings that are not resolved yet, so that references to them see them."""
+    """Set values in unresolved settings, so that references to these keys get the values."""
     for key, value in values.items():
         parent = OmegaConf.select(composed, key.rpartition(".")[0]) if "." in key else composed
         if isinstance(parent, DictConfig):
@@ -56,7 +56,7 @@ def prefill(composed: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def escaped(value: Any) -> Any:
-    """Return a plain value in which no text is a reference."""
+    """Escape the references (`${…}`) in all texts of a plain value."""
     if isinstance(value, dict):
         return {key: escaped(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -65,7 +65,7 @@ def escaped(value: Any) -> Any:
 
 
 def merge(config: dict[str, Any], values: Mapping[str, Any]) -> Iterator[str]:
-    """Set values in plain settings; yield what is wrong with keys below something that is no table."""
+    """Set values in plain settings; yield a problem for each key whose parent isn't a table."""
     for key, value in values.items():
         *parents, last = key.split(".")
         table: Any = config

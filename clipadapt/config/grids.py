@@ -1,4 +1,4 @@
-"""Lists of values on the command line, and settings that are composed once for several numbers of shots and seeds."""
+"""Lists of values on the command line, and settings that are composed once and resolved for each shots and seed."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from clipadapt.config.composing import composer, parse, partly_composed, to_cont
 from clipadapt.errors import SettingsError
 
 GRID_KEYS = {"methods": "method", "data": "data", "shots": "shots", "seed": "seed"}
-"""The lists that span a grid, and the setting of a run that each gives values to."""
+"""Keys of the lists that span a grid, and the key of a run's settings for each list's values."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Composition:
 
     Attributes:
         composed: the settings.
-        config_dir: a folder of the user's own.
+        config_dir: the user's own folder of YAML and modules.
     """
 
     composed: DictConfig
@@ -37,7 +37,7 @@ class Composition:
 
 
 def compose_unresolved(overrides: Sequence[str], config_dir: str | Path | None) -> tuple[Composition, list[str]]:
-    """Compose settings as far as possible; also return what is wrong with the overrides that were left out."""
+    """Compose settings as far as possible; also return the problems of the overrides that were left out."""
     composed, problems = partly_composed(overrides, config_dir)
     return Composition(composed, config_dir), problems
 

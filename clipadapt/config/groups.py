@@ -1,4 +1,4 @@
-"""What may be built, by its place in the settings: the classes or functions of a part of a method, and no others."""
+"""The classes and functions that may be built at each place of the settings."""
 
 import functools
 import importlib
@@ -13,17 +13,17 @@ from clipadapt.plain_yaml import Loader
 
 @dataclass(frozen=True)
 class Group:
-    """What a `_target_` at one place of the settings may name.
+    """Group of the targets that may stand at one place of the settings.
 
     Attributes:
-        noun: What it is, in messages.
-        room: The package whose modules have it; modules of a user's own may have more.
-        base: The class that its classes derive from, or its dotted name.
-        itself: Whether `base` may be named, too.
-        functions: The functions of the room that may be named, by their dotted names.
-        options: The folder in `conf` whose files name such functions, too.
-        arguments: The number of arguments that are given by place, before the keys of the settings.
-        waits: Whether the settings give a function that waits for these arguments, as `_partial_: true` says.
+        noun: The kind of object, for messages.
+        room: The package whose modules define the targets; the user's own modules may define more.
+        base: The base class of the targets, or its dotted name.
+        itself: Whether `base` itself is a target, too.
+        functions: Dotted names of functions of the package that are targets.
+        options: The folder in `conf` whose files name further such functions.
+        arguments: The number of positional arguments, before the keys of the settings.
+        waits: Whether the settings make a partial function of these arguments, with `_partial_: true`.
     """
 
     noun: str
@@ -37,7 +37,7 @@ class Group:
 
     @property
     def base_class(self) -> type:
-        """Return the class that its classes derive from; its module is imported here, not with the settings."""
+        """Return the base class of the targets; its module is imported only here."""
         if isinstance(self.base, type):
             return self.base
         module, _, name = self.base.rpartition(".")
@@ -46,13 +46,13 @@ class Group:
 
     @property
     def known_functions(self) -> frozenset[str]:
-        """Return the dotted names of the room's functions that may be named."""
+        """Return the dotted names of the package's functions that are targets."""
         named = frozenset() if self.options is None else targets_in(self.options)
         return named | {*self.functions}
 
     @property
     def takes_functions(self) -> bool:
-        """Return whether a function may stand in place of a class."""
+        """Return whether a target may be a function."""
         return bool(self.functions or self.options)
 
 
@@ -88,18 +88,18 @@ GROUPS = {
         arguments=1,
     ),
 }
-"""By place: dotted keys of a run's settings, and `corruption` for a further test set's."""
+"""Groups by dotted key of a run's settings; `corruption` is for a corrupted test set."""
 
 
 def group_at(path: str) -> Group | None:
-    """Return what may be built at a dotted path of the settings; None where nothing may."""
+    """Return the group of targets at a dotted path of the settings; None if nothing may be built there."""
     parent, _, _ = path.rpartition(".")
     return ADAPTATION if parent == "method.also" else GROUPS.get(path)
 
 
 @functools.cache
 def targets_in(options: str) -> frozenset[str]:
-    """Return what the package's own files of a folder in `conf` name as their targets."""
+    """Return the targets in the package's own files of a folder in `conf`."""
     tables: list[Any] = [
         yaml.load(path.read_text("utf-8"), Loader=Loader) for path in (conf_dir() / options).glob("*.yaml")
     ]

@@ -1,4 +1,4 @@
-"""Split the words of the command line into options and settings before Hydra reads them, and advise on the rest."""
+"""Split the command line into options and settings before Hydra parses it, with advice on words that are neither."""
 
 import difflib
 import json
@@ -18,7 +18,12 @@ INFORMATION = {"all", "config", "defaults", "defaults-tree", "plugins", "searchp
 
 @dataclass
 class Words:
-    """A command line: `options` by their long names, and `settings`, everything else in its order."""
+    """Words of a command line, split into options and settings.
+
+    Attributes:
+        options: values of the options, by their long names; None for options without a value.
+        settings: all other words, in their order.
+    """
 
     options: dict[str, str | None] = field(default_factory=dict)
     settings: list[str] = field(default_factory=list)
@@ -33,7 +38,7 @@ def split(arguments: Sequence[str]) -> Words:
     """Separate Hydra's options from settings; unknown options stay among the settings.
 
     Raises:
-        SettingsError: an option without its value.
+        SettingsError: an option lacks its value.
     """
     words, rest = Words(), list(arguments)
     while rest:
@@ -63,18 +68,18 @@ def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) ->
             good.append(word)
             continue
         key, equals, value = word.lstrip("-").partition("=")
-        said = [word]
+        words = [word]
         while not (equals and value) and rest and "=" not in rest[0].strip("=") and not rest[0].startswith(("-", "~")):
-            said.append(rest.pop(0))
-            equals, value = "=", said[-1].strip("=")
+            words.append(rest.pop(0))
+            equals, value = "=", words[-1].strip("=")
         close = near_keys(key, keys())
         known = close[0] if close else key
-        advice.append(f"'{' '.join(said)}' is no setting: write key=value, as in {known}={value or '…'}")
+        advice.append(f"'{' '.join(words)}' is no setting: write key=value, as in {known}={value or '…'}")
     return good, advice
 
 
 def near_keys(key: str, keys: Iterable[str]) -> list[str]:
-    """Return the known keys most similar to a mistaken one, as a whole or in the last part, the best first."""
+    """Return the known keys most similar to an unknown key, as a whole or in the last part, the most similar first."""
 
     def likeness(known: str) -> float:
         whole = difflib.SequenceMatcher(None, key, known).ratio()
@@ -85,7 +90,7 @@ def near_keys(key: str, keys: Iterable[str]) -> list[str]:
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
-    """Return advice on an unknown key: the nearest one, and the keys beside it."""
+    """Return advice on an unknown key: the most similar key, and the other keys of the same table."""
     known = sorted(keys)
     close = near_keys(key, known)
     advice = f"did you mean '{close[0]}'? " if close else ""

@@ -1,4 +1,4 @@
-"""What settings were called until this release: an old name is refused with the new one beside it."""
+"""Old names of settings that this release renamed; the error for an old name gives the new one."""
 
 RENAMED_KEYS = {
     "data.views": "task.views",
@@ -7,7 +7,7 @@ RENAMED_KEYS = {
     "engine.recompute": "engine.activation_checkpointing",
     "method.gradient_rule.reported": "method.gradient_rule.primary_loss",
 }
-"""Dotted keys by their old names."""
+"""New dotted keys by old ones."""
 
 RENAMED_OPTIONS = {
     "adaptation": {
@@ -18,7 +18,7 @@ RENAMED_OPTIONS = {
         "low_rank": "lora",
     },
 }
-"""By group, the names of its files by their old names."""
+"""For each group, the new names of its files by old ones."""
 
 
 def new_key(key: str) -> str | None:

@@ -30,6 +30,6 @@ def build_source(config: Mapping[str, Any]) -> Any:
     """Build the source that composed settings name.
 
     Raises:
-        UserError: images that aren't there or can't be a task, or a target that isn't allowed.
+        UserError: images are missing or can't make a task, or a target isn't allowed.
     """
     return build(config["data"], place="data", allowed=config["allowed_targets"])

@@ -1,4 +1,4 @@
-"""What a `_target_` names: a class or function of its group, and what its parameters take."""
+"""Lookup of the class or function that a `_target_` names, and the annotations of its parameters."""
 
 import importlib
 import inspect
@@ -15,7 +15,7 @@ PACKAGE = "clipadapt"
 
 
 def own_prefixes(allowed: Any) -> tuple[str, ...]:
-    """Return the modules of a user's own that a `_target_` may name; none where `allowed` is no list of texts."""
+    """Return the user's own modules that a `_target_` may be from; none if `allowed` isn't a list of texts."""
     listed = allowed if isinstance(allowed, list | tuple) else ()
     return tuple(prefix.rstrip(".") for prefix in listed if isinstance(prefix, str) and prefix.strip("."))
 
@@ -23,16 +23,16 @@ def own_prefixes(allowed: Any) -> tuple[str, ...]:
 def locate(name: Any, group: Group, allowed: Any = ()) -> Callable[..., Any]:
     """Return the class or function that a `_target_` names.
 
-    Nothing is imported but modules of the group's room, and those of the user's own.
+    Only modules of the group's package and the user's own modules are imported.
 
     Args:
-        name: The dotted name: of a module, and in it.
-        group: What may stand here.
-        allowed: Modules of the user's own (`allowed_targets`).
+        name: The dotted name: a module, then a name in it.
+        group: The group of allowed targets.
+        allowed: The user's own modules (`allowed_targets`).
 
     Raises:
-        UserError: The name isn't below the group's room or an allowed module, there is none of that name, or it is
-            anything but a class or function of the group that is defined there.
+        UserError: The name isn't below the group's package or an allowed module, doesn't exist, or isn't a class or
+            function of the group that is defined in that module.
     """
     prefixes = (group.room, *own_prefixes(allowed))
     if not isinstance(name, str) or not is_public(name) or not below(name, prefixes):
@@ -66,7 +66,7 @@ def below(name: str, prefixes: Sequence[str]) -> bool:
 
 
 def refusal(name: Any, prefixes: Sequence[str]) -> str:
-    """Return why a name that is not below the prefixes is refused; a room that there isn't is named."""
+    """Return the message for a name that is not below the prefixes; a package that doesn't exist is named."""
     parts = name.split(".") if isinstance(name, str) else []
     rooms = [module.name for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)]
     if parts[:1] == [PACKAGE] and len(parts) > 2 and parts[1] not in rooms:
@@ -79,7 +79,7 @@ def find_module(place: str, name: str) -> types.ModuleType:
     """Import the module `place` for the target `name`.
 
     Raises:
-        UserError: There is no such module, or it can't be imported.
+        UserError: The module doesn't exist, or can't be imported.
     """
     try:
         return importlib.import_module(place)
@@ -92,7 +92,7 @@ def find_module(place: str, name: str) -> types.ModuleType:
 
 
 def no_module(missing: str, name: str) -> str:
-    """Return what is wrong with a target in a module that there isn't."""
+    """Return the message for a target whose module doesn't exist."""
     place, _, word = missing.rpartition(".")
     if not place:
         return f"there is no module {missing}"
@@ -104,7 +104,7 @@ def no_module(missing: str, name: str) -> str:
 
 
 def belongs(found: type | types.FunctionType, group: Group) -> bool:
-    """Return whether a class or function is one of the group."""
+    """Return whether a class or function belongs to the group."""
     if isinstance(found, type):
         return group.base_class in found.__mro__[0 if group.itself else 1 :]
     if not group.takes_functions:
@@ -116,7 +116,7 @@ def belongs(found: type | types.FunctionType, group: Group) -> bool:
 
 
 def wanted(group: Group) -> str:
-    """Return what a `_target_` of the group must name."""
+    """Return the advice for messages: the targets that belong to the group."""
     base = group.base_class
     kind = f"a class derived from {base.__module__}.{base.__qualname__}"
     if not group.takes_functions:
@@ -127,13 +127,13 @@ def wanted(group: Group) -> str:
 
 
 def inner_group(path: str, key: str, target: Callable[..., Any], group: Group) -> Group | None:
-    """Return what may be built as an argument of a target, by its place or else by the parameter's annotation.
+    """Return the group of an argument of a target, by the argument's place or else by its annotation.
 
     Args:
-        path: Where the target's settings stand.
+        path: The dotted path of the target's settings.
         key: The parameter's name.
         target: A class or function.
-        group: Its group.
+        group: The target's group.
     """
     at_place = group_at(f"{path}.{key}")
     if at_place is not None:
@@ -144,7 +144,7 @@ def inner_group(path: str, key: str, target: Callable[..., Any], group: Group) -
 
 
 def parts_of(annotation: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or else the annotation itself, without what restricts it."""
+    """Return the members of a union, or else the annotation itself, without the metadata of `Annotated`."""
     if typing.get_origin(annotation) is Annotated:
         return parts_of(typing.get_args(annotation)[0])
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
@@ -152,7 +152,7 @@ def parts_of(annotation: Any) -> tuple[Any, ...]:
 
 
 def annotations(target: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a target's parameters; none where they can't be evaluated."""
+    """Return the annotations of a target's parameters; an empty dictionary if they can't be evaluated."""
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target, include_extras=True)
     except (NameError, TypeError, AttributeError):
@@ -160,5 +160,5 @@ def annotations(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def by_default(parameter: inspect.Parameter) -> Any:
-    """Return what an unannotated parameter takes: numbers where its default is one, else anything."""
+    """Return the annotation to assume for an unannotated parameter: `float` if its default is a number, else `Any`."""
     return float if type(parameter.default) in (int, float) else Any

@@ -1,4 +1,4 @@
-"""Find YAML files: in the package's tree, and in a folder of the user's own."""
+"""Find YAML files: in the package's tree, and in the user's own folder."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ def own_folder(config_dir: str | Path | None) -> Path | None:
     """Return the user's folder of settings, and put it on the import path so that its modules can be targets.
 
     Raises:
-        SettingsError: there is no such folder.
+        SettingsError: the folder doesn't exist.
     """
     if config_dir is None:
         return None

@@ -1,4 +1,4 @@
-"""Values held against annotations, and annotations in words."""
+"""Check of values against annotations, and descriptions of annotations for messages."""
 
 import json
 import math
@@ -25,7 +25,7 @@ WORDS = {
 
 
 def check_value(path: str, value: Any, annotation: Any) -> list[str]:
-    """The problem with a value, if any; nodes with a target of their own and missing values are judged elsewhere."""
+    """Return the problem of a value, if any; nodes with a `_target_` and missing values are checked elsewhere."""
     if value == MISSING or (isinstance(value, Mapping) and "_target_" in value):
         return []
     if accepts(annotation, value):
@@ -40,7 +40,7 @@ def check_value(path: str, value: Any, annotation: Any) -> list[str]:
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any]:
-    """The judge of an annotation's values, which may be classes pydantic knows nothing of."""
+    """Return pydantic's validator of an annotation, which may be a class that pydantic doesn't know."""
     try:
         return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except PydanticUserError:
@@ -48,9 +48,9 @@ def adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def accepts(annotation: Any, value: Any) -> bool:
-    """Whether a value, as YAML writes it, fits an annotation: no text for numbers, a whole number for any number.
+    """Return whether a plain value fits an annotation: text never fits numbers, whole numbers fit any number.
 
-    Infinity, and what is no number, fit nothing.
+    Infinity and NaN fit no annotation.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return False
@@ -62,19 +62,19 @@ def accepts(annotation: Any, value: Any) -> bool:
 
 
 def written(value: Any) -> str:
-    """A value as one would write it on the command line."""
+    """Return a value as it is written on the command line."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def literals(annotation: Any) -> list[str]:
-    """The words that an annotation lists."""
+    """Return the values of the `Literal`s in an annotation."""
     if typing.get_origin(annotation) is Literal:
         return [str(word) for word in typing.get_args(annotation)]
     return [word for part in typing.get_args(annotation) if part is not annotation for word in literals(part)]
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in words."""
+    """Describe an annotation in words, for messages."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         limits = ", ".join(filter(None, map(bound, parts[1:])))
@@ -93,7 +93,7 @@ def describe(annotation: Any) -> str:
 
 
 def bound(limit: Any) -> str:
-    """A limit of a number in words."""
+    """Describe a limit of a number in words, for messages."""
     if isinstance(limit, Interval):
         return ", ".join(map(bound, limit))
     words = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}

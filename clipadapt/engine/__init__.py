@@ -1,4 +1,4 @@
-"""Runs: fitting, evaluation, checkpoints and run directories, through Accelerate."""
+"""Runs on a prepared task: fitting and evaluation, through Accelerate."""
 
 from clipadapt.engine.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Which images make up which step, the same for any number of processes."""
+"""Sampling of batches: the same images in each step, for any number of processes."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,11 +10,12 @@ from clipadapt.data.seeds import hash_seed
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one process computes at once of a step's batch.
+    """One process's share of a micro-batch.
 
     Attributes:
-        indices: of the images; one image that doesn't count where this process has none.
-        weight: factor on the mean loss that makes the average over processes, summed over parts, the batch's mean.
+        indices: indices of the images; if this process has none, the first image, with weight 0.
+        weight: factor on the mean loss such that the average over processes, summed over micro-batches, is the mean
+            loss of the batch.
     """
 
     indices: list[int]
@@ -23,16 +24,16 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class BatchSampler:
-    """Batches of a support set, drawn anew every epoch.
+    """Sampler of a support set's batches, reshuffled every epoch.
 
     Attributes:
         count: number of images.
         batch_size: images of one step, over all processes; the last batch of an epoch may be smaller.
-        gradient_accumulation_steps: parts that a process computes its share of a batch in.
-        seed: of the order.
-        rank: of this process.
-        processes: their number.
-        most: steps of an epoch at the most, which then leaves images out; None: no limit.
+        gradient_accumulation_steps: number of micro-batches that a batch is split into.
+        seed: seed of the order.
+        rank: rank of this process.
+        processes: number of processes.
+        most: upper bound on the steps of an epoch, which then leaves images out; None for no bound.
     """
 
     count: int
@@ -44,20 +45,20 @@ class BatchSampler:
     most: int | None = None
 
     def __len__(self) -> int:
-        """Steps of an epoch."""
+        """Return the number of steps of an epoch."""
         return len(self._starts())
 
     def shares(self) -> list[float]:
-        """Share of an epoch's images that each of its steps sees."""
+        """Return the share of an epoch's images in each of its steps."""
         sizes = [min(self.batch_size, self.count - first) for first in self._starts()]
         return [size / sum(sizes) for size in sizes]
 
     def _starts(self) -> range:
-        """Where in an epoch's order its steps begin."""
+        """Return the position in an epoch's order of each step's first image."""
         return range(0, self.count, self.batch_size)[: self.most]
 
     def epoch(self, epoch: int) -> Iterator[list[MicroBatch]]:
-        """The steps of an epoch, each as its parts."""
+        """Yield the steps of an epoch, each as a list of this process's micro-batches."""
         generator = torch.Generator().manual_seed(hash_seed(self.seed, epoch))
         order = torch.randperm(self.count, generator=generator).tolist()
         for first in self._starts():

@@ -1,4 +1,4 @@
-"""The figures of a run: zero-shot against adapted, on its test sets."""
+"""Evaluation of a run on its test sets: zero-shot against adapted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -18,19 +18,18 @@ Pair = tuple[Head, Head]
 
 
 def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
-    """Zero-shot against adapted on the task's test sets; the first one's figures stand for the run.
+    """Evaluate zero-shot and adapted CLIP on the task's test sets; the run's figures are those of the first one.
 
     Args:
         run: a run whose adaptation is fitted.
-        validation: whether the validation split is evaluated, too; nothing is chosen by its figures here.
+        validation: whether to evaluate the validation split, too; its figures choose nothing here.
 
     Returns:
-        With the metrics of classification: `accuracy` and `calibration_error`, each with its `zero_shot_` counterpart,
-        and the number of `images`; `tests`,
-        the same by test set; of the first one, accuracies `per_class` and `zero_shot_per_class`, and the `confusion`;
-        `predictions` by test set: its `class_names`, its `labels`, and what is predicted, `zero_shot` and `adapted`,
-        image by image; `figures`, how each is shown; and `validation`, the figures of that split.
-        Without a test set, `tests` alone, which is empty.
+        For classification: `accuracy` and `calibration_error` of the first test set, each with its `zero_shot_`
+        counterpart, and its number of `images`, accuracies `per_class` and `zero_shot_per_class`, and `confusion`;
+        `tests`, the figures by test set; `predictions` by test set: `class_names`, `labels`, and the predictions
+        `zero_shot` and `adapted` of each image; `figures`, how to show each figure; and `validation`, the figures of
+        the validation split. Without a test set, only `tests`, which is empty, and `validation`.
     """
     kind, pair = kind_of(run.task), (run.zero_shot(), run.head)
     validated = validation_figures(run, pair) if validation and len(run.task.validation) else {}
@@ -55,7 +54,7 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
 
 
 def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """What zero-shot and adapted answer for each image of a test set, and what is right."""
+    """Return the labels of a test set, and the predictions of zero-shot and adapted CLIP for each image."""
     split = task.tests[name]
     return {
         "class_names": split.class_names or task.class_names,
@@ -66,7 +65,7 @@ def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) ->
 
 
 def for_classes(pair: Pair, class_names: list[str]) -> Pair:
-    """Zero-shot and adapted for a test set's classes; the same ones where these are theirs."""
+    """Return the zero-shot and the adapted head for a test set's classes; the same heads if the classes are equal."""
     before, after = pair
     same = before.class_names == class_names
     return pair if same else (before.for_classes(class_names), after.for_classes(class_names))
@@ -75,13 +74,14 @@ def for_classes(pair: Pair, class_names: list[str]) -> Pair:
 def evaluate_head(
     run: Run, head: Head, batches: Iterable[tuple[Tensor, Tensor]], test_time: TestTimeMethod | None = None
 ) -> Evaluation:
-    """Evaluate a head on activations at its image cut and targets, shared out over the processes.
+    """Evaluate a head on activations at its image cut, with the batches split over the processes.
 
     Args:
-        run: whose processes and number format are used.
-        head: CLIP through an adaptation.
-        batches: activations `[B, ...]` and labels `[B]`; `[B, V, ...]` of V views where something adapts.
-        test_time: what adapts.
+        run: the run, with its processes and number format.
+        head: CLIP with an adaptation.
+        batches: this process's activations `[B, ...]` and labels `[B]`; with a test-time method, activations
+            `[B, V, ...]` of V views.
+        test_time: the test-time method; None for none.
     """
     head.eval()
     with torch.no_grad(), run.accelerator.autocast():
@@ -96,14 +96,14 @@ def evaluate_head(
 
 
 def evaluate_pair(run: Run, zero_shot: Head, adapted: Head, split: Split) -> tuple[Evaluation, Evaluation]:
-    """Measure zero-shot and adapted on a test set of their classes; all images' predictions are in its order."""
+    """Evaluate zero-shot and adapted CLIP on a test set of their classes; predictions are in the test set's order."""
     before, after, order = _evaluate_share(run, zero_shot, adapted, split)
     own = run.loader.share(split)
     return in_order(run, before, own), in_order(run, after, [order[place] for place in own])
 
 
 def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
-    """An evaluation with the predictions of all processes, of which this one had some of the images."""
+    """Gather the predictions of all processes, in the test set's order; `images` are the indices of this one's."""
     pairs = gather_object([*zip(images, found.predicted, strict=True)])
     return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
 
@@ -111,7 +111,10 @@ def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
 def _evaluate_share(
     run: Run, zero_shot: Head, adapted: Head, split: Split
 ) -> tuple[Evaluation, Evaluation, Sequence[int]]:
-    """Both evaluations, and the order that the adapted one saw the images in; features are computed once."""
+    """Return both evaluations of this process's share, and the image order of the adapted one.
+
+    If both heads share the frozen part up to the image cut, its activations are computed once.
+    """
     order: Sequence[int] = range(len(split))
     batches = list(run.loader.test_batches(zero_shot, split))
     before = evaluate_head(run, zero_shot, batches)
@@ -126,7 +129,7 @@ def _evaluate_share(
 
 
 def shuffled(count: int, seed: int) -> list[int]:
-    """An order of images drawn by seed: a stream's must not come class by class."""
+    """Return a random order of images, drawn by seed: a test stream must not be sorted by class."""
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = torch.randperm(count, generator=generator).tolist()
     return order
@@ -141,7 +144,7 @@ def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
 
 
 def describe_figures(kind: TaskKind, head: Head) -> dict[str, dict[str, Any]]:
-    """Return how each figure is shown: its title, whether it is a fraction, and which way is better."""
+    """Return how to show each figure: its title, whether it is in percent, and whether higher is better."""
     return {
         name: {"title": one.title, "percent": one.percent, "higher_is_better": one.higher_is_better}
         for name, one in kind.metrics(head).items()

@@ -1,4 +1,4 @@
-"""Fitting by gradient."""
+"""Gradient descent: epochs, steps and accumulated gradients."""
 
 import contextlib
 import time
@@ -26,15 +26,15 @@ Row = dict[str, float]
 
 @dataclass
 class TrainState:
-    """How far a fit has come, and all it takes to go on.
+    """State of a fit between two epochs, from which it can be resumed.
 
     Attributes:
         epoch: number of epochs done.
-        history: of each, its mean losses, training accuracy and learning rate.
-        seconds: spent so far.
-        state: of the learned tensors, the optimiser and the schedule; empty before the first epoch. The fit writes each
-            epoch's into the same tensors: copy what shall outlast the next epoch.
-        fingerprint: the task's, to detect that its images have changed.
+        history: mean loss, training accuracy and learning rate of each epoch.
+        seconds: training time so far.
+        state: state of the learned tensors, the optimiser and the schedule; empty before the first epoch. Each epoch
+            overwrites the same tensors: copy the state to use it after the next epoch.
+        fingerprint: the task's fingerprint, to detect that its images have changed.
     """
 
     epoch: int = 0
@@ -45,11 +45,11 @@ class TrainState:
 
 
 class PerLossGradients:
-    """The gradients of each of several losses over a batch's parts, and what a rule makes of them.
+    """Gradients of each of several losses, accumulated over a batch's micro-batches, then combined by a rule.
 
     Args:
-        rule: what becomes of the gradients.
-        parameters: what is learned.
+        rule: combines the gradients of the losses.
+        parameters: the learned parameters.
     """
 
     def __init__(self, rule: GradientRule, parameters: list[nn.Parameter]) -> None:
@@ -58,14 +58,14 @@ class PerLossGradients:
         self.gradients: dict[str, list[Tensor]] = {}
 
     def add(self, losses: dict[str, Tensor]) -> None:
-        """Add the gradients of a part's losses."""
+        """Add the gradients of a micro-batch's losses."""
         for name, loss in losses.items():
             found = torch.autograd.grad(loss, self.parameters, retain_graph=True, materialize_grads=True)
             before = self.gradients.get(name)
             self.gradients[name] = [*found] if before is None else [a + b for a, b in zip(before, found, strict=True)]
 
     def apply(self, accelerator: Accelerator) -> None:
-        """Give the optimiser what the rule makes of the gradients' averages over processes."""
+        """Average the gradients over processes, combine them by the rule, and set the parameters' gradients."""
         averaged = {name: accelerator.reduce(found, reduction="mean") for name, found in self.gradients.items()}
         for parameter, gradient in zip(self.parameters, self.rule(averaged), strict=True):
             parameter.grad = gradient
@@ -73,20 +73,20 @@ class PerLossGradients:
 
 @dataclass
 class Fit:
-    """A fit of a learner to a support set.
+    """Fit of a learner to a support set by gradient descent.
 
     Attributes:
-        accelerator: the processes and the number format.
-        learner: what is fitted.
-        optimizer: over the learner's parameters.
-        schedule: its learning rate, stepped every epoch.
-        batches: which images make up which step.
-        source: the images.
-        epochs: how many there shall be.
-        seed: of what is random in the learner.
+        accelerator: the processes, the device and the number format.
+        learner: the head and its objective.
+        optimizer: the optimiser of the learner's parameters.
+        schedule: the learning-rate schedule, stepped every epoch.
+        batches: the batch sampler.
+        source: the batch source of the support set.
+        epochs: number of epochs.
+        seed: seed of the learner's random numbers, such as dropout.
         kind: the kind of task, whose score is logged.
-        rule: what becomes of the gradients of several losses; their sum's where None.
-        average: of what was learned after each epoch, which is what is learned in the end; the last one's where None.
+        rule: combines the gradients of several losses; if None, the losses are summed.
+        average: weighted average of the parameters over epochs, which the fit ends with; if None, the last epoch's.
     """
 
     accelerator: Accelerator
@@ -102,10 +102,10 @@ class Fit:
     average: WeightAverage | None = None
 
     def run(self, progress: TrainState, after_epoch: Callable[[TrainState], None]) -> TrainState:
-        """Go on from where `progress` stands to the last epoch.
+        """Train from the state `progress` to the last epoch, and call `after_epoch` after each.
 
         Raises:
-            DivergenceError: a loss was not finite.
+            DivergenceError: a loss or a parameter was not finite.
         """
         wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
         self.learner.train()
@@ -134,7 +134,7 @@ class Fit:
 
     @torch.no_grad()
     def _add_to(self, average: dict[str, Tensor], epoch: int) -> None:
-        """Add what was learned up to this epoch, with its weight, to the sum of the epochs before."""
+        """Add this epoch's parameters, times the epoch's weight, to the running average."""
         if self.average is None:
             return
         weight = self.average.weights(self.epochs)[epoch]
@@ -145,7 +145,7 @@ class Fit:
                 average[name] = weight * value
 
     def _epoch(self, wrapped: nn.Module, optimizer: Optimizer, epoch: int) -> Row:
-        """One pass over the support set; nothing in it waits for the device."""
+        """Train for one epoch, without synchronising with the device before its end."""
         torch.manual_seed(hash_seed(self.seed, epoch, self.batches.rank))
         rate = self.schedule.get_last_lr()[0]
         steps = list(self.batches.epoch(epoch))
@@ -160,24 +160,26 @@ class Fit:
     def _step(
         self, wrapped: nn.Module, optimizer: Optimizer, parts: list[MicroBatch], iterator: BatchIterator
     ) -> Tensor:
-        """One optimiser step; this process's share of the batch's mean loss and of its accuracy, `[2]`."""
+        """Take one optimiser step; return this process's share of the batch's mean loss and of its accuracy, `[2]`."""
         measured = torch.zeros(2, device=self.accelerator.device)
-        bent = PerLossGradients(self.rule, self._parameters()) if self.rule is not None else None
+        per_loss = PerLossGradients(self.rule, self._parameters()) if self.rule is not None else None
         for i, part in enumerate(parts):
             x, labels, *teacher_features = next(iterator)
             last = i == len(parts) - 1
-            with contextlib.nullcontext() if last and bent is None else self.accelerator.no_sync(wrapped):
+            with contextlib.nullcontext() if last and per_loss is None else self.accelerator.no_sync(wrapped):
                 losses, logits = wrapped(x, labels, self.source.start, teacher_features)
                 losses = {name: part.weight * value for name, value in losses.items()}
-                loss = torch.stack(list(losses.values())).sum() if bent is None else losses[bent.rule.primary_loss]
-                if bent is None:
+                loss = (
+                    torch.stack(list(losses.values())).sum() if per_loss is None else losses[per_loss.rule.primary_loss]
+                )
+                if per_loss is None:
                     self.accelerator.backward(loss)
                 else:
-                    bent.add(losses)
+                    per_loss.add(losses)
             score = self.kind.score(logits.detach(), labels)
             measured += torch.stack([loss.detach().float(), part.weight * score])
-        if bent is not None:
-            bent.apply(self.accelerator)
+        if per_loss is not None:
+            per_loss.apply(self.accelerator)
         optimizer.step()
         optimizer.zero_grad()
         return measured
@@ -192,9 +194,9 @@ class Fit:
         if not all(value.isfinite().all() for value in self._parameters()):
             self._stop("what is learned became infinite", epoch, len(totals) - 1)
 
-    def _stop(self, what: str, epoch: int, step: int) -> None:
+    def _stop(self, cause: str, epoch: int, step: int) -> None:
         raise DivergenceError(
-            f"{what} at step {epoch * len(self.batches) + step + 1} (epoch {epoch + 1}); what was learned up to epoch "
+            f"{cause} at step {epoch * len(self.batches) + step + 1} (epoch {epoch + 1}); what was learned up to epoch "
             f"{epoch} is kept. Try a smaller engine.optimizer.lr" + self._advice()
         )
 
@@ -202,7 +204,7 @@ class Fit:
         return "" if self.accelerator.mixed_precision == "no" else ", or engine.precision=fp32"
 
     def _state(self) -> dict[str, Any]:
-        """The state as it is, in the very tensors that the fit goes on changing."""
+        """Return the current state, without copying: the tensors are those that the fit goes on changing."""
         state = {
             "adaptation": self.learner.head.adaptation.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""The one forward pass that Accelerate wraps."""
+"""The module that Accelerate wraps: one forward pass from images to losses."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,11 +10,11 @@ from clipadapt.tasks.base import Head
 
 
 class Learner(nn.Module):
-    """A head and what is minimised, as one module, so that data parallelism and compilation see one forward.
+    """Head and objective as one module, so that data parallelism and compilation wrap one forward pass.
 
     Args:
-        head: CLIP through the adaptation that is fitted.
-        objective: what is minimised.
+        head: CLIP with the adaptation that is fitted.
+        objective: the objective.
     """
 
     def __init__(self, head: Head, objective: Objective) -> None:
@@ -25,13 +25,13 @@ class Learner(nn.Module):
     def forward(
         self, x: Tensor, labels: Tensor, start: str, teacher_features: Sequence[Tensor] = ()
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Named losses of a batch, and its logits `[B, C]`.
+        """Compute the named losses of a batch, and its logits `[B, C]`.
 
         Args:
-            x: images `[B, 3, height, width]`, or their activation at the point `start`.
+            x: images `[B, 3, height, width]`, or their activations at the point `start`.
             labels: class indices, `[B]`.
             start: "pixels", or the name of the image cut.
-            teacher_features: features `[B, D]` that each of the objective's teachers has of the same views.
+            teacher_features: each teacher's features of the same views, `[B, D]`.
         """
         output = replace(self.head.output(x, start), teacher_features=teacher_features)
         return self.objective(output, labels), output.logits

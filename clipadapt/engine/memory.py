@@ -1,4 +1,4 @@
-"""How many rows of the text tower fit in the memory that a run may take, and the most that it took."""
+"""Estimate of how many rows of the text tower fit in memory, and measurement of a run's peak memory."""
 
 import contextlib
 import resource
@@ -14,31 +14,31 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 
 MARGIN = 1.25
-"""What a backward pass holds beside the saved activations: gradients of the block it is in."""
+"""Factor on the saved activations for a backward pass, which also holds the gradients of the current block."""
 WIDTHS = 14
 """Channels per row, in widths of the tower, that a block holds at once without gradients: its input, queries, keys,
-values, what was attended, and the MLP's hidden layer before and after its activation."""
+values, attention output, and the MLP's hidden layer before and after its activation."""
 ATTENDED_AGAIN = 3
-"""Channels per row and block, in widths of the tower, that attention is computed again from for its gradients: queries,
-keys and values, of which autograd's hooks aren't told."""
+"""Channels per row and block, in widths of the tower, of checkpointed attention's inputs: queries, keys and values,
+which autograd's hooks don't see."""
 RESET_PEAK = Path("/proc/self/clear_refs")
-"""Where Linux takes a 5 for: forget the most memory that this process has had."""
+"""File of Linux that resets this process's peak memory when a 5 is written to it."""
 PROBED = 24
-"""Number of classes at which activations are measured, and at a third of them: the difference leaves weights out."""
+"""Number of classes at which activations are measured; the difference to a third of them excludes the weights."""
 
 
 def max_rows(
     clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str], memory: float, images: int, tested: int
 ) -> int | None:
-    """How many rows of the text tower can be computed at once; None where nothing is known of them.
+    """Return how many rows of the text tower fit in memory; None if its architecture isn't known.
 
     Args:
         clip: the backbone.
-        adaptation: whose gradients a step follows.
+        adaptation: the adaptation that is trained.
         class_names: the classes.
-        memory: bytes.
-        images: images of a step, each with texts of its own where the adaptation is conditional.
-        tested: the same without gradients.
+        memory: available memory in bytes.
+        images: images of a training step; each needs its own text rows if the adaptation is conditional.
+        tested: images of a test batch, which needs no gradients.
     """
     if clip.text_width is None:
         return None
@@ -50,7 +50,7 @@ def max_rows(
 
 
 def _saved_bytes_per_row(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> float:
-    """What autograd keeps for each further row, measured on a few classes; 0 where there are fewer than three."""
+    """Return the bytes that autograd saves for each row, measured on a few classes; 0 for fewer than three classes."""
     cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
     some = min(PROBED, len(class_names))
     if cut == "features" or some < 3:
@@ -62,8 +62,8 @@ def _saved_bytes_per_row(clip: DualEncoder, adaptation: Adaptation, class_names:
 
 
 def _probe(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
-    """Rows of these classes, and bytes that autograd keeps of them."""
-    with warnings.catch_warnings(action="ignore"):  # whoever tokenizes all of them tells what is wrong with them
+    """Return the number of rows of these classes' prompts, and the bytes that autograd saves for them."""
+    with warnings.catch_warnings(action="ignore"):  # the tokenization of all classes warns, once
         unshared = adaptation.capabilities.unshared_prefix
         prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), unshared_prefix=unshared)
     image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.capabilities.conditional else None
@@ -74,23 +74,23 @@ def _probe(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]
 
 
 def saved_bytes(compute: Callable[[], object]) -> int:
-    """Bytes that autograd keeps of a computation until its gradients are asked for, weights included."""
+    """Return the bytes that autograd saves for the backward pass of a computation, weights included."""
     sizes: dict[int, int] = {}
 
-    def note(x: Tensor) -> Tensor:
+    def record(x: Tensor) -> Tensor:
         for part in (x._indices(), x._values()) if x.is_sparse else (x,):
             storage = part.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
         return x
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        kept = compute()
-    del kept  # it had to live until here: what it holds shares no address with anything later
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
+        result = compute()
+    del result  # alive until here, so that no later tensor reuses the address of one that it holds
     return sum(sizes.values())
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far, so that a run's is its own; a process's own peak can't be reset on systems but Linux."""
+    """Reset the peak memory, so that each run has its own; on a CPU, only Linux can reset a process's peak."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif RESET_PEAK.exists():
@@ -99,7 +99,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Most memory taken since the reset in megabytes: on a GPU by tensors, on a CPU by the whole process."""
+    """Return the peak memory since the reset in megabytes: of tensors on a GPU, of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,4 +1,4 @@
-"""Metrics on test images: the only place that reads test targets."""
+"""Metrics on test images; the only module that reads test targets."""
 
 from collections.abc import Callable, Iterable
 
@@ -15,21 +15,21 @@ def evaluate_batches(
     head: Head,
     device: torch.device,
 ) -> Evaluation:
-    """Evaluate this process's batches; with several processes, their counts are summed.
+    """Evaluate this process's batches; metrics are reduced over all processes.
 
     Args:
-        predict: activations to outputs of the head, such as logits `[B, C]`.
+        predict: maps activations to outputs of the head, such as logits `[B, C]`.
         batches: activations and targets `[B, ...]`.
-        kind: the kind of task, which has the metrics.
-        head: the head that answers.
-        device: where the metrics are computed.
+        kind: the kind of task, which defines the metrics.
+        head: the head that predicts.
+        device: device of the metrics.
     """
     from torchmetrics import MetricCollection, SumMetric  # takes a second, and only evaluation needs it
 
     measures = kind.metrics(head)
     metrics = MetricCollection({name: one.metric for name, one in measures.items()}, compute_groups=False).to(device)
     count = SumMetric().to(device)
-    metrics.update(*kind.uncounted(head, device))  # a process without images has something to add, too
+    metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
     count.update(0)
     predicted: list[Tensor] = []
     for x, targets in batches:

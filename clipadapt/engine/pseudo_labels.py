@@ -1,4 +1,4 @@
-"""Zero-shot CLIP's labels in the place of a task's, and which of its images a run then learns from."""
+"""Pseudo-labels by zero-shot CLIP, and the choice of the images to train on."""
 
 import warnings
 from collections.abc import Sequence
@@ -17,18 +17,18 @@ from clipadapt.tasks import Classification, kind_of, zero_shot_classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096
-"""Images whose probabilities are computed together."""
+"""Images whose probabilities are computed in one batch."""
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """What a run learned from in the place of labels.
+    """Pseudo-labels of a run's support set.
 
     Attributes:
-        choice: "confident": of each class, the images that zero-shot CLIP is surest of; "all": every image.
+        choice: "confident": of each class, the images with zero-shot CLIP's highest probabilities; "all": every image.
         labels: class indices of the support set's images.
-        confidences: zero-shot CLIP's probability of each.
-        right: share of them that the data's own labels agree with; None where it has none.
+        confidences: zero-shot CLIP's probability of each label.
+        right: share of the labels that equal the data's own; None if the data have no labels.
     """
 
     choice: Choice
@@ -40,17 +40,18 @@ class PseudoLabels:
 def pseudo_labelled(
     clip: DualEncoder, task: Task, loader: FeatureLoader, choice: Choice | None
 ) -> tuple[Task, PseudoLabels | None]:
-    """A task whose labels are zero-shot CLIP's (UPL: Huang, Chu & Wei, 2022, arXiv:2204.03649).
+    """Label a task's images by zero-shot CLIP (UPL: Huang, Chu & Wei, 2022, arXiv:2204.03649).
 
     An image's label is its most probable class by the task's templates. The support set is, of each class, the `shots`
-    images of highest probability, and there is no validation split. The task's own labels only serve to tell how many
-    of the others are right.
+    images of highest probability, and there is no validation split. The task's own labels are used only to report the
+    accuracy of the pseudo-labels.
 
     Args:
         clip: the frozen backbone, on its device.
-        task: with labels or without.
-        loader: how images are encoded.
-        choice: which images make the support set; None leaves labels where there are some, else it is "confident".
+        task: the task, with labels or without.
+        loader: loads the features.
+        choice: which images make the support set; if None, a labelled task keeps its labels, and an unlabelled one
+            gets "confident".
 
     Raises:
         UserError: there are no images to label.
@@ -79,7 +80,7 @@ def pseudo_labelled(
 
 
 def zero_shot(clip: DualEncoder, task: Task, images: Split, loader: FeatureLoader) -> tuple[list[int], list[float]]:
-    """The most probable class of each image's centre crop, and its probability."""
+    """Return the most probable class of each image's centre crop, and its probability."""
     known = LazySupportView(clip, task.without_tests(), loader)
     plain = zero_shot_classifier(clip, known)
     with torch.no_grad(), loader.processes.autocast():
@@ -91,7 +92,7 @@ def zero_shot(clip: DualEncoder, task: Task, images: Split, loader: FeatureLoade
 
 
 def most_confident(labels: Sequence[int], confidences: Sequence[float], shots: int) -> list[int]:
-    """Places of the `shots` images of highest confidence of each class, classes in order, the surest image first."""
+    """Return the positions of the `shots` most confident images of each class, by class, most confident first."""
     chosen: dict[int, list[int]] = {}
     for place in sorted(range(len(labels)), key=lambda place: -confidences[place]):
         of_class = chosen.setdefault(labels[place], [])

@@ -1,4 +1,7 @@
-"""One run: zero-shot, fit, evaluation. Knows no concrete adaptation or objective."""
+"""A run: a task, a backbone and a method, prepared, fitted and ready to be evaluated.
+
+No concrete adaptation or objective is imported here.
+"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -35,17 +38,17 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None) -> Accelerator:
-    """The processes, the device and the number format.
+    """Return the `Accelerator` with a run's processes, device and number format.
 
     Raises:
-        UserError: a test stream is to be shared out over processes, or there is no GPU for several.
+        UserError: a method that adapts along the test stream has several processes, or several processes have no GPU.
     """
     if not torch.distributed.is_initialized():
         forget_accelerator()
     mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
     accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
     started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes < started:  # each would do the whole run
+    if accelerator.num_processes < started:  # each process would do the whole run
         raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
     if test_time is not None and test_time.stream and accelerator.num_processes > 1:
         raise UserError(
@@ -56,29 +59,29 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
 
 
 def forget_accelerator() -> None:
-    """Let the next `Accelerator` choose device and number format anew; an earlier run in this process chose otherwise.
+    """Reset Accelerate's state, so that the next `Accelerator` can have another device and number format.
 
-    Accelerate keeps one state for the whole process and has no public way to drop it; its own tests call this, too.
+    Accelerate has one state per process and no public function to reset it; its own tests call this one, too.
     """
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @dataclass
 class Run:
-    """A task, a backbone and a method, ready to be fitted and measured.
+    """Run of a method on a task with a backbone, ready to be fitted and evaluated.
 
     Attributes:
         accelerator: the processes, the device and the number format.
-        clip: the frozen backbone; moved to the device.
-        task: what is to be learned, and the test sets.
-        head: CLIP through the adaptation.
-        settings: how it is fitted.
-        loader: what of the images is computed once, and how.
-        placement: where what is computed of the support set is kept.
-        known: what adaptation and objective may know of the task.
-        test_time: what adapts at test time; nothing where None.
-        selection: how what was learned was chosen.
-        pseudo_labels: what it learned from in the place of labels; None where it has labels.
+        clip: the frozen backbone, on the device.
+        task: the task, with its test sets.
+        head: CLIP with the adaptation.
+        settings: settings of the fit.
+        loader: loads images and features.
+        placement: placement of the support set's cached activations.
+        known: view of the task for adaptations and objectives, without test data.
+        test_time: the test-time method; None for none.
+        selection: how the final weights were selected.
+        pseudo_labels: the pseudo-labels; None if the task's own labels are used.
     """
 
     accelerator: Accelerator
@@ -105,23 +108,23 @@ class Run:
         pseudo_labels: Choice | None = None,
         objective: type[Objective] = Objective,
     ) -> "Run":
-        """Bring the backbone to its device, label the task's images if need be, and build the adaptation for it.
+        """Move the backbone to its device, label unlabelled images, and build the adaptation and its head.
 
         Args:
             clip: the backbone.
             task: the task.
-            make: builds the adaptation; called under the task's seed, with what may be known of the task.
-            settings: how it will be fitted.
-            progress: shows how the encoding of images comes on.
-            test_time: what adapts at test time.
-            pseudo_labels: which images zero-shot CLIP labels; None for the task's own labels, where it has some.
-            objective: class of what will be minimised.
+            make: builds the adaptation; called under the task's seed, with the view of the task without test data.
+            settings: settings of the fit.
+            progress: makes the progress bar of the encoding of images.
+            test_time: the test-time method; None for none.
+            pseudo_labels: which images get zero-shot CLIP's labels; None for the task's own labels, if there are any.
+            objective: class of the objective.
 
         Raises:
-            UserError: the backbone has been rounded to another number format, there are no images for a method that
-                learns from some, a validation split that is needed is empty, a test set has classes that the method
-                can't serve, a test stream is to be shared out over processes, or a batch is to be split for an
-                objective that needs it whole.
+            UserError: the backbone has been rounded to another number format, a method that trains has no images, a
+                validation split that is needed is empty, a test set has classes that the method can't be evaluated
+                on, a method that adapts along the test stream has several processes, or a batch would be split for an
+                objective that needs whole batches.
         """
         accelerator = accelerator_for(settings, test_time)
         check_whole_batch(objective, settings, accelerator.num_processes)
@@ -160,7 +163,7 @@ class Run:
         progress: ProgressFactory = no_progress,
         test_time: TestTimeMethod | None = None,
     ) -> "Run":
-        """Return a run of a head that is on its device; arguments as of the attributes and `prepare`."""
+        """Return a run that evaluates a head, which is on its device; arguments as of the attributes and `prepare`."""
         loader = make_loader(accelerator, settings, progress, kind_of(task))
         known = LazySupportView(head.clip, task.without_tests(), loader)
         placement = loader.placement(head, task)
@@ -168,13 +171,13 @@ class Run:
 
     @property
     def epochs(self) -> int:
-        """Passes over the support set; none where nothing is learned by gradient."""
+        """Return the number of passes over the support set; 0 if nothing is trained by gradient descent."""
         if not self.head.adaptation.has_parameters:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
 
     def batches(self) -> BatchSampler:
-        """What makes up each step."""
+        """Return the batch sampler of the support set."""
         return BatchSampler(
             count=len(self.task.support),
             batch_size=self.settings.batch_size,
@@ -186,10 +189,10 @@ class Run:
         )
 
     def support(self, teachers: Sequence[DualEncoder] = ()) -> BatchSource | None:
-        """What is computed once of the support set, computed; None where nothing is learned by gradient.
+        """Return the batch source of the support set, with its features cached; None if nothing is trained.
 
         Args:
-            teachers: of the objective, on the device.
+            teachers: the objective's teachers, on the device.
         """
         if not self.epochs:
             return None
@@ -205,20 +208,20 @@ class Run:
         rule: GradientRule | None = None,
         average: WeightAverage | None = None,
     ) -> TrainState:
-        """Fit the adaptation to the support set, if it has anything to learn.
+        """Fit the adaptation to the support set by gradient descent; without a `source`, do nothing.
 
         Args:
-            objective: what is minimised.
-            source: from `support`.
-            progress: where to go on from.
-            after_epoch: called after every epoch.
-            rule: what becomes of the gradients of several losses; their sum's where None.
-            average: of what was learned after each epoch; what the last one left where None.
+            objective: the objective.
+            source: the batch source from `support`.
+            progress: the state to resume from.
+            after_epoch: called with the state after every epoch.
+            rule: combines the gradients of several losses; if None, the losses are summed.
+            average: weighted average of the parameters over epochs; if None, the last epoch's parameters.
 
         Raises:
-            DivergenceError: a loss was not finite.
-            UserError: a rule on gradients in fp16, whose losses are scaled, or a batch that is split for an objective
-                that needs it whole.
+            DivergenceError: a loss or a parameter was not finite.
+            UserError: a rule on gradients with fp16, which scales losses, or a batch would be split for an objective
+                that needs whole batches.
         """
         check_whole_batch(type(objective), self.settings, self.accelerator.num_processes)
         if rule is not None and self.settings.precision == "fp16":
@@ -246,7 +249,7 @@ class Run:
         return fit.run(progress, after_epoch)
 
     def fit_closed_form(self) -> None:
-        """Find what the adaptation finds without gradients."""
+        """Fit the parameters that the adaptation solves in closed form, without gradients."""
         self.head.eval()
         with torch.no_grad():
             learned = LazyAdaptedFeatures(self.head, self.task.without_tests(), self.loader)
@@ -255,14 +258,14 @@ class Run:
             self.selection = ON_VALIDATION
 
     def zero_shot(self) -> Head:
-        """Return the head of the backbone as it is, with the task's templates."""
+        """Return the zero-shot head: the backbone without an adaptation, with the task's templates."""
         return kind_of(self.task).head(self.clip, Adaptation(self.clip, self.known), self.known)
 
 
 def make_loader(
     accelerator: Accelerator, settings: Settings, progress: ProgressFactory, kind: TaskKind
 ) -> FeatureLoader:
-    """Return what loads a run's images and features, within the limits of its settings."""
+    """Return the loader of a run's images and features, with the limits of its settings."""
     return FeatureLoader(
         accelerator,
         settings.workers,
@@ -275,10 +278,10 @@ def make_loader(
 
 
 def check_whole_batch(objective: type[Objective], settings: Settings, processes: int) -> None:
-    """Check that no batch is split for an objective that needs it whole.
+    """Check that no batch is split for an objective that needs whole batches.
 
     Raises:
-        UserError: one is, by gradient accumulation or over processes.
+        UserError: gradient accumulation or several processes would split a batch.
     """
     steps = settings.gradient_accumulation_steps
     if objective.needs_whole_batch and (steps > 1 or processes > 1):
@@ -290,10 +293,10 @@ def check_whole_batch(objective: type[Objective], settings: Settings, processes:
 
 
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
-    """See that a task has the images that an adaptation needs, and only classes that it can serve.
+    """Check that a task has the training and validation images that an adaptation needs.
 
     Raises:
-        UserError: it hasn't; as `Run.prepare`.
+        UserError: there are no training images, or no validation images.
     """
     if settings.epochs_for(task.shots) and adaptation.has_parameters:
         task.check_has_images()
@@ -306,5 +309,5 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
 
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
-    """How many times all classes are computed together: for each image that something adapts to at once."""
+    """Return how many sets of class prompts are computed at once: one per test image adapted in one batch."""
     return test_time.images if test_time is not None and adaptation.capabilities.supports_batched_params else 1

@@ -1,4 +1,4 @@
-"""Learning rates over the epochs."""
+"""Learning-rate schedules, stepped every epoch."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 
 def constant(optimizer: Optimizer, epochs: int) -> LRScheduler:
-    """The optimiser's own learning rate, all the time."""
+    """Return the constant schedule: the optimiser's own learning rate in every epoch."""
     return LambdaLR(optimizer, lambda epoch: 1.0)
 
 
@@ -22,17 +22,17 @@ def cosine(
     warmup_lr: Annotated[float, Ge(0)] = 1e-5,
     minimum_lr: Annotated[float, Ge(0)] = 0.0,
 ) -> LRScheduler:
-    """Cosine decay per epoch after a constant warm-up, as CoOp's code has it (KaiyangZhou/Dassl.pytorch, c61a1b5).
+    """Return a cosine decay per epoch after a constant warm-up, as in CoOp's code (KaiyangZhou/Dassl.pytorch, c61a1b5).
 
-    Epoch e >= w has the rate m + (r - m) / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay starts
-    anew after the warm-up, so the last epoch's rate isn't m.
+    Epoch e >= w has the rate m + (r - m) / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay over E
+    epochs starts after the warm-up, so the last epoch's rate isn't m.
 
     Args:
         optimizer: holds the learning rate r.
         epochs: number E of epochs.
         warmup_epochs: number w of epochs at `warmup_lr`.
         warmup_lr: their learning rate.
-        minimum_lr: the learning rate m that the decay leads to.
+        minimum_lr: the learning rate m at the end of the decay.
     """
     base = optimizer.param_groups[0]["lr"]
     floor = minimum_lr / base if base else 0.0
@@ -48,13 +48,13 @@ def cosine(
 def shortened(
     schedule: Callable[[Optimizer, int], LRScheduler], optimizer: Optimizer, epochs: int, taken: int
 ) -> LRScheduler:
-    """A schedule of E epochs gone through in e of them: epoch i has the rate of epoch floor((i + 1/2) E / e).
+    """Return a schedule of E epochs compressed into e: epoch i has the rate of epoch floor((i + 1/2) E / e).
 
     Args:
-        schedule: optimiser and number of epochs to learning-rate schedule.
+        schedule: makes the learning-rate schedule of an optimiser and a number of epochs.
         optimizer: holds the learning rate.
-        epochs: number E of epochs that the schedule is made for.
-        taken: number e of epochs that there are; with e = E it is the schedule itself.
+        epochs: number E of epochs of the original schedule.
+        taken: number e of epochs of the fit; with e = E, the original schedule is returned.
     """
     if taken == epochs:
         return schedule(optimizer, epochs)
@@ -69,7 +69,7 @@ def shortened(
 
 
 def compute_rates(schedule: Callable[[Optimizer, int], LRScheduler], base: float, epochs: int) -> list[float]:
-    """The learning rate of each epoch, which starts from the optimiser's `base`."""
+    """Return a schedule's learning rate in each epoch, for an optimiser with the learning rate `base`."""
     probe = SGD([torch.zeros(1)], lr=base)
     whole = schedule(probe, epochs)
     rates = []

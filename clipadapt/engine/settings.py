@@ -1,4 +1,4 @@
-"""How a method is fitted: the knobs under `engine`."""
+"""Settings of the fit: the keys under `engine`."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -14,31 +14,31 @@ from torch.optim.lr_scheduler import LRScheduler
 
 @dataclass(frozen=True)
 class Settings:
-    """Optimiser, schedule and the way the steps are computed.
+    """Optimiser, schedule, number format and limits of memory and time of a fit.
 
     Attributes:
-        epochs: passes over the support set; or a table by shots, of which the entry for the most shots that are not
-            above the task's counts.
-        optimizer: parameters to optimiser.
-        schedule: optimiser and number of epochs to learning-rate schedule, stepped after every epoch.
+        epochs: passes over the support set; or a table by shots, whose entry with the largest number of shots not
+            above the task's is taken.
+        optimizer: makes the optimiser of the parameters.
+        schedule: makes the learning-rate schedule of an optimiser and a number of epochs, stepped after every epoch.
         batch_size: images of one step, over all processes.
-        max_steps: optimiser steps of a fit at the most: it takes as many epochs as they allow, or a part of one, and
-            goes through the schedule in these. None: all epochs.
-        gradient_accumulation_steps: micro-batches that a batch is computed in; the gradient is that of the
+        max_steps: upper bound on the optimiser steps of a fit: the fit runs as many epochs as the bound allows, or a
+            part of one, and the schedule is compressed into them. None: all epochs.
+        gradient_accumulation_steps: number of micro-batches that a batch is split into; the gradient is that of the
             whole batch.
-        precision: number format of the frozen backbone and of the forward pass; what is learned stays float32.
-        cpu: stay on the CPU where there is a GPU.
-        workers: processes that read images.
-        memory: gigabytes of the device that the text side's activations may take; more classes are computed in
-            chunks, whose activations are computed again for their gradients. None: half of what is free.
-        keep_mb: megabytes of memory that activations which can't change, or images read, may take between steps; what
-            is more stays on disk, or is read again. None: half of what is free.
-        cache: folder in which activations that can't change are kept for other runs; None: nowhere.
-        cache_gb: gigabytes that all of them may take there; the longest unused give way.
-        activation_checkpointing: compute the image tower's activations again for their gradients, block by block,
-            instead of keeping them: about a third slower, in a fraction of the memory.
+        precision: number format of the frozen backbone and of the forward pass; learned parameters stay float32.
+        cpu: whether to use the CPU even if there is a GPU.
+        workers: number of processes that read images.
+        memory: gigabytes of the device that the text tower's activations may take; more classes are computed in
+            chunks with activation checkpointing. None: half of the free memory.
+        keep_mb: megabytes of memory that cached activations, or decoded images, may take between steps; activations
+            above this limit stay on disk, images are read again. None: half of the free memory.
+        cache: folder of the disk cache of frozen activations, which other runs share; None: no disk cache.
+        cache_gb: gigabytes that the disk cache may take; the least recently used activations are removed first.
+        activation_checkpointing: recompute the image tower's activations in the backward pass, block by block, instead
+            of storing them: about a third slower, in a fraction of the memory.
         compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
-        checkpoint_seconds: at least so many seconds pass between checkpoints.
+        checkpoint_seconds: minimum number of seconds between two checkpoints.
     """
 
     epochs: Annotated[int, Ge(0)] | dict[int, Annotated[int, Ge(0)]]
@@ -59,29 +59,29 @@ class Settings:
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
 
     def epochs_for(self, shots: int) -> int:
-        """Number of epochs for a task of so many shots."""
+        """Return the number of epochs for a task of `shots` shots."""
         if isinstance(self.epochs, int):
             return self.epochs
         known = [most for most in self.epochs if most <= shots]
         return self.epochs[max(known) if known else min(self.epochs)]
 
     def epochs_within(self, shots: int, steps: int) -> int:
-        """Number of epochs, of so many steps each, that `max_steps` leaves of those for a task; not less than one."""
+        """Return the number of epochs of `steps` steps each that fit in `max_steps`, at least one."""
         epochs = self.epochs_for(shots)
         return epochs if self.max_steps is None or not epochs else min(epochs, max(1, self.max_steps // steps))
 
     @property
     def schedule_note(self) -> str | None:
-        """What has to stand beside every result of a fit that isn't the method's own; None where it is."""
+        """Return the note to show beside results of a shortened schedule; None for the method's own schedule."""
         return None if self.max_steps is None else f"quick schedule: at most {self.max_steps:,} steps"
 
 
 def fused(optimizer: Callable[..., Optimizer], parameters: list[Parameter]) -> Optimizer:
-    """The optimiser of these parameters, as one kernel for all of a step where torch has one.
+    """Return the optimiser of these parameters, in PyTorch's fused implementation if there is one.
 
     Args:
-        optimizer: a class of torch.optim, with arguments or not, or anything else that makes an optimiser.
-        parameters: what it steps.
+        optimizer: a class of torch.optim, with arguments or not, or any other function that makes an optimiser.
+        parameters: the learned parameters.
     """
     target = optimizer.func if isinstance(optimizer, partial) else optimizer
     known = inspect.signature(target).parameters

@@ -1,4 +1,4 @@
-"""A copy of the state of a fit, made again into the same tensors."""
+"""Snapshots of a fit's state, which reuse the tensors of an earlier snapshot."""
 
 import copy
 from typing import Any
@@ -12,14 +12,14 @@ def copied(state: Any, into: Any = None) -> Any:
     """Return a copy of a state: nested dictionaries, lists and tensors.
 
     Args:
-        state: what is copied.
-        into: an earlier copy, whose tensors are written over where they fit, so that there never are two copies.
+        state: the state to copy.
+        into: an earlier copy; tensors of the same shape and type are overwritten, so that only one copy takes memory.
     """
     if isinstance(state, Tensor):
         fits = isinstance(into, Tensor) and (into.shape, into.dtype) == (state.shape, state.dtype)
         return into.copy_(state) if fits else state.clone()
     if isinstance(state, dict):
-        found = copy.copy(state)  # of its own class, with the versions of modules that PyTorch hangs on it
+        found = copy.copy(state)  # keeps the class and PyTorch's `_metadata`, the modules' versions
         before = into if isinstance(into, dict) else {}
         found.update((key, copied(value, before.get(key))) for key, value in state.items())
         return found

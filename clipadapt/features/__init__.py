@@ -1,1 +1,1 @@
-"""Activations of images that a frozen tower computes once: encoded, cached, loaded."""
+"""Frozen image activations: encoding, caching and loading."""

@@ -1,4 +1,4 @@
-"""Where a fit's images come from: activations that were kept, in memory or on disk, or images seen anew every epoch."""
+"""Training batches: cached features in memory or on disk, or images with fresh augmentations every epoch."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,34 +12,34 @@ from clipadapt.features.encoder import AugmentedDataset, Item
 
 IndexBatches = Sequence[Sequence[int]]
 BatchIterator = Iterator[tuple[Tensor, Tensor, *tuple[Tensor, ...]]]
-"""Activations, labels, and where an objective has teachers, the features of each."""
+"""Batches of activations, labels, and, if the objective has teachers, the features of each teacher."""
 
 
 class BatchSource(Protocol):
-    """Where a fit's images come from."""
+    """Source of the training batches of a fit."""
 
     @property
     def start(self) -> str:
-        """The point of the image tower at which they come."""
+        """Return the point of the image tower at which the activations enter."""
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
-        """Activations and labels of batches of image indices."""
+        """Yield the activations and labels of batches of image indices."""
 
 
 def on_device(batches: IndexBatches, device: torch.device) -> Iterator[Tensor]:
-    """Indices of batches on a device, brought there at once: nothing waits for them later."""
+    """Move the indices of all batches to a device in one transfer, so that no step waits; yield them by batch."""
     order = torch.tensor([index for batch in batches for index in batch], device=device)
     return iter(order.split([len(batch) for batch in batches]))
 
 
 @dataclass(frozen=True)
 class InMemoryFeatures:
-    """Activations that can't change, in the device's memory.
+    """Frozen features in the device's memory.
 
     Attributes:
-        values: activation at the cut of every view of every image, `[views, N, ...]`.
+        values: activations at the image cut of all views of all images, `[views, N, ...]`.
         labels: targets, `[N, ...]`.
-        start: name of the cut.
+        start: name of the image cut.
     """
 
     values: Tensor
@@ -47,7 +47,7 @@ class InMemoryFeatures:
     start: str
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
-        """Activations and labels of batches of images; every epoch has the next of the kept views."""
+        """Yield the activations and labels of batches of images; epoch e reads stored view e modulo `views`."""
         views = self.values[epoch % len(self.values)]
         for indices in on_device(batches, views.device):
             yield views[indices], self.labels[indices]
@@ -55,13 +55,13 @@ class InMemoryFeatures:
 
 @dataclass(frozen=True)
 class MemmapFeatures:
-    """Activations that can't change, on disk.
+    """Frozen features in memory-mapped files.
 
     Attributes:
-        found: activations of the first view of every image, then of the second ….
-        labels: targets, `[N, ...]`, on the device where they are needed.
+        found: activations of the first view of all images, then of the second view, and so on.
+        labels: targets, `[N, ...]`, on the device of the fit.
         views: number of views.
-        start: name of the cut.
+        start: name of the image cut.
     """
 
     found: LookupResult
@@ -70,7 +70,7 @@ class MemmapFeatures:
     start: str
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
-        """Activations and labels of batches of images; every epoch has the next of the kept views."""
+        """Yield the activations and labels of batches of images; epoch e reads stored view e modulo `views`."""
         first = epoch % self.views * len(self.labels)
         for batch, indices in zip(batches, on_device(batches, self.labels.device), strict=True):
             values = self.found.gather([first + index for index in batch])
@@ -79,17 +79,17 @@ class MemmapFeatures:
 
 @dataclass
 class AugmentedImages:
-    """Images seen anew every epoch; what was read of them is kept as far as memory permits, so it's read once.
+    """Images with fresh augmentations every epoch; decoded images stay in memory up to a limit.
 
     Attributes:
-        views: of the images.
-        labels: their targets, `[N, ...]`.
-        device: where they are needed.
-        workers: processes that read them.
-        keep_bytes: most bytes of what was read that are kept.
-        cycle: number of views that the epochs go round; None for new ones every epoch.
-        teacher_encoders: what else is made of views, given what was read of their images.
-        start: name of what it yields.
+        views: augmented dataset of the images.
+        labels: targets, `[N, ...]`.
+        device: device of the batches.
+        workers: number of processes that read images.
+        keep_bytes: bytes of decoded images that may stay in memory.
+        cycle: number of views, which the epochs take in turn; None for new views every epoch.
+        teacher_encoders: functions from the decoded images and the views of a batch to a teacher's features `[B, D]`.
+        start: name of the point at which the batches enter the image tower.
     """
 
     views: AugmentedDataset
@@ -101,10 +101,10 @@ class AugmentedImages:
     teacher_encoders: Sequence[Callable[[Sequence[Tensor], Sequence[Item]], Tensor]] = ()
     start: str = "pixels"
     _read: dict[int, Tensor] = field(default_factory=dict)
-    _held: int = 0
+    _read_bytes: int = 0
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
-        """Pixels and labels of batches of images."""
+        """Yield the pixels and labels of batches of images, and the features of each teacher."""
         view = epoch % self.cycle if self.cycle else epoch
         absent = [[index for index in batch if index not in self._read] for batch in batches]
         arriving = self.views.read([some for some in absent if some], self.workers) if any(absent) else iter([])
@@ -112,14 +112,14 @@ class AugmentedImages:
         for batch, some, indices in zip(batches, absent, on_device(batches, self.device), strict=True):
             new = dict(zip(some, next(arriving), strict=True)) if some else {}
             read = [new[index] if index in new else self._read[index] for index in batch]
-            self._keep(new)
+            self._remember(new)
             items = [(index, view) for index in batch]
-            more = (look(read, items) for look in self.teacher_encoders)
-            yield self.views.pixels(read, items, self.device), labels[indices], *more
+            teacher_features = (encode(read, items) for encode in self.teacher_encoders)
+            yield self.views.pixels(read, items, self.device), labels[indices], *teacher_features
 
-    def _keep(self, new: dict[int, Tensor]) -> None:
+    def _remember(self, new: dict[int, Tensor]) -> None:
         for index, read in new.items():
             size = read.numel() * read.element_size()
-            if index not in self._read and self._held + size <= self.keep_bytes:
-                self._read[index] = read.clone()  # what a worker process sent holds a file descriptor
-                self._held += size
+            if index not in self._read and self._read_bytes + size <= self.keep_bytes:
+                self._read[index] = read.clone()  # a tensor from a worker process holds a file descriptor
+                self._read_bytes += size

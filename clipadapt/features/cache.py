@@ -1,4 +1,4 @@
-"""Frozen activations kept on disk: shards of rows found by key, shared by processes, below a limit, checked."""
+"""Disk cache of frozen activations: checksummed shards of rows, found by key, shared by processes, of limited size."""
 
 import hashlib
 import json
@@ -21,44 +21,47 @@ from torch import Tensor
 from clipadapt.errors import UserError
 
 KEY = 16
-"""Bytes of a key."""
+"""Length of a key in bytes."""
 
 HEADER = 1024
-"""No shard's header takes more bytes."""
+"""Upper bound on the bytes of a shard's header."""
 
 ENTRY, SHARD = "activations-", ".safetensors"
-"""How the names of entries begin and those of shards end: nothing else in the folder is ever removed."""
+"""Prefix of the names of entries, and suffix of the names of shards; other files in the folder are never removed."""
 
 Row = tuple[Tensor, int]
-"""The values of a shard, and which of its rows."""
+"""The values of a shard, and the number of a row in it."""
 
 
 @dataclass(frozen=True)
 class LookupResult:
-    """What a shelf had of the keys it was asked for; it stays readable when its shards are removed.
+    """Result of looking up keys in a cache entry; stays readable when the entry's shards are removed.
 
     Attributes:
-        missing: positions, in the keys asked for, of those it did not have.
-        rows: where those lie that it had, by position; memory-mapped.
+        missing: positions, among the requested keys, of the keys that the entry lacks.
+        rows: memory-mapped row of each key that the entry has, by the key's position.
     """
 
     missing: list[int]
     rows: dict[int, Row]
 
     def gather(self, positions: Sequence[int]) -> Tensor:
-        """Copy of the values at some positions (one at least, none of them missing), in this order, `[n, ...]`."""
+        """Return a copy of the values at some positions, in this order, `[n, ...]`.
+
+        There must be at least one position, and none of them may be missing.
+        """
         return torch.stack([values[row] for values, row in map(self.rows.__getitem__, positions)])
 
 
 class CacheEntry:
-    """Rows whose values depend on nothing but the image that their key stands for.
+    """Rows of one encoder's activations, each determined by the image view that its key identifies.
 
-    A shard, once there, never changes, and the files of several processes have different names. So reading takes no
-    lock; two processes that compute the same rows keep them twice, and either copy is good.
+    Shards never change after they are written, and each process writes files with names of its own. So reading takes
+    no lock. Two processes that compute the same rows store them twice; either copy is valid.
 
     Args:
-        store: that it is a part of.
-        folder: its place.
+        store: the cache that the entry belongs to.
+        folder: the entry's folder.
     """
 
     def __init__(self, store: "Store", folder: Path) -> None:
@@ -66,35 +69,35 @@ class CacheEntry:
         self.folder = folder
 
     def find(self, keys: Sequence[bytes]) -> LookupResult:
-        """Look up keys; what is damaged is removed with a warning, and missing."""
+        """Look up keys; damaged shards are removed with a warning, and their rows count as missing."""
         wanted, rows = set(keys), dict[bytes, Row]()
         with self.store.as_user_error():
             for path in sorted(self.folder.glob(f"*{SHARD}")):
                 found = read(path, wanted)
                 wanted.difference_update(found)
                 rows |= found
-        had = {position: rows[key] for position, key in enumerate(keys) if key in rows}
-        return LookupResult([position for position in range(len(keys)) if position not in had], had)
+        present = {position: rows[key] for position, key in enumerate(keys) if key in rows}
+        return LookupResult([position for position in range(len(keys)) if position not in present], present)
 
     def write(self, keys: Sequence[bytes], values: Tensor) -> None:
-        """Keep rows (one at least) as one shard; the rows that were used least recently make room.
+        """Write at least one row as one shard; the least recently used shards are removed to make room.
 
         Args:
-            keys: of the rows, 16 bytes each.
+            keys: keys of the rows, 16 bytes each.
             values: the rows, `[n, ...]`.
         """
         values = values.detach().cpu().contiguous()
-        named = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(values), KEY)
+        key_bytes = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(values), KEY)
         sums = torch.tensor([zlib.crc32(row) for row in as_bytes(values)])
-        self.store.put(self.folder / f"{uuid.uuid4().hex}{SHARD}", {"values": values, "keys": named, "sums": sums})
+        self.store.put(self.folder / f"{uuid.uuid4().hex}{SHARD}", {"values": values, "keys": key_bytes, "sums": sums})
 
 
 class Store:
-    """A folder of entries.
+    """Disk cache: a folder of entries.
 
     Args:
-        folder: made when the first shelf is asked for.
-        limit: bytes that the shards of all entries may take together, also while one is written.
+        folder: the folder, made when the first entry is opened.
+        limit: bytes that the shards of all entries may take together, also while a shard is written.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -102,25 +105,25 @@ class Store:
         self.limit = limit
 
     def check(self) -> None:
-        """See that the folder can be written, before work begins that needs it.
+        """Check that the folder can be written, before work begins that needs it.
 
         Raises:
-            UserError: it can't.
+            UserError: the folder can't be written.
         """
-        with self._held():
+        with self._locked():
             probe = self.folder / f".probe-{os.getpid()}"
             probe.write_bytes(b"")
             probe.unlink()
 
     def entry(self, fields: Mapping[str, Any]) -> CacheEntry:
-        """The shelf for values that depend, beside the image, on these facts.
+        """Open the entry of values that are determined by the image and these fields.
 
         Raises:
             UserError: the folder can't be made or written.
         """
         text = json.dumps(fields, sort_keys=True)
         entry = self.folder / f"{ENTRY}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-        with self._held():
+        with self._locked():
             entry.mkdir(exist_ok=True)
             (entry / "key.json").write_text(json.dumps(fields, sort_keys=True, indent=2) + "\n")
         return CacheEntry(self, entry)
@@ -129,14 +132,14 @@ class Store:
         """Write a shard after making room for it.
 
         Raises:
-            ValueError: it alone is above the limit.
+            ValueError: the shard alone is above the limit.
             UserError: the folder can't be written, or the disk is full.
         """
         size = sum(tensor.nbytes for tensor in tensors.values()) + HEADER
         if size > self.limit:
             raise ValueError(f"a shard of {size} bytes is above the limit of {self.limit}")
         part = path.with_suffix(".part")
-        with self._held():
+        with self._locked():
             path.parent.mkdir(exist_ok=True)
             self._make_room(size)
             try:
@@ -146,30 +149,30 @@ class Store:
                 part.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        # Only who holds the lock writes a shard: a half one, ours or safetensors' own, is a killed process's.
+        # Only the lock's holder writes shards, so any partial file, ours or safetensors', is a killed process's.
         for path in self.folder.glob(f"{ENTRY}*/*"):
             if path.suffix == ".part" or path.name.startswith(".tmp"):
                 path.unlink(missing_ok=True)
         shards = self._shards()
-        room = self.limit - sum(taken for _, taken, _ in shards)
-        for _, taken, path in shards:
+        room = self.limit - sum(used for _, used, _ in shards)
+        for _, used, path in shards:
             if room >= size:
                 break
             path.unlink(missing_ok=True)
-            room += taken
+            room += used
 
     def _shards(self) -> list[tuple[int, int, Path]]:
-        """Time of the last use, size and path of all shards, the least recently used first."""
+        """Return the time of last use, the size in bytes and the path of all shards, the least recently used first."""
         found = []
         for path in self.folder.glob(f"{ENTRY}*/*{SHARD}"):
-            with suppress(FileNotFoundError):  # a reader removes what is damaged at any time
+            with suppress(FileNotFoundError):  # a reader may remove a damaged shard at any time
                 status = path.stat()
                 found.append((status.st_mtime_ns, status.st_size, path))
         return sorted(found)
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the lock of all that change the store."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock that every writer of the cache takes."""
         with self.as_user_error():
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(self.folder / ".lock"):
@@ -177,7 +180,7 @@ class Store:
 
     @contextmanager
     def as_user_error(self) -> Iterator[None]:
-        """Tell the user what the system refuses."""
+        """Turn errors of the file system into a UserError."""
         try:
             yield
         except (OSError, SafetensorError) as error:
@@ -190,14 +193,14 @@ class Store:
 
 
 def read(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
-    """Those of the wanted rows that a shard has, now the most recently used; nothing of one that is damaged."""
+    """Return the wanted rows that a shard has, and mark it as just used; remove the shard if it is damaged."""
     try:
         found = checked(path, wanted)
     except (SafetensorError, ValueError) as error:
         path.unlink(missing_ok=True)
         warnings.warn(f"'{path}' is damaged ({error}): it is removed, and what it held is computed again", stacklevel=3)
         return {}
-    except (OSError, RuntimeError):  # torch's own for a file that goes away while it is opened
+    except (OSError, RuntimeError):  # torch raises RuntimeError for a file that is removed while it is opened
         if path.exists():
             raise
         return {}
@@ -208,18 +211,18 @@ def read(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
 
 
 def checked(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
-    """Those of the wanted rows that a shard has; of its values only these are read.
+    """Return the wanted rows that a shard has, with their checksums verified; no other rows are read.
 
     Raises:
-        SafetensorError, ValueError: it is damaged.
+        SafetensorError, ValueError: the shard is damaged.
     """
-    with safe_open(path, "pt") as file:  # on the CPU a tensor is a view of the mapped file
+    with safe_open(path, "pt") as file:  # on the CPU a tensor is a view of the memory-mapped file
         values, keys, sums = map(file.get_tensor, ("values", "keys", "sums"))
     count = sums.numel()
     fit = values.shape[:1] == sums.shape == (count,) and keys.shape == (count, KEY)
     if not fit or (keys.dtype, sums.dtype) != (torch.uint8, torch.int64):
         raise ValueError("its tensors don't fit together")
-    names = keys.numpy().view(f"V{KEY}")[:, 0].tolist()  # as bytes
+    names = keys.numpy().view(f"V{KEY}")[:, 0].tolist()  # each key as bytes
     rows = {key: row for row, key in enumerate(names) if key in wanted}
     data, expected = as_bytes(values), sums.tolist()
     if any(zlib.crc32(data[row]) != expected[row] for row in rows.values()):
@@ -228,6 +231,6 @@ def checked(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
 
 
 def as_bytes(values: Tensor) -> Any:
-    """The bytes of each row, a numpy view `[n, bytes]`."""
-    # A single number counts as contiguous whatever its stride, but is seen as bytes only along a dimension of stride 1.
+    """Return the bytes of each row, as a numpy view `[n, bytes]`."""
+    # A single number counts as contiguous with any stride, but torch views it as bytes only along one of stride 1.
     return values.flatten()[:, None].view(torch.uint8).numpy().reshape(len(values), -1)

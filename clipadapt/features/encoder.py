@@ -1,4 +1,4 @@
-"""Images on their way to the cut: what can't change is computed once, in batches of fixed size, and found again."""
+"""Encoding of images up to the image cut, in micro-batches of fixed size, with a disk cache."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,22 +18,22 @@ from clipadapt.features.cache import CacheEntry, LookupResult
 from clipadapt.model import AdaptedCLIP
 
 MICRO_BATCH = 64
-"""What is kept is encoded in batches of this size, the last one filled up: its values depend on nothing else."""
+"""Images per forward pass; the last batch is padded, so that an activation doesn't depend on the number of images."""
 WRITTEN_MB, WRITTEN_SECONDS = 64, 10.0
-"""What was computed is written to disk when it is so much or took so long: no more is lost when a run is stopped."""
+"""Size and time after which computed activations are written to disk: a stopped run loses no more than that."""
 
 Item = tuple[int, int]
-"""Numbers of an image and of one of its views."""
+"""Indices of an image and of one of its views."""
 
 
 class AugmentedDataset(Dataset[Tensor]):
-    """Views of labelled images; item (i, v) is view v of image i, the same whoever asks for it.
+    """Augmented views of labelled images; item (i, v) is view v of image i, the same in every process.
 
     Args:
         images: labelled images.
-        transform: how they are seen.
-        seed: of the views; None where they shall depend on nothing but the image's content and their number, so that
-            whoever meets the image elsewhere finds the same views.
+        transform: the augmentation.
+        seed: seed of the views; if None, views are seeded by the image's content and the view's index, so that the
+            same image has the same views in every data set.
     """
 
     def __init__(self, images: Split, transform: Transform, seed: int | None = None) -> None:
@@ -43,33 +43,33 @@ class AugmentedDataset(Dataset[Tensor]):
         self._contents: list[bytes] = []
 
     def __getitem__(self, index: int) -> Tensor:
-        """What the views of an image are made from."""
+        """Read an image as the transform needs it."""
         return self.transform.read(self.images.images[index])
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.images)
 
     @property
     def contents(self) -> list[bytes]:
-        """16 bytes for the content of each image."""
+        """Return a hash of each image's content, 16 bytes each."""
         if not self._contents:
             self._contents = fingerprints(self.images.images)
         return self._contents
 
     def read(self, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Tensor]]:
-        """What the views of batches of images are made from, read ahead by worker processes."""
+        """Yield batches of images as the transform needs them, read ahead by worker processes."""
         loader = DataLoader(
             self,
             batch_sampler=batches,  # type: ignore[arg-type]
             num_workers=min(workers, len(batches)),
             collate_fn=list,
-            generator=torch.Generator(),  # the loader draws from it; the run's random numbers stay as they are
+            generator=torch.Generator(),  # so that the loader draws nothing from the run's random numbers
         )
         return iter(loader)
 
     def pixels(self, read: Sequence[Tensor], items: Sequence[Item], device: torch.device) -> Tensor:
-        """Pixels `[B, 3, height, width]` of these views, given what was read of their images."""
+        """Return the pixels `[B, 3, height, width]` of these views, given their images from `read`."""
         return self.transform.pixels(read, [self._seed(*item) for item in items], device)
 
     def _seed(self, index: int, view: int) -> int:
@@ -78,21 +78,21 @@ class AugmentedDataset(Dataset[Tensor]):
         return seeds.view_seed(self.contents[index], view)
 
     def keys(self, items: Sequence[Item]) -> list[bytes]:
-        """A key for each view, the same for images of the same content."""
+        """Return a cache key for each view, the same for images of the same content."""
         return [digest(self.contents[index] + view.to_bytes(8, "little")) for index, view in items]
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """Computes activations at a model's image cut, or finds those that were kept.
+    """Encoder of images up to a model's image cut, with lookup of cached activations.
 
     Attributes:
-        model: whose frozen part computes them.
-        workers: processes that read images.
+        model: the model whose frozen part computes the activations.
+        workers: number of processes that read images.
         autocast: the context of the run's forward passes.
-        rank, processes: which share of what several processes need this one computes.
-        wait: returns when all processes have called it.
-        update: told how many images were encoded, or found.
+        rank, processes: rank of this process and number of processes, which share the encoding.
+        wait: barrier; returns when all processes have called it.
+        update: called with the number of images that were encoded or found in the cache.
     """
 
     model: AdaptedCLIP
@@ -104,7 +104,7 @@ class Encoder:
     update: Callable[[int], object] = lambda count: None
 
     def cache_key_fields(self, views: AugmentedDataset) -> Mapping[str, Any]:
-        """What activations depend on beside the images."""
+        """Return all that activations depend on beside the images."""
         clip = self.model.clip
         return {
             "backbone": clip.fingerprint,
@@ -118,7 +118,7 @@ class Encoder:
         }
 
     def compute(self, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
-        """Activations of these views, in micro-batches of fixed size."""
+        """Encode these views; yield their activations in micro-batches."""
         clip = self.model.clip
         batches = in_batches(items)
         once = [list(dict.fromkeys(index for index, _ in batch)) for batch in batches]
@@ -132,13 +132,13 @@ class Encoder:
             self.update(len(batch))
 
     def find(self, views: AugmentedDataset, items: Sequence[Item], entry: CacheEntry, shared: bool) -> LookupResult:
-        """Activations of these views from a shelf, those that aren't there computed and put there before.
+        """Look up the activations of these views in a cache entry; encode and write the missing ones first.
 
         Args:
-            views: of the images.
-            items: the views.
-            entry: where they are kept.
-            shared: whether all processes ask for the same, so that each computes a part.
+            views: augmented dataset of the images.
+            items: image and view indices.
+            entry: the cache entry.
+            shared: whether all processes look up the same views, so that each encodes a part of the missing ones.
         """
         keys = views.keys(items)
         found = entry.find(keys)
@@ -149,7 +149,7 @@ class Encoder:
         if shared:
             self.wait()
         found = entry.find(keys) if found.missing else found
-        if found.missing:  # another process failed, writes elsewhere, or made room for something else
+        if found.missing:  # another process failed, has another cache folder, or removed the rows to make room
             self._put(views, items, keys, found.missing, entry)
             found = entry.find(keys)
         return found
@@ -162,7 +162,7 @@ class Encoder:
         places: Sequence[int],
         entry: CacheEntry,
     ) -> None:
-        """Compute the views at these places and write them, now and then."""
+        """Encode the items at these positions; write the activations to the entry each time enough have gathered."""
         done, pending, since = 0, [], time.monotonic()
         for values in self.compute(views, [items[place] for place in places]):
             pending.append(values)
@@ -175,5 +175,5 @@ class Encoder:
 
 
 def in_batches(items: Sequence[Item]) -> list[list[Item]]:
-    """Items in micro-batches."""
+    """Split items into micro-batches."""
     return [list(items[first : first + MICRO_BATCH]) for first in range(0, len(items), MICRO_BATCH)]

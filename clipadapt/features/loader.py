@@ -1,4 +1,4 @@
-"""Which images' activations are computed once, and where they are kept: in memory, on disk, or not at all."""
+"""Loading of features and training batches, and the decision which of them to cache, and where."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,48 +18,48 @@ from clipadapt.features.memory import SHARE, free_bytes
 from clipadapt.model import AdaptedCLIP, image_megabytes
 
 BESIDE_A_ROW = 64
-"""Bytes on disk for each activation beside its values, at the most: its key, checksum, share of a file's header."""
+"""Upper bound on the bytes that an activation takes on disk beside its values: key, checksum, share of a header."""
 
 ProgressUpdate = Callable[[int], object]
 ProgressFactory = Callable[[int], AbstractContextManager[ProgressUpdate]]
-"""Shows how many of so many images have been encoded: a context whose value is told of every few."""
+"""Makes a progress bar for a number of images: a context that yields an update function for the images encoded."""
 
 
 def no_progress(count: int) -> AbstractContextManager[ProgressUpdate]:
-    """Shows nothing."""
+    """Return a progress bar that shows nothing."""
     return nullcontext(lambda done: None)
 
 
 class Processes(Protocol):
-    """The processes of a run, their device and number format, as an Accelerate `Accelerator` has them."""
+    """Processes of a run, with their device and number format: an Accelerate `Accelerator`, or alike."""
 
     @property
     def device(self) -> torch.device:
-        """The device of this process."""
+        """Return the device of this process."""
 
     @property
     def process_index(self) -> int:
-        """The rank of this process."""
+        """Return the rank of this process."""
 
     @property
     def num_processes(self) -> int:
-        """The number of processes."""
+        """Return the number of processes."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context of forward passes in the run's number format."""
 
     def wait_for_everyone(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has called this."""
 
 
 @dataclass(frozen=True)
 class CachePlacement:
-    """Where activations are kept, and how much they take.
+    """Placement of cached activations, and their size.
 
     Attributes:
-        in_memory: on the device.
-        on_disk: for other runs, and where they don't fit in memory.
-        megabytes: that they take.
+        in_memory: whether they are in the device's memory.
+        on_disk: whether they are in the disk cache, for other runs, or because they don't fit in memory.
+        megabytes: their size.
     """
 
     in_memory: bool
@@ -68,22 +68,22 @@ class CachePlacement:
 
     @property
     def anywhere(self) -> bool:
-        """Whether they are kept at all."""
+        """Return whether activations are cached at all."""
         return self.in_memory or self.on_disk
 
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """What a model's images need computed once, for a run.
+    """Loader of a run's images and features, with a cache in memory and on disk.
 
     Attributes:
         processes: the run's processes, device and number format.
         workers: number of processes that read images.
-        cache: folder of the disk cache; None for none.
+        cache: folder of the disk cache; None for no disk cache.
         cache_gb: gigabytes that the disk cache may take.
-        keep_mb: megabytes of memory that features or images may take; None for half of what is free.
-        progress: shows how the encoding comes on.
-        collate: makes one tensor `[N, ...]` of the targets of images, as the kind of task has it.
+        keep_mb: megabytes of memory that features or images may take; None for half of the free memory.
+        progress: makes the progress bar of the encoding.
+        collate: makes one tensor `[N, ...]` of the targets of N images; depends on the kind of task.
     """
 
     processes: Processes
@@ -95,7 +95,7 @@ class FeatureLoader:
     collate: Callable[[Sequence[Any]], Tensor] = torch.tensor
 
     def placement(self, model: AdaptedCLIP, task: Task) -> CachePlacement:
-        """Where the activations of the support set's views are kept, as far as settings and free memory permit."""
+        """Decide where the activations of the support set's views are cached, by the settings and the free memory."""
         if task.views is None:
             return CachePlacement(in_memory=False, on_disk=False)
         count = len(task.support) * max(1, task.views)
@@ -105,7 +105,7 @@ class FeatureLoader:
         )
 
     def _on_disk(self, model: AdaptedCLIP, count: int) -> bool:
-        """Whether so many activations go to disk; pixels, of which nothing was computed, don't."""
+        """Return whether `count` activations go to the disk cache; pixels, which aren't computed, never do."""
         computed = model.image_cut != model.clip.image.points[0]
         size = count * (1e6 * image_megabytes(model) + BESIDE_A_ROW)
         return computed and self.cache is not None and size <= 1e9 * self.cache_gb
@@ -114,18 +114,18 @@ class FeatureLoader:
         return SHARE * free_bytes(device) / 1e6 if self.keep_mb is None else self.keep_mb
 
     def describe(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> str:
-        """In words, what is kept of the support set."""
+        """Describe the cached activations of the support set: point, size and placement."""
         if task.views is None:
             return "nothing: fresh views every epoch; images are read once, as far as memory permits"
         if not placement.anywhere:
             limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.cache is not None)
             return f"nothing: above {' and '.join(limits)}"
         places = ["in memory"] * placement.in_memory + [f"in {self.cache}"] * placement.on_disk
-        what = f"{model.image_cut} of {len(task.support)} images"
-        return f"{what}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
+        activations = f"{model.image_cut} of {len(task.support)} images"
+        return f"{activations}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
 
     def support(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> BatchSource:
-        """The support set, as a fit takes it."""
+        """Return the batch source of the support set; cached activations are computed here."""
         cycle = None if task.views is None else max(1, task.views)
         views = _views(model, task.support, task.views != 0, task.seed if cycle is None else None)
         if cycle is None or not placement.anywhere:
@@ -140,13 +140,13 @@ class FeatureLoader:
         return InMemoryFeatures(self._in_memory(values).unflatten(0, (cycle, -1)), labels, model.image_cut)
 
     def values(self, model: AdaptedCLIP, split: Split, views: int, random: bool) -> Tensor:
-        """Activations at the cut of views of a split's images, `[views, N, ...]`: random views, or the centre crop."""
-        seen = _views(model, split, random)
-        values = self._values(model, seen, views, self._on_disk(model, views * len(split)))
+        """Return the image-cut activations of a split's images, `[views, N, ...]`: random views, or the centre crop."""
+        dataset = _views(model, split, random)
+        values = self._values(model, dataset, views, self._on_disk(model, views * len(split)))
         return self._in_memory(values).unflatten(0, (views, -1))
 
     def _values(self, model: AdaptedCLIP, views: AugmentedDataset, cycle: int, on_disk: bool) -> Tensor | LookupResult:
-        """Activations of so many views of each image, computed, or on disk."""
+        """Return the activations of `cycle` views of each image: encoded, or looked up in the disk cache."""
         items = [(index, view) for view in range(cycle) for index in range(len(views))]
         with self.progress(len(items)) as update:
             encoder = self._encoder(model, update)
@@ -159,9 +159,15 @@ class FeatureLoader:
         return found.to(self.processes.device)
 
     def test_views(self, model: AdaptedCLIP, split: Split, views: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations `[B, V, ...]` of V views and labels of this process's share of a test set, B images at a time.
+        """Yield activations `[B, V, ...]` of V views, and labels, of this process's share of a test set.
 
         The first view is the centre crop, the others are random.
+
+        Args:
+            model: the model.
+            split: the test set.
+            views: number V of views of each image.
+            images: number B of images of a batch.
         """
         own = self.share(split)
         labels = self.collate(split.labels).to(self.processes.device)
@@ -173,13 +179,13 @@ class FeatureLoader:
                 self._test_values(encoder, random, [(i, view) for i in own for view in range(1, views)])
             )
             for some in (own[n : n + images] for n in range(0, len(own), images)):
-                seen = [first.read(len(some)).unsqueeze(1)]
+                parts = [first.read(len(some)).unsqueeze(1)]
                 if views > 1:
-                    seen.append(others.read(len(some) * (views - 1)).unflatten(0, (len(some), -1)))
-                yield torch.cat(seen, dim=1), labels[some]
+                    parts.append(others.read(len(some) * (views - 1)).unflatten(0, (len(some), -1)))
+                yield torch.cat(parts, dim=1), labels[some]
 
     def test_batches(self, model: AdaptedCLIP, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-        """Activations and labels of this process's share of a test set, in micro-batches."""
+        """Yield the activations and labels of this process's share of a test set, in micro-batches."""
         items = [(i, 0) for i in self.share(split)]
         labels = self.collate(split.labels).to(self.processes.device)
         views = _views(model, split, random=False)
@@ -189,7 +195,7 @@ class FeatureLoader:
                 yield activations, labels[[index for index, _ in batch]]
 
     def share(self, split: Split) -> list[int]:
-        """Images of a test set that this process looks at, in its order."""
+        """Return the indices of the test images that this process evaluates, in the test set's order."""
         rank, processes = self.processes.process_index, self.processes.num_processes
         return [i for i in range(len(split)) if i // MICRO_BATCH % processes == rank]
 
@@ -220,7 +226,7 @@ class FeatureLoader:
 
 
 def open_store(cache: str | None, cache_gb: float) -> Store | None:
-    """Return the disk cache in a folder, limited to so many gigabytes; None without a folder."""
+    """Return the disk cache in a folder, limited to `cache_gb` gigabytes; None without a folder."""
     return None if cache is None else Store(Path(cache).expanduser(), int(1e9 * cache_gb))
 
 
@@ -236,16 +242,16 @@ def check_cache(cache: str | None, cache_gb: float) -> None:
 
 
 def _views(model: AdaptedCLIP, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:
-    """Random crops of a split's images, or the centre crop."""
+    """Return the augmented dataset of a split: random crops of its images, or the centre crop."""
     transform = RandomCrops(model.clip.preprocess) if random else CentreCrop(model.clip.transform)
     return AugmentedDataset(split, transform, seed)
 
 
 class TensorReader:
-    """Rows of a stream of tensors, taken any number at a time.
+    """Reader that takes any number of rows at a time from an iterator of tensors.
 
     Args:
-        parts: the stream.
+        parts: the tensors, `[n, ...]` each.
     """
 
     def __init__(self, parts: Iterator[Tensor]) -> None:
@@ -253,10 +259,10 @@ class TensorReader:
         self._left: Tensor | None = None
 
     def read(self, count: int) -> Tensor:
-        """The next so many rows."""
-        have = [] if self._left is None else [self._left]
-        while sum(map(len, have)) < count:
-            have.append(next(self._parts))
-        rows = torch.cat(have)
+        """Return the next `count` rows."""
+        parts = [] if self._left is None else [self._left]
+        while sum(map(len, parts)) < count:
+            parts.append(next(self._parts))
+        rows = torch.cat(parts)
         self._left = rows[count:]
         return rows[:count]

@@ -4,7 +4,7 @@ import psutil
 import torch
 
 SHARE = 0.5
-"""Share of the free memory that is taken where the user names no limit."""
+"""Share of the free memory that may be taken if the user sets no limit."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -19,8 +19,8 @@ def budget(memory: float | None, device: torch.device, processes: int) -> float:
     """Return the bytes that the activations of a step may take.
 
     Args:
-        memory: gigabytes, or None for half of what is free now.
-        device: where the activations are.
+        memory: gigabytes, or None for half of the memory that is free now.
+        device: device of the activations.
         processes: number of processes that share the device, if it is a CPU.
     """
     if memory is not None:

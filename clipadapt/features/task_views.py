@@ -1,4 +1,4 @@
-"""Features of a task's images, for what is built or found from them: computed when they are first asked for."""
+"""Lazy features of a task's images, for adaptations and objectives: computed at the first access."""
 
 from functools import cached_property
 
@@ -16,16 +16,16 @@ from clipadapt.model import AdaptedCLIP
 from clipadapt.tasks.base import Head
 
 VIEWS_OF_FRESH = 10
-"""Random views of each support image where a task sees them anew every epoch: Tip-Adapter's."""
+"""Random views of each support image if a task has fresh views every epoch; Tip-Adapter's number."""
 
 
 class LazySupportView:
-    """What adaptations and objectives may know of a task.
+    """View of a task for adaptations and objectives: classes, templates and frozen support features, no test data.
 
     Args:
         clip: the frozen backbone, on its device.
-        task: without test sets.
-        loader: how its images are encoded.
+        task: the task, without test sets.
+        loader: loads the features.
     """
 
     def __init__(self, clip: DualEncoder, task: Task, loader: FeatureLoader) -> None:
@@ -35,27 +35,31 @@ class LazySupportView:
 
     @property
     def support_shape(self) -> tuple[int, int, int]:
-        """Views, images and width of the support set's features."""
+        """Return the shape of the support set's features: views V, images N and width D."""
         return number_of_views(self._task), len(self._task.support), self._clip.width or 0
 
     @cached_property
     def support(self) -> LabelledFeatures:
-        """The support set through the frozen image tower, `[V, N, D]`; raises UserError where it is empty."""
+        """Return the support set's frozen features, `[V, N, D]`, and labels.
+
+        Raises:
+            UserError: the support set is empty.
+        """
         self._task.check_has_images()
         plain = AdaptedCLIP(self._clip, Adaptation(self._clip, self))
         return samples(self._loader, plain, self._task.support, number_of_views(self._task), self._task.views != 0)
 
 
 class LazyAdaptedFeatures:
-    """Features through the adapted towers.
+    """Features through the adapted towers, for fits in closed form.
 
     Args:
         head: the adapted CLIP.
-        task: without test sets.
-        loader: how its images are encoded.
+        task: the task, without test sets.
+        loader: loads the features.
 
     Attributes:
-        validated: whether the validation split has been looked at.
+        validated: whether the validation split has been used.
     """
 
     def __init__(self, head: Head, task: Task, loader: FeatureLoader) -> None:
@@ -65,20 +69,28 @@ class LazyAdaptedFeatures:
 
     @cached_property
     def support(self) -> LabelledFeatures:
-        """The support set, `[V, N, D]`; raises UserError where it is empty."""
+        """Return the support set's adapted features, `[V, N, D]`, and labels.
+
+        Raises:
+            UserError: the support set is empty.
+        """
         task = self._task
         task.check_has_images()
         return samples(self._loader, self._head, task.support, number_of_views(task), task.views != 0)
 
     @cached_property
     def validation(self) -> LabelledFeatures:
-        """The validation split, `[1, N, D]`."""
+        """Return the validation split's adapted features, `[1, N, D]`, and labels."""
         self.validated = True
         return samples(self._loader, self._head, self._task.validation, 1, False)
 
     @cached_property
     def text(self) -> Tensor:
-        """Class embeddings, `[C, D]`; raises UserError where they depend on the image."""
+        """Return the class embeddings, `[C, D]`.
+
+        Raises:
+            UserError: the class embeddings depend on the image.
+        """
         with self._loader.processes.autocast():
             text = self._head.precompute()
         if text is None:
@@ -87,12 +99,12 @@ class LazyAdaptedFeatures:
 
 
 def number_of_views(task: Task) -> int:
-    """Views of each support image."""
+    """Return the number of views of each support image."""
     return VIEWS_OF_FRESH if task.views is None else max(1, task.views)
 
 
 def samples(loader: FeatureLoader, model: AdaptedCLIP, split: Split, views: int, random: bool) -> LabelledFeatures:
-    """Features, after the adaptation's edits, of views of a split's images: random ones, or the centre crop."""
+    """Encode a split's images through the adapted tower: random views of each, or the centre crop."""
     values = loader.values(model, split, views, random)
     with torch.no_grad(), loader.processes.autocast():
         features = [model.encode_image(x, model.image_cut) for x in values.flatten(0, 1).split(MICRO_BATCH)]

@@ -1,4 +1,4 @@
-"""What other frozen backbones, an objective's teachers, see in the very views that a fit learns from."""
+"""Teacher features of the student's views: the same crops, encoded by an objective's frozen teachers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -20,11 +20,11 @@ from clipadapt.model import AdaptedCLIP
 
 @dataclass(frozen=True)
 class WithTeacherFeatures:
-    """Views of a feed that go round, with what teachers see in them.
+    """Batch source with a fixed number of views, and the cached teacher features of the same views.
 
     Attributes:
-        source: the feed.
-        features: of every view of every image, `[views, N, D]` of each teacher.
+        source: the batch source.
+        features: each teacher's features of all views of all images, `[views, N, D]`.
     """
 
     source: BatchSource
@@ -32,24 +32,24 @@ class WithTeacherFeatures:
 
     @property
     def start(self) -> str:
-        """The point of the image tower at which they come."""
+        """Return the point of the image tower at which the activations enter."""
         return self.source.start
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
-        """Activations, labels and each teacher's features `[B, D]` of batches of images."""
-        views = [kept[epoch % len(kept)] for kept in self.features]
-        fed = self.source.iterate(batches, epoch)
-        for (x, labels, *_), indices in zip(fed, on_device(batches, views[0].device), strict=True):
-            yield x, labels, *(kept[indices] for kept in views)
+        """Yield activations, labels and each teacher's features `[B, D]` of batches of images."""
+        teacher_features = [features[epoch % len(features)] for features in self.features]
+        student = self.source.iterate(batches, epoch)
+        for (x, labels, *_), indices in zip(student, on_device(batches, teacher_features[0].device), strict=True):
+            yield x, labels, *(features[indices] for features in teacher_features)
 
 
 @dataclass(frozen=True)
 class OnlineTeacher:
-    """What a teacher sees in views that are new every epoch.
+    """Teacher that encodes views which are new every epoch.
 
     Attributes:
         model: the teacher.
-        views: how it sees them.
+        views: augmented dataset with the teacher's image size and normalisation.
         autocast: the context of the run's forward passes.
     """
 
@@ -58,7 +58,7 @@ class OnlineTeacher:
     autocast: Callable[[], AbstractContextManager[Any]]
 
     def __call__(self, read: Sequence[Tensor], items: Sequence[Item]) -> Tensor:
-        """Features `[B, D]` of these views, given what was read of their images."""
+        """Encode these views, given their images from `AugmentedDataset.read`; return features `[B, D]`."""
         clip = self.model.clip
         with self.autocast():
             return self.model.prefix(self.views.pixels(read, items, clip.device).to(clip.dtype))
@@ -67,32 +67,33 @@ class OnlineTeacher:
 def with_teacher_features(
     source: BatchSource, teachers: Sequence[DualEncoder], task: Task, loader: FeatureLoader
 ) -> BatchSource:
-    """A feed of a support set with the teachers' features of the same views; as it is where there are no teachers.
+    """Add the teachers' features of the same views to a support set's batch source; unchanged without teachers.
 
-    Views follow from seeds, of the task or of what an image shows: a teacher that makes them by its own size and
-    normalisation sees the same crops.
+    Views are drawn by a seed, of the task or of the image's content. So a teacher gets the same crops as the student,
+    at its own image size and with its own normalisation.
 
     Args:
-        source: of the support set.
+        source: batch source of the support set.
         teachers: frozen backbones, on the device.
-        task: whose support set it is.
-        loader: how images are encoded.
+        task: the task of the support set.
+        loader: loads the features.
     """
     if not teachers:
         return source
     plain = [teacher_encoder(teacher, task, loader) for teacher in teachers]
     if isinstance(source, AugmentedImages) and source.cycle is None:
-        seen = [
-            (one, AugmentedDataset(task.support, RandomCrops(one.clip.preprocess), source.views.seed)) for one in plain
+        datasets = [
+            AugmentedDataset(task.support, RandomCrops(one.clip.preprocess), source.views.seed) for one in plain
         ]
-        return replace(
-            source, teacher_encoders=[OnlineTeacher(one, views, loader.processes.autocast) for one, views in seen]
-        )
+        encoders = [
+            OnlineTeacher(one, views, loader.processes.autocast) for one, views in zip(plain, datasets, strict=True)
+        ]
+        return replace(source, teacher_encoders=encoders)
     count = max(1, task.views or 0)
     return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.views != 0) for one in plain])
 
 
 def teacher_encoder(teacher: DualEncoder, task: Task, loader: FeatureLoader) -> AdaptedCLIP:
-    """Return a teacher's towers as they are."""
+    """Return a teacher's frozen towers, without an adaptation."""
     known = LazySupportView(teacher, task.without_tests(), loader)
     return AdaptedCLIP(teacher, Adaptation(teacher, known))

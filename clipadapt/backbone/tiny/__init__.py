@@ -1,4 +1,4 @@
-"""The embedded backbone: a small CLIP pretrained on the drawn world. Its card is README.md beside this file."""
+"""The embedded backbone: a small CLIP, pretrained on synthetic drawings. Its card is README.md beside this file."""
 
 import json
 from functools import cache
@@ -16,27 +16,27 @@ EMBEDDING = "token_embedding"
 
 @cache
 def card() -> dict[str, Any]:
-    """Architecture, data, recipe and figures."""
+    """Return the model card: architecture, data, training recipe and figures."""
     return json.loads((HERE / "card.json").read_text())
 
 
 def config() -> dict[str, Any]:
-    """The architecture, as an open_clip model config."""
+    """Return the architecture, as an open_clip model config."""
     return card()["model"]
 
 
 def known_tokens() -> frozenset[int]:
-    """Ids of the tokens that pretraining saw."""
+    """Return the ids of the tokens that occur in the pretraining data."""
     return frozenset(load_file(HERE / "model.safetensors")[f"{EMBEDDING}.ids"].tolist())
 
 
 def weights() -> dict[str, Tensor]:
-    """All weights in float32; the embeddings of tokens that pretraining never saw are drawn from the card's seed."""
+    """Return all weights in float32; embeddings of tokens outside the pretraining data are drawn by the card's seed."""
     state = {name: value.float() for name, value in load_file(HERE / "model.safetensors").items()}
-    ids, seen = state.pop(f"{EMBEDDING}.ids").long(), state.pop(f"{EMBEDDING}.seen")
+    ids, trained = state.pop(f"{EMBEDDING}.ids").long(), state.pop(f"{EMBEDDING}.seen")
     recipe, text = card()["recipe"], config()["text_cfg"]
     random = np.random.RandomState(recipe["embedding_seed"])
     drawn = random.standard_normal((text["vocab_size"], text["width"])) * recipe["embedding_deviation"]
     embeddings = torch.from_numpy(drawn.astype(np.float32))
-    embeddings[ids] = seen
+    embeddings[ids] = trained
     return {**state, f"{EMBEDDING}.weight": embeddings}
