@@ -48,8 +48,8 @@ def stack_sizes(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """
     left = FILLING * sum(lengths)
     length, count = lengths[0], 0
-    for shorter, alike in groupby(lengths):
-        more = len(list(alike))
+    for shorter, group in groupby(lengths):
+        more = len(list(group))
         cost = (length - shorter) * more
         if cost > left:
             yield length, count

@@ -110,7 +110,7 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             (mistakes if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
 
     # Hydra writes its record of a sweep to a folder: not among the runs.
-    with tempfile.TemporaryDirectory() as elsewhere, command_line(words.for_hydra(f"hydra.sweep.dir={elsewhere}")):
+    with tempfile.TemporaryDirectory() as scratch, command_line(words.for_hydra(f"hydra.sweep.dir={scratch}")):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
         except RuntimeError as error:
