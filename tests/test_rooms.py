@@ -191,7 +191,7 @@ def test_the_engine_knows_of_test_time_methods_by_one_interface():
         ('clip.preprocess["size"]', "nowhere"),
         ("any(True for", "adaptations/base.py"),
         ('".webp"', "files.py"),
-        ("Classifier(clip, Adaptation(", "model.py"),
+        ("Classifier(clip, Adaptation(", "tasks/classification.py"),
     ],
 )
 def test_what_is_asked_often_is_written_once(idiom, place):
