@@ -160,7 +160,7 @@ def evaluate(
             if None.
         config_dir: a folder with YAML files and modules of your own.
         console: where to print; None prints nothing.
-        options: of the other data, as of `load_task`.
+        options: of the other data, and `skip_broken`, as of `load_task`.
 
     Returns:
         The metrics, as in a result's `metrics`.
@@ -176,11 +176,12 @@ def evaluate(
     """
     if data is None and options:
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
-    node = None
-    if data is not None:
-        words = [configuration.setting(f"data.{key}", value) for key, value in options.items()]
-        node = configuration.compose([f"data={data}", *words], config_dir)["data"]
-    return evaluate_finished(run, node, console or Console(quiet=True), config_dir)
+    if data is None:
+        return evaluate_finished(run, None, console or Console(quiet=True), config_dir)
+    values = {f"{'task' if key == 'skip_broken' else 'data'}.{key}": value for key, value in options.items()}
+    config = configuration.compose((), config_dir, {"data": data, **values})
+    skip = config["task"]["skip_broken"]
+    return evaluate_finished(run, config["data"], console or Console(quiet=True), config_dir, skip)
 
 
 def compare(

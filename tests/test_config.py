@@ -26,6 +26,7 @@ METHODS = [name.removeprefix("method/") for name in FILES if name.startswith("me
 OPTIMIZER = {"_partial_": True, "lr": 0.1}
 PLACES = {
     "backbone": "backbone",
+    "kind": "kind",
     "data": "data",
     "engine": "engine",
     "kind": "kind",

@@ -80,6 +80,10 @@ def test_in_python_too(folders, tmp_path):
     assert result.record["left_out"] == task.left_out
     directory = result.save(tmp_path / "run")
     assert clipadapt.evaluate(directory)["accuracy"] == result.metrics["accuracy"]
+    with pytest.raises(UserError, match="images can't be used"):
+        clipadapt.evaluate(directory, "folder", root=options["root"])
+    again = clipadapt.evaluate(directory, "folder", root=options["root"], skip_broken=True)
+    assert again["images"] == 3 * SPLITS["test"] and again["accuracy"] == result.metrics["accuracy"]
 
 
 def test_a_labelled_pool_is_looked_at_where_pseudo_labels_are_taken_from_it(folders, tmp_path):

@@ -73,8 +73,8 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
     places = {path: value for path, value in places_of(config) if not (by_hand and path == "data")}
     for path, value in places.items():
         problems += check_place(path, value, allowed)
-    elsewhere = [path for path, _ in nodes(config) if not any(path == at or path.startswith(f"{at}.") for at in places)]
-    return [*problems, *(f"{path}._target_ {NO_PLACE}" for path in elsewhere)]
+    strays = [path for path, _ in nodes(config) if not any(path == at or path.startswith(f"{at}.") for at in places)]
+    return [*problems, *(f"{path}._target_ {NO_PLACE}" for path in strays)]
 
 
 def places_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
