@@ -29,7 +29,6 @@ PLACES = {
     "kind": "kind",
     "data": "data",
     "engine": "engine",
-    "kind": "kind",
     "optimizer": "engine.optimizer",
     "schedule": "engine.schedule",
 }
