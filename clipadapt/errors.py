@@ -5,23 +5,64 @@ from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
-    """An error that the user can fix: what is wrong, where, how to mend it. The command line prints no traceback."""
+    """An error that the user can fix: what is wrong, where, how to mend it. The command line prints no traceback.
+
+    >>> import clipadapt
+    >>> try:
+    ...     clipadapt.load("no/such/run", device="cpu")
+    ... except clipadapt.UserError as error:
+    ...     print(type(error).__name__)
+    UserError
+    """
 
 
 class DataError(UserError):
-    """Images, tables, folders or shards that can't be used, or data of a name that isn't known."""
+    """Images, tables, folders or shards that can't be used.
+
+    >>> import clipadapt
+    >>> try:
+    ...     clipadapt.load_task("folder", root="no/such/folder")
+    ... except clipadapt.DataError as error:
+    ...     print(type(error).__name__)
+    DataError
+    """
 
 
 class WeightsError(UserError):
-    """A backbone or its weights that aren't known, or can't be fetched or read."""
+    """A backbone or its weights that aren't known, or can't be fetched or read.
+
+    >>> import clipadapt
+    >>> try:
+    ...     clipadapt.load_backbone("tiny", pretrained="no/such/file.pt")
+    ... except clipadapt.WeightsError as error:
+    ...     print(type(error).__name__)
+    WeightsError
+    """
 
 
 class SettingsError(UserError):
-    """Settings that are unknown or missing, or that don't fit."""
+    """Settings that are unknown or missing, or that don't fit.
+
+    >>> import clipadapt
+    >>> try:
+    ...     clipadapt.load_task("digits", shots=0)
+    ... except clipadapt.SettingsError as error:
+    ...     print(type(error).__name__)
+    SettingsError
+    """
 
 
 class DivergenceError(UserError):
-    """A loss, or what is learned, stopped being finite."""
+    """A loss or a learned tensor that is no longer finite.
+
+    >>> import clipadapt
+    >>> backbone, task = clipadapt.load_backbone(), clipadapt.load_task("digits", shots=1)
+    >>> try:
+    ...     clipadapt.finetune(backbone, task, "coop", ["engine.optimizer.lr=1e30"], epochs=3, cpu=True)
+    ... except clipadapt.DivergenceError as error:
+    ...     print(type(error).__name__)
+    DivergenceError
+    """
 
 
 class MissingPoint(SettingsError):

@@ -150,3 +150,9 @@ def test_a_context_from_words_is_shared_and_needs_words():
     assert context.context.ndim == 2 and context.capabilities.fixed_classes is None
     with pytest.raises(UserError, match="no words"):
         Context(golden(), TASK, words=" ")
+
+
+@pytest.mark.parametrize("names", ["cat", [], [1, 2]])
+def test_class_names_are_a_list_of_texts(names):
+    with pytest.raises(UserError, match="class names must be a list of texts"):
+        classifier(ZeroShot(golden(), TASK)).for_classes(names)

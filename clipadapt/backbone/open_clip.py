@@ -17,7 +17,7 @@ from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
-from clipadapt.errors import UserError, WeightsError, nearest
+from clipadapt.errors import WeightsError, nearest
 
 # transformers takes longer to import than open_clip, and only these methods need it.
 NEED_TRANSFORMERS = {"open_clip.hf_model": "HFTextEncoder.__init__", "open_clip.coca_model": "CoCa.generate"}
@@ -83,7 +83,7 @@ class CLIP(DualEncoder):
     @classmethod
     def _load_tiny(cls, pretrained: str | None, source: dict[str, Any]) -> Self:
         if pretrained not in (EMBEDDED, None) and not Path(pretrained).is_file():
-            raise UserError(
+            raise WeightsError(
                 f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null"
             )
         weights = tiny.weights() if pretrained == EMBEDDED else None

@@ -12,7 +12,7 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.memory import max_rows
 from clipadapt.engine.run import texts_at_once
-from clipadapt.errors import WeightsError
+from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
 from clipadapt.runs.directory import CONFIG
@@ -79,5 +79,11 @@ def learned_adaptation(
     record = result.record
     task = placeholder_task(clip, record["class_names"], templates or record["templates"], record["support_shape"])
     adaptation = adaptation_maker(config)(clip, task)
+    expected = {name: value.shape for name, value in adaptation.state_dict().items()}
+    if expected != {name: value.shape for name, value in result.tensors.items()}:
+        raise UserError(
+            f"the learned tensors of this run ({config['method']['name']} on {record['task']}) don't fit its settings: "
+            "one of its files was changed; compute the run again with rerun=true"
+        )
     adaptation.load_state_dict(result.tensors)
     return adaptation.to(clip.device)

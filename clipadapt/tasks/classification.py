@@ -28,8 +28,12 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
     """Check that an adaptation can classify the given classes.
 
     Raises:
-        UserError: the learned tensors are class-specific, and `class_names` contains other classes.
+        UserError: the class names are no list of texts, or the learned tensors are class-specific and `class_names`
+            contains other classes.
     """
+    listed = [] if isinstance(class_names, str) else list(class_names)
+    if not listed or not all(isinstance(name, str) for name in listed):
+        raise UserError(f"class names must be a list of texts, as in ['cat', 'dog'], and {class_names!r} is not")
     fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(

@@ -163,3 +163,11 @@ def test_a_missing_teacher_is_told_before_an_image_is_encoded(run, monkeypatch, 
     with pytest.raises(UserError, match=r"method\.objective\.teachers is empty"):
         run("empty", "method=promptkd", "method.objective.teachers=[]")
     assert not [*tmp_path.iterdir()]
+
+
+def test_learned_tensors_that_do_not_fit_the_settings(run, tmp_path):
+    run("changed", "method=clip_adapter")
+    file = tmp_path / "changed" / "config.yaml"
+    file.write_text(file.read_text().replace("reduction: 4", "reduction: 8"))
+    with pytest.raises(UserError, match="don't fit its settings"):
+        learned_head(tmp_path / "changed", "cpu", torch.float32, None)
