@@ -31,7 +31,7 @@ WORDS = {
 LEGITIMATE = {
     "handwritten": "objectives/consistency.py",  # features of the hand-written prompts, as the papers call them
     "mix": "adaptations/features.py adaptations/heads.py",  # mixes adapted features with frozen ones, by a ratio
-    "Progress": "data/shards.py report/progress.py",  # rich's class
+    "Progress": "notices.py report/progress.py",  # rich's class
 }
 """Word to the files that may have it, each with the reason."""
 
