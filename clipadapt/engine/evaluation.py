@@ -31,14 +31,15 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         `zero_shot` and `adapted` of each image; `figures`, how to show each figure; and `validation`, the figures of
         the validation split. Without a test set, only `tests`, which is empty, and `validation`.
     """
-    kind, pair = kind_of(run.task), (run.zero_shot(), run.head)
-    validated = validation_figures(run, pair) if validation and len(run.task.validation) else {}
-    if not run.task.tests:
-        return {"tests": {}} | validated
-    measured = {}
+    kind, own = kind_of(run.task), (run.zero_shot(), run.head)
+    pair, measured = own, {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
         measured[name] = evaluate_pair(run, *pair, split)
+    # After the tests, so that what an adaptation draws at random on them doesn't depend on the validation split.
+    validated = validation_figures(run, own) if validation and len(run.task.validation) else {}
+    if not measured:
+        return {"tests": {}} | validated
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
     first, (before, after) = next(iter(measured.items()))
     return (

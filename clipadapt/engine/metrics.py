@@ -30,13 +30,13 @@ def evaluate_batches(
     metrics = MetricCollection({name: one.metric for name, one in measures.items()}, compute_groups=False).to(device)
     count = SumMetric().to(device)
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
-    count.update(0)
-    predicted: list[Tensor] = []
+    images, predicted = 0, list[Tensor]()
     for x, targets in batches:
         answers = kind.answers(predict(x))
         metrics.update(answers, targets)
-        count.update(len(targets))
+        images += len(targets)
         predicted.append(kind.predicted(answers))
+    count.update(images)
     values = metrics.compute()
     return Evaluation(
         figures={name: values[name].item() for name, one in measures.items() if one.title is not None},

@@ -149,7 +149,7 @@ class Run:
         images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))
         with accelerator.autocast():
             rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
-            head = kind.head(clip, adaptation, known, None, rows, settings.activation_checkpointing)
+            head = kind.head(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
         placement = loader.placement(head, task)
         return cls(accelerator, clip, task, head, settings, loader, placement, known, test_time, pseudo_labels=guessed)
 
@@ -259,7 +259,7 @@ class Run:
 
     def zero_shot(self) -> Head:
         """Return the zero-shot head: the backbone without an adaptation, with the task's templates."""
-        return kind_of(self.task).head(self.clip, Adaptation(self.clip, self.known), self.known)
+        return kind_of(self.task).head(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
 
 
 def make_loader(

@@ -137,7 +137,7 @@ class FinishedRun:
         if task.templates != self.record["templates"]:
             clip = head.clip
             adaptation = learned_adaptation(read_result(self.directory), self.config, clip, task.templates)
-            return kind_of(task).head(clip, adaptation, task, None, head.max_rows)
+            return kind_of(task).head(clip, adaptation, task.class_names, head.max_rows)
         return head if task.class_names == head.class_names else head.for_classes(task.class_names)
 
     def evaluate_targets(self, targets: Sequence[EvaluationTarget], console: Console) -> dict[str, dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -61,8 +60,7 @@ def learned_head(
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
-    task = SimpleNamespace(class_names=class_names, templates=result.record["templates"])
-    return kind.head(clip, adaptation, task, None, rows), test_time, kind
+    return kind.head(clip, adaptation, class_names, rows), test_time, kind
 
 
 def learned_adaptation(

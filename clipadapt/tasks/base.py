@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,14 +16,6 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 from clipadapt.model import AdaptedCLIP
 from clipadapt.objectives.base import Objective, Output
-
-
-class Names(Protocol):
-    """Class names for the prompts of a head."""
-
-    @property
-    def class_names(self) -> list[str]:
-        """Names of the C classes."""
 
 
 class Head(AdaptedCLIP):
@@ -117,8 +109,7 @@ class TaskKind(ABC):
         self,
         clip: DualEncoder,
         adaptation: Adaptation,
-        task: Names,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str],
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Head:
@@ -127,8 +118,7 @@ class TaskKind(ABC):
         Args:
             clip: the frozen backbone, on its device.
             adaptation: the adaptation to apply, on the same device.
-            task: the task's class names.
-            class_names: class names to use instead of the task's.
+            class_names: the task's class names.
             max_rows: as for `AdaptedCLIP`.
             activation_checkpointing: as for `AdaptedCLIP`.
         """

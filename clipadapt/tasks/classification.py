@@ -17,7 +17,7 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
-from clipadapt.tasks.base import Evaluation, Head, Measure, Names, TaskKind
+from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
 
 NO_LABEL = -1
 """A target that all metrics ignore."""
@@ -158,14 +158,12 @@ class Classification(ByClass, TaskKind):
         self,
         clip: DualEncoder,
         adaptation: Adaptation,
-        task: Names,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[str],
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Classifier:
-        """Return a classifier for a task's class names, or for other class names; arguments as for `TaskKind.head`."""
-        names = task.class_names if class_names is None else class_names
-        return Classifier(clip, adaptation, names, max_rows, activation_checkpointing)
+        """Return a classifier; arguments as for `TaskKind.head`."""
+        return Classifier(clip, adaptation, class_names, max_rows, activation_checkpointing)
 
     def default_objective(self, clip: DualEncoder, task: SupportView) -> Objective:
         """Return the cross entropy objective."""

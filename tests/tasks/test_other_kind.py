@@ -55,8 +55,8 @@ class Angle(TaskKind):
     def collate(self, targets):
         return torch.tensor(targets, dtype=torch.float32)
 
-    def head(self, clip, adaptation, task, class_names=None, max_rows=None, activation_checkpointing=False):
-        return Regressor(clip, adaptation, class_names or task.class_names, max_rows, activation_checkpointing)
+    def head(self, clip, adaptation, class_names, max_rows=None, activation_checkpointing=False):
+        return Regressor(clip, adaptation, class_names, max_rows, activation_checkpointing)
 
     def default_objective(self, clip, task):
         return SquaredError(clip, task)
