@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipadapt.adaptations import Context
+from clipadapt.adaptations import Adaptation, Context
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
@@ -82,3 +82,20 @@ def test_what_belongs_to_classes_refuses_a_test_set_of_others_at_once(clip):
     own = partial(Context, n_ctx=2, class_specific=True)
     with pytest.raises(UserError, match="something for each of its classes, which can't serve"):
         prepare(clip, task(tests={"base": split([0, 1, 2]), "new": new}), own)
+
+
+class Noisy(Adaptation):
+    """Draws at random at every forward pass, at evaluation too."""
+
+    def edits(self, tower, image=None):
+        return {"features": lambda x: x + torch.randn_like(x)} if tower == "image" else {}
+
+
+def test_what_is_drawn_on_the_tests_does_not_depend_on_the_validation_split(clip):
+    run = prepare(clip, replace(task(), validation=split([0, 1, 2], seed=5), validation_indices=[7, 8, 9]), Noisy)
+    found = []
+    for validation in (False, True):
+        torch.manual_seed(0)
+        found.append(evaluate_run(run, validation=validation))
+    assert found[1].pop("validation")["images"] == 3
+    assert found[0] == found[1]
