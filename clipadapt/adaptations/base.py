@@ -75,7 +75,7 @@ class Adaptation(nn.Module):
 
     @property
     def has_parameters(self) -> bool:
-        """Whether the adaptation has parameters, which gradient descent trains."""
+        """Return whether the adaptation has parameters, which gradient descent trains."""
         return any(True for _ in self.parameters())
 
     @classmethod

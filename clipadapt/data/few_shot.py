@@ -30,7 +30,7 @@ def draw_per_class(indices: Iterable[int], labels: Sequence[int], shots: int, st
 
 
 class ByClass:
-    """How examples are drawn where each image has one class, as CoOp's code does."""
+    """Few-shot sampling by class, as in CoOp's code."""
 
     def draw(self, indices: Iterable[int], targets: Sequence[int], shots: int, stream: random.Random) -> list[int]:
         """Draw up to `shots` of the indices of each class."""

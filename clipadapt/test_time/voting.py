@@ -49,9 +49,9 @@ class Voting(TestTimeMethod):
 
     def decide(self, logits: Tensor) -> Tensor:
         """Count the votes `[B, C]`, given logits `[B, V, C]`, with one more vote for the winner of a tie."""
-        votes, surest_first = self.votes(logits), entropy(logits).sort(dim=-1, stable=True).indices
+        votes, most_confident_first = self.votes(logits), entropy(logits).sort(dim=-1, stable=True).indices
         tied = votes == votes.max(dim=-1, keepdim=True).values
-        asked = surest_first.roll(-self.select(logits).shape[-1], dims=-1)  # views that didn't vote come first
+        asked = most_confident_first.roll(-self.select(logits).shape[-1], dims=-1)  # views that didn't vote come first
         predicted = logits.argmax(dim=-1).gather(1, asked)
         decides = tied.gather(1, predicted).int().argmax(dim=-1, keepdim=True)  # the first with a tied class
         winner = functional.one_hot(predicted.gather(1, decides).squeeze(1), votes.shape[-1])
