@@ -34,6 +34,12 @@ def test_every_package_is_listed(setup):
     assert listed == found | {"clipadapt.conf"}
 
 
+def test_the_top_level_has_no_output_of_a_run():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    folders = {Path(name).parts[0] for name in tracked if "/" in name}
+    assert folders == {".ci", "benchmarks", "clipadapt", "conf", "docs", "recipes", "tests"}
+
+
 def test_a_checkout_runs_from_elsewhere(tmp_path):
     assert "coop" in run_from_elsewhere(ROOT, tmp_path, "methods")
 

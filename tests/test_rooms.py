@@ -23,11 +23,12 @@ MAY_IMPORT = {
     "console": "errors",
     "notices": "console",
     "interfaces": "",
-    "backbone": "errors",
+    "postponed": "",
+    "backbone": "postponed errors",
     "adaptations": "backbone interfaces errors",
     "objectives": "backbone interfaces errors",
     "model": "adaptations backbone",
-    "data": "notices files errors",
+    "data": "postponed notices files errors",
     "tasks": "model data objectives adaptations backbone interfaces errors",
     "features": "tasks model data adaptations backbone interfaces errors",
     "engine": "test_time features tasks model data adaptations objectives backbone interfaces errors",
@@ -77,7 +78,6 @@ TOWERS = {
     "text",
     "text_tower",
     "network",
-    "postponed",
 }
 """Modules of the backbone that know torch, each other, and errors: no library of backbones, nothing else of ours."""
 

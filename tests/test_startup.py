@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW = ("torch", "transformers", "peft", "scipy", "matplotlib", "sklearn", "torchmetrics", "datasets")
+SLOW = (
+    *("torch", "torch._dynamo", "torchmetrics", "timm", "transformers", "peft"),
+    *("scipy", "matplotlib", "sklearn", "datasets"),
+)
 ROBERTA = """
 from transformers import RobertaConfig
 import open_clip

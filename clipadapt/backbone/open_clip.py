@@ -12,16 +12,17 @@ from clipadapt.backbone import tiny
 from clipadapt.backbone.attention import Block, attend_all
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.network import hub, quiet
-from clipadapt.backbone.postponed import postponed
 from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import WeightsError, nearest
+from clipadapt.postponed import postponed
 
-# transformers takes longer to import than open_clip, and only these methods need it.
+# Each takes longer to import than open_clip, and only these methods need it.
 NEED_TRANSFORMERS = {"open_clip.hf_model": "HFTextEncoder.__init__", "open_clip.coca_model": "CoCa.generate"}
-with postponed("transformers", NEED_TRANSFORMERS):
+NEED_TIMM = {"open_clip.timm_model": "TimmModel.__init__"}
+with postponed("transformers", NEED_TRANSFORMERS), postponed("timm", NEED_TIMM):
     import open_clip
     from open_clip.factory import load_state_dict
 

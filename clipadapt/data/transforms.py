@@ -7,8 +7,13 @@ from typing import Any, Protocol
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
-from torchvision.transforms.v2 import functional
+
+from clipadapt.postponed import postponed_function
+
+# torch._dynamo takes longer to import than torchvision, which needs it for the detection models alone.
+with postponed_function("torch._dynamo.utils", "is_compile_supported"):
+    from torchvision import transforms
+    from torchvision.transforms import functional
 
 SHARE_OF_AREA = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)

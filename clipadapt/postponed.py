@@ -1,4 +1,4 @@
-"""Lazy import of a slow package by third-party modules."""
+"""Lazy import of slow packages by third-party modules."""
 
 import functools
 import importlib
@@ -52,3 +52,37 @@ def _complete_before(module: ModuleType, class_name: str, method_name: str) -> N
         return method(*arguments, **options)
 
     setattr(owner, method_name, first)
+
+
+@contextmanager
+def postponed_function(module: str, name: str) -> Iterator[None]:
+    """Let the imports in the block have a function of a slow module that is imported at the function's first call.
+
+    Any other name that the block imports from the module imports it at once, as does a module already imported.
+
+    Args:
+        module: full name of the slow module.
+        name: the function's name.
+    """
+    if module in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(module)
+
+    def imported(attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        if sys.modules.get(module) is stand_in:
+            del sys.modules[module]
+        return getattr(importlib.import_module(module), attribute)
+
+    def function(*arguments: Any, **options: Any) -> Any:
+        return imported(name)(*arguments, **options)
+
+    vars(stand_in).update({name: function, "__getattr__": imported})
+    sys.modules[module] = stand_in
+    try:
+        yield
+    finally:
+        if sys.modules.get(module) is stand_in:
+            del sys.modules[module]
