@@ -22,7 +22,7 @@ from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.compare import run_study
 from clipadapt.studies.protocols import comparison
-from clipadapt.tasks import kind_of
+from clipadapt.tasks import task_kind
 
 __all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
 
@@ -139,7 +139,7 @@ def finetune(
     settings = build_settings(config)
     check_cache(settings.cache, settings.cache_gb)
     by_hand = {"data": {"name": task.name}, "task": {"views": task.views, "skip_broken": False}}
-    config |= {"backbone": backbone.source, "kind": kind_of(task).settings, **(task.origin or by_hand)}
+    config |= {"backbone": backbone.source, "kind": task_kind(task).settings, **(task.origin or by_hand)}
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
     return train_and_evaluate(config, backbone, task, None, Console(quiet=True), settings)

@@ -30,7 +30,7 @@ def announce(text: str) -> None:
 
 
 @contextmanager
-def progress_of(description: str) -> Iterator[Callable[[list[Item]], Iterable[Item]]]:
+def show_progress(description: str) -> Iterator[Callable[[list[Item]], Iterable[Item]]]:
     """Show progress on a terminal while the context lasts; yields a function to iterate over a list with."""
     console = make_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

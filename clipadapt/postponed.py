@@ -67,22 +67,22 @@ def postponed_function(module: str, name: str) -> Iterator[None]:
     if module in sys.modules:
         yield
         return
-    stand_in = ModuleType(module)
+    temporary = ModuleType(module)
 
     def imported(attribute: str) -> Any:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
-        if sys.modules.get(module) is stand_in:
+        if sys.modules.get(module) is temporary:
             del sys.modules[module]
         return getattr(importlib.import_module(module), attribute)
 
     def function(*arguments: Any, **options: Any) -> Any:
         return imported(name)(*arguments, **options)
 
-    vars(stand_in).update({name: function, "__getattr__": imported})
-    sys.modules[module] = stand_in
+    vars(temporary).update({name: function, "__getattr__": imported})
+    sys.modules[module] = temporary
     try:
         yield
     finally:
-        if sys.modules.get(module) is stand_in:
+        if sys.modules.get(module) is temporary:
             del sys.modules[module]

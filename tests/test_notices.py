@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from clipadapt.notices import announce, notice, progress_of
+from clipadapt.notices import announce, notice, show_progress
 
 
 class OddData(UserWarning):
@@ -42,6 +42,6 @@ def test_progress_is_shown_on_a_terminal_only(terminal, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("RANK", raising=False)
-    with progress_of("counting sheep") as track:
+    with show_progress("counting sheep") as track:
         assert [*track([1, 2]), *track([3])] == [1, 2, 3]
     assert ("counting sheep" in capsys.readouterr().out) == terminal

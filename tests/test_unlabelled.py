@@ -56,7 +56,9 @@ def run(output, *words):
 def test_without_a_test_set(photos, tmp_path, capsys):
     directory = run(tmp_path, *data(photos))
     said = capsys.readouterr().out
-    assert "There is no test set: accuracy can't be measured." in said and "surest of" in said and "right" not in said
+    assert (
+        "There is no test set: accuracy can't be measured." in said and "most confident" in said and "right" not in said
+    )
     assert directory.parent.parent.parent.name == "unlabelled-photos"
     assert [path.name for path in (directory / "pictures").iterdir()] == ["learning.png"]
     result = json.loads((directory / "result.json").read_text())

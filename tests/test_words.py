@@ -88,6 +88,11 @@ def test_checks_are_called_checks():
     assert not {(name, file) for file, names in NAMES.items() for name in names if name.startswith("refuse_")}
 
 
+def test_functions_are_called_by_a_verb_or_a_noun_alone():
+    """A name that ends in `_of` leaves out what it does: `kind_of` became `task_kind`."""
+    assert not {(name, file) for file, names in NAMES.items() for name in names if name.endswith("_of")}
+
+
 @pytest.mark.parametrize("word", LEGITIMATE)
 def test_every_exception_is_still_needed(word):
     assert word in {name for names in WORDS.values() for name in names.split()}

@@ -31,7 +31,7 @@ class PixelFrame(Adaptation):
     def __init__(self, clip: DualEncoder, task: SupportView, size: Annotated[int, Ge(1)] | None = None) -> None:
         super().__init__(clip, task)
         height, width = clip.image_size
-        size = size or share_of(height, width)
+        size = size or default_size(height, width)
         if 2 * size >= min(height, width):
             raise UserError(
                 f"a frame of {size} pixels covers the whole image of {height} x {width}: choose a smaller size"
@@ -79,7 +79,7 @@ class Patch(Adaptation):
     ) -> None:
         super().__init__(clip, task)
         self.sides = clip.image_size
-        size = size or share_of(*self.sides)
+        size = size or default_size(*self.sides)
         if any(size + start > side for start, side in zip(offset or (1, 1), self.sides, strict=True)):
             raise UserError(
                 f"a square of {size} pixels{f' at {offset}' if offset else ''} is more than fits in an image of "
@@ -105,6 +105,6 @@ class Patch(Adaptation):
         return (torch.arange(side, device=device)[:, None] == places).to(self.patch.dtype)
 
 
-def share_of(height: int, width: int) -> int:
+def default_size(height: int, width: int) -> int:
     """Return the authors' prompt size, 30 of 224 pixels, scaled to an image's shorter side."""
     return max(1, round(min(height, width) * 30 / 224))

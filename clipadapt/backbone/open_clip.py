@@ -290,21 +290,21 @@ def _attend_everywhere(pool: Any) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def _text_of(model: Any) -> Any:
+def _text_module(model: Any) -> Any:
     """Return the module with a model's text tower: its `text`, or the model itself."""
     return getattr(model, "text", model)
 
 
 def _text_blocks(model: Any) -> list[Block] | None:
     """Return the blocks of a text tower; None if its architecture isn't known."""
-    text = _text_of(model)
+    text = _text_module(model)
     parts = (getattr(text, part, None) for part in ("token_embedding", "positional_embedding", "ln_final"))
     return _blocks(getattr(text, "transformer", None)) if all(part is not None for part in parts) else None
 
 
 def text_tower(model: Any) -> Tower:
     """Return a model's text tower."""
-    text, blocks = _text_of(model), _text_blocks(model)
+    text, blocks = _text_module(model), _text_blocks(model)
     if blocks is None:
         own = text if text is not model else None
         return opaque_text_tower(lambda ids: model.encode_text(ids, normalize=False), own)
@@ -320,7 +320,7 @@ def text_tower(model: Any) -> Tower:
 
 def _layout(model: Any) -> PromptLayout:
     """Return the layout of a model's prompts: packed if its text tower is causal and pooled at the end token."""
-    text, known = _text_of(model), _text_blocks(model) is not None
+    text, known = _text_module(model), _text_blocks(model) is not None
     pool = getattr(text, "text_pool_type", getattr(text, "pool_type", "argmax"))
     causal = getattr(text, "attn_mask", None) is not None
     class_token = known and getattr(text, "cls_emb", None) is not None
@@ -349,12 +349,12 @@ def _image_width(visual: Any) -> int | None:
 
 
 def _text_width(model: Any) -> int | None:
-    return _text_of(model).positional_embedding.shape[-1] if _text_blocks(model) else None
+    return _text_module(model).positional_embedding.shape[-1] if _text_blocks(model) else None
 
 
 def _joint_width(model: Any) -> int | None:
     """Return the channels of the joint space: those of the text projection, or else the image tower's output width."""
-    projection = getattr(_text_of(model), "text_projection", None)
+    projection = getattr(_text_module(model), "text_projection", None)
     if isinstance(projection, nn.Linear):
         return projection.out_features
     return projection.shape[-1] if isinstance(projection, Tensor) else getattr(model.visual, "output_dim", None)

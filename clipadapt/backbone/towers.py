@@ -65,7 +65,7 @@ class Tower:
         found = [part.parameters() if isinstance(part, nn.Module) else [part] for part in read if part is not None]
         return [weight for part in found for weight in part]
 
-    def stage_of(self, point: str, replacement: Any) -> Stage:
+    def make_stage(self, point: str, replacement: Any) -> Stage:
         """Return the stage of a replacement at a point; a transformer block is run in the way of the frozen block."""
         frozen = self.stages.get(point)
         if isinstance(frozen, BlockStage) and isinstance(replacement, Block):
@@ -90,7 +90,7 @@ class Tower:
 
         With `activation_checkpointing`, each stage's activations are recomputed in the backward pass.
         """
-        edits, stages = edits or {}, self.stages | {p: self.stage_of(p, own) for p, own in (stages or {}).items()}
+        edits, stages = edits or {}, self.stages | {p: self.make_stage(p, own) for p, own in (stages or {}).items()}
         first = self.points.index(start or self.points[0])
         last = len(self.points) if stop is None else self.points.index(stop)
         for point in self.points[first:last]:

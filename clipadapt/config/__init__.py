@@ -3,7 +3,7 @@
 Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 """
 
-from clipadapt.config.adaptations import adaptations_of
+from clipadapt.config.adaptations import list_adaptations
 from clipadapt.config.building import build, target_at
 from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
@@ -23,7 +23,6 @@ from clipadapt.config.sources import build_source, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
 
 __all__ = [
-    "adaptations_of",
     "build",
     "build_source",
     "check",
@@ -32,6 +31,7 @@ __all__ = [
     "data_name",
     "file_name",
     "identity",
+    "list_adaptations",
     "methods",
     "options",
     "own_modules",

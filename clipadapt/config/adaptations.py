@@ -12,7 +12,7 @@ from clipadapt.config.tree import options, own_modules
 ADAPTATION, ALSO = "method.adaptation", "method.also."
 
 
-def adaptations_of(method: str, config_dir: str | Path | None = None) -> list[tuple[Any, dict[str, Any]]]:
+def list_adaptations(method: str, config_dir: str | Path | None = None) -> list[tuple[Any, dict[str, Any]]]:
     """Return the class and the YAML settings of each adaptation of a method.
 
     Args:

@@ -70,14 +70,14 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
     data = config.get("data")
     by_hand = saved and isinstance(data, Mapping) and data.keys() == {"name"} and isinstance(data["name"], str)
     allowed = config.get("allowed_targets", [])
-    places = {path: value for path, value in places_of(config) if not (by_hand and path == "data")}
+    places = {path: value for path, value in list_places(config) if not (by_hand and path == "data")}
     for path, value in places.items():
         problems += check_place(path, value, allowed)
     strays = [path for path, _ in nodes(config) if not any(path == at or path.startswith(f"{at}.") for at in places)]
     return [*problems, *(f"{path}._target_ {NO_PLACE}" for path in strays)]
 
 
-def places_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def list_places(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield the dotted path and the value of each place where an object is built, if it has a value."""
     method = config.get("method")
     also = method.get("also") if isinstance(method, Mapping) else None

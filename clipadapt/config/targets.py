@@ -138,15 +138,15 @@ def inner_group(path: str, key: str, target: Callable[..., Any], group: Group) -
     at_place = group_at(f"{path}.{key}")
     if at_place is not None:
         return at_place
-    classes = [part for part in parts_of(annotations(target).get(key)) if isinstance(part, type)]
+    classes = [part for part in union_parts(annotations(target).get(key)) if isinstance(part, type)]
     own = [part for part in classes if part.__module__ not in ("builtins", "types")]
     return Group(f"a {own[0].__name__}", group.room, own[0], itself=True) if len(own) == 1 else None
 
 
-def parts_of(annotation: Any) -> tuple[Any, ...]:
+def union_parts(annotation: Any) -> tuple[Any, ...]:
     """Return the members of a union, or else the annotation itself, without the metadata of `Annotated`."""
     if typing.get_origin(annotation) is Annotated:
-        return parts_of(typing.get_args(annotation)[0])
+        return union_parts(typing.get_args(annotation)[0])
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     return typing.get_args(annotation) if union else (annotation,)
 

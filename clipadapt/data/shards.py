@@ -15,7 +15,7 @@ from clipadapt.data.shard_index import LABEL_EXTENSIONS, Sample, lazy_images, lo
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
-from clipadapt.notices import progress_of
+from clipadapt.notices import show_progress
 
 SHOWN_NAMES = 3
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -53,7 +53,7 @@ def webdataset(
     places = {"train": root, "val": validation, "test": test}
     shards = {split: find_shards(place) for split, place in places.items() if place is not None}
     check_disjoint({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
-    with progress_of("indexing shards") as track:
+    with show_progress("indexing shards") as track:
         samples = {
             split: [sample for shard in track(found) for sample in load_index(shard, field, folder)]
             for split, found in shards.items()

@@ -4,6 +4,7 @@ Each function returns a Source; conf/data names one of them, with its arguments.
 the class name; None takes the source's own.
 """
 
+import ast
 import hashlib
 from functools import cache, partial
 from importlib.metadata import version
@@ -59,11 +60,20 @@ def content_key(task: str, split: str, style: str, size: int, index: int) -> byt
     return repr((drawing_code_hash(), task, split, style, size, index)).encode()
 
 
+def statements(module: Path) -> bytes:
+    """Return the code of a Python file without its comments, docstrings and line breaks."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return ast.unparse(tree).encode()
+
+
 @cache
 def drawing_code_hash() -> str:
     """Return a hash of the code that draws, and of the versions of the libraries it calls."""
     libraries = [version(name) for name in ("matplotlib", "numpy", "pillow", "scipy")]
-    code = [path.read_bytes() for path in sorted(Path(__file__).with_name("drawn").glob("*.py"))]
+    code = [statements(path) for path in sorted(Path(__file__).with_name("drawn").glob("*.py"))]
     return hashlib.sha256(b"".join([repr(libraries).encode(), *code])).hexdigest()
 
 

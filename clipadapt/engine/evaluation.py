@@ -11,7 +11,7 @@ from torch import Tensor
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
-from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, kind_of
+from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
 from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Head, Head]
@@ -31,7 +31,7 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         `zero_shot` and `adapted` of each image; `figures`, how to show each figure; and `validation`, the figures of
         the validation split. Without a test set, only `tests`, which is empty, and `validation`.
     """
-    kind, own = kind_of(run.task), (run.zero_shot(), run.head)
+    kind, own = task_kind(run.task), (run.zero_shot(), run.head)
     pair, measured = own, {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
@@ -93,7 +93,7 @@ def evaluate_head(
                 return test_time.logits(cast(Classifier, head), x, text)
             return head.output(x, head.image_cut, text).logits
 
-        return evaluate_batches(predict, batches, kind_of(run.task), head, run.accelerator.device)
+        return evaluate_batches(predict, batches, task_kind(run.task), head, run.accelerator.device)
 
 
 def evaluate_pair(run: Run, zero_shot: Head, adapted: Head, split: Split) -> tuple[Evaluation, Evaluation]:

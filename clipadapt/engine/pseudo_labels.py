@@ -13,7 +13,7 @@ from clipadapt.data.tasks import Split, Task
 from clipadapt.errors import UserError
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
-from clipadapt.tasks import Classification, kind_of, zero_shot_classifier
+from clipadapt.tasks import Classification, task_kind, zero_shot_classifier
 
 Choice = Literal["confident", "all"]
 AT_ONCE = 4096
@@ -58,7 +58,7 @@ def pseudo_labelled(
     """
     if choice is None and task.labelled:
         return task, None
-    if not isinstance(kind_of(task), Classification):
+    if not isinstance(task_kind(task), Classification):
         raise UserError("zero-shot labels are class labels: this kind of task needs labels of its own")
     task.check_has_images()
     choice = choice or "confident"

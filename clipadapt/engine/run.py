@@ -30,7 +30,7 @@ from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
-from clipadapt.tasks import Head, TaskKind, kind_of
+from clipadapt.tasks import Head, TaskKind, task_kind
 from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
@@ -134,7 +134,7 @@ class Run:
             )
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
-        kind = kind_of(task)
+        kind = task_kind(task)
         loader = make_loader(accelerator, settings, progress, kind)
         task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
         torch.manual_seed(task.seed)
@@ -164,7 +164,7 @@ class Run:
         test_time: TestTimeMethod | None = None,
     ) -> "Run":
         """Return a run that evaluates a head, which is on its device; arguments as of the attributes and `prepare`."""
-        loader = make_loader(accelerator, settings, progress, kind_of(task))
+        loader = make_loader(accelerator, settings, progress, task_kind(task))
         known = LazySupportView(head.clip, task.without_tests(), loader)
         placement = loader.placement(head, task)
         return cls(accelerator, head.clip, task, head, settings, loader, placement, known, test_time)
@@ -242,7 +242,7 @@ class Run:
             source=source,
             epochs=self.epochs,
             seed=self.task.seed,
-            kind=kind_of(self.task),
+            kind=task_kind(self.task),
             rule=rule,
             average=average,
         )
@@ -259,7 +259,7 @@ class Run:
 
     def zero_shot(self) -> Head:
         """Return the zero-shot head: the backbone without an adaptation, with the task's templates."""
-        return kind_of(self.task).head(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
+        return task_kind(self.task).head(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
 
 
 def make_loader(

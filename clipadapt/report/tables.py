@@ -42,7 +42,7 @@ def left_out_text(left_out: Mapping[str, Sequence[str]]) -> str:
 def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
     """Return which images a run learns from with pseudo-labels, and how many labels are right, if known."""
     confident = pseudo_labels["choice"] == "confident"
-    which = f"the {shots} a class that zero-shot CLIP is surest of" if confident else "all, labelled by zero-shot CLIP"
+    which = f"zero-shot CLIP's {shots} most confident a class" if confident else "all, labelled by zero-shot CLIP"
     right = pseudo_labels["right"]
     return which if right is None else f"{which}; {percent_text(right)} of these labels are right"
 

@@ -31,7 +31,7 @@ from clipadapt.runs.methods import build_kind, build_settings, build_test_time
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
-from clipadapt.tasks import Head, kind_of
+from clipadapt.tasks import Head, task_kind
 
 
 class FinishedRun:
@@ -137,7 +137,7 @@ class FinishedRun:
         if task.templates != self.record["templates"]:
             clip = head.clip
             adaptation = learned_adaptation(read_result(self.directory), self.config, clip, task.templates)
-            return kind_of(task).head(clip, adaptation, task.class_names, head.max_rows)
+            return task_kind(task).head(clip, adaptation, task.class_names, head.max_rows)
         return head if task.class_names == head.class_names else head.for_classes(task.class_names)
 
     def evaluate_targets(self, targets: Sequence[EvaluationTarget], console: Console) -> dict[str, dict[str, float]]:

@@ -135,7 +135,7 @@ def methods_for(clip: DualEncoder, config_dir: str | Path | None = None) -> list
 
 def _serves(clip: DualEncoder, method: str, config_dir: str | Path | None) -> bool:
     try:
-        for target, settings in configuration.adaptations_of(method, config_dir):
+        for target, settings in configuration.list_adaptations(method, config_dir):
             for point in target.points_for(settings):
                 tower, _, name = point.partition(".")
                 clip.tower(tower).cut([name])

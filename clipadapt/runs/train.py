@@ -35,7 +35,7 @@ from clipadapt.runs.methods import (
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
-from clipadapt.tasks import kind_of
+from clipadapt.tasks import task_kind
 
 
 def train_and_evaluate(
@@ -95,7 +95,7 @@ def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence
     """
     node, clip, known = config["method"]["objective"], prepared.clip, prepared.known
     if node is None:
-        return kind_of(prepared.task).default_objective(clip, known)
+        return task_kind(prepared.task).default_objective(clip, known)
     allowed = config["allowed_targets"]
     objective: Objective = configuration.build(node, clip, known, place="method.objective", allowed=allowed)
     if teachers:

@@ -11,11 +11,11 @@ __all__ = [
     "Head",
     "Measure",
     "TaskKind",
-    "kind_of",
+    "task_kind",
     "zero_shot_classifier",
 ]
 
 
-def kind_of(task: Task) -> TaskKind:
+def task_kind(task: Task) -> TaskKind:
     """Return a task's kind; classification if the task names none."""
     return task.kind if isinstance(task.kind, TaskKind) else Classification()

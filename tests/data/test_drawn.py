@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from clipadapt.data import drawn
+from clipadapt.data.sources import statements
 
 
 def test_a_drawing_is_a_function_of_seed_and_index():
@@ -84,3 +85,14 @@ def test_unknown_names_are_refused():
             drawn.draw_labelled(*arguments)
     with pytest.raises(ValueError, match="the drawn world has no"):
         drawn.draw_labelled("shapes", "test", 0, style="cubist")
+
+
+def test_comments_and_docstrings_do_not_change_what_identifies_a_drawing(tmp_path):
+    plain, explained, other = (tmp_path / name for name in ("plain.py", "explained.py", "other.py"))
+    plain.write_text("SIDE = 2\n\ndef double(number=SIDE):\n    return 2 * number\n")
+    explained.write_text(
+        '"""Squares."""\nSIDE = 2  # pixels\n\ndef double(number=SIDE):\n    """Double it."""\n'
+        "    return (2 *\n        number)\n"
+    )
+    other.write_text(plain.read_text().replace("SIDE = 2", "SIDE = 3"))
+    assert statements(plain) == statements(explained) != statements(other)

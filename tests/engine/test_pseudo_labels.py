@@ -39,14 +39,14 @@ def hidden(given):
     return replace(given, pool=Split(given.pool.images, [UNLABELLED] * len(given.pool)))
 
 
-def test_the_surest_of_each_class():
+def test_the_most_confident_of_each_class():
     labels, confidences = [0, 2, 0, 0, 2, 0], [0.5, 0.9, 0.7, 0.6, 0.8, 0.7]
     assert most_confident(labels, confidences, 2) == [2, 5, 1, 4]
     assert most_confident(labels, confidences, 9) == [2, 5, 3, 0, 1, 4]
 
 
 @pytest.mark.parametrize("make", [shapes, tens])
-def test_the_support_set_is_what_zero_shot_clip_is_surest_of(clip, make):
+def test_the_support_set_is_what_zero_shot_clip_is_most_confident_of(clip, make):
     given = make()
     run = guessed(clip, given)
     found, support = run.pseudo_labels, run.task.support

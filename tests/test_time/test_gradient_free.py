@@ -134,7 +134,7 @@ def test_caches_of_nothing_leave_the_logits():
     assert [*nothing.state_dict()] == ["count"]
 
 
-def test_the_surest_images_of_a_class_stay():
+def test_the_most_confident_images_of_a_class_stay():
     cache, feature = Cache(capacity=2), functional.normalize(torch.ones(3), dim=0)
     for position, sureness in enumerate([1.0, 3.0, 2.0, 0.5]):
         logits = torch.tensor([sureness, 0.0])

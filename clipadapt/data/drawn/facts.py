@@ -1,4 +1,4 @@
-"""What is drawn, what can be said of it, and which sayings are true.
+"""Scenes, captions, and which captions are true of which scenes.
 
 A scene has a set of facts and a caption a set of claims; a caption is true of a scene when its claims are facts of it.
 """
@@ -44,7 +44,7 @@ Claim = tuple[str | None, ...]
 
 @dataclass(frozen=True)
 class Thing:
-    """One drawn object: its kind ("shape", "digit" or "letter"), its name, its colour, and whether it is a capital."""
+    """A drawn object: its kind ("shape", "digit" or "letter"), its name, its colour, and whether it is a capital."""
 
     kind: str
     name: str
@@ -71,27 +71,27 @@ class Caption:
 
 
 def held_out(shape: str, colour: str) -> bool:
-    """Whether this pair is never drawn in pretraining (20 of the 120 pairs); raises ValueError for unknown names."""
+    """Return whether pretraining never draws this pair (20 of 120 pairs); raise ValueError for unknown names."""
     return (SHAPES.index(shape) - SHAPE_COLOURS.index(colour)) % 6 == 0
 
 
-def names_of(thing: Thing) -> list[str]:
-    """The names a thing truly bears, the plain one first."""
+def true_names(thing: Thing) -> list[str]:
+    """Return all correct names of a thing, the simplest first."""
     if thing.kind != "letter":
         return [thing.name]
     return [f"letter {thing.name}", f"{'capital' if thing.capital else 'small'} letter {thing.name}"]
 
 
-def facts_of_thing(thing: Thing) -> list[Claim]:
-    """All that is true of one thing by itself."""
-    return [("is", colour, name) for colour in (None, thing.colour) for name in (*names_of(thing), thing.kind, None)]
+def thing_facts(thing: Thing) -> list[Claim]:
+    """Return all claims that are true of one thing by itself."""
+    return [("is", colour, name) for colour in (None, thing.colour) for name in (*true_names(thing), thing.kind, None)]
 
 
 def facts(scene: Scene) -> frozenset[Claim]:
-    """All that is true of a scene and that a caption can claim."""
+    """Return all claims that are true of a scene and that a caption can make."""
     found: list[Claim] = [("style", scene.style), ("ground", scene.ground)]
     for thing in scene.things:
-        found += facts_of_thing(thing)
+        found += thing_facts(thing)
     if scene.relation is not None:
         first, second = scene.things
         for one in (None, first.colour):
@@ -102,7 +102,7 @@ def facts(scene: Scene) -> frozenset[Claim]:
 
 
 def truth_matrix(scene_facts: Sequence[frozenset[Claim]], claims: Sequence[frozenset[Claim]]) -> np.ndarray:
-    """Which captions are true of which images, as booleans [images, captions].
+    """Return which captions are true of which images, as booleans `[images, captions]`.
 
     Args:
         scene_facts: The facts of each image, from `facts`.
@@ -122,19 +122,19 @@ def truth_matrix(scene_facts: Sequence[frozenset[Claim]], claims: Sequence[froze
 
 
 def choose(random: np.random.RandomState, options: Sequence[str]) -> str:
-    """One of the options."""
+    """Return one of the options at random."""
     return options[random.randint(len(options))]
 
 
 def with_article(words: str, random: np.random.RandomState) -> str:
-    """The words after "a" (bent to "an" only sometimes, as prompts often don't) or "the"."""
+    """Return the words after "a" or "the"; "a" becomes "an" only sometimes, since prompts often have "a" there too."""
     if random.random_sample() < 0.15:
         return f"the {words}"
     return f"an {words}" if words[0] in "aeiou" and random.random_sample() < 0.5 else f"a {words}"
 
 
-def noun_of(thing: Thing, name: str | None, random: np.random.RandomState) -> str:
-    """The noun for a name: "circle", "digit seven", "number 7", "letter a", or "thing" for no name at all."""
+def noun(thing: Thing, name: str | None, random: np.random.RandomState) -> str:
+    """Return the noun for a name: "circle", "digit seven", "number 7", "letter a", or "thing" if the name is None."""
     if name is None:
         return "thing"
     if name not in DIGITS:
@@ -144,22 +144,22 @@ def noun_of(thing: Thing, name: str | None, random: np.random.RandomState) -> st
 
 
 def phrase(thing: Thing, random: np.random.RandomState, specific: bool = False) -> tuple[str, str | None, str | None]:
-    """Words for a thing, with the colour and the name they claim (each may be None unless `specific`)."""
-    names = names_of(thing)
+    """Return words for a thing, with the colour and the name they claim (each may be None unless `specific`)."""
+    names = true_names(thing)
     name: str | None = names[0] if random.random_sample() < 0.8 else choose(random, names)
     colour = thing.colour if random.random_sample() < 0.45 else None
     vague = random.random_sample()
     if not specific and vague < 0.12:
         name = thing.kind if vague < 0.06 else None
         colour = thing.colour if name is None else colour
-    noun = noun_of(thing, name, random)
+    named = noun(thing, name, random)
     if colour is None and thing.kind != "shape" and name is not None:
-        return f"{'the' if random.random_sample() < 0.8 else 'a'} {noun}", None, name
-    return with_article(f"{colour} {noun}" if colour else noun, random), colour, name
+        return f"{'the' if random.random_sample() < 0.8 else 'a'} {named}", None, name
+    return with_article(f"{colour} {named}" if colour else named, random), colour, name
 
 
 def describe_pair(scene: Scene, random: np.random.RandomState) -> tuple[str, list[Claim]]:
-    """Words and claims for a scene of two things: how they lie, or only what they are."""
+    """Return words and claims for a scene of two things: their relation, or only what they are."""
     order = random.permutation(2)
     first, second = (scene.things[place] for place in order)
     words, colour, name = phrase(first, random, specific=True)
@@ -172,7 +172,7 @@ def describe_pair(scene: Scene, random: np.random.RandomState) -> tuple[str, lis
 
 
 def describe(scene: Scene, random: np.random.RandomState) -> Caption:
-    """A true caption of a scene, as vague or as specific as chance has it."""
+    """Return a true caption of a scene; chance decides how specific it is."""
     if len(scene.things) == 2 and random.random_sample() < 0.75:
         words, claims = describe_pair(scene, random)
     else:

@@ -27,13 +27,13 @@ class Field:
     depth: float
 
     def sample(self, points: np.ndarray) -> np.ndarray:
-        """Distances at points [2, ...] (x, y) of the form's own square, as [...]."""
+        """Return the distances `[...]` at points `[2, ...]` (x, y) of the form's own square."""
         grid = (points[::-1] + EXTENT) * (CELLS / (2 * EXTENT)) - 0.5
         return ndimage.map_coordinates(self.distances, grid, order=1, mode="nearest")
 
 
 def from_raster(inside: np.ndarray) -> Field:
-    """The field of a raster [RASTER, RASTER] of booleans over the square [-EXTENT, EXTENT] squared."""
+    """Return the field of a raster `[RASTER, RASTER]` of booleans over the square [-EXTENT, EXTENT] squared."""
     distances = ndimage.distance_transform_edt(inside) - ndimage.distance_transform_edt(~inside)
     step = RASTER // CELLS
     coarse = distances[step // 2 :: step, step // 2 :: step] * (2 * EXTENT / RASTER)
@@ -44,7 +44,7 @@ def from_raster(inside: np.ndarray) -> Field:
 
 
 def centred(mask: Image.Image) -> np.ndarray:
-    """A cropped grey mask, enlarged so that its longer side spans [-1, 1], as a raster of booleans."""
+    """Enlarge a cropped grey mask until its longer side spans [-1, 1], and return it as a raster of booleans."""
     span = RASTER / EXTENT
     factor = span / max(mask.size)
     width, height = (max(2, round(side * factor)) for side in mask.size)

@@ -27,7 +27,7 @@ Stroke = tuple[bool, tuple[tuple[float, float], ...]]
 
 @cache
 def typeset_field(character: str, font: str) -> Field:
-    """The field of a character in one of FONTS; raises OSError when matplotlib does not bring the font."""
+    """Return the field of a character in one of FONTS; raise OSError if matplotlib does not bring the font."""
     import matplotlib  # here, since it is slow to import and only its folder is wanted
 
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
@@ -38,24 +38,24 @@ def typeset_field(character: str, font: str) -> Field:
 
 
 def characters(name: str) -> list[str]:
-    """The characters a glyph's name may stand for: "seven" -> ["7"], "a" -> ["a", "A"]."""
+    """Return the characters that a glyph's name may stand for: "seven" -> ["7"], "a" -> ["a", "A"]."""
     if name in DIGITS:
         return [str(DIGITS.index(name))]
     return [character for character in (name, name.upper()) if character not in UNCLEAR]
 
 
 def line(*points: tuple[float, float]) -> Stroke:
-    """A stroke of straight pieces."""
+    """Make a stroke of straight pieces."""
     return False, points
 
 
 def curve(*points: tuple[float, float]) -> Stroke:
-    """A smooth stroke through the points."""
+    """Make a smooth stroke through the points."""
     return True, points
 
 
 def oval(centre: float, across: float, down: float) -> Stroke:
-    """A closed stroke around (0, centre)."""
+    """Make a closed stroke around (0, centre)."""
     angles = -np.pi / 2 + 2 * np.pi * np.arange(10) / 8
     return curve(*((float(across * np.cos(a)), float(centre + down * np.sin(a))) for a in angles))
 
@@ -140,19 +140,19 @@ class Skeleton:
 
     @property
     def half_extents(self) -> tuple[float, float]:
-        """How far the inked form reaches from its centre, across and down."""
+        """Half the width and half the height of the inked form."""
         across, down = np.abs(self.points).max(axis=0) + self.depth
         return float(across), float(down)
 
     def sample(self, points: np.ndarray) -> np.ndarray:
-        """Distances inside the ink at points [2, ...] of the form's own square, as [...]."""
+        """Return the distances `[...]` inside the ink at points `[2, ...]` of the form's own square."""
         places = points.reshape(2, -1)
         squares = (places**2).sum(axis=0)[:, None] + (self.points**2).sum(axis=1) - 2 * places.T @ self.points.T
         return self.depth - np.sqrt(np.maximum(squares.min(axis=1), 0)).reshape(points.shape[1:])
 
 
 def along(smooth: bool, corners: np.ndarray, pieces: int = 9) -> np.ndarray:
-    """Points along a stroke through corners [K, 2]: straight, or a Catmull-Rom curve."""
+    """Return points along a stroke through corners `[K, 2]`: straight, or a Catmull-Rom curve."""
     part = np.linspace(0, 1, pieces)[:, None, None]
     start, end = corners[:-1], corners[1:]
     if not smooth:
@@ -165,7 +165,7 @@ def along(smooth: bool, corners: np.ndarray, pieces: int = 9) -> np.ndarray:
 
 
 def pen_form(name: str, random: np.random.RandomState) -> Skeleton:
-    """A digit written with a pen: one of its ways of writing, with an unsteady hand; `name` is one of DIGITS."""
+    """Write a digit, one of DIGITS, with a pen: one of its ways of writing, with an unsteady hand."""
     ways = PEN[name]
     hand = random.uniform(0.01, 0.1)
     strokes = []

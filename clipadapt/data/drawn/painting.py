@@ -1,4 +1,4 @@
-"""Paints a scene: where each thing stands, its edge, its colour, and the style of the whole."""
+"""Painting of scenes: where each thing stands, its edge, its colour, and the style of the whole."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Placed:
     bold: float
 
     def distances(self, cells: int) -> np.ndarray:
-        """Distances inside the edge at the centres of cells x cells pixels, in units of half the frame [n, n]."""
+        """Return the distances `[cells, cells]` inside the edge at the pixels, in units of half the frame."""
         steps = (np.arange(cells) + 0.5) * (2 / cells) - 1
         frame = np.stack(np.meshgrid(steps, steps)).reshape(2, -1) - self.centre[:, None]
         own = np.linalg.solve(self.matrix, frame)
@@ -43,8 +43,8 @@ class Placed:
         return ((self.form.sample(own) + self.bold) * scale).reshape(cells, cells)
 
 
-def form_of(thing: Thing, random: np.random.RandomState) -> Field | Skeleton:
-    """The form a thing is drawn with this time: its shape, one of the fonts, or (digits) a pen."""
+def choose_form(thing: Thing, random: np.random.RandomState) -> Field | Skeleton:
+    """Choose the form that a thing is drawn with: its shape, one of the fonts, or (digits) a pen."""
     if thing.kind == "shape":
         return shape_field(thing.name)
     if thing.kind == "digit":
@@ -55,7 +55,7 @@ def form_of(thing: Thing, random: np.random.RandomState) -> Field | Skeleton:
 
 
 def turned(thing: Thing, random: np.random.RandomState) -> np.ndarray:
-    """A matrix [2, 2] that turns, shears and stretches a thing without changing its area."""
+    """Return a matrix `[2, 2]` that turns, shears and stretches a thing without changing its area."""
     drawn = random.standard_normal(3)
     looseness = (0.12, 0.08, 0.05) if thing.kind == "shape" else (0.14, 0.17, 0.17)
     angle, stretch, shear = drawn * looseness
@@ -67,15 +67,15 @@ def turned(thing: Thing, random: np.random.RandomState) -> np.ndarray:
 
 
 def boldness(thing: Thing, form: Field | Skeleton, random: np.random.RandomState) -> float:
-    """How far the edge is moved outwards: nothing for shapes and the pen, thin to fat for typeset glyphs."""
+    """Return how far the edge is moved outwards: 0 for shapes and the pen, thin to fat for typeset glyphs."""
     if thing.kind == "shape" or isinstance(form, Skeleton):
         return 0.0
     return random.uniform(max(0.05 - form.depth, -0.6 * form.depth), 0.12)
 
 
 def place(thing: Thing, area: tuple[tuple[float, float], tuple[float, float]], random: np.random.RandomState) -> Placed:
-    """Chooses a form for a thing and where and how it stands in an area (its centre and half its sides)."""
-    form = form_of(thing, random)
+    """Choose a form for a thing and where and how it stands in an area (its centre and half its sides)."""
+    form = choose_form(thing, random)
     bold = boldness(thing, form, random)
     matrix = turned(thing, random)
     middle, sides = np.asarray(area[0]), np.asarray(area[1])
@@ -90,12 +90,12 @@ def place(thing: Thing, area: tuple[tuple[float, float], tuple[float, float]], r
 
 
 def shade(name: str, random: np.random.RandomState) -> np.ndarray:
-    """A colour [3] near the named one, in [0, 255]."""
+    """Return a colour `[3]` near the named one, in [0, 255]."""
     return np.clip(np.asarray(COLOURS[name]) + random.uniform(-14, 14, 3) + random.uniform(-10, 10), 0, 255)
 
 
 def ground_shade(scene: Scene, random: np.random.RandomState) -> np.ndarray:
-    """The ground's colour [3]: paper-like when flat or sketched, dark when inverted, either way otherwise."""
+    """Return the ground's colour `[3]`: paper-like if flat or sketched, dark if inverted, either way otherwise."""
     colour = shade(scene.ground, random)
     if scene.ground in ("black", "white"):
         towards = 255 - np.asarray(COLOURS[scene.ground], dtype=np.float64)
@@ -105,7 +105,7 @@ def ground_shade(scene: Scene, random: np.random.RandomState) -> np.ndarray:
 
 
 def pattern(cells: int, random: np.random.RandomState) -> np.ndarray:
-    """Stripes, checks or dots between 0 and 1 [n, n]."""
+    """Return stripes, checks or dots `[cells, cells]` between 0 and 1."""
     steps = np.arange(cells) / cells
     rows, columns = np.meshgrid(steps, steps, indexing="ij")
     angle, pitch = random.uniform(0, np.pi), random.uniform(4, 9) * 2 * np.pi
@@ -116,7 +116,7 @@ def pattern(cells: int, random: np.random.RandomState) -> np.ndarray:
 
 
 def filling(scene: Scene, thing: Thing, cells: int, random: np.random.RandomState) -> np.ndarray:
-    """The colours a thing is filled with, [1, 1, 3], or [n, n, 3] when textured."""
+    """Return the colours a thing is filled with, `[1, 1, 3]`, or `[cells, cells, 3]` if textured."""
     colour = shade(thing.colour, random)[None, None]
     if scene.style != "textured":
         return colour
@@ -126,13 +126,13 @@ def filling(scene: Scene, thing: Thing, cells: int, random: np.random.RandomStat
 
 
 def coverage(scene: Scene, distances: np.ndarray, pixel: float, softness: float, line: float) -> np.ndarray:
-    """How much of each pixel is inked, 0 to 1; sketched things only within `line` of their edge."""
+    """Return how much of each pixel is inked, 0 to 1; sketched things only within `line` of their edge."""
     inside = line - np.abs(distances) if scene.style == "sketch" else distances
     return np.clip(0.5 + inside / (softness * pixel), 0, 1)
 
 
-def resolution_of(scene: Scene, size: int, random: np.random.RandomState) -> int:
-    """The resolution a scene is drawn at before it is enlarged to `size`."""
+def choose_resolution(scene: Scene, size: int, random: np.random.RandomState) -> int:
+    """Choose the resolution that a scene is drawn at before it is enlarged to `size`."""
     if scene.style == "pixelated":
         return min(size, random.randint(10, 16))
     coarse = random.random_sample() < (0.1 if scene.things[0].kind == "shape" else 0.55)
@@ -140,7 +140,7 @@ def resolution_of(scene: Scene, size: int, random: np.random.RandomState) -> int
 
 
 def enlarged(canvas: np.ndarray, size: int, style: str, random: np.random.RandomState) -> np.ndarray:
-    """A canvas [n, n, 3] as bytes [size, size, 3]."""
+    """Return a canvas `[n, n, 3]` as bytes `[size, size, 3]`."""
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     if image.shape[0] == size:
         return image
@@ -150,8 +150,8 @@ def enlarged(canvas: np.ndarray, size: int, style: str, random: np.random.Random
 
 
 def paint(scene: Scene, size: int, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Paints a scene: the image [size, size, 3] and a mask [size, size] of each pixel's thing (from 1; 0 is ground)."""
-    resolution = resolution_of(scene, size, random)
+    """Paint a scene: image `[size, size, 3]` and mask `[size, size]` of each pixel's thing (from 1; 0 is ground)."""
+    resolution = choose_resolution(scene, size, random)
     fine = 2 if resolution < size else 1
     cells = fine * resolution
     glyph = scene.things[0].kind != "shape"

@@ -37,14 +37,14 @@ POLYGONS: dict[str, list[tuple[float, float]]] = {
 
 
 def regular(corners: int, inner: float = 1.0) -> list[tuple[float, float]]:
-    """The corners of a regular polygon, standing on a side; `inner` < 1 draws in every second one (a star)."""
+    """Return the corners of a regular polygon; `inner` < 1 draws in every second one (a star)."""
     angles = -np.pi / 2 + 2 * np.pi * np.arange(corners) / corners
     radii = np.where(np.arange(corners) % 2, inner, 1.0)
     return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
 
 
 def heart() -> list[tuple[float, float]]:
-    """The outline of a heart."""
+    """Return the outline of a heart."""
     turn = np.linspace(0, 2 * np.pi, 90)
     across = 16 * np.sin(turn) ** 3
     up = 13 * np.cos(turn) - 5 * np.cos(2 * turn) - 2 * np.cos(3 * turn) - np.cos(4 * turn)
@@ -52,7 +52,7 @@ def heart() -> list[tuple[float, float]]:
 
 
 def outline(name: str) -> list[tuple[float, float]]:
-    """The corners (x right, y down) of a shape with one outline."""
+    """Return the corners (x right, y down) of a shape with one outline."""
     computed: dict[str, tuple[int, float]] = {
         "pentagon": (5, 1.0),
         "hexagon": (6, 1.0),
@@ -65,7 +65,7 @@ def outline(name: str) -> list[tuple[float, float]]:
 
 
 def disc(draw: ImageDraw.ImageDraw, centre: float, radius: float, fill: int) -> None:
-    """Fills a circle at half height; centre and radius in [0, 1] of the side."""
+    """Fill a circle at half height; centre and radius in [0, 1] of the side."""
     low, high = SIDE * (0.5 - radius), SIDE * (0.5 + radius)
     shift = SIDE * (centre - 0.5)
     draw.ellipse((low + shift, low, high + shift, high), fill=fill)
@@ -73,7 +73,7 @@ def disc(draw: ImageDraw.ImageDraw, centre: float, radius: float, fill: int) -> 
 
 @cache
 def shape_field(name: str) -> Field:
-    """The field of a named shape; raises KeyError for a name that is not in SHAPES."""
+    """Return the field of a named shape; raise KeyError for a name that is not in SHAPES."""
     image = Image.new("L", (SIDE, SIDE))
     draw = ImageDraw.Draw(image)
     if name in ("ring", "crescent"):

@@ -1,4 +1,4 @@
-"""The drawn world's entrances: pretraining drawings, and named tasks with labels."""
+"""Drawings for pretraining, and named tasks with labels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ KIND_SHARES = {"shape": 0.46, "digit": 0.34, "letter": 0.2}
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawing of the world.
+    """A drawing of the world.
 
     `image` is [size, size, 3] in bytes; `mask` [size, size] holds each pixel's thing, counted from 1, and 0 for ground;
     `boxes` are (left, top, right, bottom) in pixels, right and bottom outside, one for each of `scene.things`.
@@ -71,8 +71,8 @@ TASKS = {
 }
 
 
-def box_of(mask: np.ndarray, number: int) -> tuple[int, int, int, int]:
-    """The tightest box around a thing's pixels (all zeros when it has none)."""
+def tightest_box(mask: np.ndarray, number: int) -> tuple[int, int, int, int]:
+    """Return the tightest box around a thing's pixels (all zeros if it has none)."""
     rows, columns = np.nonzero(mask == number)
     if len(rows) == 0:
         return (0, 0, 0, 0)
@@ -80,7 +80,7 @@ def box_of(mask: np.ndarray, number: int) -> tuple[int, int, int, int]:
 
 
 def choose_ground(style: str, taken: list[str], random: np.random.RandomState) -> str:
-    """A ground colour that stands out from the colours taken."""
+    """Choose a ground colour that stands out from the colours taken."""
     neutral = {"flat": "white", "sketch": "white", "inverted": "black"}.get(style) or choose(random, ("black", "white"))
     if neutral in taken:
         return "black" if neutral == "white" else "white"
@@ -92,15 +92,15 @@ def choose_ground(style: str, taken: list[str], random: np.random.RandomState) -
 
 
 def ink_colour(style: str, random: np.random.RandomState) -> str:
-    """A colour for a glyph: mostly black or white, whichever the style's ground is not."""
+    """Choose a colour for a glyph: mostly black or white, whichever the style's ground is not."""
     if random.random_sample() < 0.35:
         return choose(random, SHAPE_COLOURS)
     dark = {"flat": True, "sketch": True, "inverted": False}.get(style)
     return "black" if (random.random_sample() < 0.5 if dark is None else dark) else "white"
 
 
-def dressed(thing: Thing, style: str, random: np.random.RandomState) -> Thing:
-    """The thing with what its class leaves open: a colour, and for letters whether it is a capital."""
+def completed(thing: Thing, style: str, random: np.random.RandomState) -> Thing:
+    """Return the thing with what its class leaves open: a colour, and for letters whether it is a capital."""
     if thing.kind == "shape":
         return thing if thing.colour else Thing("shape", thing.name, choose(random, SHAPE_COLOURS))
     capital = thing.kind == "letter" and (random.random_sample() < 0.5 or thing.name in UNCLEAR)
@@ -108,19 +108,19 @@ def dressed(thing: Thing, style: str, random: np.random.RandomState) -> Thing:
     return Thing(thing.kind, thing.name, ink_colour(style, random), capital)
 
 
-def chance_thing(style: str, random: np.random.RandomState) -> Thing:
-    """A thing as pretraining draws them; a shape is never one of the held-out pairs."""
+def random_thing(style: str, random: np.random.RandomState) -> Thing:
+    """Choose a thing for pretraining; a shape is never one of the held-out pairs."""
     kind = tuple(KIND_SHARES)[random.choice(3, p=tuple(KIND_SHARES.values()))]
     if kind == "shape":
         shape, colour = SEEN_PAIRS[random.randint(len(SEEN_PAIRS))]
         return Thing("shape", shape, colour)
-    return dressed(Thing(kind, choose(random, DIGITS if kind == "digit" else LETTERS), ""), style, random)
+    return completed(Thing(kind, choose(random, DIGITS if kind == "digit" else LETTERS), ""), style, random)
 
 
-def chance_scene(random: np.random.RandomState) -> Scene:
-    """A scene as pretraining draws them: one thing, or two shapes and how they lie."""
+def random_scene(random: np.random.RandomState) -> Scene:
+    """Choose a scene for pretraining: one thing, or two shapes and how they lie."""
     style = STYLES[random.choice(len(STYLES), p=STYLE_SHARES)]
-    things: tuple[Thing, ...] = (chance_thing(style, random),)
+    things: tuple[Thing, ...] = (random_thing(style, random),)
     relation = None
     if things[0].kind == "shape" and random.random_sample() < 0.25:
         shape, colour = SEEN_PAIRS[random.randint(len(SEEN_PAIRS))]
@@ -129,7 +129,7 @@ def chance_scene(random: np.random.RandomState) -> Scene:
 
 
 def draw(seed: int, index: int, size: int = 32) -> Drawing:
-    """Drawing number `index` of the world `seed`, as pretraining sees it: a pure function of its arguments.
+    """Draw picture number `index` of the world `seed` for pretraining: a pure function of its arguments.
 
     Args:
         seed: The world, from 0.
@@ -137,16 +137,16 @@ def draw(seed: int, index: int, size: int = 32) -> Drawing:
         size: Side of the image in pixels, at least 8.
     """
     random = np.random.RandomState([seed, 0, index])
-    scene = chance_scene(random)
+    scene = random_scene(random)
     image, mask = paint(scene, size, random)
-    boxes = tuple(box_of(mask, number) for number in range(1, len(scene.things) + 1))
+    boxes = tuple(tightest_box(mask, number) for number in range(1, len(scene.things) + 1))
     return Drawing(image, describe(scene, random), scene, mask, boxes)
 
 
 def draw_labelled(
     task: str, split: str, index: int, seed: int = 0, style: str | None = None, size: int = 32
 ) -> tuple[np.ndarray, int]:
-    """Image [size, size, 3] in bytes and label number `index` of a task's split: a pure function of its arguments.
+    """Draw image `[size, size, 3]` and label number `index` of a task's split: a function of the arguments alone.
 
     Labels go round the classes (index modulo their number); the splits draw from streams of their own, none of them
     pretraining's.
@@ -168,6 +168,6 @@ def draw_labelled(
     label = index % len(TASKS[task].class_names)
     stream = 1 + SPLITS.index(split) + len(SPLITS) * tuple(TASKS).index(task)
     random = np.random.RandomState([seed, stream, index])
-    thing = dressed(TASKS[task].things[label], style or "flat", random)
+    thing = completed(TASKS[task].things[label], style or "flat", random)
     scene = Scene((thing,), style or "flat", choose_ground(style or "flat", [thing.colour], random))
     return paint(scene, size, random)[0], label
