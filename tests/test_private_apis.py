@@ -10,12 +10,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from open_clip.transformer import TextTransformer, VisionTransformer
 
-from clipadapt.engine.run import forget_accelerator
+from clipadapt.engine.accelerator import forget_accelerator
 
 
 def test_accelerate_can_forget_its_state():
     assert hasattr(AcceleratorState, "_reset_state"), (
-        "accelerate has no AcceleratorState._reset_state any more: find another way in clipadapt.engine.run, "
+        "accelerate has no AcceleratorState._reset_state any more: find another way in clipadapt.engine.accelerator, "
         "forget_accelerator"
     )
     forget_accelerator()  # of a test before

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import clipadapt
 from clipadapt.adaptations.features import FeatureAdapter
-from clipadapt.engine.run import forget_accelerator
+from clipadapt.engine.accelerator import forget_accelerator
 from clipadapt.test_time.caches import Cache
 from tests.engine.tasks import split, task
 from tests.golden.quantities import tiny

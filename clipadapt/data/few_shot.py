@@ -77,6 +77,18 @@ def sample(
     return support, kind.draw(rest, train_labels, validation_shots, stream)
 
 
+def check_draw(views: int | None, classes: str) -> None:
+    """Check the views and the classes of a task to draw.
+
+    Raises:
+        DataError: `views` is below 0, or `classes` isn't one of the choices.
+    """
+    if classes not in (ALL, BASE):
+        raise DataError(f"classes must be {ALL} or {BASE}, not {classes!r}")
+    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
+        raise DataError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
+
+
 def make_task(
     source: Source,
     shots: int,
@@ -98,16 +110,10 @@ def make_task(
         DataError: `shots` is below 1, `views` below 0, there are fewer than four classes to halve, or no images are
             left to test on.
     """
-    if classes not in (ALL, BASE):
-        raise DataError(f"classes must be {ALL} or {BASE}, not {classes!r}")
-    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 0):
-        raise DataError(f"views must be null (fresh random views), 0 (the centre crop) or a number, not {views!r}")
-    listed = source.validation
-    labelled = source.train.labelled
-    support: list[int] = []
-    validation: list[int] = []
-    if labelled:
-        support, validation = sample(source.train.labels, listed.labels if listed else None, shots, seed, kind)
+    check_draw(views, classes)
+    listed, labelled = source.validation, source.train.labelled
+    validation_labels = listed.labels if listed else None
+    support, validation = sample(source.train.labels, validation_labels, shots, seed, kind) if labelled else ([], [])
     taken = [*support, *validation] if listed is None else support
     rest = remaining_indices(source, taken, shots) if labelled and not source.tests else []
     pool = sorted({*range(len(source.train))}.difference(rest))

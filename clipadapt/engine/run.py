@@ -3,18 +3,18 @@
 No concrete adaptation or objective is imported here.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
+from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.batches import BatchSampler
+from clipadapt.engine.checks import check_images, check_number_format, check_whole_batch
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.memory import max_rows, reset_peak_memory
@@ -34,36 +34,6 @@ from clipadapt.tasks import Head, TaskKind, task_kind
 from clipadapt.test_time.base import TestTimeMethod
 
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None) -> Accelerator:
-    """Return the `Accelerator` with a run's processes, device and number format.
-
-    Raises:
-        UserError: a method that adapts along the test stream has several processes, or several processes have no GPU.
-    """
-    if not torch.distributed.is_initialized():
-        forget_accelerator()
-    mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
-    accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
-    started = int(os.environ.get("WORLD_SIZE", "1"))
-    if accelerator.num_processes < started:  # each process would do the whole run
-        raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
-    if test_time is not None and test_time.stream and accelerator.num_processes > 1:
-        raise UserError(
-            f"this method learns along the test images, one after another, and can't share them out over "
-            f"{accelerator.num_processes} processes: run it in one"
-        )
-    return accelerator
-
-
-def forget_accelerator() -> None:
-    """Reset Accelerate's state, so that the next `Accelerator` can have another device and number format.
-
-    Accelerate has one state per process and no public function to reset it; its own tests call this one, too.
-    """
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @dataclass
@@ -128,10 +98,7 @@ class Run:
         """
         accelerator = accelerator_for(settings, test_time)
         check_whole_batch(objective, settings, accelerator.num_processes)
-        if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
-            raise UserError(
-                f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}"
-            )
+        check_number_format(clip, settings)
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
         kind = task_kind(task)
@@ -275,37 +242,6 @@ def make_loader(
         progress,
         kind.collate,
     )
-
-
-def check_whole_batch(objective: type[Objective], settings: Settings, processes: int) -> None:
-    """Check that no batch is split for an objective that needs whole batches.
-
-    Raises:
-        UserError: gradient accumulation or several processes would split a batch.
-    """
-    steps = settings.gradient_accumulation_steps
-    if objective.needs_whole_batch and (steps > 1 or processes > 1):
-        raise UserError(
-            f"{objective.__name__} compares all images of a batch with each other, so that a batch can't be split "
-            f"(gradient accumulation steps: {steps}, processes: {processes}): use engine.gradient_accumulation_steps=1 "
-            "in one process"
-        )
-
-
-def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
-    """Check that a task has the training and validation images that an adaptation needs.
-
-    Raises:
-        UserError: there are no training images, or no validation images.
-    """
-    if settings.epochs_for(task.shots) and adaptation.has_parameters:
-        task.check_has_images()
-    if adaptation.capabilities.needs_validation and not len(task.validation):
-        advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
-        raise UserError(
-            f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
-            f"{advice}"
-        )
 
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:

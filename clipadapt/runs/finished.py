@@ -18,8 +18,9 @@ from clipadapt.console import is_main_process
 from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import with_fingerprints
+from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.evaluation import evaluate_run
-from clipadapt.engine.run import DTYPES, Run, accelerator_for
+from clipadapt.engine.run import Run
 from clipadapt.errors import DataError
 from clipadapt.features.loader import check_cache
 from clipadapt.files import write_atomically

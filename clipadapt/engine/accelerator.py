@@ -1,0 +1,42 @@
+"""Accelerate's view of a run: its processes, its device and its number format."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from clipadapt.engine.settings import Settings
+from clipadapt.errors import UserError
+from clipadapt.test_time.base import TestTimeMethod
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None) -> Accelerator:
+    """Return the `Accelerator` with a run's processes, device and number format.
+
+    Raises:
+        UserError: a method that adapts along the test stream has several processes, or several processes have no GPU.
+    """
+    if not torch.distributed.is_initialized():
+        forget_accelerator()
+    mixed = {"fp32": "no"}.get(settings.precision, settings.precision)
+    accelerator = Accelerator(cpu=settings.cpu, mixed_precision=mixed)
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes < started:  # each process would do the whole run
+        raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
+    if test_time is not None and test_time.stream and accelerator.num_processes > 1:
+        raise UserError(
+            f"this method learns along the test images, one after another, and can't share them out over "
+            f"{accelerator.num_processes} processes: run it in one"
+        )
+    return accelerator
+
+
+def forget_accelerator() -> None:
+    """Reset Accelerate's state, so that the next `Accelerator` can have another device and number format.
+
+    Accelerate has one state per process and no public function to reset it; its own tests call this one, too.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)

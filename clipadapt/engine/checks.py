@@ -1,0 +1,53 @@
+"""Checks of a method against its task, backbone and settings, before anything is trained."""
+
+import torch
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.tasks import Task
+from clipadapt.engine.accelerator import DTYPES
+from clipadapt.engine.pseudo_labels import PseudoLabels
+from clipadapt.engine.settings import Settings
+from clipadapt.errors import UserError
+from clipadapt.objectives.base import Objective
+
+
+def check_number_format(clip: DualEncoder, settings: Settings) -> None:
+    """Check that no earlier run rounded a backbone to another number format than a run's.
+
+    Raises:
+        UserError: one did.
+    """
+    if clip.dtype not in (torch.float32, DTYPES[settings.precision]):
+        raise UserError(f"an earlier run rounded this backbone to {clip.dtype}: load it again for {settings.precision}")
+
+
+def check_whole_batch(objective: type[Objective], settings: Settings, processes: int) -> None:
+    """Check that no batch is split for an objective that needs whole batches.
+
+    Raises:
+        UserError: gradient accumulation or several processes would split a batch.
+    """
+    steps = settings.gradient_accumulation_steps
+    if objective.needs_whole_batch and (steps > 1 or processes > 1):
+        raise UserError(
+            f"{objective.__name__} compares all images of a batch with each other, so that a batch can't be split "
+            f"(gradient accumulation steps: {steps}, processes: {processes}): use engine.gradient_accumulation_steps=1 "
+            "in one process"
+        )
+
+
+def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
+    """Check that a task has the training and validation images that an adaptation needs.
+
+    Raises:
+        UserError: there are no training images, or no validation images.
+    """
+    if settings.epochs_for(task.shots) and adaptation.has_parameters:
+        task.check_has_images()
+    if adaptation.capabilities.needs_validation and not len(task.validation):
+        advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
+        raise UserError(
+            f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
+            f"{advice}"
+        )
