@@ -121,7 +121,7 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "peft", "tpt", "tda"])
+@pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "tpt"])
 def test_a_run_is_measured_again_and_predicts(name, folder, tmp_path):
     backbone = clipadapt.load_backbone("tiny")
     task = clipadapt.load_task("folder", shots=1, root=str(folder), views=0)
