@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
+from clipadapt.checksums import DAMAGE, dump_checked_tensors, read_checked_tensors, reason
 from clipadapt.data import seeds
 from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, to_rgb
 from clipadapt.data.transforms import RandomCrops
@@ -108,7 +107,7 @@ class Predictor:
         Raises:
             UserError: the method carries no state from image to image, or the file can't be written.
         """
-        content = save(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
+        content = dump_checked_tensors(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
         try:
             write_atomically(Path(path), content)
         except OSError as error:
@@ -118,19 +117,17 @@ class Predictor:
         """Load a state from a file that `save_state` wrote.
 
         Raises:
-            UserError: the method carries no state from image to image, the file can't be read, or the state belongs to
-                other classes or another backbone.
+            UserError: the method carries no state from image to image, the file can't be read or is damaged, or the
+                state belongs to other classes or another backbone.
         """
         stream, device = self._stream(), str(self.model.clip.device)
         try:
-            with safe_open(path, "pt", device=device) as file:
-                belongs_to = (file.metadata() or {}).get("belongs_to")
-                state = {name: file.get_tensor(name) for name in sorted(file.keys())}
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"there is no state to be read in {path}: {error}") from error
-        if belongs_to != self._belongs_to():
+            tensors, texts = read_checked_tensors(Path(path))
+        except (OSError, *DAMAGE) as error:
+            raise UserError(f"there is no state to be read in {path}: {reason(error)}") from error
+        if texts.get("belongs_to") != self._belongs_to():
             raise UserError(f"the state in {path} was left by images of other classes, or with another backbone")
-        stream.load_state_dict(state)
+        stream.load_state_dict({name: value.to(device) for name, value in tensors.items()})
 
     def _stream(self) -> TestTimeMethod:
         if self.test_time is None or not self.test_time.stream:

@@ -20,6 +20,7 @@ from clipadapt.cli import main
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.run import run
+from tests.manifests import renew_manifest
 
 MEASURED_ANEW = {"seconds", "fit_seconds", "peak_memory_mb"}
 SETTINGS = ["shots=2", "seed=1", "engine.epochs=2", "engine.workers=0", "engine.cpu=true"]
@@ -101,6 +102,7 @@ def test_saved_directory(result, saved):
     names = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
     assert names == {
         *("config.yaml", "record.json", "result.json", "metrics.jsonl", "adaptation.safetensors", "predictions.json"),
+        "manifest.json",
         *("pictures/confusion.png", "pictures/per_class.png", "pictures/learning.png"),
     }
     assert result.save(saved) == saved
@@ -214,7 +216,7 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_result(tmp_path, monkeypatch,
     stopped = command(tmp_path / "stopped", *words)
     assert epochs == [1, 2, 3, 4]
     assert_same(content(whole), content(stopped))
-    assert not (stopped / "checkpoint.pt").exists()
+    assert not [*stopped.glob("checkpoint*")]
 
 
 def test_a_stopped_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, capsys):
@@ -249,7 +251,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path):
     root = str(Path(clipadapt.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     with subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list((tmp_path / "killed").rglob("checkpoint.pt")):
+        while process.poll() is None and not list((tmp_path / "killed").rglob("checkpoint-*")):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
@@ -262,10 +264,10 @@ def test_nan_is_told_with_the_place_of_the_last_good_state(tmp_path, capsys):
     assert main([*SETTINGS, f"output={tmp_path}", *words]) == 2
     message = capsys.readouterr().err
     assert "became" in message and "at step" in message and "Traceback" not in message
-    (checkpoint,) = tmp_path.rglob("checkpoint.pt")
+    (checkpoint,) = tmp_path.rglob("checkpoint-*.safetensors")
     assert str(checkpoint) in message.replace("\n", "")
-    state = torch.load(checkpoint, weights_only=True)
-    assert state["epoch"] >= 1 and state["state"]["adaptation"]["context"].isfinite().all()
+    progress = RunDirectory(checkpoint.parent).checkpoints.load(torch.device("cpu"))
+    assert progress.epoch >= 1 and progress.state["adaptation"]["context"].isfinite().all()
 
 
 def test_another_backbones_run_is_refused(result, tmp_path):
@@ -273,6 +275,7 @@ def test_another_backbones_run_is_refused(result, tmp_path):
     record = json.loads((directory / "record.json").read_text())
     record["backbone"]["fingerprint"] = "0123456789abcdef"
     (directory / "record.json").write_text(json.dumps(record))
+    renew_manifest(directory)
     with pytest.raises(UserError, match="learned on another backbone"):
         clipadapt.load(directory)
 

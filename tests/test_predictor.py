@@ -104,7 +104,11 @@ def test_states_that_are_none(runs, tmp_path):
         with pytest.raises(UserError, match="carries nothing from image to image"):
             call(tmp_path / "state")
     (tmp_path / "text").write_text("no tensors")
-    for path in (tmp_path / "absent", tmp_path / "text"):
+    stream.save_state(tmp_path / "flipped")
+    content = bytearray((tmp_path / "flipped").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "flipped").write_bytes(content)
+    for path in (tmp_path / "absent", tmp_path / "text", tmp_path, tmp_path / "flipped"):
         with pytest.raises(UserError, match="no state to be read"):
             stream.load_state(path)
     with pytest.raises(UserError, match="can't be written"):

@@ -16,6 +16,7 @@ from clipadapt.cli import main
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import CONFIG, RunDirectory
 from clipadapt.runs.result import read_result
+from tests.manifests import renew_manifest
 from tests.test_api import FEW_DRAWINGS
 
 QUICK = [*FEW_DRAWINGS, "engine.max_steps=1", "engine.workers=0", "engine.cpu=true", "shots=1", "engine.cache=null"]
@@ -61,6 +62,7 @@ def refused(run, tmp_path, capsys, monkeypatch):
     def refusal(settings: str | dict, *options: str) -> str:
         text = settings if isinstance(settings, str) else yaml.safe_dump(settings, sort_keys=False)
         (run / CONFIG).write_text(text)
+        renew_manifest(run)
         before, began = {*sys.modules}, time.monotonic()
         with pytest.raises(UserError) as caught:
             clipadapt.load(run, config_dir=options[1] if options else None)
@@ -300,11 +302,12 @@ def test_a_file_of_anything_but_plain_values(text, said, refused):
 
 def test_bytes_that_are_no_text(run, tmp_path):
     (run / CONFIG).write_bytes(b"\xff\xfe\x00a: 1")
+    renew_manifest(run)
     with pytest.raises(UserError, match=r"config\.yaml holds no settings"):
         clipadapt.load(run)
     (run / CONFIG).unlink()
     (run / CONFIG).mkdir()
-    with pytest.raises(UserError, match=r"has no config\.yaml"):
+    with pytest.raises(UserError, match=r"config\.yaml can't be read"):
         clipadapt.load(run)
 
 

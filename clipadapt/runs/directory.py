@@ -1,48 +1,50 @@
 """A run's directory: written atomically, resumed after a kill, never overwritten by another run."""
 
-import io
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from clipadapt.checksums import damage_as_user_error, read_json
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
 from clipadapt.plain_yaml import dump_plain_yaml, read_plain_yaml
+from clipadapt.runs import records
+from clipadapt.runs.checkpoints import Checkpoints
+from clipadapt.runs.manifest import MANIFEST, check_files, how_to_mend, write_manifest
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT = (
+NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
     "config.yaml",
     "result.json",
     "record.json",
     "adaptation.safetensors",
     "metrics.jsonl",
-    "checkpoint.pt",
 )
 PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
 """Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image.
 Transfer: a folder of metrics on other data."""
-OWN = (CONFIG, RESULT, RECORD, TENSORS, METRICS, CHECKPOINT, PREDICTIONS, PICTURES, TRANSFER)
+OWN = (*NEEDED, MANIFEST, PREDICTIONS, PICTURES, TRANSFER)
 
 
 class RunDirectory:
     """The files of one run.
 
     config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
-    adaptation.safetensors (the learned tensors alone), checkpoint.pt while the run is unfinished, predictions.json,
-    pictures/, and transfer/ with metrics on other data.
+    adaptation.safetensors (the learned tensors alone), predictions.json, pictures/, manifest.json with a checksum of
+    each of these; the last two checkpoints while the run is unfinished; and transfer/ with metrics on other data.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.checkpoints = Checkpoints(self.path)
 
     @property
     def finished(self) -> bool:
@@ -57,9 +59,12 @@ class RunDirectory:
             identity: returns the settings that two runs must share to be the same run.
 
         Raises:
-            UserError: the directory holds something else.
+            UserError: the directory holds something else, or the settings in it are damaged.
         """
         if (self.path / CONFIG).is_file():
+            self._check_places()
+            if self.finished:
+                check_files(self.path, NEEDED, [CONFIG])
             self._check_same(identity(config), identity(self.config()))
             return
         if self.path.exists() and (
@@ -73,6 +78,14 @@ class RunDirectory:
                 f"the run directory {self.path} can't be made: {error.strerror}; choose another output"
             ) from error
         write_atomically(self.path / CONFIG, dump_plain_yaml(dict(config)))
+
+    def _check_places(self) -> None:
+        """Check that no folder is where a file of the run will be, and no file where a folder will be."""
+        for name in OWN:
+            path, folder = self.path / name, name in (PICTURES, TRANSFER)
+            if path.exists() and path.is_dir() != folder:
+                wrong, right = ("file", "folder") if folder else ("folder", "file")
+                raise UserError(f"{path} is a {wrong}, and the run has a {right} of that name: move it away")
 
     def _check_same(self, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
         other = sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
@@ -91,41 +104,61 @@ class RunDirectory:
         self._check_file(CONFIG)
         return read_plain_yaml(self.path / CONFIG)
 
+    def check_files(self) -> None:
+        """Check all files of a finished run against its manifest.
+
+        Raises:
+            UserError: the run isn't finished, or a file is damaged or missing.
+        """
+        self._check_file(RESULT)
+        check_files(self.path, NEEDED)
+
     def record(self) -> dict[str, Any]:
-        """Return the run's task, backbone, plan and versions."""
-        with self._as_user_error(RECORD):
-            return json.loads(self._read(RECORD))
+        """Return the run's task, backbone, plan and versions.
+
+        Raises:
+            UserError: the file can't be read, or lacks what a record has.
+        """
+        with damage_as_user_error(self.path / RECORD, how_to_mend(self.path)):
+            return records.check_record(read_json(self.path / RECORD))
 
     def result(self) -> dict[str, Any]:
-        """Return the run's metrics."""
-        with self._as_user_error(RESULT):
-            return json.loads(self._read(RESULT))
+        """Return the run's metrics.
+
+        Raises:
+            UserError: the run isn't finished, the file can't be read, or lacks what a result has.
+        """
+        self._check_file(RESULT)
+        with damage_as_user_error(self.path / RESULT, how_to_mend(self.path)):
+            return records.check_result(read_json(self.path / RESULT))
 
     def history(self) -> list[dict[str, float]]:
-        """Return loss, accuracy and learning rate of each epoch."""
-        with self._as_user_error(METRICS):
-            return [json.loads(line) for line in self._read(METRICS).splitlines()]
+        """Return loss, accuracy and learning rate of each epoch.
+
+        Raises:
+            UserError: the file can't be read, or lacks what a history has.
+        """
+        with damage_as_user_error(self.path / METRICS, how_to_mend(self.path)):
+            lines = (self.path / METRICS).read_text(encoding="utf-8").splitlines()
+            return records.check_history([json.loads(line) for line in lines])
+
+    def predictions(self) -> dict[str, Any]:
+        """Return the predictions by test set, as of PREDICTIONS.
+
+        Raises:
+            UserError: the file can't be read, or lacks what predictions have.
+        """
+        with damage_as_user_error(self.path / PREDICTIONS, how_to_mend(self.path)):
+            return records.check_predictions(read_json(self.path / PREDICTIONS))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the learned tensors by name."""
-        self._read(TENSORS)
-        with self._as_user_error(TENSORS):
+        """Return the learned tensors by name.
+
+        Raises:
+            UserError: the file can't be read.
+        """
+        with damage_as_user_error(self.path / TENSORS, how_to_mend(self.path)):
             return load_file(self.path / TENSORS)
-
-    @contextmanager
-    def _as_user_error(self, name: str) -> Iterator[None]:
-        """Raise a UserError if a file turns out to be damaged."""
-        try:
-            yield
-        except (ValueError, SafetensorError) as error:
-            raise UserError(
-                f"{self.path / name} is damaged ({error}): delete {self.path} and give the command of the run again"
-            ) from error
-
-    def _read(self, name: str) -> str:
-        self._check_file(name)
-        path = self.path / name
-        return "" if path.suffix == ".safetensors" else path.read_text()
 
     def _check_file(self, name: str) -> None:
         if not self.path.is_dir():
@@ -161,11 +194,20 @@ class RunDirectory:
     def _old(self) -> Path:
         return self.path.with_name(f".{self.path.name}.old")
 
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files that a killed run left, and the checkpoints beside a finished run.
+
+        Only for the process that has opened the directory to write to it: another one's files may be on their way.
+        """
+        with suppress(OSError):  # somebody else's run is shown, too
+            for part in self.path.rglob(".*.part"):
+                part.unlink(missing_ok=True)
+            if self.finished:
+                self.checkpoints.remove()
+
     def save_checkpoint(self, progress: TrainState) -> None:
         """Save the state that training is resumed from."""
-        content = io.BytesIO()
-        torch.save(vars(progress), content)
-        write_atomically(self.path / CHECKPOINT, content.getvalue())
+        self.checkpoints.save(progress)
 
     def load_checkpoint(self, device: torch.device, fingerprint: str) -> TrainState:
         """Load the state that training is resumed from; that of a new run if there is no checkpoint.
@@ -175,12 +217,9 @@ class RunDirectory:
             fingerprint: the task's, to detect that its images have changed.
 
         Raises:
-            UserError: the checkpoint was trained on other images.
+            UserError: the checkpoint was trained on other images, or no checkpoint is whole.
         """
-        path = self.path / CHECKPOINT
-        if not path.is_file():
-            return TrainState(fingerprint=fingerprint)
-        progress = TrainState(**torch.load(path, map_location=device, weights_only=True))
+        progress = self.checkpoints.load(device) or TrainState(fingerprint=fingerprint)
         if progress.fingerprint != fingerprint:
             raise UserError(
                 f"the images that {self.path} learned from have changed since it was stopped: rerun=true begins again"
@@ -204,13 +243,17 @@ class RunDirectory:
             result: the metrics.
             files: contents of further files by their paths in the directory.
         """
-        for name, content in (files or {}).items():
+        contents: dict[str, bytes | str] = {
+            **(files or {}),
+            TENSORS: save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}),
+            RECORD: json.dumps(record, indent=2) + "\n",
+            METRICS: "".join(json.dumps(row) + "\n" for row in history),
+        }
+        for name, content in contents.items():
             (self.path / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(self.path / name, content)
-        write_atomically(
-            self.path / TENSORS, save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
-        )
-        write_atomically(self.path / RECORD, json.dumps(record, indent=2) + "\n")
-        write_atomically(self.path / METRICS, "".join(json.dumps(row) + "\n" for row in history))
-        write_atomically(self.path / RESULT, json.dumps(result, indent=2) + "\n")
-        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        pictures = [path.relative_to(self.path).as_posix() for path in sorted((self.path / PICTURES).glob("*.png"))]
+        last = {RESULT: json.dumps(result, indent=2) + "\n"}
+        write_manifest(self.path, [CONFIG, *contents, *pictures], last)
+        write_atomically(self.path / RESULT, last[RESULT])
+        self.checkpoints.remove()

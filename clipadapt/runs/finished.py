@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from clipadapt import config as configuration
+from clipadapt.checksums import damage_as_user_error, dump_checked_json, read_checked_json
 from clipadapt.config import file_name
 from clipadapt.console import is_main_process
 from clipadapt.data import Split, Task
@@ -29,6 +30,7 @@ from clipadapt.report import summary
 from clipadapt.runs.directory import CONFIG, TRANSFER
 from clipadapt.runs.learned import learned_adaptation, learned_head
 from clipadapt.runs.methods import build_kind, build_settings, build_test_time
+from clipadapt.runs.records import check_figures
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
@@ -147,13 +149,18 @@ class FinishedRun:
         Raises:
             UserError: as of `task` and `evaluate_task`.
         """
-        missing = [target for target in targets if not self._find_file(target).is_file()]
+        missing = [target for target in targets if not self._find_file(target).exists()]
         for data, some in groupby(missing, lambda target: target.data):
             task = self.task(data, console)
             tests = corrupt_test_set([*some], next(iter(task.tests.values())))
             found = self.evaluate_task(replace(task, tests=tests), console)["tests"]
             self._save([target for target in missing if target.name in tests], found)
-        return {target.name: json.loads(self._find_file(target).read_text()) for target in targets}
+        return {target.name: self._read(target) for target in targets}
+
+    def _read(self, target: EvaluationTarget) -> dict[str, float]:
+        path = self._find_file(target)
+        with damage_as_user_error(path, "delete it, and the run is evaluated there again"):
+            return check_figures(read_checked_json(path))
 
     def _find_file(self, target: EvaluationTarget) -> Path:
         """Return the file of a target's metrics: the newest one if the target's current images aren't known."""
@@ -169,7 +176,7 @@ class FinishedRun:
         if is_main_process():
             for target in targets:
                 self._find_file(target).parent.mkdir(exist_ok=True)
-                write_atomically(self._find_file(target), json.dumps(found[target.name], indent=2) + "\n")
+                write_atomically(self._find_file(target), dump_checked_json(found[target.name]))
         self._learned[0].wait_for_everyone()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation
@@ -73,15 +74,32 @@ def learned_adaptation(
         config: its settings.
         clip: the backbone that it was trained on, on its device.
         templates: of class names, in place of those that it was trained with.
+
+    Raises:
+        UserError: the tensors don't fit the adaptation, or aren't finite.
     """
     record = result.record
     task = placeholder_task(clip, record["class_names"], templates or record["templates"], record["support_shape"])
     adaptation = adaptation_maker(config)(clip, task)
-    expected = {name: value.shape for name, value in adaptation.state_dict().items()}
-    if expected != {name: value.shape for name, value in result.tensors.items()}:
+    problem = misfit(result.tensors, adaptation.state_dict())
+    if problem:
         raise UserError(
-            f"the learned tensors of this run ({config['method']['name']} on {record['task']}) don't fit its settings: "
-            "one of its files was changed; compute the run again with rerun=true"
+            f"the learned tensors of this run ({config['method']['name']} on {record['task']}) don't fit its settings "
+            f"({problem}): one of its files was changed; compute the run again with rerun=true"
         )
     adaptation.load_state_dict(result.tensors)
     return adaptation.to(clip.device)
+
+
+def misfit(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Return which tensor has another name, shape or type than expected, or isn't finite; None if all fit."""
+    missing, extra = sorted({*expected} - {*found}), sorted({*found} - {*expected})
+    if missing or extra:
+        return f"{missing[0]} is missing" if missing else f"{extra[0]} doesn't belong to it"
+    for name, value in found.items():
+        mine, theirs = (f"{list(x.shape)} of {x.dtype}" for x in (value, expected[name]))
+        if mine != theirs:
+            return f"{name} is {mine} in place of {theirs}"
+        if value.is_floating_point() and not value.isfinite().all():
+            return f"{name} is not finite"
+    return None

@@ -88,8 +88,9 @@ def read_result(directory: str | Path) -> Result:
     """Read the result of a finished run from its directory.
 
     Raises:
-        UserError: no run is there, or it isn't finished.
+        UserError: no run is there, it isn't finished, or a file of it is damaged.
     """
     source = RunDirectory(directory)
+    source.check_files()
     metrics = source.result()
     return Result(metrics, source.history(), source.config(), source.record(), source.tensors())

@@ -61,6 +61,8 @@ def run(
         target.restore()
     if target.path.exists():
         target.open(config, configuration.identity)
+        if is_main_process():
+            target.remove_leftovers()
     if target.finished and not config["rerun"]:
         console.print(f"This run is finished (rerun=true computes it again): {directory}")
         result = read_result(directory)

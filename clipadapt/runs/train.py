@@ -179,7 +179,7 @@ def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory
         return error
     if is_main_process():
         target.save_checkpoint(progress)
-    return DivergenceError(f"{error}; the state before is in {target.path / 'checkpoint.pt'}")
+    return DivergenceError(f"{error}; the state before is in {target.checkpoints.path(progress.epoch)}")
 
 
 def _evaluate(prepared: Run, planned: Plan) -> dict[str, Any]:

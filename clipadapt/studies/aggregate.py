@@ -19,7 +19,7 @@ from clipadapt.report.published import published_sheets
 from clipadapt.report.rows import Row
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, aggregate_scores
 from clipadapt.report.tables import shots_text
-from clipadapt.runs.directory import PREDICTIONS
+from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.methods import build_settings
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.studies import RunSpec, Study
@@ -137,7 +137,7 @@ def find_prediction_changes(outcomes: Sequence[RunOutcome]) -> Iterator[Predicti
             found[one.spec.data, one.spec.method] = one
     tests: dict[str, dict[str, Split]] = {}
     for one in found.values():
-        predictions = json.loads((one.spec.directory / PREDICTIONS).read_text())
+        predictions = RunDirectory(one.spec.directory).predictions()
         for test in [name for name in (BASE, NEW) if name in predictions] or [*predictions][:1]:
             yield make_prediction_changes(one, test, predictions[test], tests)
 

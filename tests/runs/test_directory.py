@@ -7,11 +7,23 @@ import torch
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
-from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.directory import NEEDED, RunDirectory
 
 CONFIG = {"seed": 1, "note": "a"}
 TENSORS = {"context": torch.arange(6.0).view(2, 3)}
 CPU = torch.device("cpu")
+RECORD = {
+    **{"task": "digits", "class_names": ["one", "two"], "templates": ["a {}"], "shots": 1, "seed": 1},
+    **{"fingerprint": "mine", "support_shape": [1, 2, 128], "backbone": {"name": "tiny", "fingerprint": "its"}},
+}
+FIGURES = {"accuracy": 0.5, "zero_shot_accuracy": 0.25, "images": 4}
+RESULT = {
+    **FIGURES,
+    **{"tests": {"test": FIGURES}, "parameters": 6, "share": 0.1, "seconds": 1.5, "peak_memory_mb": 9.0},
+    **{"figures": {"accuracy": {"title": "accuracy", "percent": True, "higher_is_better": True}}},
+    **{"processes": 1, "schedule_note": None},
+}
+HISTORY = [{"epoch": 1, "loss": 0.25, "accuracy": 0.5, "lr": 0.1}]
 
 
 def identity(config):
@@ -26,7 +38,7 @@ def opened(path, config=CONFIG):
 
 def finished(path, accuracy=0.5):
     directory = opened(path)
-    directory.finish(TENSORS, {"task": "digits"}, [{"epoch": 1, "loss": 0.25}], {"accuracy": accuracy})
+    directory.finish(TENSORS, RECORD, HISTORY, RESULT | {"accuracy": accuracy})
     return directory
 
 
@@ -34,9 +46,9 @@ def test_what_is_written_is_read(tmp_path):
     directory = finished(tmp_path / "deep" / "run")
     assert directory.finished
     assert directory.config() == CONFIG
-    assert directory.record() == {"task": "digits"}
-    assert directory.history() == [{"epoch": 1, "loss": 0.25}]
-    assert directory.result() == {"accuracy": 0.5}
+    assert directory.record() == RECORD
+    assert directory.history() == HISTORY
+    assert directory.result() == RESULT
     assert torch.equal(directory.tensors()["context"], TENSORS["context"])
 
 
@@ -76,16 +88,22 @@ def test_killed_before_the_configuration_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "missing", ["config.yaml", "result.json", "record.json", "metrics.jsonl", "adaptation.safetensors"]
+    ("missing", "said"),
+    [
+        ("result.json", "has no result.json; give the command of the run again to finish it"),
+        ("manifest.json", "has no manifest.json.* older clipadapt; get a whole copy of the run, or delete"),
+        *(
+            (name, f"{name} can't be read .it is missing.: get a whole copy")
+            for name in NEEDED
+            if name != "result.json"
+        ),
+    ],
 )
-def test_an_unfinished_run_says_what_is_missing(tmp_path, missing):
+def test_a_run_says_what_is_missing(tmp_path, missing, said):
     directory = finished(tmp_path / "run")
     (directory.path / missing).unlink()
-    with pytest.raises(UserError, match=f"has no {missing}; give the command"):
-        [
-            read()
-            for read in (directory.config, directory.record, directory.history, directory.result, directory.tensors)
-        ]
+    with pytest.raises(UserError, match=said):
+        directory.check_files()
 
 
 def test_no_directory(tmp_path):
@@ -102,7 +120,7 @@ def test_checkpoint_is_read_as_it_was_written_and_removed_at_the_end(tmp_path):
     found = directory.load_checkpoint(CPU, "mine")
     assert (found.epoch, found.history, found.seconds) == (2, progress.history, 1.5)
     assert torch.equal(found.state["adaptation"]["context"], TENSORS["context"])
-    assert [path.name for path in directory.path.glob("check*")] == ["checkpoint.pt"]
+    assert [path.name for path in directory.path.glob("check*")] == ["checkpoint-2.safetensors"]
     finished(tmp_path / "run")
     assert not list(directory.path.glob("check*"))
 
@@ -111,9 +129,9 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
     directory = finished(tmp_path / "run")
     fresh = directory.beside()
     finished(fresh.path, accuracy=0.75)
-    assert directory.result() == {"accuracy": 0.5}
+    assert directory.result() == RESULT
     directory.replace_by(fresh)
-    assert directory.result() == {"accuracy": 0.75}
+    assert directory.result() == RESULT | {"accuracy": 0.75}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
@@ -150,7 +168,7 @@ def test_a_rerun_killed_while_it_takes_the_old_ones_place_loses_nothing(tmp_path
         directory.replace_by(fresh)
     monkeypatch.undo()
     directory.restore()
-    assert directory.result() == {"accuracy": 0.5}
+    assert directory.result() == RESULT
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path):

@@ -15,6 +15,7 @@ from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.learned import learned_head
 from clipadapt.runs.train import train_and_evaluate
 from tests.engine.tasks import same, task
+from tests.manifests import renew_manifest
 
 FEW = ["shots=2", "engine.epochs=2", "engine.cpu=true", "engine.workers=0", "engine.cache=null", "engine.batch_size=4"]
 METHODS = ["clip_lora", "peft", "full_finetuning", "bitfit"]
@@ -126,7 +127,9 @@ def test_tuners_with_sparse_weights(run):
 def test_a_damaged_file_is_told(name, run, load, tmp_path):
     run("mine", "method=clip_adapter")
     (tmp_path / "mine" / name).write_bytes(b"{")
-    with pytest.raises(UserError, match=rf"{name} is damaged .*: delete .*mine and give the command of the run again"):
+    with pytest.raises(
+        UserError, match=rf"{name} is damaged .*, or delete .*mine and give the command of the run again"
+    ):
         load("mine")
 
 
@@ -169,5 +172,6 @@ def test_learned_tensors_that_do_not_fit_the_settings(run, tmp_path):
     run("changed", "method=clip_adapter")
     file = tmp_path / "changed" / "config.yaml"
     file.write_text(file.read_text().replace("reduction: 4", "reduction: 8"))
+    renew_manifest(file.parent)
     with pytest.raises(UserError, match="don't fit its settings"):
         learned_head(tmp_path / "changed", "cpu", torch.float32, None)

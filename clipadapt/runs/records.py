@@ -1,0 +1,136 @@
+"""Types of what a finished run's JSON files hold, which are checked before anything is used."""
+
+from typing import Annotated, Any
+
+from annotated_types import Ge, Len
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+
+class Backbone(BaseModel):
+    """What a record says of the backbone; a family of backbones adds its settings."""
+
+    name: str
+    fingerprint: str
+
+
+class Record(BaseModel):
+    """What is used of a run's record."""
+
+    task: str
+    class_names: Annotated[list[str], Len(1)]
+    templates: list[str]
+    shots: int
+    seed: int
+    fingerprint: str
+    support_shape: Annotated[list[Annotated[int, Ge(0)]], Len(3, 3)]
+    backbone: Backbone
+
+
+class Figure(BaseModel):
+    """How a figure is shown."""
+
+    title: str
+    percent: bool
+    higher_is_better: bool
+
+
+Figures = dict[str, float]
+
+
+class Result(BaseModel):
+    """What is used of every run's metrics; those on the first test set are there by their names, too."""
+
+    tests: dict[str, Figures]
+    figures: dict[str, Figure] = {}
+    per_class: Figures = {}
+    zero_shot_per_class: Figures = {}
+    parameters: int
+    share: float
+    seconds: float
+    peak_memory_mb: float
+    processes: int
+    schedule_note: str | None
+
+
+class Predictions(BaseModel):
+    """Predictions for a test set."""
+
+    class_names: list[str]
+    labels: list[Any]
+    zero_shot: list[Any]
+    adapted: list[Any]
+
+
+def check_record(found: Any) -> dict[str, Any]:
+    """Return a run's record after a check of what is used of it.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    checked: dict[str, Any] = check(Record, found)
+    return checked
+
+
+def check_result(found: Any) -> dict[str, Any]:
+    """Return a run's metrics after a check of what is used of them.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    checked: dict[str, Any] = check(Result, found)
+    names = [name for figure in found.get("figures", {}) for name in (figure, f"zero_shot_{figure}")]
+    if found["tests"]:
+        check(dict[str, float], {name: found.get(name) for name in [*names, "images"]})
+    for test, figures in found["tests"].items():
+        if not names or not {*names, "images"} <= {*figures}:
+            raise ValueError(f"tests.{test}: a figure is missing")
+    if {*found.get("per_class", ())} != {*found.get("zero_shot_per_class", ())}:
+        raise ValueError("per_class: its classes are others than those of zero_shot_per_class")
+    return checked
+
+
+def check_history(found: Any) -> list[dict[str, float]]:
+    """Return the loss, score and learning rate of each epoch after a check of them.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    rows: list[dict[str, float]] = check(list[Figures], found)
+    if any(not {"epoch", "loss", "lr"} <= {*row} for row in rows):
+        raise ValueError("an epoch, its loss or its learning rate is missing")
+    return rows
+
+
+def check_figures(found: Any) -> dict[str, float]:
+    """Return the figures of one test set after a check of them.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    checked: dict[str, float] = check(Figures, found)
+    return checked
+
+
+def check_predictions(found: Any) -> dict[str, Any]:
+    """Return predictions by test set after a check of them.
+
+    Raises:
+        ValueError: something is missing, or of another type.
+    """
+    checked: dict[str, Any] = check(dict[str, Predictions], found)
+    return checked
+
+
+def check(kind: Any, found: Any) -> Any:
+    """Return a plain value, as it is, after a check of its type.
+
+    Raises:
+        ValueError: it is of another type; the message names the place of the first mistake.
+    """
+    try:
+        TypeAdapter(kind).validate_python(found, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from error
+    return found
