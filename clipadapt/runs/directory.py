@@ -8,33 +8,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
-from clipadapt.checksums import damage_as_user_error, read_json
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
-from clipadapt.plain_yaml import dump_plain_yaml, read_plain_yaml
-from clipadapt.runs import records
+from clipadapt.plain_yaml import dump_plain_yaml
 from clipadapt.runs.checkpoints import Checkpoints
-from clipadapt.runs.manifest import MANIFEST, check_files, how_to_mend, write_manifest
+from clipadapt.runs.manifest import MANIFEST, check_files, write_manifest
+from clipadapt.runs.reading import (
+    CONFIG,
+    METRICS,
+    NEEDED,
+    PICTURES,
+    PREDICTIONS,
+    RECORD,
+    RESULT,
+    TENSORS,
+    TRANSFER,
+    RunReader,
+)
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
-    "config.yaml",
-    "result.json",
-    "record.json",
-    "adaptation.safetensors",
-    "metrics.jsonl",
-)
-PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
-"""Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image.
-Transfer: a folder of metrics on other data."""
 OWN = (*NEEDED, MANIFEST, PREDICTIONS, PICTURES, TRANSFER)
 
 
-class RunDirectory:
+class RunDirectory(RunReader):
     """The files of one run.
 
     config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
@@ -43,13 +43,8 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        super().__init__(path)
         self.checkpoints = Checkpoints(self.path)
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run is finished."""
-        return (self.path / RESULT).is_file()
 
     def open(self, config: Mapping[str, Any], identity: Identity) -> None:
         """Make the directory, or check that it holds the same run.
@@ -61,7 +56,7 @@ class RunDirectory:
         Raises:
             UserError: the directory holds something else, or the settings in it are damaged.
         """
-        if (self.path / CONFIG).is_file():
+        if self._has(CONFIG):
             self._check_places()
             if self.finished:
                 check_files(self.path, NEEDED, [CONFIG])
@@ -95,79 +90,6 @@ class RunDirectory:
                 "choose another output folder, or move it away"
             )
 
-    def config(self) -> dict[str, Any]:
-        """Return the run's settings as they are written: plain values, of which nothing is known yet.
-
-        Raises:
-            UserError: there are none, or something else than plain values.
-        """
-        self._check_file(CONFIG)
-        return read_plain_yaml(self.path / CONFIG)
-
-    def check_files(self) -> None:
-        """Check all files of a finished run against its manifest.
-
-        Raises:
-            UserError: the run isn't finished, or a file is damaged or missing.
-        """
-        self._check_file(RESULT)
-        check_files(self.path, NEEDED)
-
-    def record(self) -> dict[str, Any]:
-        """Return the run's task, backbone, plan and versions.
-
-        Raises:
-            UserError: the file can't be read, or lacks what a record has.
-        """
-        with damage_as_user_error(self.path / RECORD, how_to_mend(self.path)):
-            return records.check_record(read_json(self.path / RECORD))
-
-    def result(self) -> dict[str, Any]:
-        """Return the run's metrics.
-
-        Raises:
-            UserError: the run isn't finished, the file can't be read, or lacks what a result has.
-        """
-        self._check_file(RESULT)
-        with damage_as_user_error(self.path / RESULT, how_to_mend(self.path)):
-            return records.check_result(read_json(self.path / RESULT))
-
-    def history(self) -> list[dict[str, float]]:
-        """Return loss, accuracy and learning rate of each epoch.
-
-        Raises:
-            UserError: the file can't be read, or lacks what a history has.
-        """
-        with damage_as_user_error(self.path / METRICS, how_to_mend(self.path)):
-            lines = (self.path / METRICS).read_text(encoding="utf-8").splitlines()
-            return records.check_history([json.loads(line) for line in lines])
-
-    def predictions(self) -> dict[str, Any]:
-        """Return the predictions by test set, as of PREDICTIONS.
-
-        Raises:
-            UserError: the file can't be read, or lacks what predictions have.
-        """
-        with damage_as_user_error(self.path / PREDICTIONS, how_to_mend(self.path)):
-            return records.check_predictions(read_json(self.path / PREDICTIONS))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the learned tensors by name.
-
-        Raises:
-            UserError: the file can't be read.
-        """
-        with damage_as_user_error(self.path / TENSORS, how_to_mend(self.path)):
-            return load_file(self.path / TENSORS)
-
-    def _check_file(self, name: str) -> None:
-        if not self.path.is_dir():
-            raise UserError(f"there is no run directory {self.path}")
-        if not (self.path / name).is_file():
-            raise UserError(
-                f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
-            )
-
     def beside(self) -> "RunDirectory":
         """Return the directory beside this one in which the run is computed again."""
         return RunDirectory(self.path.with_name(f".{self.path.name}.rerun"))
@@ -183,11 +105,15 @@ class RunDirectory:
         shutil.rmtree(self._old, ignore_errors=True)
         self.path.rename(self._old)
         fresh.path.rename(self.path)
-        shutil.rmtree(self._old)
+        shutil.rmtree(self._old, ignore_errors=True)
 
     def restore(self) -> None:
-        """Put back the directory that `replace_by` had moved away when it was killed."""
-        if self._old.is_dir() and not self.path.exists():
+        """Put back the directory that `replace_by` had moved away when it was killed, or remove what it left of it."""
+        if not self._old.is_dir():
+            return
+        if self.path.exists():
+            shutil.rmtree(self._old, ignore_errors=True)
+        else:
             self._old.rename(self.path)
 
     @property

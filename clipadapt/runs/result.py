@@ -16,6 +16,7 @@ from clipadapt.objectives.base import Objective
 from clipadapt.report import summary
 from clipadapt.runs.directory import PICTURES, RunDirectory
 from clipadapt.runs.plan import Plan
+from clipadapt.runs.reading import RunReader
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def read_result(directory: str | Path) -> Result:
     Raises:
         UserError: no run is there, it isn't finished, or a file of it is damaged.
     """
-    source = RunDirectory(directory)
+    source = RunReader(directory)
     source.check_files()
     metrics = source.result()
     return Result(metrics, source.history(), source.config(), source.record(), source.tensors())

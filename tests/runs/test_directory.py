@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from clipadapt.checksums import dump_checked_json, read_checked_json
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
@@ -169,6 +170,71 @@ def test_a_rerun_killed_while_it_takes_the_old_ones_place_loses_nothing(tmp_path
     monkeypatch.undo()
     directory.restore()
     assert directory.result() == RESULT
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "said"),
+    [
+        (Path.mkdir, "result.json", "a folder, and the run has a file"),
+        (Path.touch, "pictures", "a file, and the run has a"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_coming_file_is_told_before_the_fit(tmp_path, make, name, said):
+    directory = opened(tmp_path / "run")
+    make(directory.path / name)
+    with pytest.raises(UserError, match=f"{name} is {said}.* of that name: move it away"):
+        opened(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        None,
+        {},
+        {"../thesis.tex": "0" * 64},
+        {"/thesis.tex": "0" * 64},
+        {"config.yaml": 5},
+        {"config.yaml": "0" * 64},
+        {"config.yaml": "X" * 64},
+    ],
+)
+def test_a_manifest_of_something_else_is_refused(tmp_path, files):
+    directory = finished(tmp_path / "run")
+    path = directory.path / "manifest.json"
+    content = read_checked_json(path)
+    listed = {**content["files"], **files} if files else files
+    path.write_text(dump_checked_json({**content, "files": listed}))
+    with pytest.raises(UserError, match=r"(manifest\.json|config\.yaml) is damaged .* delete"):
+        directory.check_files()
+    path.write_text(dump_checked_json({**content, "format": 2}))
+    with pytest.raises(UserError, match="not of format 1"):
+        directory.check_files()
+
+
+def test_only_a_writer_removes_what_was_left(tmp_path):
+    directory = finished(tmp_path / "run")
+    (directory.path / ".result.json.4711.part").touch()
+    (directory.path / "notes.part").touch()
+    directory.save_checkpoint(TrainState(3))
+    directory.check_files()
+    assert len([*directory.path.glob("*.part")]) == 2 and directory.checkpoints.epochs() == [3]
+    directory.remove_leftovers()
+    assert [path.name for path in directory.path.glob("*.part")] == ["notes.part"]
+    assert not directory.checkpoints.epochs()
+    unfinished = opened(tmp_path / "unfinished")
+    unfinished.save_checkpoint(TrainState(3))
+    unfinished.remove_leftovers()
+    assert unfinished.checkpoints.epochs() == [3]
+
+
+def test_a_directory_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    directory = finished(tmp_path / "run")
+    monkeypatch.setattr(Path, "is_file", denied)
+    with pytest.raises(UserError, match="run can't be read: Permission denied"):
+        directory.check_files()
 
 
 def test_a_directory_that_cannot_be_made_is_told(tmp_path):

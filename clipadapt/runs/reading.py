@@ -1,0 +1,124 @@
+"""Files of a run, read and checked: damage is told before anything is used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipadapt.checksums import damage_as_user_error, read_json
+from clipadapt.errors import UserError
+from clipadapt.plain_yaml import read_plain_yaml
+from clipadapt.runs import records
+from clipadapt.runs.manifest import check_files, how_to_mend
+
+NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
+    "config.yaml",
+    "result.json",
+    "record.json",
+    "adaptation.safetensors",
+    "metrics.jsonl",
+)
+PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
+"""Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image.
+Transfer: a folder of metrics on other data."""
+
+
+class RunReader:
+    """Reads the files of a run.
+
+    Args:
+        path: the run's directory.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is finished.
+
+        Raises:
+            UserError: the directory can't be read.
+        """
+        return self._has(RESULT)
+
+    def _has(self, name: str) -> bool:
+        try:
+            return (self.path / name).is_file()
+        except OSError as error:
+            raise UserError(f"the run directory {self.path} can't be read: {error.strerror}") from error
+
+    def config(self) -> dict[str, Any]:
+        """Return the run's settings as they are written: plain values, of which nothing is known yet.
+
+        Raises:
+            UserError: there are none, or something else than plain values.
+        """
+        self._check_file(CONFIG)
+        return read_plain_yaml(self.path / CONFIG)
+
+    def check_files(self) -> None:
+        """Check all files of a finished run against its manifest.
+
+        Raises:
+            UserError: the run isn't finished, or a file is damaged or missing.
+        """
+        self._check_file(RESULT)
+        check_files(self.path, NEEDED)
+
+    def record(self) -> dict[str, Any]:
+        """Return the run's task, backbone, plan and versions.
+
+        Raises:
+            UserError: the file can't be read, or lacks what a record has.
+        """
+        with damage_as_user_error(self.path / RECORD, how_to_mend(self.path)):
+            return records.check_record(read_json(self.path / RECORD))
+
+    def result(self) -> dict[str, Any]:
+        """Return the run's metrics.
+
+        Raises:
+            UserError: the run isn't finished, the file can't be read, or lacks what a result has.
+        """
+        self._check_file(RESULT)
+        with damage_as_user_error(self.path / RESULT, how_to_mend(self.path)):
+            return records.check_result(read_json(self.path / RESULT))
+
+    def history(self) -> list[dict[str, float]]:
+        """Return loss, accuracy and learning rate of each epoch.
+
+        Raises:
+            UserError: the file can't be read, or lacks what a history has.
+        """
+        with damage_as_user_error(self.path / METRICS, how_to_mend(self.path)):
+            lines = (self.path / METRICS).read_text(encoding="utf-8").splitlines()
+            return records.check_history([json.loads(line) for line in lines])
+
+    def predictions(self) -> dict[str, Any]:
+        """Return the predictions by test set, as of PREDICTIONS.
+
+        Raises:
+            UserError: the file can't be read, or lacks what predictions have.
+        """
+        with damage_as_user_error(self.path / PREDICTIONS, how_to_mend(self.path)):
+            return records.check_predictions(read_json(self.path / PREDICTIONS))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the learned tensors by name.
+
+        Raises:
+            UserError: the file can't be read.
+        """
+        with damage_as_user_error(self.path / TENSORS, how_to_mend(self.path)):
+            return load_file(self.path / TENSORS)
+
+    def _check_file(self, name: str) -> None:
+        if not self._has(name):
+            if not self.path.is_dir():
+                raise UserError(f"there is no run directory {self.path}")
+            raise UserError(
+                f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
+            )
