@@ -95,7 +95,7 @@ def check_method(run, readers, place, damages):
         DAMAGES[damage](damaged / file)
         for name, read in readers.items():
             found = outcome(read, damaged, right[name])
-            assert found == "sentence", (file, damage, name)  # each file of a run has its checksum
+            assert found == "sentence" or file.name == MANIFEST, (file, damage, name)  # its last byte is a line's end
             counts[found] += 1
     return counts, len(files)
 
