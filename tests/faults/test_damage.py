@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from clipadapt.runs.finished import FinishedRun
 from clipadapt.runs.manifest import MANIFEST
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.train import train_and_evaluate
-from tests.engine.tasks import same, task
+from tests.engine.tasks import same, split, task
 from tests.faults.damages import DAMAGES, copy_run
 from tests.test_api import FEW_DRAWINGS
 
@@ -177,7 +178,8 @@ def fit(folder, method, stop=None, *words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunDirectory, "save_checkpoint", interrupted)
         settings = USUAL((*LEARNING, f"method={method}", *words))
-        given = CLIP.load("tiny", "embedded"), task(), RunDirectory(folder), Console(quiet=True)
+        data = replace(task(), validation=split([0, 1, 2], seed=2), validation_indices=[0, 1, 2])
+        given = CLIP.load("tiny", "embedded"), data, RunDirectory(folder), Console(quiet=True)
         return train_and_evaluate(json.loads(json.dumps(settings)), *given)
 
 
