@@ -11,12 +11,11 @@ from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
-from clipadapt.features.loader import check_cache
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import learned_head
-from clipadapt.runs.methods import build_backbone, build_settings
+from clipadapt.runs.methods import build_backbone, build_settings, with_usable_cache
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -136,8 +135,7 @@ def finetune(
     values = {"method": method, "shots": task.shots, "seed": task.seed, "classes": task.classes}
     values |= {f"engine.{key}": value for key, value in engine.items()}
     config = configuration.compose(overrides, config_dir, values)
-    settings = build_settings(config)
-    check_cache(settings.cache, settings.cache_gb)
+    settings = with_usable_cache(build_settings(config))
     by_hand = {"data": {"name": task.name}, "task": {"views": task.views, "skip_broken": False}}
     config |= {"backbone": backbone.source, "kind": task_kind(task).settings, **(task.origin or by_hand)}
     if config["method"]["pseudo_labels"] is not None:

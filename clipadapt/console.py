@@ -8,15 +8,22 @@ from typing import TextIO
 
 from rich.console import Console
 
-from clipadapt.errors import UserError
+from clipadapt.errors import LostProcess, UserError
+from clipadapt.stopping import asked_to_stop
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
 def is_main_process() -> bool:
-    """Return whether this process is rank 0, by the variables that torchrun sets."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    """Return whether this process is rank 0."""
+    return rank() == 0
+
+
+def rank() -> int:
+    """Return the number of this process among those of its job, by the variables that torchrun sets."""
+    text = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    return int(text) if text.isdigit() else 0
 
 
 def make_console() -> Console:
@@ -49,15 +56,38 @@ def show_warning(
 
 
 def run_command(action: Callable[[], int]) -> int:
-    """Run a command and return its exit code; a `UserError` is printed without a traceback."""
+    """Run a command and return its exit code; errors that the user can fix, and signals, are told in one sentence."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             return action()
-    except UserError as error:
+    except (Exception, KeyboardInterrupt) as error:
+        code = tell_end(error)
+        if code is None:
+            raise
+        return code
+
+
+def tell_end(error: BaseException) -> int | None:
+    """Write why a command has ended to stderr and return its exit code; None, and nothing, for a fault of ours."""
+    number = asked_to_stop()
+    if isinstance(error, KeyboardInterrupt) or number is not None:  # a request may come to light as another error
+        where = f" in {error.args[0]}" if isinstance(error, KeyboardInterrupt) and error.args else ""
+        by = f" by {number.name}" if number is not None else ""
+        tell_survivor(f"\nStopped{by}. Finished work is kept{where}: run the same command again to continue.")
+        return EXIT_INTERRUPTED if number is None else 128 + number
+    if isinstance(error, LostProcess):
+        tell_survivor(f"clipadapt: {error}")
+        return EXIT_USER_ERROR
+    if isinstance(error, UserError):
         print_error(f"clipadapt: {error}")
         return EXIT_USER_ERROR
-    except KeyboardInterrupt as stop:
-        where = f" in {stop.args[0]}" if stop.args else ""
-        print_error(f"\nStopped. Finished work is kept{where}: run the same command again to continue.")
-        return EXIT_INTERRUPTED
+    return None
+
+
+def tell_survivor(message: str) -> None:
+    """Write to stderr how a job ends, on ranks 0 and 1: either may be the process that was killed."""
+    if is_main_process():
+        print_error(message)
+    elif rank() == 1:
+        sys.stderr.write(f"process 1: {message.strip()}\n")

@@ -65,6 +65,18 @@ class DivergenceError(UserError):
     """
 
 
+class WriteError(UserError):
+    """A file or folder that can't be written: no room, no permission. What was saved before is whole."""
+
+
+class LostProcess(UserError):
+    """Another process of this job has ended, so that this one can't go on alone."""
+
+
+LASTING = (WriteError, LostProcess)
+"""Errors of a run that the runs after it would have, too."""
+
+
 class MissingPoint(SettingsError):
     """A tower of the backbone lacks the point that an adaptation edits."""
 

@@ -1,8 +1,13 @@
 """Files of the user's: which settings are paths, how names of images end, and atomic writing."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, get_args
+
+from clipadapt.errors import WriteError
 
 ANY, FOLDER = "path", "path where there is such a folder"
 
@@ -24,15 +29,71 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".t
 """Ends of the names of files that are images, in lower case."""
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
+"""Errors of a disk, or a user's share of one, that has no room left."""
+
+NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
+"""Errors of file systems that can't flush a folder, and have no need to."""
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file atomically: at any moment the old content or the new one is there.
+    """Write a file atomically: at any moment, a power cut too, the old content or the new one is there.
 
     Raises:
-        OSError: the file can't be written; nothing is left behind.
+        WriteError: the file can't be written; nothing is left behind.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with as_write_error(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content if isinstance(content, bytes) else content.encode())
+                file.flush()
+                os.fsync(file.fileno())  # before the rename, which could reach the disk first
+            os.replace(part, path)
+            flush_folder(path.parent)
+        finally:
+            with suppress(OSError):  # the error above is the one to tell
+                part.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> list[Path]:
+    """Make a folder, and those above it, unless it is there; return those that weren't, the innermost first.
+
+    Raises:
+        WriteError: it can't be made.
+    """
+    with as_write_error(path):
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        path.mkdir(parents=True, exist_ok=True)
+        for folder in made:
+            flush_folder(folder.parent)
+        return made
+
+
+def flush_folder(path: Path) -> None:
+    """Flush the names of a folder's files to disk, as far as its file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        part.write_bytes(content if isinstance(content, bytes) else content.encode())
-        os.replace(part, path)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FLUSH:
+            raise
     finally:
-        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+@contextmanager
+def as_write_error(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a WriteError, which says how to mend it.
+
+    Args:
+        path: the file or folder that is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            advice = "make room and do the same again, which goes on from what was saved before"
+        else:
+            advice = "mend that, or choose another folder; what was saved before is kept"
+        raise WriteError(f"{path} can't be written ({error.strerror or error}): {advice}") from error

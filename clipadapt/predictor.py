@@ -108,10 +108,7 @@ class Predictor:
             UserError: the method carries no state from image to image, or the file can't be written.
         """
         content = dump_checked_tensors(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
-        try:
-            write_atomically(Path(path), content)
-        except OSError as error:
-            raise UserError(f"the state can't be written to {path}: {error.strerror}") from error
+        write_atomically(Path(path), content)
 
     def load_state(self, path: str | Path) -> None:
         """Load a state from a file that `save_state` wrote.

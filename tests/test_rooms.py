@@ -18,10 +18,11 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 MAY_IMPORT = {
     "errors": "",
-    "files": "",
+    "stopping": "",
+    "files": "errors",
     "plain_yaml": "errors",
     "checksums": "errors",
-    "console": "errors",
+    "console": "stopping errors",
     "notices": "console",
     "interfaces": "",
     "postponed": "",
@@ -32,16 +33,16 @@ MAY_IMPORT = {
     "data": "postponed notices files errors",
     "tasks": "model data objectives adaptations backbone interfaces errors",
     "features": "tasks model data adaptations backbone interfaces errors",
-    "engine": "test_time features tasks model data adaptations objectives backbone interfaces errors",
+    "engine": "test_time features tasks model data adaptations objectives backbone interfaces stopping errors",
     "test_time": "tasks model adaptations objectives errors",
     "predictor": "tasks model data test_time checksums files errors",
     "report": "data files errors",
     "config": "files plain_yaml errors",
     "runs": "config report engine test_time features tasks data model objectives adaptations backbone interfaces "
-    "console files plain_yaml checksums errors",
+    "console files plain_yaml checksums stopping errors",
     "studies": "tasks runs config report data backbone console files errors",
     "api": "tasks studies runs predictor config report features data backbone errors",
-    "cli": "api studies runs config report data console files errors",
+    "cli": "api studies runs config report data console files stopping errors",
     "__init__": "api errors",
     "__main__": "cli",
 }

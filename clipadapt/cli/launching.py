@@ -12,6 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
+from clipadapt.cli.signals import stop_on_signals
 from clipadapt.config.check import check
 from clipadapt.config.composing import (
     CONFIG,
@@ -27,7 +28,7 @@ from clipadapt.config.composing import (
 from clipadapt.config.overrides import Words, split
 from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.console import run_command
-from clipadapt.errors import UserError
+from clipadapt.errors import LASTING, UserError, WriteError
 from clipadapt.studies.protocols import Study, study
 
 RECIPE = """\
@@ -98,7 +99,7 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
     crashes: list[Exception] = []
 
     def job(composed: DictConfig) -> None:
-        if crashes:
+        if crashes or any(isinstance(error, LASTING) for error in user_errors):
             return
         try:
             config = to_container(composed, folder)
@@ -110,7 +111,7 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             (user_errors if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
 
     # Hydra writes its record of a sweep to a folder, which must not be among the runs.
-    with tempfile.TemporaryDirectory() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}")):
+    with temporary_folder() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}")):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
         except RuntimeError as error:
@@ -119,7 +120,27 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             raise UserError("hydra/launcher=slurm needs SLURM: give the command on a machine of the cluster") from error
     for crash in crashes:
         raise crash
+    if len(user_errors) == 1:
+        raise user_errors[0]
     raise_all(str(error) for error in user_errors)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[str]:
+    """Make a folder that is removed at the end.
+
+    Raises:
+        WriteError: it, or a file that Hydra writes to it, can't be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+    except OSError as error:
+        place = tempfile.tempdir or os.environ.get("TMPDIR", "/tmp")
+        if error.filename is not None and not str(error.filename).startswith(place):
+            raise
+        reason = error.strerror or error
+        raise WriteError(f"temporary files can't be written ({reason}): set TMPDIR to a folder with room") from error
 
 
 @contextmanager
@@ -153,7 +174,9 @@ def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None
 
         @functools.wraps(function)
         def program() -> None:
-            sys.exit(run_command(start))
+            with stop_on_signals():
+                code = run_command(start)
+            sys.exit(code)
 
         return program
 

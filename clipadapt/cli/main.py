@@ -10,6 +10,7 @@ from clipadapt import __version__, config
 from clipadapt.cli import data as data_command
 from clipadapt.cli import launching
 from clipadapt.cli.help import COMMANDS, help_for
+from clipadapt.cli.signals import stop_on_signals
 from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
@@ -24,9 +25,13 @@ FORMATS = ("table", "csv", "json")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code: 0, 2 for an error that the user can fix, or 130 after Ctrl-C."""
+    """Run one command; return its exit code.
+
+    0; 2 for an error that the user can fix; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return run_command(lambda: run(arguments))
+    with stop_on_signals():
+        return run_command(lambda: run(arguments))
 
 
 def run(arguments: list[str]) -> int:
@@ -75,8 +80,9 @@ def fit(settings: dict[str, Any]) -> None:
 
     try:
         run_in_directory(settings, directory, make_console())
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(str(directory)) from None
+    except KeyboardInterrupt as stop:
+        stop.args = (str(directory),)
+        raise
 
 
 def compare(words: Words) -> None:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from clipadapt.data.folders import extensions, is_hidden
 from clipadapt.data.images import LazyImages, open_image, verify_image
-from clipadapt.errors import DataError
-from clipadapt.files import IMAGE_SUFFIXES, write_atomically
+from clipadapt.errors import DataError, WriteError
+from clipadapt.files import IMAGE_SUFFIXES, make_folder, write_atomically
 
 LABEL_EXTENSIONS = ("cls", "json", "txt")
 """Extensions of label entries; if all samples have several, the first is taken: a .txt beside a .cls or .json is a
@@ -51,8 +51,8 @@ def load_index(shard: Path, field: str, folder: Path) -> list[Sample]:
         entries = json.loads(path.read_text())
         return [(Member(str(shard), start, size, name), labels) for name, start, size, labels in entries]
     samples = build_index(shard, field)
-    with suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+    with suppress(WriteError):
+        make_folder(folder)
         write_atomically(path, json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
     return samples
 

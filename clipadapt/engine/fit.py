@@ -19,6 +19,7 @@ from clipadapt.engine.snapshot import copied
 from clipadapt.errors import DivergenceError
 from clipadapt.features.batch_sources import BatchIterator, BatchSource
 from clipadapt.objectives.base import GradientRule, WeightAverage
+from clipadapt.stopping import whole_change
 from clipadapt.tasks.base import TaskKind
 
 Row = dict[str, float]
@@ -121,12 +122,13 @@ class Fit:
             except DivergenceError:
                 self._restore(good)
                 raise
-            self.schedule.step()
-            progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
-            progress.history.append(row)
-            self._add_to(average, epoch)
-            good = copied(self._state(), good)
-            progress.state = {**good, "average": average}
+            with whole_change():  # else a signal could leave a state that is half this epoch's
+                self.schedule.step()
+                progress.epoch, progress.seconds = epoch + 1, progress.seconds + time.monotonic() - began
+                progress.history.append(row)
+                self._add_to(average, epoch)
+                good = copied(self._state(), good)
+                progress.state = {**good, "average": average}
             after_epoch(progress)
         if average:
             self.learner.head.adaptation.load_state_dict(average, strict=False)  # buffers aren't averaged

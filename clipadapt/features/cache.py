@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import time
 import uuid
 import warnings
 import zlib
@@ -18,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from clipadapt.errors import UserError
+from clipadapt.errors import WriteError
 
 KEY = 16
 """Length of a key in bytes."""
@@ -108,7 +109,7 @@ class Store:
         """Check that the folder can be written, before work begins that needs it.
 
         Raises:
-            UserError: the folder can't be written.
+            WriteError: the folder can't be written.
         """
         with self._locked():
             probe = self.folder / f".probe-{os.getpid()}"
@@ -119,7 +120,7 @@ class Store:
         """Open the entry of values that are determined by the image and these fields.
 
         Raises:
-            UserError: the folder can't be made or written.
+            WriteError: the folder can't be made or written.
         """
         text = json.dumps(fields, sort_keys=True)
         entry = self.folder / f"{ENTRY}{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -131,9 +132,12 @@ class Store:
     def put(self, path: Path, tensors: Mapping[str, Tensor]) -> None:
         """Write a shard after making room for it.
 
+        It isn't flushed to disk: after a power cut a shard is whole, missing, or damaged, which its checksums tell, and
+        what it held is computed again. A flush would wait for the disk at every one of up to 64 MB.
+
         Raises:
             ValueError: the shard alone is above the limit.
-            UserError: the folder can't be written, or the disk is full.
+            WriteError: the folder can't be written, or the disk is full.
         """
         size = sum(tensor.nbytes for tensor in tensors.values()) + HEADER
         if size > self.limit:
@@ -141,14 +145,17 @@ class Store:
         part = path.with_suffix(".part")
         with self._locked():
             path.parent.mkdir(exist_ok=True)
-            self._make_room(size)
+            newest = self._make_room(size)
             try:
                 save_file(dict(tensors), part)
+                used = max(time.time_ns(), newest + 1)  # else, after the clock was set back, it would give way first
+                os.utime(part, ns=(used, used))
                 os.replace(part, path)
             finally:
                 part.unlink(missing_ok=True)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int) -> int:
+        """Remove the least recently used shards to make room; return the newest one's time of last use, 0 for none."""
         # Only the lock's holder writes shards, so any partial file, ours or safetensors', is a killed process's.
         for path in self.folder.glob(f"{ENTRY}*/*"):
             if path.suffix == ".part" or path.name.startswith(".tmp"):
@@ -160,6 +167,7 @@ class Store:
                 break
             path.unlink(missing_ok=True)
             room += used
+        return max((when for when, _, _ in shards), default=0)
 
     def _shards(self) -> list[tuple[int, int, Path]]:
         """Return the time of last use, the size in bytes and the path of all shards, the least recently used first."""
@@ -180,16 +188,20 @@ class Store:
 
     @contextmanager
     def as_user_error(self) -> Iterator[None]:
-        """Turn errors of the file system into a UserError."""
+        """Turn errors of the file system into a WriteError."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise UserError(
-                f"activations can't be kept in '{self.folder}' ({reason}): "
-                "name another folder with engine.cache=DIR or CLIPADAPT_CACHE=DIR, or keep nothing on disk with "
-                "engine.cache=null"
-            ) from error
+            raise unusable(self.folder, reason) from error
+
+
+def unusable(folder: Path, reason: object) -> WriteError:
+    """Return the error of a folder that can't be the disk cache."""
+    return WriteError(
+        f"activations can't be kept in '{folder}' ({reason}): name another folder with engine.cache=DIR or "
+        "CLIPADAPT_CACHE=DIR, or keep nothing on disk with engine.cache=null"
+    )
 
 
 def read(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
@@ -206,7 +218,8 @@ def read(path: Path, wanted: set[bytes]) -> dict[bytes, Row]:
         return {}
     if found:
         with suppress(OSError):
-            os.utime(path)
+            now = time.time_ns()  # as of what is written: the kernel's own clock is some milliseconds behind
+            os.utime(path, ns=(now, now))
     return found
 
 

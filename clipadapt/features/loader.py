@@ -1,5 +1,7 @@
 """Loading of features and training batches, and the decision which of them to cache, and where."""
 
+import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,14 +13,18 @@ from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.errors import WriteError
 from clipadapt.features.batch_sources import AugmentedImages, BatchSource, InMemoryFeatures, MemmapFeatures
-from clipadapt.features.cache import CacheEntry, LookupResult, Store
+from clipadapt.features.cache import CacheEntry, LookupResult, Store, unusable
 from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder, Item, in_batches
 from clipadapt.features.memory import SHARE, free_bytes
 from clipadapt.model import AdaptedCLIP, image_megabytes
 
 BESIDE_A_ROW = 64
 """Upper bound on the bytes that an activation takes on disk beside its values: key, checksum, share of a header."""
+
+USUAL_CACHE = "~/.cache/clipadapt"
+"""The folder of the disk cache in conf/engine/, where nobody has named one."""
 
 ProgressUpdate = Callable[[int], object]
 ProgressFactory = Callable[[int], AbstractContextManager[ProgressUpdate]]
@@ -226,19 +232,40 @@ class FeatureLoader:
 
 
 def open_store(cache: str | None, cache_gb: float) -> Store | None:
-    """Return the disk cache in a folder, limited to `cache_gb` gigabytes; None without a folder."""
-    return None if cache is None else Store(Path(cache).expanduser(), int(1e9 * cache_gb))
-
-
-def check_cache(cache: str | None, cache_gb: float) -> None:
-    """Check that the disk cache can be written, before work begins.
+    """Return the disk cache in a folder, limited to `cache_gb` gigabytes; None without a folder.
 
     Raises:
-        UserError: the folder can't be written.
+        WriteError: the folder is below a home folder that isn't known.
     """
-    store = open_store(cache, cache_gb)
-    if store is not None:
-        store.check()
+    if cache is None:
+        return None
+    try:
+        folder = Path(cache).expanduser()
+    except RuntimeError as error:
+        raise unusable(Path(cache), "there is no home folder") from error
+    return Store(folder, int(1e9 * cache_gb))
+
+
+def usable_cache(cache: str | None, cache_gb: float) -> str | None:
+    """Return the folder of the disk cache after a check, before work begins, that it can be written.
+
+    A folder that the user has named must be; without the usual one, as in a container that has no home folder, nothing
+    is kept on disk. Processes of one job must agree, so that each needs its folder.
+
+    Raises:
+        WriteError: the folder can't be written.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) < 2
+    try:
+        store = open_store(cache, cache_gb)
+        if store is not None:
+            store.check()
+    except WriteError as error:
+        if cache != USUAL_CACHE or not alone:
+            raise
+        warnings.warn(f"every run computes anew what could be kept: {error}", stacklevel=2)
+        return None
+    return cache
 
 
 def _views(model: AdaptedCLIP, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipadapt.files import write_atomically
+from clipadapt.files import make_folder, write_atomically
 from clipadapt.report.tables import score_name
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def short_label(name: str) -> str:
 def save(figure: "Figure", path: str | Path) -> Path:
     """Write a figure as PNG, atomically."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     content = io.BytesIO()
     figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from clipadapt.files import make_folder
 from clipadapt.report import pictures as draw
 from clipadapt.report import tables
 
@@ -48,7 +49,7 @@ def draw_pictures(
     metrics: Mapping[str, Any], history: Sequence[Mapping[str, float]], class_names: Sequence[str], folder: Path
 ) -> list[Path]:
     """Draw the confusion matrix and per-class changes (with a test set) and the learning curve (after a fit)."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     drawn = []
     if "confusion" in metrics:
         before, after = (

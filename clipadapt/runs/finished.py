@@ -23,13 +23,12 @@ from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import Run
 from clipadapt.errors import DataError
-from clipadapt.features.loader import check_cache
-from clipadapt.files import write_atomically
+from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.runs.directory import CONFIG, TRANSFER
 from clipadapt.runs.learned import learned_adaptation, learned_head
-from clipadapt.runs.methods import build_kind, build_settings, build_test_time
+from clipadapt.runs.methods import build_kind, build_settings, build_test_time, with_usable_cache
 from clipadapt.runs.records import check_figures
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
@@ -60,7 +59,7 @@ class FinishedRun:
     @cached_property
     def _learned(self) -> tuple[Any, Head, Any]:
         """The accelerator, the head, and the test-time method or None."""
-        check_cache(self.settings.cache, self.settings.cache_gb)
+        self.settings = with_usable_cache(self.settings)
         accelerator = accelerator_for(self.settings, build_test_time(self.config))
         head, test_time, _ = learned_head(
             self.directory,
@@ -175,7 +174,7 @@ class FinishedRun:
     def _save(self, targets: Sequence[EvaluationTarget], found: Mapping[str, Any]) -> None:
         if is_main_process():
             for target in targets:
-                self._find_file(target).parent.mkdir(exist_ok=True)
+                make_folder(self._find_file(target).parent)
                 write_atomically(self._find_file(target), dump_checked_json(found[target.name]))
         self._learned[0].wait_for_everyone()
 

@@ -1,6 +1,7 @@
 """Build the parts of a method from its settings, and find the methods that work with a backbone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import SettingsError, UserError
+from clipadapt.features.loader import usable_cache
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives.base import BackboneSpec, Objective
 from clipadapt.tasks import TaskKind
@@ -55,6 +57,15 @@ def build_settings(config: Mapping[str, Any]) -> Settings:
     except (ValueError, TypeError, RuntimeError) as error:
         raise SettingsError(f"engine.optimizer can't be made with its settings: {error}") from error
     return settings
+
+
+def with_usable_cache(settings: Settings) -> Settings:
+    """Return settings after a check of their disk cache, without it where the usual folder can't be written.
+
+    Raises:
+        WriteError: the folder that the user has named can't be written.
+    """
+    return replace(settings, cache=usable_cache(settings.cache, settings.cache_gb))
 
 
 def build_test_time(config: Mapping[str, Any]) -> Any:

@@ -10,11 +10,13 @@ from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import is_main_process
 from clipadapt.data import Task
+from clipadapt.engine.processes import as_lost_process
 from clipadapt.engine.settings import Settings
-from clipadapt.features.loader import check_cache
+from clipadapt.files import as_write_error
 from clipadapt.report import summary
 from clipadapt.runs.directory import RunDirectory
-from clipadapt.runs.methods import build_backbone, build_settings
+from clipadapt.runs.lock import hold, tidy
+from clipadapt.runs.methods import build_backbone, build_settings, with_usable_cache
 from clipadapt.runs.result import Result, read_result
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -57,28 +59,49 @@ def run(
     """
     console = console or Console()
     target = RunDirectory(directory)
-    if is_main_process():
-        target.restore()
-    if target.path.exists():
+    if is_finished(target, config):
         target.open(config, configuration.identity)
         if is_main_process():
-            target.remove_leftovers()
-    if target.finished and not config["rerun"]:
-        console.print(f"This run is finished (rerun=true computes it again): {directory}")
-        result = read_result(directory)
-        if not console.quiet and (note := data_change_note(config, result.record)):
-            console.print(f"note: {note}")
-        summary.show_result(console, result.metrics)
-        return result
-    settings = build_settings(config)
-    check_cache(settings.cache, settings.cache_gb)
+            tidy(directory, target.remove_leftovers)
+        return _show(config, target, console)
+    with as_lost_process(directory), hold(directory):
+        if is_main_process():
+            with as_write_error(directory):
+                target.restore()
+        if target.path.exists():
+            target.open(config, configuration.identity)
+            if is_main_process():
+                target.remove_leftovers()
+        if is_finished(target, config):  # by the process that this one has waited for, or before it was killed
+            return _show(config, target, console)
+        return _compute(config, target, console, load)
+
+
+def is_finished(target: RunDirectory, config: dict[str, Any]) -> bool:
+    """Return whether a run is finished and not to be computed again."""
+    return target.finished and not config["rerun"]
+
+
+def _show(config: dict[str, Any], target: RunDirectory, console: Console) -> Result:
+    """Show a finished run."""
+    console.print(f"This run is finished (rerun=true computes it again): {target.path}")
+    result = read_result(target.path)
+    if not console.quiet and (note := data_change_note(config, result.record)):
+        console.print(f"note: {note}")
+    summary.show_result(console, result.metrics)
+    return result
+
+
+def _compute(config: dict[str, Any], target: RunDirectory, console: Console, load: Load) -> Result:
+    """Compute a run, from where it was stopped."""
+    settings = with_usable_cache(build_settings(config))
     backbone, task = load(config, console)
     if not target.finished:
         result = train_and_evaluate(config, backbone, task, target, console, settings)
     else:
         result = _rerun(config, backbone, task, target, console, settings)
     if is_main_process():
-        console.print(f"Saved in {directory}")
+        console.print(f"Saved in {target.path}")
     return result
 
 
@@ -96,5 +119,6 @@ def _rerun(
         fresh.remove()
     result = train_and_evaluate(config, backbone, task, fresh, console, settings)
     if is_main_process():
-        target.replace_by(fresh)
+        with as_write_error(target.path):
+            target.replace_by(fresh)
     return result

@@ -17,6 +17,7 @@ from clipadapt.data import Task
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.fit import TrainState
 from clipadapt.engine.memory import peak_memory_mb
+from clipadapt.engine.processes import is_lost_process
 from clipadapt.engine.run import Run
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import DivergenceError, MissingPoint, SettingsError
@@ -35,6 +36,7 @@ from clipadapt.runs.methods import (
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
+from clipadapt.stopping import asked_to_stop
 from clipadapt.tasks import task_kind
 
 
@@ -151,6 +153,10 @@ def _fit(
             prepared.fit(objective, source, progress, after, *gradient_rule_and_average(config))
         except DivergenceError as error:
             raise _diverged(error, progress, target) from None
+        except BaseException as error:
+            if asked_to_stop() or is_lost_process(error):
+                _save_last_epoch(progress, target)
+            raise
     ratio = config["method"]["interpolation"]
     if ratio is not None:
         prepared.head.adaptation.interpolate(ratio)
@@ -177,9 +183,14 @@ def _diverged(error: DivergenceError, progress: TrainState, target: RunDirectory
     """Save the last good state and return the error with the path of it."""
     if target is None or not progress.epoch:
         return error
-    if is_main_process():
-        target.save_checkpoint(progress)
+    _save_last_epoch(progress, target)
     return DivergenceError(f"{error}; the state before is in {target.checkpoints.path(progress.epoch)}")
+
+
+def _save_last_epoch(progress: TrainState, target: RunDirectory | None) -> None:
+    """Save the state after the last whole epoch, if there is one, from rank 0."""
+    if target is not None and progress.epoch and is_main_process():
+        target.save_checkpoint(progress)
 
 
 def _evaluate(prepared: Run, planned: Plan) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from PIL import Image
 from clipadapt.config import data_name
 from clipadapt.data import Split
 from clipadapt.errors import DataError, UserError
-from clipadapt.files import write_atomically
+from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Page, PredictionChanges
@@ -193,7 +193,7 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> N
     and test set, curves.png accuracy against shots, report.html all of it and the images whose predictions changed.
     """
     folder = study.directory
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_atomically(folder / "comparison.md", comparison.markdown(rows))
     write_atomically(folder / "comparison.tex", comparison.latex(rows))
     write_atomically(folder / "rows.csv", comparison.csv_text(rows))

@@ -15,7 +15,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import is_main_process, make_console
 from clipadapt.data.few_shot import evaluation_only_task
 from clipadapt.data.tasks import Task
-from clipadapt.errors import DataError, UserError
+from clipadapt.errors import LASTING, DataError, UserError
 from clipadapt.report import comparison
 from clipadapt.report.rows import Row
 from clipadapt.report.tables import percent_text, seconds_text, shots_text
@@ -94,8 +94,9 @@ def run_study(study: Study, console: Console) -> list[Row]:
             place = f"{number:{len(str(len(runs)))}}/{len(runs)}"
             text = f"{place} {describe_run(spec)}: {summary_line(outcomes[-1], finished_before)}"
             console.print(Text(text), soft_wrap=True)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(runs[0].config["output"]) from None
+    except KeyboardInterrupt as stop:
+        stop.args = (runs[0].config["output"],)
+        raise
     rows = [*aggregate_rows(outcomes, [target.name for target in targets])]
     comparison.show(console, rows)
     if is_main_process():
@@ -134,6 +135,8 @@ def do_run(spec: RunSpec, load: SharedLoader, targets: Sequence[EvaluationTarget
     quiet = Console(quiet=True)
     try:
         result = run(spec.config, spec.directory, quiet, load)
+    except LASTING:
+        raise
     except RUN_FAILURES as error:
         return RunOutcome(spec, failure=describe_failure(error))
     note = data_change_note(spec.config, result.record, load.fingerprint) if finished_before else None
@@ -160,6 +163,8 @@ def evaluate_on_targets(
         some = [target for target in group if target.name not in own]
         try:
             tests |= run.evaluate_targets(some, console)
+        except LASTING:
+            raise
         except RUN_FAILURES as error:
             notes.append(f"not tested on {', '.join(target.name for target in some)}: {describe_failure(error)}")
     taken = [target.name for target in targets if target.name in own]

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ import torch
 import clipadapt
 from clipadapt import config
 from clipadapt.cli.main import image_paths, main
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, WriteError
 
 ROOT = Path(clipadapt.__file__).resolve().parent.parent
 
@@ -163,6 +164,24 @@ def test_a_mistake_in_one_run_does_not_stop_the_others(api, capsys):
     assert main(["-m", "seed=1,2"]) == 2
     assert len(api.runs) == 2
     assert capsys.readouterr().err == "clipadapt: no such images\n"
+
+
+def test_a_full_disk_ends_a_sweep(api, capsys):
+    api.error = WriteError("no room")
+    assert main(["-m", "seed=1,2"]) == 2
+    assert len(api.runs) == 1
+    assert capsys.readouterr().err == "clipadapt: no room\n"
+
+
+def test_temporary_files_that_can_not_be_written_are_told(api, capsys, monkeypatch):
+    def fail(*arguments):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    assert main(["-m", "seed=1,2"]) == 2
+    assert not api.runs
+    said = "clipadapt: temporary files can't be written (No usable temporary directory found in ['/tmp']): set TMPDIR"
+    assert said in capsys.readouterr().err
 
 
 def test_a_fault_of_ours_keeps_its_traceback(api):

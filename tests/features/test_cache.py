@@ -241,6 +241,16 @@ def test_what_was_used_least_recently_makes_room(tmp_path):
     assert entry.find(keys(0, 3)).missing == []
 
 
+def test_after_the_clock_was_set_back_what_is_written_stays(tmp_path):
+    entry = filled(tmp_path, *[[number] for number in range(4)])
+    size = shards(tmp_path)[0].stat().st_size
+    for path in shards(tmp_path):
+        os.utime(path, (2**33, 2**33))  # in the year 2242
+    for number in range(4, 7):
+        Store(tmp_path, 4 * size + HEADER).entry(FACTS).write(keys(number), rows(number))
+    assert not entry.find(keys(4, 5, 6)).missing
+
+
 def test_the_limit_holds_at_every_moment(tmp_path, monkeypatch):
     limit, seen, put = 5_000, [], os.replace
 

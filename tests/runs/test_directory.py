@@ -6,7 +6,7 @@ import torch
 
 from clipadapt.checksums import dump_checked_json, read_checked_json
 from clipadapt.engine.fit import TrainState
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, WriteError
 from clipadapt.files import write_atomically
 from clipadapt.runs.directory import NEEDED, RunDirectory
 
@@ -60,7 +60,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(WriteError, match="disk full"):
         write_atomically(tmp_path / "file", "new")
     assert (tmp_path / "file").read_text() == "old" and len([*tmp_path.iterdir()]) == 1
 

@@ -13,7 +13,7 @@ import clipadapt
 from clipadapt import studies
 from clipadapt.cli import main
 from clipadapt.data.sources import DIGIT_NAMES
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, WriteError
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.studies import compare as grid
 from tests.test_api import FEW_DRAWINGS, assert_same, content
@@ -172,6 +172,18 @@ def test_ctrl_c_keeps_what_is_done(tmp_path, capsys, monkeypatch):
     monkeypatch.undo()
     assert compare(tmp_path, "methods=zero_shot", "seed=[1,2]") == 0
     assert capsys.readouterr().out.count("finished before") == 1
+
+
+def test_a_full_disk_ends_the_study(tmp_path, capsys, monkeypatch):
+    runs = []
+
+    def full(*given):
+        runs.append(1)
+        raise WriteError("no room")
+
+    monkeypatch.setattr(grid, "run", full)
+    assert compare(tmp_path, "methods=zero_shot", "seed=[1,2]") == 2
+    assert len(runs) == 1 and capsys.readouterr().err == "clipadapt: no room\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
