@@ -9,6 +9,7 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.backbone.open_clip import pretrained_tags
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.loader import check_cache
@@ -57,11 +58,16 @@ def load_backbone(
     >>> load_backbone().source["name"]
     'tiny'
     """
-    known = name in configuration.options("backbone", config_dir)
+    files = configuration.options("backbone", config_dir)
+    known = name in files
     given = {**({} if pretrained == "default" else {"pretrained": pretrained}), **options}
     given |= {} if seed is None else {"seed": seed}
     if not known and "pretrained" not in given:
-        raise WeightsError(f"say which weights of backbone '{name}' you want: pretrained=… (None for random ones)")
+        tags = ", ".join(pretrained_tags(name, files))
+        raise WeightsError(
+            f"say which weights of backbone '{name}' you want: pretrained=… ({f'{tags}; ' if tags else ''}None for "
+            "random ones)"
+        )
     values = {"backbone": name if known else "open_clip"}
     values |= {f"backbone.{key}": value for key, value in ({} if known else {"name": name}).items()}
     values |= {f"backbone.{key}": value for key, value in given.items()}

@@ -101,7 +101,8 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
     except OmegaConfBaseException as error:
         raise SettingsError(f"a reference can't be resolved: {one_line(error)}") from error
     if isinstance(config.get("allowed_targets"), list):
-        config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
+        given = config["allowed_targets"]
+        config["allowed_targets"] = [*given, *(name for name in own_modules(config_dir) if name not in given)]
     folder = own_folder(config_dir)
     return config | {"config_dir": None if folder is None else str(folder)}
 

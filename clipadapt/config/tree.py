@@ -1,9 +1,11 @@
 """Find YAML files: in the package's tree, and in the user's own folder."""
 
+import os
 import sys
 from pathlib import Path
 
 from clipadapt.errors import SettingsError
+from clipadapt.paths import checked_path
 
 
 def conf_dir() -> Path:
@@ -23,8 +25,8 @@ def own_folder(config_dir: str | Path | None) -> Path | None:
     """
     if config_dir is None:
         return None
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
+    folder = checked_path(config_dir, "--config-dir").resolve()
+    if not os.path.isdir(folder):
         raise SettingsError(f"--config-dir {config_dir}: there is no such folder")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -79,7 +79,8 @@ def split_folders(root: Path) -> dict[str, Path]:
     A folder with such a name counts as a class if other folders stand beside it and it has no subfolders.
 
     Raises:
-        DataError: There are val or test folders but no train folder, or two folders for one split.
+        DataError: There is a val folder without a train or a test folder, a test folder beside other folders of
+            images but no train folder, or two folders for one split.
     """
     children = folders_in(root)
     named = [child for child in children if child.name.lower() in SPLIT_NAMES]
@@ -92,9 +93,9 @@ def split_folders(root: Path) -> dict[str, Path]:
         if split in found:
             raise DataError(f"'{root}' has two folders for one split: {found[split].name} and {child.name}; keep one")
         found[split] = child
-    if "train" not in found:
-        raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     ignored = [child.name for child in others if images_in(child)]
+    if "train" not in found and (ignored or "test" not in found):
+        raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     if ignored:
         notice(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
     return found
@@ -151,9 +152,9 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
         DataError: The root is missing, a file, empty, of one class, or can't be read; or one of its folders is
             not as described.
     """
-    if not root.exists():
+    if not os.path.exists(root):
         raise DataError(f"there is no image folder '{root}'")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"'{root}' is a file: name the folder that the images are in")
     try:
         return read_splits(root) if class_names is None else read_unlabelled(root, class_names)
@@ -166,6 +167,8 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
 def read_splits(root: Path) -> ImageFolder:
     """Read a folder that exists and has one folder per class, or split folders with one folder per class."""
     further = split_folders(root)
+    if further and "train" not in further:
+        return read_test_only(further)
     pool = further.pop("train", root)
     files = class_folders(pool)
     if len(files) < 2:
@@ -173,6 +176,13 @@ def read_splits(root: Path) -> ImageFolder:
     names = list(files)
     splits = {split: read_split(folder, names) for split, folder in further.items()}
     return ImageFolder(names, {"train": label_files(files, names), **splits})
+
+
+def read_test_only(folders: dict[str, Path]) -> ImageFolder:
+    """Read split folders without a train folder: nothing to learn from, and the classes of the test folder."""
+    names = list(class_folders(folders["test"]))
+    splits = {split: read_split(folder, names, "the test folder") for split, folder in folders.items()}
+    return ImageFolder(names, {"train": Split(lazy_images([]), []), **splits})
 
 
 def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:

@@ -5,6 +5,7 @@ image, dog/1.cls the number of its class; or dog/1.json a table with its label, 
 """
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
 from clipadapt.notices import show_progress
+from clipadapt.paths import LocalPath
 
 SHOWN_NAMES = 3
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -28,7 +30,7 @@ def webdataset(
     field: str = "label",
     class_names: list[str] | None = None,
     templates: list[str] | None = None,
-    cache_dir: str = "~/.cache/clipadapt/shards",
+    cache_dir: LocalPath = "~/.cache/clipadapt/shards",
 ) -> Source:
     """Read images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.json or x.txt (a word).
 
@@ -88,11 +90,12 @@ def find_shards(place: str) -> list[Path]:
         DataError: There are none, or one of the pattern's shards is missing.
     """
     folder = Path(place).expanduser()
-    patterns = [str(folder / "*.tar")] if folder.is_dir() else expand_braces(str(folder))
+    patterns = [str(folder / "*.tar")] if os.path.isdir(folder) else expand_braces(str(folder))
     shards = [Path(path) for pattern in patterns for path in (glob.glob(pattern) or [pattern])]
-    missing = [str(shard) for shard in shards if not shard.is_file()]
+    missing = [str(shard) for shard in shards if not os.path.isfile(shard)]
     if missing:
-        packed = [path.name for path in folder.glob("*") if path.name.endswith(COMPRESSED)] if folder.is_dir() else []
+        inside = folder.glob("*") if os.path.isdir(folder) else ()
+        packed = [path.name for path in inside if path.name.endswith(COMPRESSED)]
         advice = (
             f"; compressed shards can't be read, unpack {join_names(sorted(packed), SHOWN_NAMES)}" if packed else ""
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
@@ -64,10 +65,10 @@ def run(
         if is_main_process():
             target.remove_leftovers()
     if target.finished and not config["rerun"]:
-        console.print(f"This run is finished (rerun=true computes it again): {directory}")
+        console.print(Text(f"This run is finished (rerun=true computes it again): {directory}"))
         result = read_result(directory)
         if not console.quiet and (note := data_change_note(config, result.record)):
-            console.print(f"note: {note}")
+            console.print(Text(f"note: {note}"))
         summary.show_result(console, result.metrics)
         return result
     settings = build_settings(config)
@@ -78,7 +79,7 @@ def run(
     else:
         result = _rerun(config, backbone, task, target, console, settings)
     if is_main_process():
-        console.print(f"Saved in {directory}")
+        console.print(Text(f"Saved in {directory}"))
     return result
 
 
