@@ -13,6 +13,7 @@ from clipadapt.backbone.open_clip import pretrained_tags
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.loader import check_cache
+from clipadapt.paths import checked_path
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
@@ -136,6 +137,7 @@ def finetune(
     """
     if not isinstance(backbone, DualEncoder) or not isinstance(task, Task):
         raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
+    configuration.check_overrides(overrides)
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
@@ -180,6 +182,7 @@ def evaluate(
     >>> evaluate(result.save("one_shot"))["accuracy"] == result.metrics["accuracy"]
     True
     """
+    run = checked_path(run, "the run directory")
     if data is None and options:
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
     if data is None:
@@ -222,9 +225,10 @@ def compare(
     >>> [row["method"] for row in compare("zero_shot", shots=1, overrides=["engine.cpu=true", "engine.workers=0"])]
     ['zero_shot']
     """
+    configuration.check_overrides(overrides)
     given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
     axes = {
-        axis: [value] if isinstance(value, str | int) else [*value]
+        axis: [*value] if isinstance(value, list | tuple) else [value]
         for axis, value in given.items()
         if value is not None
     }
@@ -241,12 +245,23 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
             somebody else's.
 
     Raises:
-        UserError: no run is there, or it isn't finished.
+        UserError: no run is there, it isn't finished, or there is no such device.
         WeightsError: the backbone's weights are not those that the run was trained on.
 
     >>> result = finetune(load_backbone(), load_task("digits", shots=1), "zero_shot", cpu=True, workers=0)
     >>> load(result.save("saved"), device="cpu").class_names[:2]
     ['zero', 'one']
     """
+    directory = checked_path(directory, "the run directory")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(*learned_head(Path(directory), device, torch.float32, config_dir))
+    _check_device(device)
+    return Predictor(*learned_head(directory, device, torch.float32, config_dir))
+
+
+def _check_device(device: str) -> None:
+    """Check that tensors can be made on a device; raises UserError otherwise."""
+    try:
+        float(torch.zeros((), device=device))
+    except Exception as error:  # of as many kinds as there are devices
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"device={device!r} can't be used: {reason}") from error

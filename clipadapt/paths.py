@@ -16,14 +16,22 @@ MAX_NAME, MAX_PATH = 255, 4_095
 """Bytes of a name and of a whole path on Linux and macOS."""
 
 
-def why_unusable(path: str) -> str | None:
-    """Return why no system call takes a path, whatever there is on the disk; None if it can be taken."""
-    if "\0" in path:
+def why_unwritable(text: str) -> str | None:
+    """Return why a text can't be written to a file of settings, and can't be a path; None if it can."""
+    if "\0" in text:
         return "it holds the character \\0"
     try:
-        whole = path.encode()
+        text.encode()
     except UnicodeEncodeError:
         return "it isn't UTF-8"
+    return None
+
+
+def why_unusable(path: str) -> str | None:
+    """Return why no system call takes a path, whatever there is on the disk; None if it can be taken."""
+    if reason := why_unwritable(path):
+        return reason
+    whole = path.encode()
     names = [name for name in whole.split(b"/") if b"{" not in name]  # {a,b} stands for several names
     longest = max(map(len, names), default=0)
     if longest > MAX_NAME:

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "runs": "config report engine test_time features tasks data model objectives adaptations backbone interfaces "
     "console files plain_yaml checksums errors",
     "studies": "tasks runs config report data backbone console files errors",
-    "api": "tasks studies runs predictor config report features data backbone errors",
+    "api": "tasks studies runs predictor config report features data backbone paths errors",
     "cli": "api studies runs config report data console files paths errors",
     "__init__": "api errors",
     "__main__": "cli",

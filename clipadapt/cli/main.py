@@ -16,7 +16,7 @@ from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
-from clipadapt.paths import checked_path, irregular
+from clipadapt.paths import checked_path, irregular, shorten
 from clipadapt.studies.protocols import comparison
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """Find the command among the words, `fit` if there is none, and run it."""
+    config.raise_all(f"{shorten(word)} holds the character \\0" for word in arguments if "\0" in word)
     command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:
@@ -178,7 +179,7 @@ def image_paths(given: str) -> list[str]:
     if (kind := irregular(place)) not in (None, "a folder"):
         raise UserError(f"images={given} is {kind}, and images are read from files")
     inside = place.rglob("*") if os.path.isdir(place) else map(Path, glob.glob(str(place), recursive=True))
-    found = sorted(str(path) for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    found = sorted(str(path) for path in inside if not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise UserError(
             f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"

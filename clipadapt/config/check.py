@@ -12,7 +12,7 @@ from clipadapt.config.renamed import new_key
 from clipadapt.config.targets import annotations, by_default, inner_group, locate
 from clipadapt.config.values import MISSING, check_value
 from clipadapt.errors import UserError, nearest
-from clipadapt.paths import LocalPath, shorten
+from clipadapt.paths import LocalPath, shorten, why_unwritable
 
 RESERVED = {"_target_", "_partial_"}
 NO_PLACE = "is not allowed: nothing can be built here"
@@ -84,10 +84,8 @@ def unwritable_texts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the path and the fault of each text that no file of settings can hold."""
     for path, value in leaves(config):
         for text in texts(value):
-            if "\0" in text:
-                yield path, "it holds the character \\0"
-            elif text.encode(errors="replace").decode() != text:
-                yield path, f"{shorten(text)} isn't UTF-8"
+            if reason := why_unwritable(text):
+                yield path, f"{shorten(text)}: {reason}"
 
 
 def texts(value: Any) -> Iterator[str]:

@@ -18,15 +18,18 @@ from yaml import YAMLError
 from clipadapt.config.check import check, leaves
 from clipadapt.config.given import choices, merge, prefill
 from clipadapt.config.groups import GROUPS
-from clipadapt.config.overrides import non_overrides, unknown_key
+from clipadapt.config.overrides import check_overrides, non_overrides, unknown_key
 from clipadapt.config.renamed import new_key, new_option
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.files import is_path
+from clipadapt.paths import shorten, why_unwritable
 
 CONFIG = "config"
 LAUNCHER = "hydra/launcher"
+LONGEST = 2_000
+"""Characters that are shown of a problem."""
 
 
 def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
@@ -64,6 +67,7 @@ def compose(
     Raises:
         SettingsError: a list of all problems: unknown names and keys, values that don't fit or are missing.
     """
+    check_overrides(overrides)
     chosen, others, wrong = choices(values or {}, overrides, config_dir)
     composed, problems = partly_composed([*chosen, *overrides], config_dir)
     prefill(composed, others)
@@ -117,7 +121,7 @@ def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def raise_all(problems: Iterable[str]) -> None:
     """Raise one SettingsError that lists the problems, each once; nothing if there are none."""
-    unique = list(dict.fromkeys(problems))
+    unique = [text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in dict.fromkeys(problems)]
     if len(unique) == 1:
         raise SettingsError(unique[0])
     if unique:
@@ -232,13 +236,23 @@ def is_global(path: Path) -> bool:
 
 def unreadable(text: str, syntax: OverrideParseException) -> str:
     """Return the message for an override that breaks the grammar."""
+    if fault := why_unwritable(text):
+        return f"{shorten(text)} can't be read: {fault}"
     reason = one_line(syntax).partition(" See http")[0]
     return f"{text} can't be read: {reason} (quote text with special characters)"
 
 
 def parse(text: str) -> Override:
-    """Parse an override by Hydra's grammar; only inside `composer`."""
-    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
+    """Parse an override by Hydra's grammar; only inside `composer`.
+
+    Raises:
+        OverrideParseException: it breaks the grammar, or is too deep or too long for the parser.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        return parser.parse_overrides([text])[0]
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise OverrideParseException(text, str(error)) from error
 
 
 def one_line(error: Exception) -> str:

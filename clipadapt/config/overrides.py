@@ -58,6 +58,13 @@ def split(arguments: Sequence[str]) -> Words:
     return words
 
 
+def check_overrides(overrides: Any) -> None:
+    """Check that overrides given in Python are a list of texts; raises SettingsError."""
+    if isinstance(overrides, list | tuple) and all(isinstance(text, str) for text in overrides):
+        return
+    raise SettingsError(f"overrides must be a list of texts, as in ['engine.epochs=5'], and {overrides!r} is not")
+
+
 def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
     """Return the settings written key=value (or ~key), and advice on the others; `keys` returns the known keys."""
     good, advice = [], []

@@ -5,7 +5,10 @@ import sys
 from pathlib import Path
 
 from clipadapt.errors import SettingsError
-from clipadapt.paths import checked_path
+from clipadapt.paths import checked_path, why_unusable
+
+LONGEST = 100
+"""Letters of a group's name."""
 
 
 def conf_dir() -> Path:
@@ -44,5 +47,7 @@ def own_modules(config_dir: str | Path | None) -> list[str]:
 
 def options(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
     """Return the YAML files of a group by name, the user's included; the package's wins if both have a name."""
+    if why_unusable(group) or len(group) > LONGEST:
+        return {}
     folders = [folder for folder in (own_folder(config_dir), conf_dir()) if folder is not None]
     return dict(sorted({path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}.items()))

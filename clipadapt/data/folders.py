@@ -11,6 +11,7 @@ from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
 from clipadapt.notices import notice
+from clipadapt.paths import shorten, why_unusable
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -107,7 +108,7 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     Raises:
         DataError: There is no class folder, or one without images; the message names it.
     """
-    classes = {child.name: images_in(child) for child in folders_in(folder)}
+    classes = {check_name(child): images_in(child) for child in folders_in(folder)}
     if not classes:
         held = "holds images but no class folders" if images_in(folder) else "is empty"
         raise DataError(f"the image folder '{folder}' {held}: put the images of each class in a folder of its name")
@@ -117,6 +118,15 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
             f"in '{folder}' these class folders have no images: {', '.join(bare)} (read are {', '.join(extensions())})"
         )
     return classes
+
+
+def check_name(folder: Path) -> str:
+    """Return a folder's name, which is a class name, after checking that it is UTF-8; raises DataError otherwise."""
+    if why_unusable(folder.name):
+        raise DataError(
+            f"the folder '{shorten(folder.name)}' in '{folder.parent}' has a name that isn't UTF-8: rename it"
+        )
+    return folder.name
 
 
 def lazy_images(files: Sequence[str]) -> LazyImages[str]:

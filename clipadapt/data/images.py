@@ -81,6 +81,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def explain_error(path: str | Path, error: Exception) -> str:
     """Return one sentence that says why an image file can't be read."""
+    if reason := why_unusable(str(path).replace("{", "")):
+        return f"the image '{shorten(str(path))}' can't be read: {reason}"
     if isinstance(error, FileNotFoundError):
         gone = ", which is a link to a file that is gone" if os.path.islink(path) else ""
         return f"there is no image file '{path}'{gone}"
@@ -91,8 +93,6 @@ def explain_error(path: str | Path, error: Exception) -> str:
         reason = "the file is empty" if empty else "it is not an image of a known format"
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
-    elif isinstance(error, ValueError) and (unusable := why_unusable(str(path))):
-        return f"the image '{shorten(str(path))}' can't be read: {unusable}"
     else:
         reason = str(error)
     return f"the image '{path}' can't be read: {reason}"

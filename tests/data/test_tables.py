@@ -124,7 +124,6 @@ def test_columns_of_one_name_that_are_read(table, name):
             {"label": "lable", "split": "fold"},
             r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': known are label, path$",
         ),
-        ("", {}, "has no column 'path'"),
         ("path,label\n", {}, "has no rows below its header"),
         ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4$"),
         ("path,label\n,cat\nb.png,dog", {}, "has no path in row 2"),
