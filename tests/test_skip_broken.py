@@ -66,10 +66,21 @@ def test_a_run_without_broken_images_is_the_clean_folders(folders, tmp_path, cap
     assert records[1]["left_out"] == {}
     assert {name: len(told) for name, told in records[0]["left_out"].items()} == LEFT_OUT
     assert len(records[0]["support_indices"]) == len(records[1]["support_indices"]) == 9
+    capsys.readouterr()
+    predict = ["predict", f"run={found.parent}", f"images={folders / 'mixed' / 'train'}", "format=csv"]
+    assert main(predict) == 2
+    said = capsys.readouterr()
+    assert not said.out and "leave them out with skip_broken=true" in said.err and "pipe.png" in said.err
+    assert main([*predict, "skip_broken=true"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1 + 9
+    assert f"{len(BROKEN)} of {len(BROKEN) + 9} images are broken, and left out: " in said.err
+    assert main([*predict, "skip_broken=yes"]) == 2
+    assert "skip_broken=yes does not fit: it must be true or false" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:.*(fewer than|left out)")
-def test_in_python_too(folders, tmp_path, capsys):
+def test_in_python_too(folders, tmp_path):
     options = {"root": str(folders / "mixed"), "shots": SHOTS}
     with pytest.raises(UserError, match="images can't be used"):
         clipadapt.load_task("folder", **options)
@@ -84,16 +95,6 @@ def test_in_python_too(folders, tmp_path, capsys):
         clipadapt.evaluate(directory, "folder", root=options["root"])
     again = clipadapt.evaluate(directory, "folder", root=options["root"], skip_broken=True)
     assert again["images"] == 3 * SPLITS["test"] and again["accuracy"] == result.metrics["accuracy"]
-    predict = ["predict", f"run={directory}", f"images={folders / 'mixed' / 'train'}", "format=csv"]
-    assert main(predict) == 2
-    said = capsys.readouterr()
-    assert not said.out and "leave them out with skip_broken=true" in said.err and "pipe.png" in said.err
-    assert main([*predict, "skip_broken=true"]) == 0
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 1 + 9
-    assert f"{len(BROKEN)} of {len(BROKEN) + 9} images are broken, and left out: " in said.err
-    assert main([*predict, "skip_broken=yes"]) == 2
-    assert "skip_broken=yes does not fit: it must be true or false" in capsys.readouterr().err
 
 
 def test_a_labelled_pool_is_looked_at_where_pseudo_labels_are_taken_from_it(folders, tmp_path):

@@ -36,7 +36,8 @@ def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
     """Return name, title, paper and arXiv id of every method."""
     found = []
     for name, path in options("method", config_dir).items():
-        method = read_yaml(path).get("method", {})
+        method = read_yaml(path).get("method")
+        method = method if isinstance(method, dict) else {}
         found.append({"name": name, **{key: method.get(key) for key in ("title", "paper", "arxiv")}})
     return found
 
@@ -49,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} can't be read: {one_line(error)}") from error
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]
 
@@ -87,6 +88,7 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
     """Compose like `gather`, with references unresolved."""
     with composer(config_dir) as compose_with:
         good, problems = non_overrides(normal(overrides), lambda: list_keys(compose_with([])))
+        problems = [text[:LONGEST] for text in problems]
         several = [text for text in good if lists_options(text, config_dir)]
         problems += [f"{text}: a run has one {overridden_key(text)}; {as_sweep(text)} runs each" for text in several]
         good = [text for text in good if text not in several]
@@ -121,7 +123,7 @@ def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def raise_all(problems: Iterable[str]) -> None:
     """Raise one SettingsError that lists the problems, each once; nothing if there are none."""
-    unique = [text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in dict.fromkeys(problems)]
+    unique = list(dict.fromkeys(problems))
     if len(unique) == 1:
         raise SettingsError(unique[0])
     if unique:
@@ -170,7 +172,7 @@ def one_by_one(
             accepted.append(text)
         except Exception as error:
             known = group_options(text, config_dir)
-            problems.append(explain(text, known, error, composed))
+            problems.append(explain(text, known, error, composed)[:LONGEST])
             lost += [overridden_key(text).rpartition("@")[2]] if known else []
     return composed, problems
 
