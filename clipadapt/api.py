@@ -1,6 +1,6 @@
 """The functions that a notebook calls; the command line does the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +228,7 @@ def compare(
     configuration.check_overrides(overrides)
     given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
     axes = {
-        axis: [*value] if isinstance(value, list | tuple) else [value]
+        axis: [*value] if isinstance(value, Iterable) and not isinstance(value, str) else [value]
         for axis, value in given.items()
         if value is not None
     }

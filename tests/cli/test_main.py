@@ -235,6 +235,26 @@ def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
         (["predict", "run=.", "images=nowhere"], "no images at nowhere"),
         (["predict", "run=.", "images=.", "format=xml"], "no format 'xml'"),
         (["predict", "--run", "x"], "no setting"),
+        (["-sc"], "--shell-completion needs one of install=bash, uninstall=bash, query=bash"),
+        (["--info", "-m"], "--info and --multirun can't be given together"),
+        (["--cfg", "jbo"], "--cfg jbo: did you mean 'job'?"),
+        (["-p", "engine"], "--package is a part of the settings that --cfg shows: add --cfg job"),
+        (["--cfg", "job", "-p", "nowhere"], "Hydra can't show that (--cfg job --package nowhere"),
+        (["--info", "all", "engine.epoch=5"], "did you mean 'engine.epochs'?"),
+        (["-m", "seed=range(1,1000000000)"], "these settings are more than 10,000 runs"),
+        (["-m", "seed=range(0,1000)", "shots=range(1,100)"], "these settings are more than 10,000 runs"),
+        (["compare", "methods=coop", "seed=range(1,1000000000)"], "seed has more than 10,000 values"),
+        (["shots=" + "9" * 5000], "can't be read"),
+        (["x" * 5000 + "=1"], "there is no key xxx"),
+        (["allowed_targets=[[a]]"], 'allowed_targets=[["a"]] does not fit'),
+        (
+            ["method.adaptation=padding"],
+            "choose one as adaptation@method.adaptation=NAME: it is called 'pixel_frame' now",
+        ),
+        (["method.test_time=mta"], "choose it as +test_time@method.test_time=mta"),
+        (["method=foo"], "there is no method 'foo': known are "),
+        (["a\0=1"], "a\\x00=1 holds the character \\0"),
+        (["data.templates=[\udcff]"], "isn't UTF-8"),
     ],
 )
 def test_mistakes_are_told_in_one_message(arguments, said, capsys, api):
@@ -243,6 +263,11 @@ def test_mistakes_are_told_in_one_message(arguments, said, capsys, api):
     assert said in errors
     assert errors.startswith("clipadapt: ") and "Traceback" not in errors
     assert not api.runs
+
+
+def test_hydras_help_takes_no_settings(capsys, api):
+    assert main(["--hydra-help", "method=coop", "-m"]) == 0
+    assert "hydra/launcher" in capsys.readouterr().out and not api.runs
 
 
 def test_only_the_first_process_speaks(monkeypatch, capsys, api):

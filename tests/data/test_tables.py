@@ -1,6 +1,7 @@
 """Images listed in CSV and Parquet tables, as spreadsheets and scripts write them."""
 
 import builtins
+import os
 import pickle
 
 import pytest
@@ -202,3 +203,14 @@ def test_parquet_without_its_library(table, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'clipadapt\[parquet\]'"):
         csv(table("", "labels.parquet"))
+
+
+def test_a_table_of_test_images_only(table):
+    found = csv(table("path,label,split\na.png,cat,test\nb.png,dog,test"))
+    assert found.class_names == ["cat", "dog"] and not len(found.train) and found.tests["test"].labels == [0, 1]
+
+
+def test_a_table_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UserError, match=r"t\.csv' can't be read: it is a pipe, and no file"):
+        csv(str(tmp_path / "t.csv"))
