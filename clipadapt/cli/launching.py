@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -81,7 +81,7 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     problems = []
     for settings in wanted:
         config, found = gather(settings, folder)
-        problems += found if "--cfg" in words.options else [*found, *check(config)]
+        problems += [*found, *check_package(words, config)] if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
     hand_over(task, words)
     if launchers:
@@ -106,6 +106,18 @@ def check_options(words: Words) -> None:
     if "--package" in options and "--cfg" not in options:
         problems.append("--package is a part of the settings that --cfg shows: add --cfg job")
     raise_all(problems)
+
+
+def check_package(words: Words, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a problem if `--package` names no part of the settings of the run that `--cfg job` shows."""
+    package = words.options.get("--package")
+    if package is None or package == "_global_" or words.options["--cfg"] != "job":
+        return
+    node: Any = config
+    for name in package.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if node is None:
+        yield f"--package {package}: there is no such part of the settings; {nearest(package, config)}"
 
 
 def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:

@@ -239,7 +239,7 @@ def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
         (["--info", "-m"], "--info and --multirun can't be given together"),
         (["--cfg", "jbo"], "--cfg jbo: did you mean 'job'?"),
         (["-p", "engine"], "--package is a part of the settings that --cfg shows: add --cfg job"),
-        (["--cfg", "job", "-p", "nowhere"], "Hydra can't show that (--cfg job --package nowhere"),
+        (["--cfg", "job", "-p", "nowhere"], "--package nowhere: there is no such part of the settings"),
         (["--info", "all", "engine.epoch=5"], "did you mean 'engine.epochs'?"),
         (["-m", "seed=range(1,1000000000)"], "these settings are more than 10,000 runs"),
         (["-m", "seed=range(0,1000)", "shots=range(1,100)"], "these settings are more than 10,000 runs"),
