@@ -172,7 +172,8 @@ def one_by_one(
             accepted.append(text)
         except Exception as error:
             known = group_options(text, config_dir)
-            problems.append(explain(text, known, error, composed)[:LONGEST])
+            problem = explain(text, known, error, composed)
+            problems.append(problem if len(problem) < LONGEST else problem.replace(text, shorten(text))[:LONGEST])
             lost += [overridden_key(text).rpartition("@")[2]] if known else []
     return composed, problems
 
