@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import clipadapt
 from clipadapt import config
@@ -291,7 +292,7 @@ def test_evaluate(api, tmp_path):
 def test_predict(api, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / "photos" / name).touch()
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / name, "png")
     assert main(["predict", "run=.", "images=photos", "format=json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(Path(row["image"]).name, row["class"]) for row in found] == [("a.png", "dog"), ("b.JPG", "cat")]
