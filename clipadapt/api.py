@@ -1,6 +1,6 @@
 """The functions that a notebook calls; the command line does the same."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.backbone.open_clip import pretrained_tags
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
+from clipadapt.paths import checked_path
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
@@ -56,11 +58,16 @@ def load_backbone(
     >>> load_backbone().source["name"]
     'tiny'
     """
-    known = name in configuration.options("backbone", config_dir)
+    files = configuration.options("backbone", config_dir)
+    known = name in files
     given = {**({} if pretrained == "default" else {"pretrained": pretrained}), **options}
     given |= {} if seed is None else {"seed": seed}
     if not known and "pretrained" not in given:
-        raise WeightsError(f"say which weights of backbone '{name}' you want: pretrained=… (None for random ones)")
+        tags = ", ".join(pretrained_tags(name, files))
+        raise WeightsError(
+            f"say which weights of backbone '{name}' you want: pretrained=… ({f'{tags}; ' if tags else ''}None for "
+            "random ones)"
+        )
     values = {"backbone": name if known else "open_clip"}
     values |= {f"backbone.{key}": value for key, value in ({} if known else {"name": name}).items()}
     values |= {f"backbone.{key}": value for key, value in given.items()}
@@ -129,6 +136,7 @@ def finetune(
     """
     if not isinstance(backbone, DualEncoder) or not isinstance(task, Task):
         raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
+    configuration.check_overrides(overrides)
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
@@ -172,6 +180,7 @@ def evaluate(
     >>> evaluate(result.save("one_shot"))["accuracy"] == result.metrics["accuracy"]
     True
     """
+    run = checked_path(run, "the run directory")
     if data is None and options:
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
     if data is None:
@@ -214,9 +223,10 @@ def compare(
     >>> [row["method"] for row in compare("zero_shot", shots=1, overrides=["engine.cpu=true", "engine.workers=0"])]
     ['zero_shot']
     """
+    configuration.check_overrides(overrides)
     given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
     axes = {
-        axis: [value] if isinstance(value, str | int) else [*value]
+        axis: [*value] if isinstance(value, Iterable) and not isinstance(value, str) else [value]
         for axis, value in given.items()
         if value is not None
     }
@@ -233,12 +243,23 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
             somebody else's.
 
     Raises:
-        UserError: no run is there, or it isn't finished.
+        UserError: no run is there, it isn't finished, or there is no such device.
         WeightsError: the backbone's weights are not those that the run was trained on.
 
     >>> result = finetune(load_backbone(), load_task("digits", shots=1), "zero_shot", cpu=True, workers=0)
     >>> load(result.save("saved"), device="cpu").class_names[:2]
     ['zero', 'one']
     """
+    directory = checked_path(directory, "the run directory")
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Predictor(*learned_head(Path(directory), device, torch.float32, config_dir))
+    _check_device(device)
+    return Predictor(*learned_head(directory, device, torch.float32, config_dir))
+
+
+def _check_device(device: str) -> None:
+    """Check that tensors can be made on a device; raises UserError otherwise."""
+    try:
+        float(torch.zeros((), device=device))
+    except Exception as error:  # of as many kinds as there are devices
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"device={device!r} can't be used: {reason}") from error

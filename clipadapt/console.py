@@ -1,5 +1,6 @@
 """Terminal output of rank 0, and the exit codes of commands."""
 
+import io
 import os
 import sys
 import warnings
@@ -28,7 +29,7 @@ def rank() -> int:
 
 def make_console() -> Console:
     """Return a console that prints on rank 0 and is silent in the other processes."""
-    return Console(quiet=not is_main_process())
+    return Console(quiet=not is_main_process(), markup=False, emoji=False)
 
 
 def print_out(text: str) -> None:
@@ -55,8 +56,16 @@ def show_warning(
     print_error(f"note: {message}")
 
 
+def escape_unprintable() -> None:
+    """Make stdout and stderr write characters that their encoding lacks as escapes, such as bytes of a file's name."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_command(action: Callable[[], int]) -> int:
     """Run a command and return its exit code; errors that the user can fix, and signals, are told in one sentence."""
+    escape_unprintable()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning

@@ -3,6 +3,12 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+NEAR = 0.65
+"""Share of letters in common from which on a name is near another one; 'foo' and 'coop' have 0.57."""
+
+LONGEST = 100
+"""Letters of an unknown name that are compared; the time grows with their square."""
+
 
 class UserError(Exception):
     """An error that the user can fix: what is wrong, where, how to mend it. The command line prints no traceback.
@@ -84,9 +90,14 @@ class MissingPoint(SettingsError):
 def nearest(name: str, choices: Iterable[str]) -> str:
     """Return advice after an unknown `name`: the nearest of the known `choices`, and the first twenty of them."""
     known = sorted(map(str, choices))
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    advice = f"did you mean '{close[0]}'? " if close else ""
-    return f"{advice}(known: {join_names(known, 20)})"
+    folded = {text.casefold(): text for text in reversed(known)}
+    close = difflib.get_close_matches(str(name)[:LONGEST].casefold(), folded, n=1, cutoff=NEAR)
+    return suggest(folded[close[0]] if close else None, join_names(known, 20))
+
+
+def suggest(name: str | None, known: str, where: str = "") -> str:
+    """Return advice after an unknown name: the nearest `name`, None if none is near, and the `known` ones `where`."""
+    return f"known{where} are {known}" if name is None else f"did you mean '{name}'? (known{where}: {known})"
 
 
 def join_names(names: Sequence[str], shown: int) -> str:

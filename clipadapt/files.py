@@ -21,7 +21,7 @@ NameOrFolder = Annotated[str, FOLDER]
 def is_path(annotation: Any, text: str) -> bool:
     """Return whether a setting with this annotation and this value is a path."""
     if annotation == NameOrFolder:
-        return Path(text).expanduser().is_dir()
+        return os.path.isdir(os.path.expanduser(text))
     return bool(text) and FilePath in (annotation, *get_args(annotation))
 
 

@@ -1,4 +1,4 @@
-"""Predictions for images given as paths, PIL images or tensors."""
+"""Predictions for images given as paths, PIL images, arrays or tensors."""
 
 import copy
 import json
@@ -7,24 +7,22 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clipadapt.checksums import DAMAGE, dump_checked_tensors, read_checked_tensors, reason
 from clipadapt.data import seeds
-from clipadapt.data.images import digest, file_bytes, open_image, pixel_bytes, to_rgb
+from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest, to_image
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
 
-Picture = str | Path | Image.Image | Tensor
 BATCH = 64
 
 
 class Predictor:
-    """Predictions of an adapted CLIP for images given as paths, PIL images or tensors.
+    """Predictions of an adapted CLIP for images given as paths, PIL images, arrays or tensors.
 
     Args:
         model: the adapted CLIP with its head.
@@ -75,19 +73,16 @@ class Predictor:
         If the test-time method adapts along a stream of images, the images continue the stream of earlier calls.
 
         Args:
-            images: B paths, PIL images, or tensors `[3, height, width]` of pixels preprocessed by the backbone's
-                transform; or a single one.
+            images: B paths, PIL images, arrays `[height, width, 3]` of 8-bit RGB pixels, or tensors
+                `[3, height, width]` of pixels preprocessed by the backbone's transform; or a single one.
 
         Raises:
-            UserError: there are no images, a file is no readable image, a tensor has another shape, a tensor is given
-                to a method that crops views, or an item has another type.
+            UserError: there are no images, a file is no readable image, an array or a tensor has another shape or
+                values that aren't finite, a tensor is given to a method that crops views, or an item has another type.
         """
-        single = isinstance(images, str | Path | Image.Image) or (isinstance(images, Tensor) and images.ndim == 3)
-        pictures: list[Picture] = [images] if single else list(images)  # type: ignore[list-item, arg-type]
+        pictures = as_list(images)
         at_once = BATCH if self.test_time is None else self.test_time.images
         batches = [pictures[first : first + at_once] for first in range(0, len(pictures), at_once)]
-        if not batches:
-            raise UserError("there are no images to classify")
         with torch.no_grad():
             text = self.model.precompute()
             return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
@@ -154,25 +149,12 @@ class Predictor:
                 f"this method looks at {count} views of each image, and a tensor can't be cropped into them: give a "
                 "path or a PIL image"
             )
-        image, crops = _opened(picture), RandomCrops(clip.preprocess)
-        content = digest(pixel_bytes(image) if isinstance(picture, Image.Image) else file_bytes(picture))
+        image, crops = to_image(picture), RandomCrops(clip.preprocess)
+        content = content_digest(picture, image)
         drawn = [seeds.view_seed(content, view) for view in range(1, count)]
         return torch.cat([first, crops.pixels([crops.read(image)] * len(drawn), drawn, clip.device)])
 
     def _pixels(self, picture: Picture) -> Tensor:
-        if not isinstance(picture, Tensor):
-            return self.model.clip.transform(_opened(picture))
-        shape = [3, *self.model.clip.image_size]
-        if list(picture.shape) != shape:
-            raise UserError(
-                f"a tensor must be pixels {shape} as the backbone reads them, and one is {list(picture.shape)}"
-            )
-        return picture
-
-
-def _opened(picture: str | Path | Image.Image) -> Image.Image:
-    if isinstance(picture, Image.Image):
-        return to_rgb(picture)
-    if not isinstance(picture, str | Path):
-        raise UserError(f"an image must be a path, a PIL image or a tensor, and one is {type(picture).__name__}")
-    return open_image(Path(picture))
+        if isinstance(picture, Tensor):
+            return check_pixels(picture, self.model.clip.image_size)
+        return self.model.clip.transform(to_image(picture))

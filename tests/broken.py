@@ -44,6 +44,21 @@ def zeros(path: Path) -> None:
     path.write_bytes(bytes(path.stat().st_size))
 
 
+def thin(path: Path) -> None:
+    """A sound image that would fill the memory if its short side were resized to what a backbone reads."""
+    Image.new("RGB", (60_000, 1)).save(path)
+
+
+def numbers(path: Path) -> None:
+    """A sound image whose pixels are fractions of unknown range."""
+    Image.new("F", (40, 32)).save(path)
+
+
+def pipe(path: Path) -> None:
+    """A named pipe, which whoever opens it waits at."""
+    os.mkfifo(path)
+
+
 BROKEN = {
     "empty.jpg": lambda path: path.touch(),
     "truncated.jpg": cut,
@@ -54,6 +69,10 @@ BROKEN = {
     "bomb.png": bomb,
     "gone.jpg": lambda path: path.symlink_to("nowhere.jpg"),
     "magic.png": wrong_magic,
+    "thin.png": thin,
+    "numbers.tiff": numbers,
+    "pipe.png": pipe,
+    "device.png": lambda path: path.symlink_to("/dev/zero"),
     **({} if os.geteuid() == 0 else {"locked.jpg": locked}),
 }
 """Makers of files that can't be read, by name."""

@@ -383,3 +383,63 @@ def test_an_empty_name_is_no_cache(monkeypatch):
     monkeypatch.setenv("CLIPADAPT_CACHE", "")
     with pytest.raises(UserError, match=r"engine\.cache= does not fit"):
         config_of.compose([])
+
+
+def test_a_folder_with_nothing_but_test_images_is_evaluated_on(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "test" / name).mkdir(parents=True)
+        for number in range(2):
+            Image.effect_noise((8, 8), 90).convert("RGB").save(tmp_path / "photos" / "test" / name / f"{number}.png")
+    task = clipadapt.load_task("folder", root=tmp_path / "photos")
+    assert not len(task.support) and len(task.tests["test"]) == 4
+    backbone = clipadapt.load_backbone()
+    result = clipadapt.finetune(backbone, task, "zero_shot", cpu=True, workers=0, cache=None)
+    run = result.save(tmp_path / "run")
+    found = clipadapt.evaluate(run, "folder", root=str(tmp_path / "photos"))
+    assert found["images"] == 4 and found["accuracy"] == result.metrics["accuracy"]
+    with pytest.raises(UserError, match="has no images to learn from"):
+        clipadapt.finetune(backbone, task, "coop", cpu=True, workers=0, cache=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("foo", r"there is no backbone 'foo': known are "),
+        ("Vit-b-16", r"there is no backbone 'Vit-b-16': did you mean 'ViT-B-16'\?"),
+        ("RN50x4", r"say which weights of backbone 'RN50x4' you want: pretrained=… \(openai; None for random ones\)"),
+        (5, "there is no backbone '5'"),
+    ],
+)
+def test_backbones_that_are_not_there(name, said):
+    with pytest.raises(UserError, match=said):
+        clipadapt.load_backbone(name)
+
+
+@pytest.mark.parametrize("device", ["nope", 5, "meta", "cuda:99"])
+def test_devices_that_are_not_there(device, tmp_path):
+    with pytest.raises(UserError, match=f"device={device!r} can't be used: "):
+        clipadapt.load(tmp_path, device=device)
+
+
+@pytest.mark.parametrize("overrides", ["engine.epochs=5", 5, [5], {"engine.epochs": 5}, None])
+def test_overrides_that_are_no_list_of_texts(overrides):
+    for call in (
+        lambda: clipadapt.finetune(
+            clipadapt.load_backbone(), clipadapt.load_task("digits", shots=1), "coop", overrides
+        ),
+        lambda: clipadapt.compare("zero_shot", overrides=overrides),
+    ):
+        with pytest.raises(UserError, match="overrides must be a list of texts"):
+            call()
+
+
+@pytest.mark.parametrize("value", [["digits"], None, 5, {"digits"}, lambda: 0])
+def test_names_of_files_that_are_no_names(value):
+    with pytest.raises(UserError, match="there is no data"):
+        clipadapt.load_task(value)
+    with pytest.raises(UserError, match="there is no kind"):
+        clipadapt.load_task("digits", kind=value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert clipadapt.load_task("digits", shots=np.int64(2)).shots == 2

@@ -66,6 +66,17 @@ def test_a_run_without_broken_images_is_the_clean_folders(folders, tmp_path, cap
     assert records[1]["left_out"] == {}
     assert {name: len(told) for name, told in records[0]["left_out"].items()} == LEFT_OUT
     assert len(records[0]["support_indices"]) == len(records[1]["support_indices"]) == 9
+    capsys.readouterr()
+    predict = ["predict", f"run={found.parent}", f"images={folders / 'mixed' / 'train'}", "format=csv"]
+    assert main(predict) == 2
+    said = capsys.readouterr()
+    assert not said.out and "leave them out with skip_broken=true" in said.err and "pipe.png" in said.err
+    assert main([*predict, "skip_broken=true"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1 + 9
+    assert f"{len(BROKEN)} of {len(BROKEN) + 9} images are broken, and left out: " in said.err
+    assert main([*predict, "skip_broken=yes"]) == 2
+    assert "skip_broken=yes does not fit: it must be true or false" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("ignore:.*(fewer than|left out)")

@@ -13,6 +13,8 @@ import clipadapt
 from clipadapt import config
 from clipadapt.adaptations.peft import configuration
 from clipadapt.cli import main
+from clipadapt.config import saved_settings
+from clipadapt.data.network import cache_only, find_connection_error
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import CONFIG, RunDirectory
 from clipadapt.runs.result import read_result
@@ -345,3 +347,39 @@ def test_what_a_user_writes_may_refer_to_the_environment(monkeypatch):
 def test_no_module_is_imported_by_way_of_peft(option):
     with pytest.raises(UserError, match=rf"no option config\.{option}"):
         configuration({"peft_type": "XLORA" if option == "adapters" else "LORA", option: "reckless"})
+
+
+@pytest.mark.parametrize("name", ["hf-hub:some/model", "local-dir:/tmp/model", ":"])
+def test_a_run_names_no_address(name, refused, settings, tmp_path):
+    message = refused(put(settings, "backbone", {**settings["backbone"], "name": name, "pretrained": None}))
+    assert f"backbone.name={name} is an address, and a run can't choose one by itself" in message
+    (tmp_path / "own" / "backbone").mkdir(parents=True)
+    usual = (config.conf_dir() / "backbone" / "open_clip.yaml").read_text()
+    (tmp_path / "own" / "backbone" / "mine.yaml").write_text(usual.replace("name: ???", f"name: '{name}'"))
+    assert saved_settings(settings, tmp_path, tmp_path / "own")["backbone"]["name"] == name
+
+
+def test_a_run_chooses_no_folder_to_write_to_and_downloads_nothing(settings, tmp_path):
+    theirs = {"_target_": "clipadapt.data.vision.torchvision", "name": "DTD", "download": True, "cache_dir": "/theirs"}
+    data = saved_settings(put(settings, "data", theirs), tmp_path)["data"]
+    assert data == {**theirs, "download": False}
+    theirs = {"_target_": "clipadapt.data.shards.webdataset", "root": "x.tar", "cache_dir": "/theirs"}
+    assert "cache_dir" not in saved_settings(put(settings, "data", theirs), tmp_path)["data"]
+
+
+def test_a_run_asks_the_hub_for_nothing(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", None)
+    with cache_only():
+        assert "name the data yourself" in find_connection_error("https://theirs")
+
+
+def test_a_run_of_its_authors_own_modules_asks_for_them(refused, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    put(settings, "method.adaptation", {"_target_": "my_adaptations.Mine"})
+    put(settings, "method.also", {"more": {"_target_": "others.deep.Theirs"}})
+    message = refused(settings)
+    assert "made with modules of its author's own (my_adaptations, others): if you trust them" in message
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "my_adaptations.py").write_text("")
+    assert "author's own (others): " in refused(settings, "--config-dir", str(tmp_path / "own"))

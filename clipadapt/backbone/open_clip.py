@@ -1,7 +1,7 @@
 """Backbones of open_clip, and the embedded one; the only module that uses open_clip and its names."""
 
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
 import torch
@@ -17,6 +17,7 @@ from clipadapt.backbone.text_tower import opaque_text_tower, text_transformer
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import WeightsError, nearest
+from clipadapt.paths import LocalPath
 from clipadapt.postponed import postponed
 
 # Each takes longer to import than open_clip, and only these methods need it.
@@ -83,7 +84,7 @@ class CLIP(DualEncoder):
 
     @classmethod
     def _load_tiny(cls, pretrained: str | None, source: dict[str, Any]) -> Self:
-        if pretrained not in (EMBEDDED, None) and not Path(pretrained).is_file():
+        if pretrained not in (EMBEDDED, None) and not os.path.isfile(pretrained):
             raise WeightsError(
                 f"backbone 'tiny' has no weights '{pretrained}'; use '{EMBEDDED}', a checkpoint file or null"
             )
@@ -117,7 +118,7 @@ class CLIP(DualEncoder):
         return super().build_tower_of_all_tokens()
 
 
-def load(name: str, pretrained: str | None, seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0) -> CLIP:
+def load(name: str, pretrained: LocalPath | None, seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0) -> CLIP:
     """Load a backbone of open_clip, or the embedded one; arguments and errors as of `CLIP.load`."""
     return CLIP.load(name, pretrained, seed)
 
@@ -133,12 +134,26 @@ def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
     return model
 
 
-def _check_name(name: str, pretrained: str | None) -> None:
+def pretrained_tags(name: str, others: Iterable[str] = ("tiny",)) -> list[str]:
+    """Return the pretrained tags of a model of open_clip; none of a model at an address.
+
+    Args:
+        name: its name.
+        others: names of further backbones, for the message.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
     models = open_clip.list_models()
-    if ":" not in name and name not in models:
-        raise WeightsError(f"there is no backbone '{name}'; {nearest(name, ['tiny', *models])}")
-    tags = open_clip.list_pretrained_tags_by_model(name)
-    if pretrained is None or pretrained in tags or Path(pretrained).is_file():
+    if not isinstance(name, str) or (":" not in name and name not in models):
+        raise WeightsError(f"there is no backbone '{name}': {nearest(name, {*others, *models})}")
+    tags: list[str] = open_clip.list_pretrained_tags_by_model(name)
+    return tags
+
+
+def _check_name(name: str, pretrained: str | None) -> None:
+    tags = pretrained_tags(name)
+    if pretrained is None or pretrained in tags or os.path.isfile(pretrained):
         return
     advice = nearest(pretrained, [*tags, "null"])
     raise WeightsError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
@@ -157,7 +172,7 @@ def _unloadable(name: str, pretrained: str | None, error: Exception) -> WeightsE
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(":")
     advice = (
         "that file is no checkpoint of this backbone"
-        if pretrained is not None and Path(pretrained).is_file()
+        if pretrained is not None and os.path.isfile(pretrained)
         else "connect to the network once, give a checkpoint file in their place, or take the backbone tiny"
     )
     return WeightsError(f"the weights '{pretrained}' of backbone '{name}' could not be loaded ({reason}); {advice}")

@@ -1,5 +1,6 @@
 """`clipadapt data`: list the data sources, fetch one, or verify that all its images can be read."""
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from glob import glob
@@ -58,7 +59,7 @@ def state(data: Mapping[str, Any]) -> str:
         return f"needs {', '.join(needed)}"
     if "home" in data:
         place = Path(data["home"], data["images"]).expanduser()
-        return f"found in {place}" if place.is_dir() else f"missing: there is no folder {place}"
+        return f"found in {place}" if os.path.isdir(place) else f"missing: there is no folder {place}"
     if isinstance(data.get("root"), str):
         place = Path(data["root"]).expanduser()
         missing = absent(place)
@@ -70,7 +71,7 @@ def absent(place: Path) -> str | None:
     """Return the first missing path of a folder, a file or a pattern of shards; None if nothing is missing."""
     from clipadapt.data.shards import expand_braces  # imports image readers, which are only needed for patterns
 
-    if place.exists():
+    if os.path.exists(place):
         return None
     return next((pattern for pattern in expand_braces(str(place)) if not glob(pattern)), None)
 

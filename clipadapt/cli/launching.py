@@ -2,11 +2,13 @@
 
 import functools
 import inspect
+import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import hydra
@@ -28,7 +30,7 @@ from clipadapt.config.composing import (
 from clipadapt.config.overrides import Words, split
 from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.console import run_command
-from clipadapt.errors import LASTING, UserError, WriteError
+from clipadapt.errors import LASTING, UserError, WriteError, nearest
 from clipadapt.studies.protocols import Study, study
 
 RECIPE = """\
@@ -39,6 +41,16 @@ What isn't given stands in conf/recipe/{name}.yaml; severities that don't stand 
 Every run has its own directory, so that a stopped study goes on where it was and a larger one computes what is missing.
 Tables (Markdown, LaTeX), curves and results.csv, a row for each run and test set, go to outputs/{name}/.
 """
+ALONE = {"--run", "--multirun", "--cfg", "--info", "--shell-completion"}
+"""Options of which a command line has at most one."""
+
+SHELL_VERBS = ("install", "uninstall", "query")
+CFG = ("job", "hydra", "all")
+"""Values of `--cfg`."""
+
+MAX_RUNS = 10_000
+"""Runs of a sweep; each is composed and checked before the first one starts."""
+
 SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
 
 
@@ -59,35 +71,79 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     launchers = [text for text in words.settings if text.startswith(f"{LAUNCHER}=")]
     if launchers and "--multirun" not in words.options and "--cfg" not in words.options:
         raise UserError(f"{launchers[0]} is for the runs of a sweep: add -m")
-    if {"--cfg", "--multirun"} <= {*words.options}:
-        raise UserError("--cfg shows the settings of one run: leave out -m")
+    check_options(words)
+    if "--hydra-help" in words.options:
+        words = Words({"--hydra-help": None})
     if SHOWING & {*words.options}:
+        raise_all([] if "--shell-completion" in words.options else gather(words.settings, folder)[1])
         hand_over(task, words)
         return
     wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
     problems = []
     for settings in wanted:
         config, found = gather(settings, folder)
-        problems += found if "--cfg" in words.options else [*found, *check(config)]
+        problems += [*found, *check_package(words, config)] if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
     hand_over(task, words)
     if launchers:
         sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
 
 
+def check_options(words: Words) -> None:
+    """Check that the options of a command line fit together and have values that Hydra knows.
+
+    Raises:
+        UserError: a list of all problems.
+    """
+    options = words.options
+    if {"--cfg", "--multirun"} <= {*options}:
+        raise UserError("--cfg shows the settings of one run: leave out -m")
+    together = [name for name in options if name in ALONE]
+    problems = [f"{' and '.join(together)} can't be given together"] if len(together) > 1 else []
+    if "--shell-completion" in options and not any(text.partition("=")[0] in SHELL_VERBS for text in words.settings):
+        problems.append(f"--shell-completion needs one of {', '.join(f'{verb}=bash' for verb in SHELL_VERBS)}")
+    if (shown := options.get("--cfg", "job")) not in CFG:
+        problems.append(f"--cfg {shown}: {nearest(str(shown), CFG)}")
+    if "--package" in options and "--cfg" not in options:
+        problems.append("--package is a part of the settings that --cfg shows: add --cfg job")
+    raise_all(problems)
+
+
+def check_package(words: Words, config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a problem if `--package` names no part of the settings of the run that `--cfg job` shows."""
+    package = words.options.get("--package")
+    if package is None or package == "_global_" or words.options["--cfg"] != "job":
+        return
+    node: Any = config
+    for name in package.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    if node is None:
+        yield f"--package {package}: there is no such part of the settings; {nearest(package, config)}"
+
+
 def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
-    """Return settings of single runs such that every value of a sweep occurs at least once."""
-    choices = []
+    """Return settings of single runs such that every value of a sweep occurs at least once.
+
+    Raises:
+        UserError: the sweep has too many runs.
+    """
     with composer(folder):
-        for text in settings:
-            try:
-                override = parse(text)
-                values = [*override.sweep_string_iterator()] if override.is_discrete_sweep() else []
-                choices.append([f"{override.get_key_element()}={value}" for value in values] or [text])
-            except Exception:  # composing the settings reports what can't be parsed
-                choices.append([text])
+        choices = [list_values(text) for text in settings]
+    runs = math.prod(map(len, choices))
+    if runs > MAX_RUNS:
+        raise UserError(f"these settings are more than {MAX_RUNS:,} runs: sweep over fewer values")
     longest = max((len(values) for values in choices), default=1)
     return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
+
+
+def list_values(text: str) -> list[str]:
+    """Return the settings of single values that a setting sweeps over, at most one more than a sweep may have."""
+    try:
+        override = parse(text)
+        values = override.sweep_string_iterator() if override.is_discrete_sweep() else iter(())
+        return [f"{override.get_key_element()}={value}" for value in islice(values, MAX_RUNS + 1)] or [text]
+    except Exception:  # composing the settings reports what can't be parsed
+        return [text]
 
 
 def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
@@ -114,6 +170,9 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
     with temporary_folder() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}")):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
+        except SystemExit as end:  # Hydra ends the program after showing something
+            if end.code:
+                raise UserError(f"Hydra can't show that ({' '.join(words.for_hydra())})") from end
         except RuntimeError as error:
             if "srun" not in str(error):
                 raise

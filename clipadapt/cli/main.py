@@ -1,6 +1,7 @@
 """The command line, with a function for each command. PyTorch is imported only after the settings are checked."""
 
 import glob
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
+from clipadapt.paths import checked_path, irregular, shorten
 from clipadapt.studies.protocols import comparison
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """Find the command among the words, `fit` if there is none, and run it."""
+    config.raise_all(f"{shorten(word)} holds the character \\0" for word in arguments if "\0" in word)
     command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:
@@ -118,8 +121,8 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
     """
     if not found.get("run"):
         raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
-    directory = Path(found["run"]).expanduser()
-    if not directory.is_dir():
+    directory = checked_path(found["run"], "run")
+    if not os.path.isdir(directory):
         raise UserError(f"there is no run directory {directory}")
     return directory
 
@@ -146,16 +149,21 @@ def _of_other_data(key: str) -> bool:
 
 
 def predict(words: Words) -> None:
-    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json]`: show class names and probabilities."""
-    found = plain_settings(words, ("run", "images", "format"))
+    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true]`: show predictions."""
+    found = plain_settings(words, ("run", "images", "format", "skip_broken"))
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
     if form not in FORMATS:
         raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")
+    skip = found.get("skip_broken", "false").lower()
+    if skip not in ("true", "false"):
+        raise UserError(f"skip_broken={skip} does not fit: it must be true or false")
     paths = image_paths(found.get("images", ""))
     from clipadapt import api
+    from clipadapt.data.broken import readable
     from clipadapt.data.tasks import unique_names
 
+    paths = readable(paths, skip == "true")
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
     if predictor.kind.probabilities:
         show(form, paths, unique_names(predictor.class_names), predictor.predict_proba(paths).numpy())
@@ -171,11 +179,13 @@ def image_paths(given: str) -> list[str]:
     """
     if not given:
         raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
-    place = Path(given).expanduser()
-    if place.is_file():
+    place = checked_path(given, "images")
+    if os.path.isfile(place):
         return [str(place)]
-    inside = place.rglob("*") if place.is_dir() else map(Path, glob.glob(str(place), recursive=True))
-    found = sorted(str(path) for path in inside if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES)
+    if (kind := irregular(place)) not in (None, "a folder"):
+        raise UserError(f"images={given} is {kind}, and images are read from files")
+    inside = place.rglob("*") if os.path.isdir(place) else map(Path, glob.glob(str(place), recursive=True))
+    found = sorted(str(path) for path in inside if not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise UserError(
             f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"

@@ -17,7 +17,7 @@ from clipadapt.config.directory import (
     with_local_home,
 )
 from clipadapt.config.grids import read_lists
-from clipadapt.config.overrides import setting
+from clipadapt.config.overrides import check_overrides, setting
 from clipadapt.config.saved import saved_settings
 from clipadapt.config.sources import build_source, sources
 from clipadapt.config.tree import conf_dir, options, own_modules
@@ -26,6 +26,7 @@ __all__ = [
     "build",
     "build_source",
     "check",
+    "check_overrides",
     "compose",
     "conf_dir",
     "data_name",

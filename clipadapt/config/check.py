@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Interval
 
 from clipadapt.config.groups import Group, group_at
+from clipadapt.config.hints import choice_hint
 from clipadapt.config.renamed import new_key
 from clipadapt.config.targets import annotations, by_default, inner_group, locate
 from clipadapt.config.values import MISSING, check_value
 from clipadapt.errors import UserError, nearest
+from clipadapt.paths import LocalPath, shorten, why_unwritable
 
 RESERVED = {"_target_", "_partial_"}
 NO_PLACE = "is not allowed: nothing can be built here"
@@ -25,7 +27,7 @@ RUN = {
     "shots": Annotated[int, Ge(1)],
     "classes": Literal["all", "base"],
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
-    "output": str,
+    "output": LocalPath,
     "rerun": bool,
     "allowed_targets": list[str],
     "config_dir": str | None,
@@ -61,6 +63,7 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
         saved: Whether the settings are a finished run's, whose data may be a task made in Python, with only a name.
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
+    problems += [f"{path} can't be used: {reason}" for path, reason in unwritable_texts(config)]
     problems += check_table("", config, RUN, optional={"experiment"})
     backbone = config.get("backbone")
     if isinstance(backbone, Mapping):
@@ -75,6 +78,23 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
         problems += check_place(path, value, allowed)
     strays = [path for path, _ in nodes(config) if not any(path == at or path.startswith(f"{at}.") for at in places)]
     return [*problems, *(f"{path}._target_ {NO_PLACE}" for path in strays)]
+
+
+def unwritable_texts(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the path and the fault of each text that no file of settings can hold."""
+    for path, value in leaves(config):
+        for text in texts(value):
+            if reason := why_unwritable(text):
+                yield path, f"{shorten(text)}: {reason}"
+
+
+def texts(value: Any) -> Iterator[str]:
+    """Yield a text, or the texts in nested lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from texts(inner)
 
 
 def list_places(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -93,7 +113,7 @@ def check_place(path: str, value: Any, allowed: Any) -> list[str]:
     if name != path and (not name.isidentifier() or name == "adaptation"):
         return [f"{path} is not allowed: a part of a method has a name of letters, digits and _, not '{name}'"]
     if group is None or not is_node(value):
-        return [f"{path} does not fit: it must be a table with a _target_"]
+        return [f"{path} does not fit: it must be a table with a _target_{choice_hint(path, value)}"]
     return check_node(path, value, group, allowed)
 
 

@@ -18,22 +18,26 @@ from yaml import YAMLError
 from clipadapt.config.check import check, leaves
 from clipadapt.config.given import choices, merge, prefill
 from clipadapt.config.groups import GROUPS
-from clipadapt.config.overrides import non_overrides, unknown_key
+from clipadapt.config.overrides import check_overrides, non_overrides, unknown_key
 from clipadapt.config.renamed import new_key, new_option
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.files import is_path
+from clipadapt.paths import shorten, why_unwritable
 
 CONFIG = "config"
 LAUNCHER = "hydra/launcher"
+LONGEST = 2_000
+"""Characters that are shown of a problem."""
 
 
 def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
     """Return name, title, paper and arXiv id of every method."""
     found = []
     for name, path in options("method", config_dir).items():
-        method = read_yaml(path).get("method", {})
+        method = read_yaml(path).get("method")
+        method = method if isinstance(method, dict) else {}
         found.append({"name": name, **{key: method.get(key) for key in ("title", "paper", "arxiv")}})
     return found
 
@@ -46,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         found = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path} can't be read: {one_line(error)}") from error
     return found if isinstance(found, dict) else {}  # type: ignore[return-value]
 
@@ -64,6 +68,7 @@ def compose(
     Raises:
         SettingsError: a list of all problems: unknown names and keys, values that don't fit or are missing.
     """
+    check_overrides(overrides)
     chosen, others, wrong = choices(values or {}, overrides, config_dir)
     composed, problems = partly_composed([*chosen, *overrides], config_dir)
     prefill(composed, others)
@@ -83,6 +88,7 @@ def partly_composed(overrides: Sequence[str], config_dir: str | Path | None = No
     """Compose like `gather`, with references unresolved."""
     with composer(config_dir) as compose_with:
         good, problems = non_overrides(normal(overrides), lambda: list_keys(compose_with([])))
+        problems = [text[:LONGEST] for text in problems]
         several = [text for text in good if lists_options(text, config_dir)]
         problems += [f"{text}: a run has one {overridden_key(text)}; {as_sweep(text)} runs each" for text in several]
         good = [text for text in good if text not in several]
@@ -101,7 +107,8 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
     except OmegaConfBaseException as error:
         raise SettingsError(f"a reference can't be resolved: {one_line(error)}") from error
     if isinstance(config.get("allowed_targets"), list):
-        config["allowed_targets"] = list(dict.fromkeys([*config["allowed_targets"], *own_modules(config_dir)]))
+        given = config["allowed_targets"]
+        config["allowed_targets"] = [*given, *(name for name in own_modules(config_dir) if name not in given)]
     folder = own_folder(config_dir)
     return config | {"config_dir": None if folder is None else str(folder)}
 
@@ -165,7 +172,8 @@ def one_by_one(
             accepted.append(text)
         except Exception as error:
             known = group_options(text, config_dir)
-            problems.append(explain(text, known, error, composed))
+            problem = explain(text, known, error, composed)
+            problems.append(problem if len(problem) < LONGEST else problem.replace(text, shorten(text))[:LONGEST])
             lost += [overridden_key(text).rpartition("@")[2]] if known else []
     return composed, problems
 
@@ -231,13 +239,23 @@ def is_global(path: Path) -> bool:
 
 def unreadable(text: str, syntax: OverrideParseException) -> str:
     """Return the message for an override that breaks the grammar."""
+    if fault := why_unwritable(text):
+        return f"{shorten(text)} can't be read: {fault}"
     reason = one_line(syntax).partition(" See http")[0]
     return f"{text} can't be read: {reason} (quote text with special characters)"
 
 
 def parse(text: str) -> Override:
-    """Parse an override by Hydra's grammar; only inside `composer`."""
-    return OverridesParser.create(config_loader=GlobalHydra.instance().config_loader()).parse_overrides([text])[0]
+    """Parse an override by Hydra's grammar; only inside `composer`.
+
+    Raises:
+        OverrideParseException: it breaks the grammar, or is too deep or too long for the parser.
+    """
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    try:
+        return parser.parse_overrides([text])[0]
+    except (ValueError, RecursionError) as error:  # numbers of thousands of digits, thousands of brackets
+        raise OverrideParseException(text, str(error)) from error
 
 
 def one_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from clipadapt.config.check import leaves
 from clipadapt.config.composing import gather, read_yaml
 from clipadapt.config.tree import options
+from clipadapt.paths import MAX_NAME, checked_path
 
 RESULT_NEUTRAL = (
     "output",
@@ -36,6 +38,9 @@ RESULT_NEUTRAL = (
 LABEL_KEYS = ("data.class_names", "data.templates")
 """Keys of class names and templates."""
 
+SHORTENED = 200
+"""Bytes of a name that is too long for a file which its short form begins with; a hash of the whole follows."""
+
 DIRECTORY_KEYS = ("shots", "seed", "data.name", "backbone.name", "method.name")
 
 
@@ -61,6 +66,9 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
     Args:
         config: the run's settings.
         usual: the defaults from `reference`; None to compose them.
+
+    Raises:
+        UserError: the path is too long.
     """
     usual = reference(config) if usual is None else usual
     own, common = identity(config), identity(usual)
@@ -76,12 +84,15 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
         "+".join([config["method"]["name"], *also]),
     ]
     last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
-    return Path(config["output"], *map(file_name, parts), last)
+    return checked_path(Path(config["output"], *map(file_name, parts), last), "the run directory")
 
 
 def file_name(text: str) -> str:
     """Return a text as the name of a file."""
-    return re.sub(r"[^\w.+-]+", "-", text).strip(".-")
+    name = re.sub(r"[^\w.+-]+", "-", text).strip(".-")
+    if len(name.encode()) <= MAX_NAME:
+        return name
+    return f"{name.encode()[:SHORTENED].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def data_name(data: Mapping[str, Any], config_dir: str | None) -> str:
@@ -110,7 +121,7 @@ def same_images(data: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def with_local_home(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's settings below `data`; a `data.home` that isn't on this machine becomes this machine's default."""
     data = dict(config["data"])
-    if isinstance(data.get("home"), str) and not Path(data["home"]).expanduser().is_dir():
+    if isinstance(data.get("home"), str) and not os.path.isdir(os.path.expanduser(data["home"])):
         data["home"] = reference(config)["data"].get("home", data["home"])
     return data
 

@@ -1,5 +1,7 @@
 """Python values as settings, merged into composed settings without parsing or resolving them."""
 
+import numbers
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,7 +27,7 @@ def choices(
         config_dir: The user's own folder of YAML and modules.
     """
     files = {key: options(key, config_dir) for key in CHOICES if key in values}
-    lost = [key for key, known in files.items() if values[key] not in known]
+    lost = [key for key, known in files.items() if not isinstance(values[key], str) or values[key] not in known]
     chosen = [setting(key, values[key]) for key in files if key not in lost]
     problems = [f"there is no {key} '{values[key]}': {nearest(values[key], files[key])}" for key in lost]
     usable = {key: value for key, value in values.items() if key not in files and key.split(".")[0] not in lost}
@@ -43,8 +45,11 @@ def plain(value: Any) -> Any:
         return [plain(inner) for inner in value]
     if value is None or isinstance(value, bool):
         return value
-    kind = next((kind for kind in (int, float) if isinstance(value, kind)), str)
-    return kind(value)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    return os.fsdecode(value) if isinstance(value, bytes) else str(value)
 
 
 def prefill(composed: DictConfig, values: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ from clipadapt.errors import SettingsError
 
 GRID_KEYS = {"methods": "method", "data": "data", "shots": "shots", "seed": "seed"}
 """Keys of the lists that span a grid, and the key of a run's settings for each list's values."""
+
+
+MAX_VALUES = 10_000
+"""Values of a list; a range on the command line may have more than fit memory."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,16 @@ def read_lists(
 
 
 def read_values(override: Override) -> Iterator[Any]:
-    """Yield the values listed in brackets or with commas; a single value is a list of one."""
+    """Yield the values listed in brackets or with commas; a single value is a list of one.
+
+    Raises:
+        SettingsError: there are too many values.
+    """
     if override.is_discrete_sweep():
-        yield from (value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator())
+        values = [*islice(override.sweep_iterator(), MAX_VALUES + 1)]
+        if len(values) > MAX_VALUES:
+            raise SettingsError(f"{override.key_or_group} has more than {MAX_VALUES:,} values: list fewer")
+        yield from (value.text if isinstance(value, QuotedString) else value for value in values)
     else:
         value = override.value()
         yield from value if isinstance(value, list) else [value]

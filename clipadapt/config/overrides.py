@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipadapt.errors import SettingsError
+from clipadapt.errors import LONGEST, NEAR, SettingsError, suggest
 
 ALONE = {"-m": "--multirun", "-h": "--help", "-r": "--run", "-sc": "--shell-completion", "-i": "--info"}
 WITH_VALUE = {"-c": "--cfg", "-cd": "--config-dir", "-p": "--package"}
@@ -58,6 +58,13 @@ def split(arguments: Sequence[str]) -> Words:
     return words
 
 
+def check_overrides(overrides: Any) -> None:
+    """Check that overrides given in Python are a list of texts; raises SettingsError."""
+    if isinstance(overrides, list | tuple) and all(isinstance(text, str) for text in overrides):
+        return
+    raise SettingsError(f"overrides must be a list of texts, as in ['engine.epochs=5'], and {overrides!r} is not")
+
+
 def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) -> tuple[list[str], list[str]]:
     """Return the settings written key=value (or ~key), and advice on the others; `keys` returns the known keys."""
     good, advice = [], []
@@ -80,26 +87,28 @@ def non_overrides(settings: Sequence[str], keys: Callable[[], Iterable[str]]) ->
 
 def near_keys(key: str, keys: Iterable[str]) -> list[str]:
     """Return the known keys most similar to an unknown key, as a whole or in the last part, the most similar first."""
+    key = key[:LONGEST]
 
     def likeness(known: str) -> float:
         whole = difflib.SequenceMatcher(None, key, known).ratio()
         last = difflib.SequenceMatcher(None, key.rpartition(".")[2], known.rpartition(".")[2]).ratio()
         return max(whole, 0.9 * last if "." not in key else 0.5 * (whole + last))
 
-    return sorted((known for known in keys if likeness(known) >= 0.6), key=lambda known: (-likeness(known), len(known)))
+    near = (known for known in keys if likeness(known) >= NEAR)
+    return sorted(near, key=lambda known: (-likeness(known), len(known)))
 
 
 def unknown_key(key: str, keys: Iterable[str]) -> str:
     """Return advice on an unknown key: the most similar key, and the other keys of the same table."""
     known = sorted(keys)
     close = near_keys(key, known)
-    advice = f"did you mean '{close[0]}'? " if close else ""
     parent = key.rpartition(".")[0]
     while parent and not any(name.startswith(f"{parent}.") for name in known):
         parent = parent.rpartition(".")[0]
     dotted = f"{parent}." if parent else ""
     beside = sorted({name[len(dotted) :].partition(".")[0] for name in known if name.startswith(dotted)})
-    return f"{advice}(known{f' below {parent}' if parent else ''}: {', '.join(beside)})"
+    where = f" below {parent}" if parent else ""
+    return suggest(close[0] if close else None, ", ".join(beside), where)
 
 
 def setting(key: str, value: Any) -> str:

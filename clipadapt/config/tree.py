@@ -1,9 +1,14 @@
 """Find YAML files: in the package's tree, and in the user's own folder."""
 
+import os
 import sys
 from pathlib import Path
 
 from clipadapt.errors import SettingsError
+from clipadapt.paths import checked_path, why_unusable
+
+LONGEST = 100
+"""Letters of a group's name."""
 
 
 def conf_dir() -> Path:
@@ -23,8 +28,8 @@ def own_folder(config_dir: str | Path | None) -> Path | None:
     """
     if config_dir is None:
         return None
-    folder = Path(config_dir).expanduser().resolve()
-    if not folder.is_dir():
+    folder = checked_path(config_dir, "--config-dir").resolve()
+    if not os.path.isdir(folder):
         raise SettingsError(f"--config-dir {config_dir}: there is no such folder")
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
@@ -42,5 +47,7 @@ def own_modules(config_dir: str | Path | None) -> list[str]:
 
 def options(group: str, config_dir: str | Path | None = None) -> dict[str, Path]:
     """Return the YAML files of a group by name, the user's included; the package's wins if both have a name."""
+    if why_unusable(group) or len(group) > LONGEST:
+        return {}
     folders = [folder for folder in (own_folder(config_dir), conf_dir()) if folder is not None]
     return dict(sorted({path.stem: path for folder in folders for path in (folder / group).glob("*.yaml")}.items()))

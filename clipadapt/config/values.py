@@ -10,9 +10,14 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Interval, Le, Lt
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
+from clipadapt.config.hints import choice_hint
 from clipadapt.errors import nearest
+from clipadapt.files import ANY, FOLDER
+from clipadapt.paths import LOCAL, shorten, why_unusable, why_unwritable
 
 MISSING = "???"
+LONGEST = 300
+"""Characters of a value that messages show."""
 WORDS = {
     int: "a whole number",
     float: "a number",
@@ -29,14 +34,29 @@ def check_value(path: str, value: Any, annotation: Any) -> list[str]:
     if value == MISSING or (isinstance(value, Mapping) and "_target_" in value):
         return []
     if accepts(annotation, value):
-        return []
-    advice = ""
+        return unusable_path(path, value, annotation)
+    advice = choice_hint(path, value)
     options = literals(annotation)
     if options and isinstance(value, str):
         advice = f"; {nearest(value, options)}"
     elif isinstance(value, bool | int | float) and accepts(annotation, str(value)):
         advice = f"; for text quote it: {path}=\"'{value}'\""
     return [f"{path}={written(value)} does not fit: it must be {describe(annotation)}{advice}"]
+
+
+def unusable_path(path: str, value: Any, annotation: Any) -> list[str]:
+    """Return the problem of a setting that may be a path, if it is a text that no path can be."""
+    if not isinstance(value, str) or not {ANY, FOLDER, LOCAL} & {*metadata(annotation)}:
+        return []
+    reason = None if why_unwritable(value) else why_unusable(value)  # `check` reports all texts that aren't writable
+    return [] if reason is None else [f"{path}={shorten(value)} can't be a path: {reason}"]
+
+
+def metadata(annotation: Any) -> list[Any]:
+    """Return the texts in the metadata of an annotation or of a member of a union."""
+    parts = typing.get_args(annotation)
+    own = parts[1:] if typing.get_origin(annotation) is Annotated else ()
+    return [*(text for text in own if isinstance(text, str)), *(text for part in parts for text in metadata(part))]
 
 
 def adapter(annotation: Any) -> TypeAdapter[Any]:
@@ -63,7 +83,7 @@ def accepts(annotation: Any, value: Any) -> bool:
 
 def written(value: Any) -> str:
     """Return a value as it is written on the command line."""
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return shorten(value if isinstance(value, str) else json.dumps(value, default=str), LONGEST)
 
 
 def literals(annotation: Any) -> list[str]:

@@ -7,13 +7,14 @@ from typing import Any
 
 from PIL import Image
 
+from clipadapt.data.folders import lazy_images
 from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import map_in_threads
-from clipadapt.errors import DataError
+from clipadapt.errors import DataError, join_names
 from clipadapt.notices import notice
 
-MAX_LISTED = 50
+MAX_LISTED, SHOWN = 50, 5
 
 UpdateProgress = Callable[[int], None]
 
@@ -85,15 +86,25 @@ def has_verifier(images: Sequence[Image.Image]) -> bool:
     return isinstance(images, LazyImages) and images.verify is not None
 
 
-def broken_message(bad: Sequence[str]) -> str:
-    """Return an error message with one line for each broken file, and how to go on."""
+def broken_message(
+    bad: Sequence[str],
+    leave_out: str = "leave them out of the run with task.skip_broken=true",
+    list_all: str = "; clipadapt data verify with the same data lists all",
+) -> str:
+    """Return an error message with one line for each broken file, and how to go on.
+
+    Args:
+        bad: A sentence for each broken file.
+        leave_out: How to leave them out.
+        list_all: How to list them all.
+    """
     images = "an image" if len(bad) == 1 else f"{len(bad):,} images"
     lines = [
-        f"{images} can't be used: mend or remove them, or leave them out of the run with task.skip_broken=true",
+        f"{images} can't be used: mend or remove them, or {leave_out}",
         *(f"  - {text}" for text in bad[:MAX_LISTED]),
     ]
     if len(bad) > MAX_LISTED:
-        lines.append(f"  and {len(bad) - MAX_LISTED:,} more; clipadapt data verify with the same data lists all")
+        lines.append(f"  and {len(bad) - MAX_LISTED:,} more{list_all}")
     return "\n".join(lines)
 
 
@@ -139,3 +150,24 @@ def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
             f"{task.name}: all images in '{name}'{classes} are broken: mend or replace them (clipadapt data verify "
             "with the same data lists them)"
         )
+
+
+def readable(paths: Sequence[str], skip_broken: bool) -> list[str]:
+    """Return the paths of image files to predict, without those of broken files if they are to be skipped.
+
+    Args:
+        paths: The paths.
+        skip_broken: Whether broken files are left out, and warned of with their number; every image is then decoded.
+            Otherwise only headers and last bytes are checked.
+
+    Raises:
+        DataError: There are broken files and they are not to be skipped, or all files are broken.
+    """
+    bad = find_broken(lazy_images(paths), skip_broken)
+    if bad and (not skip_broken or len(bad) == len(paths)):
+        advice = "there is nothing to predict" if skip_broken else "leave them out with skip_broken=true"
+        raise DataError(broken_message([*bad.values()], advice, ""))
+    if bad:
+        shown = join_names([*bad.values()], SHOWN)
+        notice(f"{len(bad):,} of {len(paths):,} images are broken, and left out: {shown}")
+    return [path for number, path in enumerate(paths) if number not in bad]

@@ -11,6 +11,7 @@ from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
 from clipadapt.notices import notice
+from clipadapt.paths import shorten, why_unusable
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -79,7 +80,8 @@ def split_folders(root: Path) -> dict[str, Path]:
     A folder with such a name counts as a class if other folders stand beside it and it has no subfolders.
 
     Raises:
-        DataError: There are val or test folders but no train folder, or two folders for one split.
+        DataError: There is a val folder without a train or a test folder, a test folder beside other folders of
+            images but no train folder, or two folders for one split.
     """
     children = folders_in(root)
     named = [child for child in children if child.name.lower() in SPLIT_NAMES]
@@ -92,9 +94,9 @@ def split_folders(root: Path) -> dict[str, Path]:
         if split in found:
             raise DataError(f"'{root}' has two folders for one split: {found[split].name} and {child.name}; keep one")
         found[split] = child
-    if "train" not in found:
-        raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     ignored = [child.name for child in others if images_in(child)]
+    if "train" not in found and (ignored or "test" not in found):
+        raise DataError(f"'{root}' has a {named[0].name} folder but no train folder beside it")
     if ignored:
         notice(f"'{root}' has a train folder, so its {', '.join(ignored)} is not read", stacklevel=4)
     return found
@@ -106,7 +108,7 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
     Raises:
         DataError: There is no class folder, or one without images; the message names it.
     """
-    classes = {child.name: images_in(child) for child in folders_in(folder)}
+    classes = {check_name(child): images_in(child) for child in folders_in(folder)}
     if not classes:
         held = "holds images but no class folders" if images_in(folder) else "is empty"
         raise DataError(f"the image folder '{folder}' {held}: put the images of each class in a folder of its name")
@@ -116,6 +118,15 @@ def class_folders(folder: Path) -> dict[str, list[str]]:
             f"in '{folder}' these class folders have no images: {', '.join(bare)} (read are {', '.join(extensions())})"
         )
     return classes
+
+
+def check_name(folder: Path) -> str:
+    """Return a folder's name, which is a class name, after checking that it is UTF-8; raises DataError otherwise."""
+    if why_unusable(folder.name):
+        raise DataError(
+            f"the folder '{shorten(folder.name)}' in '{folder.parent}' has a name that isn't UTF-8: rename it"
+        )
+    return folder.name
 
 
 def lazy_images(files: Sequence[str]) -> LazyImages[str]:
@@ -151,9 +162,9 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
         DataError: The root is missing, a file, empty, of one class, or can't be read; or one of its folders is
             not as described.
     """
-    if not root.exists():
+    if not os.path.exists(root):
         raise DataError(f"there is no image folder '{root}'")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"'{root}' is a file: name the folder that the images are in")
     try:
         return read_splits(root) if class_names is None else read_unlabelled(root, class_names)
@@ -166,6 +177,8 @@ def read_folder(root: Path, class_names: list[str] | None = None) -> ImageFolder
 def read_splits(root: Path) -> ImageFolder:
     """Read a folder that exists and has one folder per class, or split folders with one folder per class."""
     further = split_folders(root)
+    if further and "train" not in further:
+        return read_test_only(further)
     pool = further.pop("train", root)
     files = class_folders(pool)
     if len(files) < 2:
@@ -173,6 +186,13 @@ def read_splits(root: Path) -> ImageFolder:
     names = list(files)
     splits = {split: read_split(folder, names) for split, folder in further.items()}
     return ImageFolder(names, {"train": label_files(files, names), **splits})
+
+
+def read_test_only(folders: dict[str, Path]) -> ImageFolder:
+    """Read split folders without a train folder: nothing to learn from, and the classes of the test folder."""
+    names = list(class_folders(folders["test"]))
+    splits = {split: read_split(folder, names, "the test folder") for split, folder in folders.items()}
+    return ImageFolder(names, {"train": Split(lazy_images([]), []), **splits})
 
 
 def read_unlabelled(root: Path, class_names: list[str]) -> ImageFolder:

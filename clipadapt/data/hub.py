@@ -1,5 +1,6 @@
 """Image-classification data sets of the Hugging Face hub, or of a local folder in one of its formats."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,10 +11,11 @@ from annotated_types import Ge
 from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.hub_rows import Columns, first_images_per_class, lazy_images, read_labels, select_undecoded
 from clipadapt.data.labels import check_class_count, check_disjoint, encode_labels, to_source, to_words
-from clipadapt.data.network import find_connection_error, offline
+from clipadapt.data.network import CACHE_ONLY, find_connection_error, offline
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import NameOrFolder
+from clipadapt.paths import LocalPath
 
 SAVED = ("dataset_dict.json", "state.json")
 """Files in folders written by `save_to_disk`."""
@@ -31,7 +33,7 @@ def huggingface(
     streaming: Annotated[int, Ge(1)] | None = None,
     class_names: list[str] | None = None,
     templates: list[str] | None = None,
-    cache_dir: str | None = None,
+    cache_dir: LocalPath | None = None,
 ) -> Source:
     """Load a data set of the Hugging Face hub, or a folder that `datasets` can read, by columns of images and labels.
 
@@ -107,13 +109,13 @@ def open_data_set(
     except ImportError:
         raise DataError("data=huggingface needs the library datasets: pip install 'clipadapt[hub]'") from None
     folder = Path(name).expanduser()
-    if any((folder / file).is_file() for file in SAVED):
+    if any(os.path.isfile(folder / file) for file in SAVED):
         if streaming:
             raise DataError(f"'{name}' was saved on this disk, so there is nothing to stream: leave out data.streaming")
         saved = datasets.load_from_disk(str(folder))
         return (saved if isinstance(saved, dict) else {"train": saved}), ""
-    place = str(folder) if folder.is_dir() else name
-    reason = None if folder.is_dir() else find_connection_error()
+    place = str(folder) if os.path.isdir(folder) else name
+    reason = find_connection_error() if CACHE_ONLY.get() or not os.path.isdir(folder) else None
     try:
         with offline() if reason else nullcontext():
             builder = datasets.load_dataset_builder(place, subset, revision=revision, cache_dir=cache_dir)

@@ -16,11 +16,14 @@ from clipadapt.data.prepared import INSTRUCTIONS, choose_class_names, find_path
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import IMAGE_SUFFIXES, FilePath
+from clipadapt.paths import LocalPath
 
 SHOWN_FOLDERS = 5
 
 
-def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+def imagenet(
+    name: str, home: FilePath, images: LocalPath, class_names: list[str] | None, templates: list[str]
+) -> Source:
     """Read ImageNet (Deng et al., CVPR 2009; ILSVRC 2012): folders by WordNet id below train/ and val/.
 
     The val folder is the test set, as in CoOp, which also validates on it; here validation images are drawn from the
@@ -38,7 +41,7 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
         DataError: A folder is missing or has no images, some folders are not classes of ImageNet, or the number of
             class names differs from the number of classes.
     """
-    train, val = (find_path(home, f"{images}/{part}", Path.is_dir) for part in ("train", "val"))
+    train, val = (find_path(home, f"{images}/{part}", os.path.isdir) for part in ("train", "val"))
     ids = folder_names(train)
     classes = ImageNetClasses.read(train.parent.parent)
     own = classes.find_class_names(ids, train)
@@ -59,7 +62,7 @@ def imagenet(name: str, home: FilePath, images: str, class_names: list[str] | No
 
 
 def imagenet_variant(
-    name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]
+    name: str, home: FilePath, images: LocalPath, class_names: list[str] | None, templates: list[str]
 ) -> Source:
     """Read a test set of all of ImageNet's classes, for models trained on it; it has no training images.
 
@@ -77,19 +80,19 @@ def imagenet_variant(
         DataError: A folder is missing or has no images, some folders are not classes of ImageNet, or the number of
             class names differs from the number of classes.
     """
-    place = find_path(home, images, Path.is_dir)
+    place = find_path(home, images, os.path.isdir)
     return evaluation_only_source(name, place, ImageNetClasses.read(place.parent), class_names, templates)
 
 
 def imagenet_subset(
-    name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]
+    name: str, home: FilePath, images: LocalPath, class_names: list[str] | None, templates: list[str]
 ) -> Source:
     """Read a test set of the ImageNet classes that it has a folder for; it has no training images.
 
     ImageNet-A (Hendrycks et al., CVPR 2021, arXiv:1907.07174) and -R (Hendrycks et al., ICCV 2021, arXiv:2006.16241)
     have 200 each, by WordNet id. Arguments and errors are those of `imagenet_variant`.
     """
-    place = find_path(home, images, Path.is_dir)
+    place = find_path(home, images, os.path.isdir)
     return evaluation_only_source(name, place, ImageNetClasses.read(place.parent), class_names, templates, whole=False)
 
 

@@ -14,6 +14,7 @@ from clipadapt.data.prepared import home_folder
 from clipadapt.data.tasks import Source
 from clipadapt.errors import DataError
 from clipadapt.files import FilePath
+from clipadapt.paths import LocalPath
 
 URL = "https://zenodo.org/records/2235448"
 
@@ -28,7 +29,7 @@ ARCHIVES = {"noise": Noise, "blur": Blur, "weather": Weather, "digital": Digital
 def imagenet_c(
     name: str,
     home: FilePath,
-    images: str,
+    images: LocalPath,
     corruption: Literal[Noise, Blur, Weather, Digital, Extra],
     severity: Annotated[int, Interval(ge=1, le=5)],
     class_names: list[str] | None,

@@ -15,11 +15,16 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError
+from clipadapt.paths import irregular, shorten, why_unusable
 
 Item = TypeVar("Item")
 
 ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";", "WEBP": b""}
 """The last bytes of a whole file by format; WebP files have none, since opening one reads all of it."""
+
+
+MAX_RATIO = 1_000
+"""A long side over a short one; resized to a short side of 336 pixels, such an image has 113 million."""
 
 
 def apply_orientation(image: Image.Image) -> Image.Image:
@@ -36,6 +41,25 @@ def to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
+def check_mode(image: Image.Image) -> None:
+    """Check that an image's pixels have a known range; raises DataError for those of 32 bits."""
+    if image.mode in ("I", "F"):
+        raise DataError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
+
+
+def check_sides(image: Image.Image) -> None:
+    """Check that an image has pixels and isn't so thin that resizing its short side would fill the memory.
+
+    Raises:
+        DataError: It has no pixels, or one side is much longer than the other.
+    """
+    short, long = sorted(image.size)
+    if short < 1:
+        raise DataError("it has no pixels")
+    if long > MAX_RATIO * short:
+        raise DataError(f"one side is {long // short:,} times as long as the other, and {MAX_RATIO:,} are possible")
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to upright 8-bit RGB.
 
@@ -48,8 +72,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     image = apply_orientation(image)
     if image.mode.startswith("I;16"):
         image = to_eight_bits(image)
-    if image.mode in ("I", "F"):
-        raise DataError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
+    check_mode(image)
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -58,6 +81,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def explain_error(path: str | Path, error: Exception) -> str:
     """Return one sentence that says why an image file can't be read."""
+    if reason := why_unusable(str(path).replace("{", "")):
+        return f"the image '{shorten(str(path))}' can't be read: {reason}"
     if isinstance(error, FileNotFoundError):
         gone = ", which is a link to a file that is gone" if os.path.islink(path) else ""
         return f"there is no image file '{path}'{gone}"
@@ -80,6 +105,12 @@ def describe_bomb(error: Image.DecompressionBombError) -> str:
     return f"it claims {claimed} pixels, and more than {Image.MAX_IMAGE_PIXELS:,} could fill the memory"
 
 
+def check_regular(path: str | Path) -> None:
+    """Check that an image file is no pipe, socket, device or folder; raises DataError, without opening it."""
+    if kind := irregular(path):
+        raise DataError(f"the image '{path}' can't be read: it is {kind}, and no file")
+
+
 @contextmanager
 def open_checked(path: str | Path, content: bytes | None = None) -> Iterator[tuple[BinaryIO, Image.Image]]:
     """Open an image file and its image, reading only the header; any error becomes a DataError.
@@ -91,6 +122,8 @@ def open_checked(path: str | Path, content: bytes | None = None) -> Iterator[tup
     Raises:
         DataError: The file can't be opened, or decoding it in the caller's `with` block fails; names the file.
     """
+    if content is None:
+        check_regular(path)
     try:
         with (
             open(path, "rb") if content is None else BytesIO(content) as file,
@@ -99,6 +132,7 @@ def open_checked(path: str | Path, content: bytes | None = None) -> Iterator[tup
             limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
             if limit is not None and pixels > limit:  # up to twice the limit, Pillow only warns
                 raise Image.DecompressionBombError(f"{pixels} pixels")
+            check_sides(image)
             yield file, image
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error …
         raise DataError(explain_error(path, error)) from error
@@ -125,6 +159,7 @@ def verify_image(path: str | Path, content: bytes | None = None) -> None:
         DataError: The file is missing, no image, truncated, or too large to decode; the message names the file.
     """
     with open_checked(path, content) as (file, image):
+        check_mode(image)
         ending = ENDINGS.get(image.format or "")
         if ending is None or not ends_with(file, ending):
             image.load()
@@ -222,6 +257,7 @@ def file_bytes(path: str | Path) -> bytes:
     Raises:
         DataError: The file is missing or can't be read.
     """
+    check_regular(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:

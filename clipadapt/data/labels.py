@@ -25,7 +25,8 @@ def encode_labels(
 ) -> tuple[list[str], dict[str, list[int]]]:
     """Return the class names, and the labels of each split as class numbers.
 
-    Labels that are words are class names: those of `class_names` or, if it is None, those in "train" in natural order.
+    Labels that are words are class names: those of `class_names` or, if it is None, those in "train" in natural order
+    (in "test" if "train" is empty).
     Labels that are numbers count from 0 along `class_names`.
 
     Args:
@@ -45,7 +46,11 @@ def encode_labels(
             "'data.class_names=[cat,dog]'"
         )
     source = "its training images lack" if class_names is None else "data.class_names lacks"
-    names = sorted({*written["train"]}, key=natural_order) if class_names is None else class_names
+    names = (
+        sorted({*(written["train"] or written.get("test", []))}, key=natural_order)
+        if class_names is None
+        else class_names
+    )
     numbers = {name: number for number, name in enumerate(names)}
     if in_numbers and not every <= numbers.keys():
         numbers = {str(number): number for number in range(len(names))}

@@ -3,9 +3,22 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 ATTEMPTS = 2
+
+CACHE_ONLY: ContextVar[bool] = ContextVar("CACHE_ONLY", default=False)
+
+
+@contextmanager
+def cache_only() -> Iterator[None]:
+    """Fetch nothing from the hub within the `with` block: for data that a run names, not the user."""
+    token = CACHE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        CACHE_ONLY.reset(token)
 
 
 # Not backbone/network.py's question, which only looks the name up: a data set is checked against the hub in any case, a
@@ -15,6 +28,8 @@ def find_connection_error(endpoint: str | None = None) -> str | None:
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
+    if CACHE_ONLY.get():
+        return "a run's own word fetches nothing: name the data yourself, with data=huggingface data.name=…"
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     reason = ""

@@ -7,6 +7,7 @@ its variants are in clipadapt.data.imagenet.
 In all functions `home` is the folder that holds the data sets, and other paths are relative to it.
 """
 
+import os
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,7 @@ from clipadapt.data.labels import check_class_count, warn_of_ambiguous_names
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import FilePath
+from clipadapt.paths import LocalPath
 
 INSTRUCTIONS = "https://github.com/KaiyangZhou/CoOp/blob/main/DATASETS.md"
 AIRCRAFT_LISTS = ("images_variant_train.txt", "images_variant_val.txt", "images_variant_test.txt")
@@ -35,7 +37,7 @@ class Lists(BaseModel):
 
 
 def split_file(
-    name: str, home: FilePath, images: str, split: str, class_names: list[str] | None, templates: list[str]
+    name: str, home: FilePath, images: LocalPath, split: LocalPath, class_names: list[str] | None, templates: list[str]
 ) -> Source:
     """Read a data set whose splits are listed in one of CoOp's files, split_zhou_*.json.
 
@@ -51,7 +53,7 @@ def split_file(
         DataError: A folder or file is missing, the file has another form, or the number of class names differs from
             the number of classes.
     """
-    folder, file = find_path(home, images, Path.is_dir), find_path(home, split, Path.is_file)
+    folder, file = find_path(home, images, os.path.isdir), find_path(home, split, os.path.isfile)
     lists = read_lists(file)
     items = [lists.train, lists.val, lists.test]
     return make_source(
@@ -64,7 +66,9 @@ def split_file(
     )
 
 
-def aircraft(name: str, home: FilePath, images: str, class_names: list[str] | None, templates: list[str]) -> Source:
+def aircraft(
+    name: str, home: FilePath, images: LocalPath, class_names: list[str] | None, templates: list[str]
+) -> Source:
     """Read FGVC Aircraft (Maji et al., 2013, arXiv:1306.5151) by its own lists beside the image folder.
 
     The classes are those of variants.txt, the images those of images_variant_train.txt, -_val.txt and -_test.txt.
@@ -80,10 +84,10 @@ def aircraft(name: str, home: FilePath, images: str, class_names: list[str] | No
         DataError: A folder or file is missing, a line has another form, or the number of class names differs from the
             number of classes.
     """
-    folder, lists = find_path(home, images, Path.is_dir), Path(images).parent
-    variants = read_lines(find_path(home, str(lists / "variants.txt"), Path.is_file))
+    folder, lists = find_path(home, images, os.path.isdir), Path(images).parent
+    variants = read_lines(find_path(home, str(lists / "variants.txt"), os.path.isfile))
     labels = {variant: label for label, variant in enumerate(variants)}
-    files = [find_path(home, str(lists / file), Path.is_file) for file in AIRCRAFT_LISTS]
+    files = [find_path(home, str(lists / file), os.path.isfile) for file in AIRCRAFT_LISTS]
     items = [[parse_aircraft_line(line, labels, file) for line in read_lines(file)] for file in files]
     return make_source(
         name, folder, items, choose_class_names(name, variants, class_names), templates, class_names is None
@@ -120,13 +124,13 @@ def find_path(home: str, path: str, is_there: Callable[[Path], bool]) -> Path:
     Args:
         home: The folder that holds all data sets.
         path: The path relative to `home`.
-        is_there: The check that it must pass: Path.is_dir or Path.is_file.
+        is_there: The check that it must pass: os.path.isdir or os.path.isfile.
 
     Raises:
         DataError: The path, the data set's own folder or `home` is missing; the message says which.
     """
     root = home_folder(home)
-    for part, there in ((Path(*Path(path).parts[:1]), Path.is_dir), (Path(path), is_there)):
+    for part, there in ((Path(*Path(path).parts[:1]), os.path.isdir), (Path(path), is_there)):
         if not there(root / part):
             raise DataError(f"'{root}' has no {part.as_posix()}: {INSTRUCTIONS} says how it is prepared")
     return root / path
@@ -139,7 +143,7 @@ def home_folder(home: str) -> Path:
         DataError: The folder is missing.
     """
     root = Path(home).expanduser()
-    if not home or not root.is_dir():
+    if not home or not os.path.isdir(root):
         raise DataError(
             f"there is no folder of data sets '{home}': name yours by the variable CLIPADAPT_DATA, or as data.home=…"
         )

@@ -5,6 +5,7 @@ image, dog/1.cls the number of its class; or dog/1.json a table with its label, 
 """
 
 import glob
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
 from clipadapt.notices import show_progress
+from clipadapt.paths import LocalPath, shorten
 
 SHOWN_NAMES = 3
+MAX_SHARDS, MAX_BRACES = 100_000, 100
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -28,7 +31,7 @@ def webdataset(
     field: str = "label",
     class_names: list[str] | None = None,
     templates: list[str] | None = None,
-    cache_dir: str = "~/.cache/clipadapt/shards",
+    cache_dir: LocalPath = "~/.cache/clipadapt/shards",
 ) -> Source:
     """Read images in uncompressed tar shards, each with a label beside it: x.cls (a number), x.json or x.txt (a word).
 
@@ -68,17 +71,37 @@ def webdataset(
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Expand the braces of a pattern: {000..011} to numbers, {a,b} to words."""
-    found = re.search(r"\{([^{}]*)\}", pattern)
-    if found is None:
-        return [pattern]
-    ends = re.fullmatch(r"(\d+)\.\.(\d+)", found[1])
+    """Expand the braces of a pattern: {000..011} to numbers, {a,b} to words.
+
+    Raises:
+        DataError: The braces stand for too many shards, or there are too many braces.
+    """
+    found = [pattern]
+    for _ in range(MAX_BRACES):
+        braces = re.search(r"\{([^{}]*)\}", found[0])
+        if braces is None:
+            return found
+        words = brace_words(braces[1], pattern)
+        if len(words) * len(found) > MAX_SHARDS:
+            break
+        found = [one.replace(braces[0], word, 1) for one in found for word in words]
+    raise DataError(f"the braces of '{shorten(pattern)}' stand for more than {MAX_SHARDS:,} shards")
+
+
+def brace_words(text: str, pattern: str) -> list[str]:
+    """Return what a text between two braces stands for: 000..011 for numbers, a,b for words.
+
+    Raises:
+        DataError: The numbers are too many, or count backwards.
+    """
+    ends = re.fullmatch(r"([0-9]{1,18})\.\.([0-9]{1,18})", text)
     if ends is None:
-        words = found[1].split(",")
-    else:
-        words = [f"{number:0{len(ends[1])}d}" for number in range(int(ends[1]), int(ends[2]) + 1)]
-    before, after = pattern[: found.start()], pattern[found.end() :]
-    return [whole for word in words for whole in expand_braces(f"{before}{word}{after}")]
+        return text.split(",")
+    numbers = range(int(ends[1]), int(ends[2]) + 1)
+    if not 0 < len(numbers) <= MAX_SHARDS:
+        count = f"{len(numbers):,} shards, and 1 to {MAX_SHARDS:,} are possible"
+        raise DataError(f"{{{text}}} in '{shorten(pattern)}' stands for {count}")
+    return [f"{number:0{len(ends[1])}d}" for number in numbers]
 
 
 def find_shards(place: str) -> list[Path]:
@@ -88,11 +111,12 @@ def find_shards(place: str) -> list[Path]:
         DataError: There are none, or one of the pattern's shards is missing.
     """
     folder = Path(place).expanduser()
-    patterns = [str(folder / "*.tar")] if folder.is_dir() else expand_braces(str(folder))
+    patterns = [str(folder / "*.tar")] if os.path.isdir(folder) else expand_braces(str(folder))
     shards = [Path(path) for pattern in patterns for path in (glob.glob(pattern) or [pattern])]
-    missing = [str(shard) for shard in shards if not shard.is_file()]
+    missing = [str(shard) for shard in shards if not os.path.isfile(shard)]
     if missing:
-        packed = [path.name for path in folder.glob("*") if path.name.endswith(COMPRESSED)] if folder.is_dir() else []
+        inside = folder.glob("*") if os.path.isdir(folder) else ()
+        packed = [path.name for path in inside if path.name.endswith(COMPRESSED)]
         advice = (
             f"; compressed shards can't be read, unpack {join_names(sorted(packed), SHOWN_NAMES)}" if packed else ""
         )

@@ -24,7 +24,8 @@ DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 DIGITS_IN_POOL = 1000
 DIGIT_WHITE = 16
 MAIN_STYLE = "flat"
-SMALLEST_DRAWING = 8
+SMALLEST_DRAWING, LARGEST_DRAWING = 8, 4096
+MOST_DRAWINGS = 100_000
 
 
 def digits(templates: list[str] | None = None) -> Source:
@@ -125,6 +126,8 @@ def drawn(
     for key, value in given.items():
         if value < least[key]:
             raise DataError(f"{key} of the drawn task '{name}' must be at least {least[key]}, and {value} is not")
+        if value > (largest := LARGEST_DRAWING if key == "size" else MOST_DRAWINGS):
+            raise DataError(f"{key} of the drawn task '{name}' must be at most {largest:,}, and {value:,} is not")
 
     classes = len(class_names)
     shifted = [style for style in STYLES if style != MAIN_STYLE]

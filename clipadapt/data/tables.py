@@ -1,6 +1,7 @@
 """Images listed in a CSV or Parquet table: a column of image files, one of labels, and optionally one of splits."""
 
 import csv as comma_separated
+import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from clipadapt.data.labels import check_disjoint, encode_labels, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names, nearest
 from clipadapt.files import FilePath
+from clipadapt.paths import irregular
 
 DELIMITERS = ",;\t"
 SPLIT_COLUMN = "split"
@@ -77,7 +79,7 @@ def check_empty(table: str, columns: Mapping[str, Sequence[str]]) -> None:
 
 
 def group_rows_by_split(table: str, splits: Sequence[str]) -> dict[str, list[int]]:
-    """Return the row numbers of each split; raises DataError for unknown splits or if there is no train split."""
+    """Return the row numbers of each split; raises DataError for unknown splits, or only rows to validate on."""
     rows: dict[str, list[int]] = {}
     for row, word in enumerate(splits):
         part = SPLIT_NAMES.get(word.lower())
@@ -86,9 +88,9 @@ def group_rows_by_split(table: str, splits: Sequence[str]) -> dict[str, list[int
                 f"the table '{table}' has the split '{word}' in row {row + 2}: {nearest(word, SPLIT_NAMES)}"
             )
         rows.setdefault(part, []).append(row)
-    if "train" not in rows:
-        raise DataError(f"the table '{table}' has no rows of the split train")
-    return rows
+    if not {"train", "test"} & {*rows}:
+        raise DataError(f"the table '{table}' has no rows of the split train, nor of the split test")
+    return {"train": [], **rows}
 
 
 def read_table(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
@@ -99,8 +101,10 @@ def read_table(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     Raises:
         DataError: The table is missing or can't be read, or has several columns of a wanted name.
     """
-    if table.is_dir():
+    if os.path.isdir(table):
         raise DataError(f"'{table}' is a folder: name a table, or where the folders in it are the classes data=folder")
+    if kind := irregular(table):
+        raise DataError(f"the table '{table}' can't be read: it is {kind}, and no file")
     try:
         return read_parquet(table, wanted) if table.suffix.lower() == ".parquet" else read_csv(table, wanted)
     except FileNotFoundError:
@@ -117,7 +121,9 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         first = file.readline()
         file.seek(0)
         rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
-    header, *below = [row for row in rows if row] or [[]]
+    header, *below = [row for row in rows if any(cell.strip() for cell in row)] or [[]]
+    if not header:
+        raise DataError(f"the table '{table}' is empty: its first line must name its columns")
     names = [name.strip() for name in header]
     check_repeated(table, names, wanted)
     columns: dict[str, list[str]] = {name: [] for name in names}

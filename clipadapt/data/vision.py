@@ -1,6 +1,7 @@
 """torchvision's image-classification data sets, downloaded once if they are missing."""
 
 import inspect
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +19,7 @@ from clipadapt.data.labels import check_class_count, to_source
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.notices import announce
+from clipadapt.paths import LocalPath
 
 OWN = "torchvision-"
 """Prefix of the folders that data sets are downloaded to: torchvision uses folders named like the data sets."""
@@ -36,7 +38,7 @@ def torchvision(
     download: bool = True,
     class_names: list[str] | None = None,
     templates: list[str] | None = None,
-    cache_dir: str = "~/.cache/clipadapt/datasets",
+    cache_dir: LocalPath = "~/.cache/clipadapt/datasets",
 ) -> Source:
     """Load one of torchvision's image-classification data sets, with its own splits.
 
@@ -76,7 +78,7 @@ def load_splits(name: str, entry: CatalogueEntry, cache: Path, download: bool) -
         DataError: It is missing or damaged, and `download` is false or the download fails.
     """
     own = cache / f"{OWN}{name}"
-    if own.is_dir():
+    if os.path.isdir(own):
         return load_complete(name, entry, own)
     with suppress(Exception):  # missing or incomplete: each data set raises its own error
         return construct(name, entry, cache, download=False)
@@ -85,7 +87,7 @@ def load_splits(name: str, entry: CatalogueEntry, cache: Path, download: bool) -
     announce(f"fetching {name} to {own}, once")
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f".{name}.lock"):
-        if not own.is_dir():
+        if not os.path.isdir(own):
             fetch(name, entry, own)
     return load_complete(name, entry, own)
 

@@ -11,6 +11,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from clipadapt.paths import LocalPath
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -52,7 +54,7 @@ class Settings:
     workers: Annotated[int, Ge(0)] = 2
     memory: Annotated[float, Gt(0)] | None = None
     keep_mb: Annotated[float, Gt(0)] | None = None
-    cache: Annotated[str, MinLen(1)] | None = None
+    cache: Annotated[LocalPath, MinLen(1)] | None = None
     cache_gb: Annotated[float, Gt(0)] = 20.0
     activation_checkpointing: bool = False
     compile: bool = False

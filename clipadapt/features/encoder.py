@@ -14,6 +14,7 @@ from clipadapt.data import seeds
 from clipadapt.data.images import digest, fingerprints
 from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import Transform
+from clipadapt.errors import UserError
 from clipadapt.features.cache import CacheEntry, LookupResult
 from clipadapt.model import AdaptedCLIP
 
@@ -26,7 +27,7 @@ Item = tuple[int, int]
 """Indices of an image and of one of its views."""
 
 
-class AugmentedDataset(Dataset[Tensor]):
+class AugmentedDataset(Dataset[Tensor | UserError]):
     """Augmented views of labelled images; item (i, v) is view v of image i, the same in every process.
 
     Args:
@@ -42,9 +43,15 @@ class AugmentedDataset(Dataset[Tensor]):
         self.seed = seed
         self._contents: list[bytes] = []
 
-    def __getitem__(self, index: int) -> Tensor:
-        """Read an image as the transform needs it."""
-        return self.transform.read(self.images.images[index])
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        """Read an image as the transform needs it; return the error for an image that can't be read.
+
+        A worker process would send back an error that is raised as the text of its traceback.
+        """
+        try:
+            return self.transform.read(self.images.images[index])
+        except UserError as error:
+            return error
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -58,7 +65,11 @@ class AugmentedDataset(Dataset[Tensor]):
         return self._contents
 
     def read(self, batches: Sequence[Sequence[int]], workers: int) -> Iterator[list[Tensor]]:
-        """Yield batches of images as the transform needs them, read ahead by worker processes."""
+        """Yield batches of images as the transform needs them, read ahead by worker processes.
+
+        Raises:
+            UserError: an image can't be read.
+        """
         loader = DataLoader(
             self,
             batch_sampler=batches,  # type: ignore[arg-type]
@@ -66,7 +77,7 @@ class AugmentedDataset(Dataset[Tensor]):
             collate_fn=list,
             generator=torch.Generator(),  # so that the loader draws nothing from the run's random numbers
         )
-        return iter(loader)
+        return map(without_errors, loader)
 
     def pixels(self, read: Sequence[Tensor], items: Sequence[Item], device: torch.device) -> Tensor:
         """Return the pixels `[B, 3, height, width]` of these views, given their images from `read`."""
@@ -172,6 +183,14 @@ class Encoder:
                 continue
             entry.write([keys[place] for place in places[done : done + count]], torch.cat(pending).cpu())
             done, pending, since = done + count, [], time.monotonic()
+
+
+def without_errors(batch: Sequence[Tensor | UserError]) -> list[Tensor]:
+    """Return a batch of images; raises the error of one that can't be read."""
+    for image in batch:
+        if isinstance(image, UserError):
+            raise image
+    return [image for image in batch if isinstance(image, Tensor)]
 
 
 def in_batches(items: Sequence[Item]) -> list[list[Item]]:

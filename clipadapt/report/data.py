@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
+from rich.text import Text
 
 from clipadapt.data.tasks import unique_names
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def splits_table(source: "Source", splits: Mapping[str, "Split"], broken: Mapping[str, int]) -> Table:
     """Return a table of the images, broken images and images per class of each split."""
-    table = Table(title=f"Data: {source.name}, {len(source.class_names):,} classes", title_justify="left")
+    table = Table(title=Text(f"Data: {source.name}, {len(source.class_names):,} classes"), title_justify="left")
     table.add_column("split")
     for column in ("images", "broken", "images of a class"):
         table.add_column(column, justify="right")
@@ -24,7 +25,7 @@ def splits_table(source: "Source", splits: Mapping[str, "Split"], broken: Mappin
             if split.labelled
             else "not labelled"
         )
-        table.add_row(name, f"{len(split):,}", f"{broken[name]:,}", of_a_class)
+        table.add_row(Text(name), f"{len(split):,}", f"{broken[name]:,}", Text(of_a_class))
     return table
 
 

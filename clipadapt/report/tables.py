@@ -18,7 +18,11 @@ MAX_TENSORS = 8
 
 def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> Table:
     """Return the table of a task; `pseudo_labels` has their `choice`, and the share of them that is `right` or None."""
-    how = pseudo_labels_text(pseudo_labels, task.shots) if pseudo_labels else f"{task.shots} shots, seed {task.seed}"
+    how = (
+        pseudo_labels_text(pseudo_labels, task.shots)
+        if pseudo_labels
+        else f"{shots_text(task.shots)}, seed {task.seed}"
+    )
     sampled = f"{count_text(len(task.support), 'image')} ({how})"
     tests = [f"{name}: {count_text(len(split), 'image')}" for name, split in task.tests.items()]
     return _key_value_table(

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from clipadapt import config as configuration
 from clipadapt.checksums import damage_as_user_error, dump_checked_json, read_checked_json
@@ -19,6 +21,7 @@ from clipadapt.console import is_main_process
 from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import with_fingerprints
+from clipadapt.data.network import cache_only
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import Run
@@ -91,7 +94,8 @@ class FinishedRun:
         other = {"data": data, "classes": ALL, "task": {**self.config["task"], "skip_broken": skip_broken}}
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
-        task = build_task(config) if data is None else self._other(config, learned_from)
+        with cache_only() if data is None else nullcontext():
+            task = build_task(config) if data is None else self._other(config, learned_from)
         changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(
@@ -217,7 +221,9 @@ def evaluate_finished(
     console = console or Console()
     run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
     metrics = run.evaluate_task(run.task(data, console, skip_broken), console)
-    if data is None and (note := data_change_note(run.config, run.record)):
-        console.print(f"note: {note}")
+    with cache_only():
+        note = data_change_note(run.config, run.record) if data is None else None
+    if note:
+        console.print(Text(f"note: {note}"))
     summary.show_tests(console, metrics)
     return metrics

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
@@ -84,10 +85,10 @@ def is_finished(target: RunDirectory, config: dict[str, Any]) -> bool:
 
 def _show(config: dict[str, Any], target: RunDirectory, console: Console) -> Result:
     """Show a finished run."""
-    console.print(f"This run is finished (rerun=true computes it again): {target.path}")
+    console.print(Text(f"This run is finished (rerun=true computes it again): {target.path}"))
     result = read_result(target.path)
     if not console.quiet and (note := data_change_note(config, result.record)):
-        console.print(f"note: {note}")
+        console.print(Text(f"note: {note}"))
     summary.show_result(console, result.metrics)
     return result
 
@@ -101,7 +102,7 @@ def _compute(config: dict[str, Any], target: RunDirectory, console: Console, loa
     else:
         result = _rerun(config, backbone, task, target, console, settings)
     if is_main_process():
-        console.print(f"Saved in {target.path}")
+        console.print(Text(f"Saved in {target.path}"))
     return result
 
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 import clipadapt
 from clipadapt import config
@@ -254,6 +255,26 @@ def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
         (["predict", "run=.", "images=nowhere"], "no images at nowhere"),
         (["predict", "run=.", "images=.", "format=xml"], "no format 'xml'"),
         (["predict", "--run", "x"], "no setting"),
+        (["-sc"], "--shell-completion needs one of install=bash, uninstall=bash, query=bash"),
+        (["--info", "-m"], "--info and --multirun can't be given together"),
+        (["--cfg", "jbo"], "--cfg jbo: did you mean 'job'?"),
+        (["-p", "engine"], "--package is a part of the settings that --cfg shows: add --cfg job"),
+        (["--cfg", "job", "-p", "nowhere"], "--package nowhere: there is no such part of the settings"),
+        (["--info", "all", "engine.epoch=5"], "did you mean 'engine.epochs'?"),
+        (["-m", "seed=range(1,1000000000)"], "these settings are more than 10,000 runs"),
+        (["-m", "seed=range(0,1000)", "shots=range(1,100)"], "these settings are more than 10,000 runs"),
+        (["compare", "methods=coop", "seed=range(1,1000000000)"], "seed has more than 10,000 values"),
+        (["shots=" + "9" * 5000], "can't be read"),
+        (["x" * 5000 + "=1"], "there is no key xxx"),
+        (["allowed_targets=[[a]]"], 'allowed_targets=[["a"]] does not fit'),
+        (
+            ["method.adaptation=padding"],
+            "choose one as adaptation@method.adaptation=NAME: it is called 'pixel_frame' now",
+        ),
+        (["method.test_time=mta"], "choose it as +test_time@method.test_time=mta"),
+        (["method=foo"], "there is no method 'foo': known are "),
+        (["a\0=1"], "a\\x00=1 holds the character \\0"),
+        (["data.templates=[\udcff]"], "isn't UTF-8"),
     ],
 )
 def test_mistakes_are_told_in_one_message(arguments, said, capsys, api):
@@ -262,6 +283,11 @@ def test_mistakes_are_told_in_one_message(arguments, said, capsys, api):
     assert said in errors
     assert errors.startswith("clipadapt: ") and "Traceback" not in errors
     assert not api.runs
+
+
+def test_hydras_help_takes_no_settings(capsys, api):
+    assert main(["--hydra-help", "method=coop", "-m"]) == 0
+    assert "hydra/launcher" in capsys.readouterr().out and not api.runs
 
 
 def test_only_the_first_process_speaks(monkeypatch, capsys, api):
@@ -285,7 +311,7 @@ def test_evaluate(api, tmp_path):
 def test_predict(api, tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     for name in ("b.JPG", "a.png", "notes.txt"):
-        (tmp_path / "photos" / name).touch()
+        Image.new("RGB", (4, 4)).save(tmp_path / "photos" / name, "png")
     assert main(["predict", "run=.", "images=photos", "format=json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(Path(row["image"]).name, row["class"]) for row in found] == [("a.png", "dog"), ("b.JPG", "cat")]

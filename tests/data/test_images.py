@@ -262,7 +262,7 @@ def test_missing_file(tmp_path, reader):
 @pytest.mark.parametrize("reader", [open_image, verify_image, file_bytes])
 def test_a_folder_is_no_image(tmp_path, reader):
     (tmp_path / "x.jpg").mkdir()
-    with pytest.raises(UserError, match=r"x\.jpg' can't be read: Is a directory$"):
+    with pytest.raises(UserError, match=r"x\.jpg' can't be read: it is a folder"):
         reader(tmp_path / "x.jpg")
 
 

@@ -262,3 +262,17 @@ def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
     path.unlink()
     with pytest.raises(UserError, match=r"0001\.png' can't be read: .*No such file"):
         images[1]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("x{1..99999999999}", "stands for 99,999,999,999 shards, and 1 to 100,000 are possible"),
+        ("x{5..4}", "stands for 0 shards"),
+        ("{a,b}" * 40, "stand for more than 100,000 shards"),
+        ("{" * 500 + "}" * 500, "stand for more than 100,000 shards"),
+    ],
+)
+def test_braces_that_stand_for_too_many_shards(pattern, said):
+    with pytest.raises(UserError, match=said):
+        find_shards(pattern)

@@ -241,8 +241,10 @@ def test_classes_that_test_lacks_are_told_when_the_task_is_made(tmp_path):
 
 
 def test_test_folder_without_train(tmp_path):
-    with pytest.raises(UserError, match="has a test folder but no train folder beside it"):
-        read(fill(tmp_path, "test/cat", "test/dog"))
+    source = read(fill(tmp_path, "test/cat", "test/dog"))
+    assert source.class_names == ["cat", "dog"] and not len(source.train) and len(source.tests["test"]) == 6
+    with pytest.raises(UserError, match="has a val folder but no train folder beside it"):
+        read(fill(tmp_path / "other", "val/cat", "val/dog"))
 
 
 def test_test_folder_beside_classes(tmp_path):

@@ -1,6 +1,7 @@
 """Images listed in CSV and Parquet tables, as spreadsheets and scripts write them."""
 
 import builtins
+import os
 import pickle
 
 import pytest
@@ -117,21 +118,22 @@ def test_columns_of_one_name_that_are_read(table, name):
     ("text", "options", "message"),
     [
         (POOL, {"label": "lable"}, r"has no column 'lable': did you mean 'label'\? \(known: label, path\)"),
-        ("file,label\n", {}, r"has no column 'path': \(known: file, label\)"),
+        ("file,label\n", {}, r"has no column 'path': known are file, label"),
         (POOL, {"split": "fold"}, "has no column 'fold'"),
         (
             POOL,
             {"label": "lable", "split": "fold"},
-            r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': \(known: label, path\)$",
+            r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': known are label, path$",
         ),
-        ("", {}, "has no column 'path'"),
         ("path,label\n", {}, "has no rows below its header"),
         ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4$"),
         ("path,label\n,cat\nb.png,dog", {}, "has no path in row 2"),
         ("path,label\na.png,\n,dog\nc.png,\n", {}, "has no path in row 3, and no label in row 2, 4$"),
         (SPLIT + "\nphotos/1.png,cat,", {}, "has no split in row 10"),
         (SPLIT.replace(",val\n", ",tset\n"), {}, r"has the split 'tset' in row 6: did you mean 'test'"),
-        ("path,label,split\na.png,cat,test\nb.png,dog,test", {}, "has no rows of the split train"),
+        ("path,label,split\na.png,cat,val\nb.png,dog,val", {}, "has no rows of the split train, nor of the split test"),
+        ("", {}, "is empty: its first line must name its columns"),
+        ("\n , \n\n", {}, "is empty: its first line must name its columns"),
         ("path,label\na.png,cat\nb.png,cat", {}, "has 1 class; a task needs at least two"),
         ("path,label\na.png,0\nb.png,1", {}, r"labels\.csv' are numbers"),
         (SPLIT + "\nphotos/9.png,owl,test", {}, "has labels that its training images lack: owl"),
@@ -201,3 +203,14 @@ def test_parquet_without_its_library(table, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match=r"needs pyarrow: pip install 'clipadapt\[parquet\]'"):
         csv(table("", "labels.parquet"))
+
+
+def test_a_table_of_test_images_only(table):
+    found = csv(table("path,label,split\na.png,cat,test\nb.png,dog,test"))
+    assert found.class_names == ["cat", "dog"] and not len(found.train) and found.tests["test"].labels == [0, 1]
+
+
+def test_a_table_that_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(UserError, match=r"t\.csv' can't be read: it is a pipe, and no file"):
+        csv(str(tmp_path / "t.csv"))

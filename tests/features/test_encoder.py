@@ -7,6 +7,7 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.data.images import LazyImages
 from clipadapt.data.tasks import Split
 from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.errors import DataError
 from clipadapt.features.cache import Store
 from clipadapt.features.encoder import MICRO_BATCH, AugmentedDataset, Encoder
 from clipadapt.tasks.classification import Classifier
@@ -171,3 +172,14 @@ def test_content_stands_for_files_by_their_bytes_and_for_others_by_their_pixels(
         Split([picture, picture.copy(), turned], [0, 0, 0]), CentreCrop(clip.transform)
     ).contents
     assert contents[0] == contents[1] != contents[2]
+
+
+def unreadable(item):
+    raise DataError(f"the image '{item}' can't be read")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_a_worker_process_cannot_read(clip, workers):
+    broken = AugmentedDataset(Split(LazyImages(["a.png"], unreadable), [0]), CentreCrop(clip.transform))
+    with pytest.raises(DataError, match=r"^the image 'a\.png' can't be read$"):
+        next(broken.read([[0]], workers))
