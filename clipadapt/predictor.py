@@ -18,6 +18,7 @@ from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.threads import limited_threads
 
 Picture = str | Path | Image.Image | Tensor
 BATCH = 64
@@ -88,7 +89,7 @@ class Predictor:
         batches = [pictures[first : first + at_once] for first in range(0, len(pictures), at_once)]
         if not batches:
             raise UserError("there are no images to classify")
-        with torch.no_grad():
+        with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute()
             return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
 

@@ -2,33 +2,35 @@
 
 import functools
 import inspect
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from clipadapt.cli.slurm import watched_jobs
+from clipadapt.cli.sweeps import Choices, cover, list_choices, show_sweep
 from clipadapt.config.check import check
 from clipadapt.config.composing import (
     CONFIG,
     LAUNCHER,
-    composer,
     gather,
     normal,
-    parse,
     raise_all,
     to_container,
     with_absolute_paths,
 )
 from clipadapt.config.overrides import Words, split
 from clipadapt.config.tree import conf_dir, own_folder
-from clipadapt.console import run_command
+from clipadapt.console import print_out, run_command
 from clipadapt.errors import UserError
 from clipadapt.studies.protocols import Study, study
+from clipadapt.threads import shared_cores
 
 RECIPE = """\
 Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
@@ -63,30 +65,46 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     if SHOWING & {*words.options}:
         hand_over(task, words)
         return
-    wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
+    choices = list_choices(words.settings, folder) if "--multirun" in words.options else None
     problems = []
-    for settings in wanted:
+    for settings in [words.settings] if choices is None else cover(choices):
         config, found = gather(settings, folder)
         problems += found if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
-    hand_over(task, words)
+    if choices is None:
+        hand_over(task, words)
+    else:
+        sweep(task, words, choices, launchers[-1].partition("=")[2] if launchers else None)
     if launchers:
-        sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
+        print_out(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit")
 
 
-def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
-    """Return settings of single runs such that every value of a sweep occurs at least once."""
-    choices = []
-    with composer(folder):
-        for text in settings:
-            try:
-                override = parse(text)
-                values = [*override.sweep_string_iterator()] if override.is_discrete_sweep() else []
-                choices.append([f"{override.get_key_element()}={value}" for value in values] or [text])
-            except Exception:  # composing the settings reports what can't be parsed
-                choices.append([text])
-    longest = max((len(values) for values in choices), default=1)
-    return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
+def sweep(task: Callable[[dict[str, Any]], None], words: Words, choices: Choices, launcher: str | None) -> None:
+    """Do the runs of a sweep and show the table of their results, also if some of them failed.
+
+    Args:
+        task: called with the plain settings of a run.
+        words: the words of the command line.
+        choices: the settings of the sweep, from `list_choices`.
+        launcher: name of the launcher; None for one run after another in this process.
+
+    Raises:
+        UserError: errors of the runs.
+    """
+    runs = math.prod(map(len, choices))
+    failure: Exception | None = None
+    with ExitStack() as during:
+        if launcher == "processes":
+            during.enter_context(shared_cores(runs))
+        if launcher == "slurm":
+            during.enter_context(watched_jobs())
+        try:
+            hand_over(task, words)
+        except Exception as error:  # raised again below the table
+            failure = error
+    show_sweep(choices, words.options.get("--config-dir"))
+    if failure is not None:
+        raise failure
 
 
 def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
