@@ -1,7 +1,8 @@
 """Number of threads of a computation: the cores that the process was given, and one thread where more gain nothing.
 
-PyTorch's threads wait for each other without sleeping, so that a process with more threads than free cores slows itself
-and all others down: two runs of CoOp on `tiny` with two threads each, at once on two cores, take 30 times as long.
+PyTorch's threads wait for each other for milliseconds without sleeping, so that a process with more threads than free
+cores slows itself and all others down: two runs at once with two threads each, on two cores, take 30 times as long with
+`tiny`, and 17 times with ViT-B/32. So small backbones have one thread, and the command line lets threads wait shorter.
 """
 
 import os
@@ -21,8 +22,24 @@ LOCAL_PROCESSES = "LOCAL_WORLD_SIZE"
 SHARE = "LOKY_MAX_CPU_COUNT"
 """Variable of joblib: the most cores that a process and its children may use."""
 
+SPIN_COUNT, WAIT_POLICY = "GOMP_SPINCOUNT", "OMP_WAIT_POLICY"
+"""Variables of GNU's OpenMP, which PyTorch has on Linux: how long its threads wait for each other without sleeping."""
+
+SHORT = "1000"
+"""Turns of waiting, some ten microseconds, in place of the usual 300,000; benchmarks/README.md has the figures."""
+
 SMALL = 20_000_000
 """Number of parameters of a backbone below which one thread is used; benchmarks/README.md has the figures."""
+
+
+def shorten_waits() -> None:
+    """Let PyTorch's threads sleep soon when they wait for each other, unless the user has chosen how they wait.
+
+    OpenMP reads this once, when PyTorch is imported. It is for programs of our own: in a program that embeds clipadapt
+    it would change how everything else computes.
+    """
+    if WAIT_POLICY not in os.environ:
+        os.environ.setdefault(SPIN_COUNT, SHORT)
 
 
 def count_cores() -> int:

@@ -30,7 +30,7 @@ from clipadapt.config.tree import conf_dir, own_folder
 from clipadapt.console import print_out, run_command
 from clipadapt.errors import UserError
 from clipadapt.studies.protocols import Study, study
-from clipadapt.threads import shared_cores
+from clipadapt.threads import shared_cores, shorten_waits
 
 RECIPE = """\
 Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
@@ -171,6 +171,7 @@ def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None
 
         @functools.wraps(function)
         def program() -> None:
+            shorten_waits()
             sys.exit(run_command(start))
 
         return program

@@ -16,6 +16,7 @@ from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
 from clipadapt.studies.protocols import comparison
+from clipadapt.threads import shorten_waits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: list[str]) -> int:
     """Find the command among the words, `fit` if there is none, and run it."""
+    shorten_waits()
     command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:
