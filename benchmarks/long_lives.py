@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--fits", type=int, default=200)
     parser.add_argument("--loads", type=int, default=50)
     parser.add_argument("--workers", type=int, default=0, help="processes of each fit that read images")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="picture to write")
+    parser.add_argument("--plot", metavar="FILE", help="picture to write")
     parser.add_argument("--out", type=Path, metavar="FILE", help="JSON file to write")
     chosen = parser.parse_args(argv)
     columns = {"work": lambda row: f"{row['count']:,} {row['work']}"}
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows: list[Row] = []
         report("A long life", chosen, columns, collect(rows, works(chosen, Path(folder))))
     if chosen.plot:
-        draw(rows, chosen.plot)
+        draw(rows, Path(chosen.plot))
 
 
 def collect(rows: list[Row], wanted: Iterator[tuple[str, int, Callable[[int], Any]]]) -> Iterator[Row]:
