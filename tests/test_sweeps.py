@@ -77,7 +77,12 @@ def test_the_table_names_what_was_swept_and_what_has_no_result():
     known = [metrics, None, {**metrics, "tests": {}}, metrics]
     sheet = sweep_sheet([(labels, one) for (labels, _), one in zip(found, known, strict=True)])
     assert sheet.head == ["method", "data", "shots", "seed", "engine.epochs", "zero-shot", "adapted"]
-    assert [line[-2:] for line in sheet.groups[0]] == [["50.0 %", "75.0 %"], ["-", "-"], ["-", "-"], ["50.0 %", "75.0 %"]]
+    assert [line[-2:] for line in sheet.groups[0]] == [
+        ["50.0 %", "75.0 %"],
+        ["-", "-"],
+        ["-", "-"],
+        ["50.0 %", "75.0 %"],
+    ]
     assert len(sheet.notes) == 1
 
 

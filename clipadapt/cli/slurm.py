@@ -11,9 +11,7 @@ from clipadapt.console import print_error
 
 SECONDS = 10.0
 """Seconds between two questions about a job."""
-NO_ACCOUNTS = (
-    "note: this SLURM keeps no accounts (sacct has none): the states of jobs are those that scontrol knows"
-)
+NO_ACCOUNTS = "note: this SLURM keeps no accounts (sacct has none): the states of jobs are those that scontrol knows"
 
 
 @contextmanager
