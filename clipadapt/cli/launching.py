@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from clipadapt.cli.slurm import watched_jobs
+from clipadapt.cli.slurm import explain_job, watched_jobs
 from clipadapt.cli.sweeps import Choices, cover, list_choices, show_sweep
 from clipadapt.config.check import check
 from clipadapt.config.composing import (
@@ -101,7 +101,7 @@ def sweep(task: Callable[[dict[str, Any]], None], words: Words, choices: Choices
         try:
             hand_over(task, words)
         except Exception as error:  # raised again below the table
-            failure = error
+            failure = explain_job(error)
     show_sweep(choices, words.options.get("--config-dir"))
     if failure is not None:
         raise failure

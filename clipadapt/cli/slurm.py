@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clipadapt.console import print_error
+from clipadapt.errors import UserError
 
 SECONDS = 10.0
 """Seconds between two questions about a job."""
@@ -33,6 +34,14 @@ def watched_jobs() -> Iterator[None]:
         yield
     finally:
         SlurmJob.watcher = before
+
+
+def explain_job(error: Exception) -> Exception:
+    """Return what to tell the user of a job that ended without a result; other errors unchanged."""
+    if type(error).__name__ != "UncompletedJobError":  # submitit's, which may not be installed
+        return error
+    reason = " ".join(str(error).partition("Error stream")[0].split())
+    return UserError(f"{reason}; finished runs are kept, and the same command goes on with the others")
 
 
 def keeps_accounts() -> bool:
