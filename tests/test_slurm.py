@@ -50,11 +50,11 @@ def test_a_sweep_of_jobs_is_the_sweep_of_one_process(cluster, tmp_path):
 def test_a_job_that_is_cut_off_goes_on(cluster, tmp_path):
     """The time limit of a minute comes before the fit's end; submitit puts the job back into the queue."""
     words = ["shots=1", "seed=1", "engine.epochs=100000", "engine.checkpoint_seconds=1"]
-    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=20", "hydra.launcher.cpus_per_task=2"]
+    limit = ["hydra.launcher.timeout_min=1", "hydra.launcher.signal_delay_s=5", "hydra.launcher.cpus_per_task=2"]
     started = submit(cluster, tmp_path, *words, *limit)
     try:
         logs = wait_for(lambda: [*tmp_path.glob(".submitit/*/*_log.out")], 300)
-        wait_for(lambda: "Going on after epoch" in logs[0].read_text(), 600)
+        wait_for(lambda: "Going on after epoch" in logs[0].read_text(), 900)
     finally:
         slurm.run(["scancel", "--user=root"], cluster)
         started.terminate()
