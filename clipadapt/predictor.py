@@ -17,6 +17,7 @@ from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.threads import limited_threads
 
 BATCH = 64
 
@@ -83,7 +84,7 @@ class Predictor:
         pictures = as_list(images)
         at_once = BATCH if self.test_time is None else self.test_time.images
         batches = [pictures[first : first + at_once] for first in range(0, len(pictures), at_once)]
-        with torch.no_grad():
+        with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute()
             return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
 

@@ -16,6 +16,7 @@ from benchmarks import (
     encode,
     fit,
     folder,
+    long_lives,
     measure,
     memory,
     operations,
@@ -23,6 +24,7 @@ from benchmarks import (
     plain,
     prompts,
     test_time,
+    threads,
     zero_shot,
 )
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
@@ -225,3 +227,22 @@ def test_a_folder_of_100_000_images_takes_seconds_and_little_memory(tmp_path):
     rows = json.loads(file.read_text())["rows"]
     assert sum(row["seconds"] for row in rows if row["stage"] != "leave out") < 30  # measured: 3
     assert max(row["memory_mb"] for row in rows) < 60  # measured: 20
+
+
+def test_threads(tmp_path):
+    file = tmp_path / "found.json"
+    options = ["--backbones", "tiny", "--threads", "1", "--processes", "1", "--steps", "2"]
+    threads.main([*options, "--out", str(file)])
+    (row,) = json.loads(file.read_text())["rows"]
+    assert (row["backbone"], row["threads"], row["processes"], len(row["seconds"])) == ("tiny", 1, 1, 2)
+    assert row["wall_seconds"] > 0 and row["cpu_seconds"] > 0
+
+
+def test_long_lives(tmp_path):
+    file, plot = tmp_path / "found.json", tmp_path / "plot.png"
+    options = ["--predictions", "4", "--fits", "1", "--loads", "1", "--out", str(file), "--plot", str(plot)]
+    long_lives.main(options)
+    rows = json.loads(file.read_text())["rows"]
+    assert [(row["work"], len(row["looks"])) for row in rows] == [("predictions", 4), ("fits", 1), ("loads", 1)]
+    assert all(row["growth"]["child processes"] == 0 and row["looks"][-1]["memory"] > 0 for row in rows)
+    assert plot.stat().st_size > 0

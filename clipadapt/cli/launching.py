@@ -7,31 +7,31 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from clipadapt.cli.signals import stop_on_signals
+from clipadapt.cli.slurm import explain_job, watched_jobs
+from clipadapt.cli.sweeps import Choices, cover, list_choices, show_sweep
 from clipadapt.config.check import check
 from clipadapt.config.composing import (
     CONFIG,
     LAUNCHER,
-    composer,
     gather,
     normal,
-    parse,
     raise_all,
     to_container,
     with_absolute_paths,
 )
 from clipadapt.config.overrides import Words, split
 from clipadapt.config.tree import conf_dir, own_folder
-from clipadapt.console import run_command
+from clipadapt.console import print_out, run_command
 from clipadapt.errors import LASTING, UserError, WriteError, nearest
 from clipadapt.studies.protocols import Study, study
+from clipadapt.threads import shared_cores, shorten_waits
 
 RECIPE = """\
 Words are those of `clipadapt compare`: methods=[…] data=[…] shots=[…] seed=[…], settings of all runs as key=value,
@@ -47,9 +47,6 @@ ALONE = {"--run", "--multirun", "--cfg", "--info", "--shell-completion"}
 SHELL_VERBS = ("install", "uninstall", "query")
 CFG = ("job", "hydra", "all")
 """Values of `--cfg`."""
-
-MAX_RUNS = 10_000
-"""Runs of a sweep; each is composed and checked before the first one starts."""
 
 SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
 
@@ -78,15 +75,18 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
         raise_all([] if "--shell-completion" in words.options else gather(words.settings, folder)[1])
         hand_over(task, words)
         return
-    wanted = variants(words.settings, folder) if "--multirun" in words.options else [words.settings]
+    choices = list_choices(words.settings, folder) if "--multirun" in words.options else None
     problems = []
-    for settings in wanted:
+    for settings in [words.settings] if choices is None else cover(choices):
         config, found = gather(settings, folder)
         problems += [*found, *check_package(words, config)] if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
-    hand_over(task, words)
+    if choices is None:
+        hand_over(task, words)
+    else:
+        sweep(task, words, choices, launchers[-1].partition("=")[2] if launchers else None)
     if launchers:
-        sys.stdout.write(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit\n")
+        print_out(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit")
 
 
 def check_options(words: Words) -> None:
@@ -121,29 +121,32 @@ def check_package(words: Words, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"--package {package}: there is no such part of the settings; {nearest(package, config)}"
 
 
-def variants(settings: Sequence[str], folder: str | None) -> list[list[str]]:
-    """Return settings of single runs such that every value of a sweep occurs at least once.
+def sweep(task: Callable[[dict[str, Any]], None], words: Words, choices: Choices, launcher: str | None) -> None:
+    """Do the runs of a sweep and show the table of their results, also if some of them failed.
+
+    Args:
+        task: called with the plain settings of a run.
+        words: the words of the command line.
+        choices: the settings of the sweep, from `list_choices`.
+        launcher: name of the launcher; None for one run after another in this process.
 
     Raises:
-        UserError: the sweep has too many runs.
+        UserError: errors of the runs.
     """
-    with composer(folder):
-        choices = [list_values(text) for text in settings]
     runs = math.prod(map(len, choices))
-    if runs > MAX_RUNS:
-        raise UserError(f"these settings are more than {MAX_RUNS:,} runs: sweep over fewer values")
-    longest = max((len(values) for values in choices), default=1)
-    return [[values[min(number, len(values) - 1)] for values in choices] for number in range(longest)]
-
-
-def list_values(text: str) -> list[str]:
-    """Return the settings of single values that a setting sweeps over, at most one more than a sweep may have."""
-    try:
-        override = parse(text)
-        values = override.sweep_string_iterator() if override.is_discrete_sweep() else iter(())
-        return [f"{override.get_key_element()}={value}" for value in islice(values, MAX_RUNS + 1)] or [text]
-    except Exception:  # composing the settings reports what can't be parsed
-        return [text]
+    failure: Exception | None = None
+    with ExitStack() as during:
+        if launcher == "processes":
+            during.enter_context(shared_cores(runs))
+        if launcher == "slurm":
+            during.enter_context(watched_jobs())
+        try:
+            hand_over(task, words)
+        except Exception as error:  # raised again below the table
+            failure = explain_job(error)
+    show_sweep(choices, words.options.get("--config-dir"))
+    if failure is not None:
+        raise failure
 
 
 def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
@@ -233,6 +236,7 @@ def protocol(name: str) -> Callable[[Callable[[Study], None]], Callable[[], None
 
         @functools.wraps(function)
         def program() -> None:
+            shorten_waits()
             with stop_on_signals():
                 code = run_command(start)
             sys.exit(code)

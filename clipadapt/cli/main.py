@@ -19,6 +19,7 @@ from clipadapt.errors import UserError, nearest
 from clipadapt.files import IMAGE_SUFFIXES
 from clipadapt.paths import checked_path, irregular, shorten
 from clipadapt.studies.protocols import comparison
+from clipadapt.threads import shorten_waits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: list[str]) -> int:
     """Find the command among the words, `fit` if there is none, and run it."""
     config.raise_all(f"{shorten(word)} holds the character \\0" for word in arguments if "\0" in word)
+    shorten_waits()
     command, rest = find_command(arguments)
     words = split(rest)
     if "--help" in words.options:

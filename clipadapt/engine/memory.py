@@ -81,7 +81,7 @@ def saved_bytes(compute: Callable[[], object]) -> int:
         for part in (x._indices(), x._values()) if x.is_sparse else (x,):
             storage = part.untyped_storage()
             sizes[storage.data_ptr()] = storage.nbytes()
-        return x
+        return x.detach()  # keeps the memory, but not the graph: what saves its own output would hold itself for ever
 
     with torch.autograd.graph.saved_tensors_hooks(record, lambda x: x):
         result = compute()

@@ -37,6 +37,7 @@ from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 from clipadapt.tasks import Head, task_kind
+from clipadapt.threads import limited_threads
 
 
 class FinishedRun:
@@ -131,10 +132,11 @@ class FinishedRun:
             UserError: the learned tensors belong to other classes than the task's, or a method that adapts along a
                 stream is evaluated in several processes.
         """
-        accelerator, _, test_time = self._learned
+        accelerator, head, test_time = self._learned
         progress = partial(bars.images, console)
-        run = Run.for_evaluation(self._head_for(task), task, accelerator, self.settings, progress, test_time)
-        found = evaluate_run(run)
+        with limited_threads(head.clip.parameters):
+            run = Run.for_evaluation(self._head_for(task), task, accelerator, self.settings, progress, test_time)
+            found = evaluate_run(run)
         found.pop("predictions", None)
         return found | {"schedule_note": self.settings.schedule_note}
 

@@ -38,6 +38,7 @@ from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
 from clipadapt.stopping import asked_to_stop
 from clipadapt.tasks import task_kind
+from clipadapt.threads import limited_threads
 
 
 def train_and_evaluate(
@@ -62,6 +63,18 @@ def train_and_evaluate(
         SettingsError: an adaptation that doesn't fit the backbone or the task, or a teacher that can't be loaded.
         DivergenceError: a loss that isn't finite.
     """
+    with limited_threads(clip.parameters):
+        return _train_and_evaluate(config, clip, task, target, console, settings)
+
+
+def _train_and_evaluate(
+    config: dict[str, Any],
+    clip: DualEncoder,
+    task: Task,
+    target: RunDirectory | None,
+    console: Console,
+    settings: Settings | None,
+) -> Result:
     began = time.monotonic()
     settings = build_settings(config) if settings is None else settings
     console = console if is_main_process() else Console(quiet=True)

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import torch
 
 from clipadapt.adaptations.context import Context
@@ -21,6 +24,19 @@ def test_saved_bytes_count_what_autograd_keeps_once():
     y = torch.ones(10, 100)
     assert memory.saved_bytes(lambda: x * y + x * y) == 4000
     assert memory.saved_bytes(lambda: y.exp()) == 0
+
+
+def test_measuring_leaves_nothing_behind():
+    x, results = torch.ones(10, requires_grad=True), []
+
+    def compute():
+        result = x.exp()  # its backward pass needs the result itself
+        results.append(weakref.ref(result))
+        return result
+
+    assert memory.saved_bytes(compute) == 40
+    gc.collect()
+    assert results[0]() is None
 
 
 def test_rows_follow_the_budget(clip):
