@@ -236,8 +236,9 @@ def _compare(
 ) -> None:
     text = percent_text if percent else number_text
     change = (100 if percent else 1) * (after - before)
-    style = "" if math.isnan(change) or abs(change) < 0.05 else "green" if better * change > 0 else "red"
-    shown = NONE if math.isnan(change) else f"{change:+.1f}"
+    least = 0.05 if percent else 0.0005
+    style = "" if math.isnan(change) or abs(change) < least else "green" if better * change > 0 else "red"
+    shown = NONE if math.isnan(change) else f"{change:+.1f}" if percent else f"{change:+.2g}"
     table.add_row(Text(label), text(before), text(after), Text(shown, style), end_section=end_section)
 
 

@@ -17,6 +17,9 @@ from clipadapt.interfaces import SupportView
 from clipadapt.model import AdaptedCLIP
 from clipadapt.objectives.base import Objective, Output
 
+NO_LABEL = -1
+"""A target that all metrics ignore."""
+
 
 class Head(AdaptedCLIP):
     """An adapted CLIP with a layer that computes outputs from the towers' features.

@@ -17,11 +17,10 @@ from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
-from clipadapt.tasks.base import Evaluation, Head, Measure, TaskKind
+from clipadapt.tasks.base import NO_LABEL, Evaluation, Head, Measure, TaskKind
 
-NO_LABEL = -1
-"""A target that all metrics ignore."""
 CALIBRATION_BINS = 15
+TOP = 5
 
 
 def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
@@ -195,18 +194,36 @@ class Classification(ByClass, TaskKind):
             check_classes(adaptation, test.class_names or task.class_names)
 
     def metrics(self, head: Head) -> dict[str, Measure]:
-        """Return accuracy, expected calibration error (15 bins), and the confusion matrix."""
+        """Return the metrics by name; those of scikit-learn agree with it, also where test images lack a class.
+
+        Accuracy, top-5 accuracy (of more than 5 classes), balanced accuracy, macro F1, the area under the ROC curve
+        (one class against the others), negative log likelihood, Brier score, expected calibration error (15 bins), and
+        the confusion matrix.
+        """
         from torchmetrics.classification import (  # takes a second to import, and only evaluation needs it
             MulticlassAccuracy,
             MulticlassCalibrationError,
             MulticlassConfusionMatrix,
+            MulticlassF1Score,
         )
+
+        from clipadapt.tasks import figures as own
 
         classes = len(head.class_names)
         accuracy = MulticlassAccuracy(classes, average="micro", ignore_index=NO_LABEL)
         calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS, ignore_index=NO_LABEL)
+        balanced = own.BalancedAccuracy(classes, ignore_index=NO_LABEL)
+        f1 = MulticlassF1Score(classes, average="macro", ignore_index=NO_LABEL)
+        likelihood, brier = own.MeanScore(own.negative_log_likelihood), own.MeanScore(own.brier_score)
+        top = Measure(own.MeanScore(own.in_top(TOP)), f"top-{TOP} accuracy")
         return {
             "accuracy": Measure(accuracy, "accuracy"),
+            **({f"top{TOP}_accuracy": top} if classes > TOP else {}),
+            "balanced_accuracy": Measure(balanced, "balanced accuracy"),
+            "macro_f1": Measure(f1, "macro F1"),
+            "auroc": Measure(own.AreaUnderCurve(), "area under the ROC curve"),
+            "negative_log_likelihood": Measure(likelihood, "negative log likelihood", False, False),
+            "brier_score": Measure(brier, "Brier score", False, False),
             "calibration_error": Measure(calibration, "calibration error", higher_is_better=False),
             "confusion": Measure(MulticlassConfusionMatrix(classes, ignore_index=NO_LABEL)),
         }
