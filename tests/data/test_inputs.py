@@ -44,7 +44,9 @@ def test_one_picture_or_several(given, count):
 
 
 @pytest.mark.parametrize(
-    "given", [None, 5, 0.5, True, {"a": "a.png"}, np.array(5), torch.tensor(1.0), object(), len], ids=repr
+    "given",
+    [None, 5, 0.5, True, {"a": "a.png"}, np.array(5), torch.tensor(1.0), object(), len],
+    ids=lambda given: type(given).__name__,
 )
 def test_what_is_no_picture(given):
     with pytest.raises(UserError, match="images must be a path, a PIL image, an array of 8-bit pixels"):
