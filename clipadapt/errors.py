@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+WHOLE_WORD = 4
+"""Letters from which on a name that another one contains is near it."""
+
 NEAR = 0.65
 """Share of letters in common from which on a name is near another one; 'foo' and 'coop' have 0.57."""
 
@@ -91,7 +94,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """Return advice after an unknown `name`: the nearest of the known `choices`, and the first twenty of them."""
     known = sorted(map(str, choices))
     folded = {text.casefold(): text for text in reversed(known)}
-    close = difflib.get_close_matches(str(name)[:LONGEST].casefold(), folded, n=1, cutoff=NEAR)
+    given = str(name)[:LONGEST].casefold()
+    close = difflib.get_close_matches(given, folded, n=1, cutoff=NEAR)
+    close = close or [text for text in folded if len(given) >= WHOLE_WORD and given in text]
     return suggest(folded[close[0]] if close else None, join_names(known, 20))
 
 

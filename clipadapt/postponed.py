@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+DYNAMO = ("torch._dynamo.utils", "is_compile_supported")
+"""What torchvision imports of torch._dynamo, which takes longer than itself, for its detection models alone."""
+
 
 @contextmanager
 def postponed(package: str, users: Mapping[str, str]) -> Iterator[None]:

@@ -18,12 +18,12 @@ from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import ALL_TOKENS, Tower, convolutional_tower, opaque_image_tower, vision_transformer
 from clipadapt.errors import WeightsError, nearest
 from clipadapt.paths import LocalPath
-from clipadapt.postponed import postponed
+from clipadapt.postponed import DYNAMO, postponed, postponed_function
 
 # Each takes longer to import than open_clip, and only these methods need it.
 NEED_TRANSFORMERS = {"open_clip.hf_model": "HFTextEncoder.__init__", "open_clip.coca_model": "CoCa.generate"}
 NEED_TIMM = {"open_clip.timm_model": "TimmModel.__init__"}
-with postponed("transformers", NEED_TRANSFORMERS), postponed("timm", NEED_TIMM):
+with postponed("transformers", NEED_TRANSFORMERS), postponed("timm", NEED_TIMM), postponed_function(*DYNAMO):
     import open_clip
     from open_clip.factory import load_state_dict
 

@@ -8,10 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from clipadapt.postponed import postponed_function
+from clipadapt.postponed import DYNAMO, postponed_function
 
-# torch._dynamo takes longer to import than torchvision, which needs it for the detection models alone.
-with postponed_function("torch._dynamo.utils", "is_compile_supported"):
+with postponed_function(*DYNAMO):
     from torchvision import transforms
     from torchvision.transforms import functional
 

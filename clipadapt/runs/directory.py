@@ -126,6 +126,7 @@ class RunDirectory(RunReader):
         Only for the process that has opened the directory to write to it: another one's files may be on their way.
         """
         with suppress(OSError):  # somebody else's run is shown, too
+            self.restore()
             for part in self.path.rglob(".*.part"):
                 part.unlink(missing_ok=True)
             if self.finished:

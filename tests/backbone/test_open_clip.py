@@ -29,7 +29,7 @@ def random_tiny() -> CLIP:
         ("ViT-B16", "openai", ["no backbone 'ViT-B16'", "did you mean 'ViT-B-16'?"]),
         ("tinny", None, ["no backbone 'tinny'", "did you mean 'tiny'?"]),
         ("ViT-B-16", "opnai", ["'ViT-B-16' has no pretrained weights 'opnai'", "did you mean 'openai'?", "null"]),
-        ("ViT-B-16", "weights/mine.pt", ["'weights/mine.pt', nor is that a file", "known: "]),
+        ("ViT-B-16", "weights/mine.pt", ["'weights/mine.pt', nor is that a file", "known are "]),
         ("tiny", "openai", ["'tiny' has no weights 'openai'", "'embedded', a checkpoint file or null"]),
         ("tiny", "mine.pt", ["'tiny' has no weights 'mine.pt'"]),
     ],

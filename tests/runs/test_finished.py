@@ -203,7 +203,7 @@ def test_a_target_whose_images_have_changed_is_measured_again(tmp_path):
 
     def images():
         return run_study(finished.replace(study, targets=[target]), QUIET)[0]["scores"], (
-            json.loads(path.read_text())["images"] for path in tmp_path.rglob("transfer/*.json")
+            json.loads(path.read_text())["content"]["images"] for path in tmp_path.rglob("transfer/*.json")
         )
 
     assert [*images()[1]] == [6]
