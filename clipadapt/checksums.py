@@ -15,7 +15,7 @@ from torch import Tensor
 from clipadapt.errors import UserError
 
 DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError)
-"""What parsers raise on a damaged file; too deep a nesting is a RuntimeError."""
+"""Errors that parsers raise on a damaged file; too deep a nesting is a RuntimeError."""
 
 CHECKSUM, CONTENT = "sha256", "content"
 

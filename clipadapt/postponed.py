@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 DYNAMO = ("torch._dynamo.utils", "is_compile_supported")
-"""What torchvision imports of torch._dynamo, which takes longer than itself, for its detection models alone."""
+"""The function of torch._dynamo that torchvision imports, for its detection models; it takes longer than the rest."""
 
 
 @contextmanager

@@ -24,7 +24,7 @@ KEPT_COPIES = 2**20
 
 @dataclass(frozen=True)
 class Slot:
-    """LocalPath of a learned vector in a prompt.
+    """Place of a learned vector in a prompt.
 
     Attributes:
         index: index of the vector.

@@ -40,7 +40,7 @@ def first_name(names: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """How to read a data set of torchvision's, and what its classes and prompt are.
+    """A data set of torchvision's: how it is read, its classes and its prompt.
 
     Attributes:
         splits: The `split` arguments of the train, validation and test split; None for a split it lacks. Empty for a

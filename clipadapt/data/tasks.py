@@ -46,7 +46,7 @@ class Split:
 
     @property
     def labelled(self) -> bool:
-        """Whether every image has a label."""
+        """Return whether every image has a label."""
         return UNLABELLED not in self.labels
 
     def select(self, indices: Sequence[int]) -> "Split":
@@ -90,7 +90,7 @@ class Source:
 
 
 class Drawing(Protocol):
-    """What the data ask of a kind of task: how examples are drawn, and what is to be remarked on them."""
+    """The interface of a kind of task for the data: how examples are drawn, and remarks on them."""
 
     def draw(self, indices: Sequence[int], targets: Sequence[Any], shots: int, stream: Random) -> list[int]:
         """Draw few of the indices of images with these targets."""
@@ -153,12 +153,12 @@ class Task:
 
     @property
     def labelled(self) -> bool:
-        """Whether the pool's images have labels."""
+        """Return whether the pool's images have labels."""
         return self.pool is None or self.pool.labelled
 
     @property
     def has_training_images(self) -> bool:
-        """Whether there are images to learn from."""
+        """Return whether there are images to learn from."""
         return len(self.support) > 0 or (self.pool is not None and len(self.pool) > 0)
 
     def check_has_images(self) -> None:

@@ -1,6 +1,6 @@
 """Evaluation of a run on its test sets: zero-shot against adapted."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -47,7 +47,7 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         | kind.details(before, after, run.task)
         | {
             "tests": tests,
-            "figures": describe_figures(kind, run.head),
+            "figures": describe_figures(kind, run.head, tests.values()),
             "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
         }
         | validated
@@ -144,12 +144,16 @@ def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
     return found | {"images": after.images}
 
 
-def describe_figures(kind: TaskKind, head: Head) -> dict[str, dict[str, Any]]:
-    """Return how to show each figure: its title, whether it is in percent, and whether higher is better."""
+def describe_figures(kind: TaskKind, head: Head, tests: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+    """Return how to show each figure that all `tests` have: its title, and whether it is in percent, and better higher.
+
+    Test sets can have classes of their own, and one with few classes has no top-5 accuracy.
+    """
+    everywhere = set.intersection(*({*figures} for figures in tests))
     return {
         name: {"title": one.title, "percent": one.percent, "higher_is_better": one.higher_is_better}
         for name, one in kind.metrics(head).items()
-        if one.title is not None
+        if name in everywhere
     }
 
 

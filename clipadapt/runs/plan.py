@@ -10,7 +10,7 @@ from clipadapt.test_time.base import TestTimeMethod
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run computes once, and what at every step.
+    """The plan of a run: what is computed once, and what at every step.
 
     Attributes:
         image_cut: the point of the image tower where the first edit is; what lies before it is computed once.

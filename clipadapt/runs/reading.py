@@ -37,7 +37,7 @@ class RunReader:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is finished.
+        """Return whether the run is finished.
 
         Raises:
             UserError: the directory can't be read.

@@ -54,7 +54,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a drawing shows: one or two things (the first is `relation` the second), the style, the ground's colour."""
+    """A scene to draw: one or two things (the first is `relation` the second), the style, the ground's colour."""
 
     things: tuple[Thing, ...]
     style: str
