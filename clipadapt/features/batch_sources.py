@@ -58,7 +58,7 @@ class MemmapFeatures:
     """Frozen features in memory-mapped files.
 
     Attributes:
-        found: activations of the first view of all images, then of the second view, and so on.
+        found: activations of all views of the first image, then of the second, and so on.
         labels: targets, `[N, ...]`, on the device of the fit.
         views: number of views.
         start: name of the image cut.
@@ -71,9 +71,9 @@ class MemmapFeatures:
 
     def iterate(self, batches: IndexBatches, epoch: int) -> BatchIterator:
         """Yield the activations and labels of batches of images; epoch e reads stored view e modulo `views`."""
-        first = epoch % self.views * len(self.labels)
+        view = epoch % self.views
         for batch, indices in zip(batches, on_device(batches, self.labels.device), strict=True):
-            values = self.found.gather([first + index for index in batch])
+            values = self.found.gather([index * self.views + view for index in batch])
             yield values.to(self.labels.device, non_blocking=True), self.labels[indices]
 
 

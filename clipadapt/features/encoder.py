@@ -129,12 +129,17 @@ class Encoder:
         }
 
     def compute(self, views: AugmentedDataset, items: Sequence[Item]) -> Iterator[Tensor]:
-        """Encode these views; yield their activations in micro-batches."""
+        """Encode these views; yield their activations in micro-batches.
+
+        An image whose views follow each other is read once.
+        """
         clip = self.model.clip
         batches = in_batches(items)
-        once = [list(dict.fromkeys(index for index, _ in batch)) for batch in batches]
-        for batch, indices, read in zip(batches, once, views.read(once, self.workers), strict=True):
-            images = dict(zip(indices, read, strict=True))
+        needed = [list(dict.fromkeys(index for index, _ in batch)) for batch in batches]
+        new = [[i for i in some if i not in before] for before, some in zip([[], *needed], needed, strict=False)]
+        images: dict[int, Tensor] = {}
+        for batch, indices, read in zip(batches, new, views.read(new, self.workers), strict=True):
+            images = {i: images[i] for i, _ in batch if i in images} | dict(zip(indices, read, strict=True))
             pixels = views.pixels([images[index] for index, _ in batch], batch, clip.device).to(clip.dtype)
             filled = torch.cat([pixels, pixels.new_zeros(MICRO_BATCH - len(pixels), *pixels.shape[1:])])
             with self.autocast():

@@ -143,26 +143,30 @@ class FeatureLoader:
         values = self._values(model, views, cycle, placement.on_disk)
         if isinstance(values, LookupResult) and not placement.in_memory:
             return MemmapFeatures(values, labels, cycle, model.image_cut)
-        return InMemoryFeatures(self._in_memory(values).unflatten(0, (cycle, -1)), labels, model.image_cut)
+        return InMemoryFeatures(self._in_memory(values, cycle), labels, model.image_cut)
 
     def values(self, model: AdaptedCLIP, split: Split, views: int, random: bool) -> Tensor:
         """Return the image-cut activations of a split's images, `[views, N, ...]`: random views, or the centre crop."""
         dataset = _views(model, split, random)
         values = self._values(model, dataset, views, self._on_disk(model, views * len(split)))
-        return self._in_memory(values).unflatten(0, (views, -1))
+        return self._in_memory(values, views)
 
     def _values(self, model: AdaptedCLIP, views: AugmentedDataset, cycle: int, on_disk: bool) -> Tensor | LookupResult:
-        """Return the activations of `cycle` views of each image: encoded, or looked up in the disk cache."""
-        items = [(index, view) for view in range(cycle) for index in range(len(views))]
+        """Return the activations of all `cycle` views of the first image, then of the second, and so on.
+
+        They are encoded, each image being read once, or looked up in the disk cache.
+        """
+        items = [(index, view) for index in range(len(views)) for view in range(cycle)]
         with self.progress(len(items)) as update:
             encoder = self._encoder(model, update)
             if not on_disk:
                 return torch.cat(list(encoder.compute(views, items)))
             return encoder.find(views, items, self._entry(encoder, views), shared=True)
 
-    def _in_memory(self, values: Tensor | LookupResult) -> Tensor:
+    def _in_memory(self, values: Tensor | LookupResult, views: int) -> Tensor:
+        """Return values that are ordered by image as `[views, N, ...]`, on the device."""
         found = values.gather(range(len(values.rows))) if isinstance(values, LookupResult) else values
-        return found.to(self.processes.device)
+        return found.to(self.processes.device).unflatten(0, (-1, views)).transpose(0, 1)
 
     def test_views(self, model: AdaptedCLIP, split: Split, views: int, images: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield activations `[B, V, ...]` of V views, and labels, of this process's share of a test set.

@@ -183,3 +183,15 @@ def test_an_image_that_a_worker_process_cannot_read(clip, workers):
     broken = AugmentedDataset(Split(LazyImages(["a.png"], unreadable), [0]), CentreCrop(clip.transform))
     with pytest.raises(DataError, match=r"^the image 'a\.png' can't be read$"):
         next(broken.read([[0]], workers))
+
+
+@pytest.mark.parametrize("count", [3, 70])
+def test_each_image_is_read_once_for_all_of_its_views(clip, count):
+    images = split([0, 1, 2])
+    reads = []
+    counted = Split(LazyImages(range(3), lambda index: reads.append(index) or images.images[index]), images.labels)
+    items = [(index, view) for index in range(3) for view in range(count)]
+    values = torch.cat(list(encoder(clip).compute(AugmentedDataset(counted, RandomCrops(clip.preprocess), 3), items)))
+    assert reads == [0, 1, 2] and len(values) == 3 * count
+    alone = torch.cat(list(encoder(clip).compute(AugmentedDataset(images, RandomCrops(clip.preprocess), 3), items[-2:])))
+    torch.testing.assert_close(values[-2:], alone)
