@@ -30,7 +30,7 @@ __all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbon
 RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
 
-TASK_KEYS = ("views", "skip_broken")
+TASK_KEYS = ("views", "augment", "resize", "pad_colour", "skip_broken")
 """Settings below `task`, which say how it is made of the data."""
 
 
@@ -92,8 +92,8 @@ def load_task(
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
         kind: a name in conf/kind or in `config_dir`: what the answer is.
         config_dir: a folder with YAML files and modules of your own.
-        options: of the source, as in conf/data: `root`, `name`, `templates` …; `views` and `skip_broken`, as in
-            conf/task. Values are taken as they are; text needs no quotes.
+        options: of the source, as in conf/data: `root`, `name`, `templates` …; `views`, `augment`, `resize`,
+            `pad_colour` and `skip_broken`, as in conf/task. Values are taken as they are; text needs no quotes.
 
     Raises:
         SettingsError: an unknown source or option.
@@ -144,7 +144,8 @@ def finetune(
     values |= {f"engine.{key}": value for key, value in engine.items()}
     config = configuration.compose(overrides, config_dir, values)
     settings = with_usable_cache(build_settings(config))
-    by_hand = {"data": {"name": task.name}, "task": {"views": task.views, "skip_broken": False}}
+    as_made = {"views": task.views, "augment": task.augment, "resize": "crop", "skip_broken": False}
+    by_hand = {"data": {"name": task.name}, "task": {**config["task"], **as_made}}
     config |= {"backbone": backbone.source, "kind": task_kind(task).settings, **(task.origin or by_hand)}
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels

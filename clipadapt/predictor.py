@@ -11,6 +11,7 @@ from torch import Tensor
 
 from clipadapt.checksums import DAMAGE, dump_checked_tensors, read_checked_tensors, reason
 from clipadapt.data import seeds
+from clipadapt.data.framing import CROPPED, Framing
 from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest, to_image
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
@@ -29,12 +30,20 @@ class Predictor:
         model: the adapted CLIP with its head.
         test_time: the test-time method; None for none.
         kind: the kind of task; None for classification.
+        framing: how images that aren't square are seen.
     """
 
-    def __init__(self, model: Head, test_time: TestTimeMethod | None = None, kind: TaskKind | None = None) -> None:
+    def __init__(
+        self,
+        model: Head,
+        test_time: TestTimeMethod | None = None,
+        kind: TaskKind | None = None,
+        framing: Framing = CROPPED,
+    ) -> None:
         self.model = model.eval()
         self.test_time = test_time
         self.kind = kind or Classification()
+        self.framing = framing
 
     @property
     def class_names(self) -> list[str]:
@@ -54,7 +63,7 @@ class Predictor:
         Raises:
             UserError: the learned tensors are class-specific, and `class_names` contains other classes.
         """
-        other = Predictor(self.model.for_classes(class_names), copy.deepcopy(self.test_time), self.kind)
+        other = Predictor(self.model.for_classes(class_names), copy.deepcopy(self.test_time), self.kind, self.framing)
         other.reset()
         return other
 
@@ -150,7 +159,7 @@ class Predictor:
                 f"this method looks at {count} views of each image, and a tensor can't be cropped into them: give a "
                 "path or a PIL image"
             )
-        image, crops = to_image(picture), RandomCrops(clip.preprocess)
+        image, crops = self.framing(to_image(picture)), RandomCrops(clip.preprocess)
         content = content_digest(picture, image)
         drawn = [seeds.view_seed(content, view) for view in range(1, count)]
         return torch.cat([first, crops.pixels([crops.read(image)] * len(drawn), drawn, clip.device)])
@@ -158,4 +167,4 @@ class Predictor:
     def _pixels(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):
             return check_pixels(picture, self.model.clip.image_size)
-        return self.model.clip.transform(to_image(picture))
+        return self.model.clip.transform(self.framing(to_image(picture)))

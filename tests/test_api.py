@@ -330,7 +330,7 @@ def test_drawn_task(backbone, tmp_path):
 
 def test_folder_of_jpegs(backbone, jpegs, tmp_path):
     task = clipadapt.load_task("folder", root=jpegs, shots=1, seed=3, templates=['a "photo" of \\ a {}.'])
-    assert task.class_names == ["cat", "dog"] and task.views is None and task.templates == ['a "photo" of \\ a {}.']
+    assert task.class_names == ["cat", "dog"] and task.views == 8 and task.templates == ['a "photo" of \\ a {}.']
     result = clipadapt.finetune(backbone, task, epochs={1: 2, 4: 9}, cpu=True, workers=0, method="clip_adapter")
     assert len(result.history) == 2
     classifier = clipadapt.load(result.save(tmp_path / "run"))

@@ -203,6 +203,7 @@ def test_random_weights_of_any_backbone():
         "name": "ViT-B-16",
         "pretrained": None,
         "seed": 0,
+        "image_size": None,
     }
 
 

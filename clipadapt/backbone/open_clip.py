@@ -63,24 +63,29 @@ class CLIP(DualEncoder):
         )
 
     @classmethod
-    def load(cls, name: str, pretrained: str | None, seed: int = 0) -> Self:
+    def load(cls, name: str, pretrained: str | None, seed: int = 0, image_size: int | None = None) -> Self:
         """Load a backbone on the CPU in float32.
 
         Args:
             name: an open_clip model name, or "tiny", the backbone that ships with the package.
             pretrained: a tag of open_clip, a checkpoint file, "embedded" for tiny, or None for random weights.
             seed: seed of the random weights.
+            image_size: side of the images in pixels, to which positional embeddings are interpolated; None for the
+                model's own.
 
         Raises:
-            WeightsError: unknown name or tag, a missing file, or weights that can't be fetched.
+            WeightsError: unknown name or tag, a missing file, weights that can't be fetched, or a model that can't have
+                this image size.
         """
-        source = {"name": name, "pretrained": pretrained, "seed": seed}
+        source = {"name": name, "pretrained": pretrained, "seed": seed, "image_size": image_size}
         with torch.random.fork_rng(devices=[]), quiet(), hub() as offline:
             torch.manual_seed(seed)
             if name == "tiny":
                 return cls._load_tiny(pretrained, source)
             _check_name(name, pretrained)
-            return cls(_create(name, pretrained), _find_tokenizer(name, offline), source)
+            model = _create(name, pretrained, image_size)
+            _check_has_patches(model.visual, name, image_size)
+            return cls(model, _find_tokenizer(name, offline), source)
 
     @classmethod
     def _load_tiny(cls, pretrained: str | None, source: dict[str, Any]) -> Self:
@@ -92,7 +97,7 @@ class CLIP(DualEncoder):
         try:
             if pretrained not in (EMBEDDED, None):
                 weights = load_state_dict(pretrained)
-            model = build(tiny.config(), weights)
+            model = build(tiny.config(), weights, source["image_size"])
         except Exception as error:  # a file that is no checkpoint may raise anything
             raise _unloadable("tiny", pretrained, error) from error
         known = tiny.known_tokens() if pretrained == EMBEDDED else None
@@ -118,15 +123,28 @@ class CLIP(DualEncoder):
         return super().build_tower_of_all_tokens()
 
 
-def load(name: str, pretrained: LocalPath | None, seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0) -> CLIP:
+def load(
+    name: str,
+    pretrained: LocalPath | None,
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0,
+    image_size: Annotated[int, Interval(ge=16, le=4096)] | None = None,
+) -> CLIP:
     """Load a backbone of open_clip, or the embedded one; arguments and errors as of `CLIP.load`."""
-    return CLIP.load(name, pretrained, seed)
+    return CLIP.load(name, pretrained, seed, image_size)
 
 
-def build(config: dict[str, Any], weights: dict[str, Tensor] | None) -> Any:
-    """Build an open_clip model from a model config and weights; if None, weights are drawn by torch's generator."""
-    model = open_clip.CLIP(**config)
+def build(config: dict[str, Any], weights: dict[str, Tensor] | None, image_size: int | None = None) -> Any:
+    """Build an open_clip model from a model config and weights.
+
+    Args:
+        config: the model config.
+        weights: of the model; None draws them by torch's generator.
+        image_size: as of `CLIP.load`.
+    """
+    vision = config["vision_cfg"] | ({} if image_size is None else {"image_size": image_size})
+    model = open_clip.CLIP(**{**config, "vision_cfg": vision})
     if weights is not None:
+        open_clip.model.resize_pos_embed(weights, model)  # in place; nothing to do at the size of the weights
         model.load_state_dict(weights)
     size = model.visual.image_size
     preprocess = open_clip.transform.PreprocessCfg(size=size)
@@ -159,13 +177,23 @@ def _check_name(name: str, pretrained: str | None) -> None:
     raise WeightsError(f"backbone '{name}' has no pretrained weights '{pretrained}', nor is that a file; {advice}")
 
 
-def _create(name: str, pretrained: str | None) -> Any:
+def _create(name: str, pretrained: str | None, image_size: int | None) -> Any:
     try:
         return open_clip.create_model(
-            name, pretrained=pretrained, pretrained_text=False, require_pretrained=pretrained is not None
+            name,
+            pretrained=pretrained,
+            pretrained_text=False,
+            require_pretrained=pretrained is not None,
+            force_image_size=image_size,
         )
     except Exception as error:  # a file that is no checkpoint may raise anything
         raise _unloadable(name, pretrained, error) from error
+
+
+def _check_has_patches(visual: Any, name: str, image_size: int | None) -> None:
+    positions = getattr(getattr(visual, "attnpool", visual), "positional_embedding", None)
+    if positions is not None and positions.shape[-2] < 2:  # one of them is the class token's, or the mean's
+        raise WeightsError(f"backbone.image_size={image_size} is smaller than one patch of '{name}': take a larger one")
 
 
 def _unloadable(name: str, pretrained: str | None, error: Exception) -> WeightsError:

@@ -48,7 +48,13 @@ METHOD = {
     "pseudo_labels": Literal["confident", "all"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
-TASK = {"views": Annotated[int, Ge(0)] | None, "skip_broken": bool}
+TASK = {
+    "views": Annotated[int, Ge(0)] | None,
+    "augment": Literal["none", "crop", "mirror", "crop_mirror"] | list[Literal["crop", "mirror"]],
+    "resize": Literal["crop", "pad", "squash"],
+    "pad_colour": str,
+    "skip_broken": bool,
+}
 
 
 def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:

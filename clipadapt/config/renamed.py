@@ -3,6 +3,8 @@
 RENAMED_KEYS = {
     "data.views": "task.views",
     "data.skip_broken": "task.skip_broken",
+    "data.augment": "task.augment",
+    "data.resize": "task.resize",
     "engine.accumulate": "engine.gradient_accumulation_steps",
     "engine.recompute": "engine.activation_checkpointing",
     "method.gradient_rule.reported": "method.gradient_rule.primary_loss",

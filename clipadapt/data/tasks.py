@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from PIL import Image
 
@@ -15,6 +15,9 @@ from clipadapt.errors import DataError
 
 UNLABELLED = -1
 """The label of an image whose class is unknown."""
+
+Augment = Literal["none", "crop", "mirror", "crop_mirror"]
+"""What the views of a support image are: its centre crop; random crops; the centre crop, mirrored or not; or both."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Task:
     Attributes:
         classes: "all"; or "base" for the first half of the source's classes, tested on both halves.
         views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
+        augment: What random views are, if there are any (see `data.transforms.RandomViews`).
         support: `shots` images per class, or all images of a class with fewer; empty if the pool is empty or
             unlabelled.
         validation: Up to min(shots, 4) images per class; may be empty.
@@ -144,12 +148,18 @@ class Task:
     fingerprint: str = ""
     left_out: dict[str, list[str]] = field(default_factory=dict)
     kind: "Drawing | None" = None
+    augment: Augment = "crop_mirror"
 
     def __repr__(self) -> str:
         """Return the task's name and sizes."""
         tests = ", ".join(f"{name}: {len(split)}" for name, split in self.tests.items())
         sizes = f"{len(self.class_names)} classes, {len(self.support)} images to learn from"
         return f"<Task {self.name}: {sizes}; {tests}>"
+
+    @property
+    def augmentation(self) -> Augment:
+        """Return what the views of support images are: "none" where each image has its centre crop alone."""
+        return "none" if self.views == 0 else self.augment
 
     @property
     def labelled(self) -> bool:

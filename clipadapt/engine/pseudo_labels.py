@@ -85,7 +85,7 @@ def zero_shot(clip: DualEncoder, task: Task, images: Split, loader: FeatureLoade
     plain = zero_shot_classifier(clip, known)
     with torch.no_grad(), loader.processes.autocast():
         text = plain.class_embeddings()
-        features = loader.values(plain, images, views=1, random=False)[0]
+        features = loader.values(plain, images, 1, "none")[0]
         found = [plain.logits(some, text).softmax(dim=-1).max(dim=-1) for some in features.split(AT_ONCE)]
     labels = [label for most in found for label in most.indices.tolist()]
     return labels, [confidence for most in found for confidence in most.values.tolist()]

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from clipadapt.data.tasks import Split, Task
-from clipadapt.data.transforms import CentreCrop, RandomCrops
+from clipadapt.data.tasks import Augment, Split, Task
+from clipadapt.data.transforms import transform_for
 from clipadapt.errors import WriteError
 from clipadapt.features.batch_sources import AugmentedImages, BatchSource, InMemoryFeatures, MemmapFeatures
 from clipadapt.features.cache import CacheEntry, LookupResult, Store, unusable
@@ -133,7 +133,7 @@ class FeatureLoader:
     def support(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> BatchSource:
         """Return the batch source of the support set; cached activations are computed here."""
         cycle = None if task.views is None else max(1, task.views)
-        views = _views(model, task.support, task.views != 0, task.seed if cycle is None else None)
+        views = _views(model, task.support, task.augmentation, task.seed if cycle is None else None)
         if cycle is None or not placement.anywhere:
             limit = 1e6 * self._limit_mb(torch.device("cpu"))
             return AugmentedImages(
@@ -145,9 +145,9 @@ class FeatureLoader:
             return MemmapFeatures(values, labels, cycle, model.image_cut)
         return InMemoryFeatures(self._in_memory(values, cycle), labels, model.image_cut)
 
-    def values(self, model: AdaptedCLIP, split: Split, views: int, random: bool) -> Tensor:
-        """Return the image-cut activations of a split's images, `[views, N, ...]`: random views, or the centre crop."""
-        dataset = _views(model, split, random)
+    def values(self, model: AdaptedCLIP, split: Split, views: int, augment: Augment) -> Tensor:
+        """Return the image-cut activations of views of a split's images, `[views, N, ...]`."""
+        dataset = _views(model, split, augment)
         values = self._values(model, dataset, views, self._on_disk(model, views * len(split)))
         return self._in_memory(values, views)
 
@@ -181,7 +181,7 @@ class FeatureLoader:
         """
         own = self.share(split)
         labels = self.collate(split.labels).to(self.processes.device)
-        plain, random = _views(model, split, False), _views(model, split, True)
+        plain, random = _views(model, split, "none"), _views(model, split, "crop_mirror")
         with self.progress(views * len(own)) as update:
             encoder = self._encoder(model, update)
             first = TensorReader(self._test_values(encoder, plain, [(i, 0) for i in own]))
@@ -198,7 +198,7 @@ class FeatureLoader:
         """Yield the activations and labels of this process's share of a test set, in micro-batches."""
         items = [(i, 0) for i in self.share(split)]
         labels = self.collate(split.labels).to(self.processes.device)
-        views = _views(model, split, random=False)
+        views = _views(model, split, "none")
         with self.progress(len(items)) as update:
             values = self._test_values(self._encoder(model, update), views, items)
             for batch, activations in zip(in_batches(items), values, strict=True):
@@ -272,10 +272,9 @@ def usable_cache(cache: str | None, cache_gb: float) -> str | None:
     return cache
 
 
-def _views(model: AdaptedCLIP, split: Split, random: bool, seed: int | None = None) -> AugmentedDataset:
-    """Return the augmented dataset of a split: random crops of its images, or the centre crop."""
-    transform = RandomCrops(model.clip.preprocess) if random else CentreCrop(model.clip.transform)
-    return AugmentedDataset(split, transform, seed)
+def _views(model: AdaptedCLIP, split: Split, augment: Augment, seed: int | None = None) -> AugmentedDataset:
+    """Return the augmented dataset of a split."""
+    return AugmentedDataset(split, transform_for(model.clip, augment), seed)
 
 
 class TensorReader:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.data.tasks import Split, Task
+from clipadapt.data.tasks import Augment, Split, Task
 from clipadapt.errors import UserError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.loader import FeatureLoader
@@ -47,7 +47,7 @@ class LazySupportView:
         """
         self._task.check_has_images()
         plain = AdaptedCLIP(self._clip, Adaptation(self._clip, self))
-        return samples(self._loader, plain, self._task.support, number_of_views(self._task), self._task.views != 0)
+        return samples(self._loader, plain, self._task.support, number_of_views(self._task), self._task.augmentation)
 
 
 class LazyAdaptedFeatures:
@@ -76,13 +76,13 @@ class LazyAdaptedFeatures:
         """
         task = self._task
         task.check_has_images()
-        return samples(self._loader, self._head, task.support, number_of_views(task), task.views != 0)
+        return samples(self._loader, self._head, task.support, number_of_views(task), task.augmentation)
 
     @cached_property
     def validation(self) -> LabelledFeatures:
         """Return the validation split's adapted features, `[1, N, D]`, and labels."""
         self.validated = True
-        return samples(self._loader, self._head, self._task.validation, 1, False)
+        return samples(self._loader, self._head, self._task.validation, 1, "none")
 
     @cached_property
     def text(self) -> Tensor:
@@ -103,9 +103,9 @@ def number_of_views(task: Task) -> int:
     return VIEWS_OF_FRESH if task.views is None else max(1, task.views)
 
 
-def samples(loader: FeatureLoader, model: AdaptedCLIP, split: Split, views: int, random: bool) -> LabelledFeatures:
-    """Encode a split's images through the adapted tower: random views of each, or the centre crop."""
-    values = loader.values(model, split, views, random)
+def samples(loader: FeatureLoader, model: AdaptedCLIP, split: Split, views: int, augment: Augment) -> LabelledFeatures:
+    """Encode views of a split's images through the adapted tower."""
+    values = loader.values(model, split, views, augment)
     with torch.no_grad(), loader.processes.autocast():
         features = [model.encode_image(x, model.image_cut) for x in values.flatten(0, 1).split(MICRO_BATCH)]
     labels = loader.collate(split.labels).to(values.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
-from clipadapt.data.transforms import RandomCrops
+from clipadapt.data.transforms import transform_for
 from clipadapt.features.batch_sources import AugmentedImages, BatchIterator, BatchSource, IndexBatches, on_device
 from clipadapt.features.encoder import AugmentedDataset, Item
 from clipadapt.features.loader import FeatureLoader
@@ -83,14 +83,15 @@ def with_teacher_features(
     plain = [teacher_encoder(teacher, task, loader) for teacher in teachers]
     if isinstance(source, AugmentedImages) and source.cycle is None:
         datasets = [
-            AugmentedDataset(task.support, RandomCrops(one.clip.preprocess), source.views.seed) for one in plain
+            AugmentedDataset(task.support, transform_for(one.clip, task.augmentation), source.views.seed)
+            for one in plain
         ]
         encoders = [
             OnlineTeacher(one, views, loader.processes.autocast) for one, views in zip(plain, datasets, strict=True)
         ]
         return replace(source, teacher_encoders=encoders)
     count = max(1, task.views or 0)
-    return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.views != 0) for one in plain])
+    return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.augmentation) for one in plain])
 
 
 def teacher_encoder(teacher: DualEncoder, task: Task, loader: FeatureLoader) -> AdaptedCLIP:

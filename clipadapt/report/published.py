@@ -31,7 +31,7 @@ def published_sheets(protocol: str, backbone: Mapping[str, Any], titles: Contain
         backbone: a run's settings under `backbone`.
         titles: titles of the methods.
     """
-    if backbone["pretrained"] != WEIGHTS:
+    if backbone["pretrained"] != WEIGHTS or backbone.get("image_size"):
         return []
     tables = [table for table in published().get(protocol, []) if table["backbone"] == backbone["name"]]
     return [sheet(table, titles) for table in tables if any(method_title(name) in titles for name, *_ in table["rows"])]

@@ -30,7 +30,7 @@ def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> 
         {
             "classes": f"{len(task.class_names):,} ({_shortened(task.class_names)})",
             "templates": _shortened(task.templates, shown=3),
-            "support set": f"{sampled}, {views_text(task.views)}",
+            "support set": f"{sampled}, {views_text(task.views, task.augmentation)}",
             "validation": count_text(len(task.validation), "image"),
             "test sets": "\n".join(tests) or NONE,
             **({"left out": left_out_text(task.left_out)} if task.left_out else {}),
@@ -51,11 +51,16 @@ def pseudo_labels_text(pseudo_labels: Mapping[str, Any], shots: int) -> str:
     return which if right is None else f"{which}; {percent_text(right)} of these labels are right"
 
 
-def views_text(views: int | None) -> str:
-    """Return which views a run learns from: None is fresh random ones, 0 the centre crop, k a number of stored ones."""
+def views_text(views: int | None, augmentation: str) -> str:
+    """Return which views a run learns from; the arguments are a task's `views` and `augmentation`."""
+    if augmentation == "none":
+        return "centre crop"
+    what = {"crop": "random crop", "mirror": "centre crop, mirrored or not,", "crop_mirror": "random view"}[
+        augmentation
+    ]
     if views is None:
-        return "fresh random views every epoch"
-    return "centre crop" if views == 0 else f"{count_text(views, 'stored random view')} per image"
+        return f"a fresh {what} every epoch"
+    return f"{count_text(views, f'stored {what}')} per image"
 
 
 def plan_table(plan: Mapping[str, Any]) -> Table:

@@ -35,7 +35,7 @@ from clipadapt.runs.methods import build_kind, build_settings, build_test_time, 
 from clipadapt.runs.records import check_figures
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
-from clipadapt.runs.tasks import build_task, data_change_note, validated_images
+from clipadapt.runs.tasks import build_task, data_change_note, framing, validated_images
 from clipadapt.tasks import Head, task_kind
 from clipadapt.threads import limited_threads
 
@@ -65,7 +65,7 @@ class FinishedRun:
         """The accelerator, the head, and the test-time method or None."""
         self.settings = with_usable_cache(self.settings)
         accelerator = accelerator_for(self.settings, build_test_time(self.config))
-        head, test_time, _ = learned_head(
+        head, test_time, *_ = learned_head(
             self.directory,
             str(accelerator.device),
             DTYPES[self.settings.precision],
@@ -96,7 +96,7 @@ class FinishedRun:
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         with cache_only() if data is None else nullcontext():
-            task = build_task(config) if data is None else self._other(config, learned_from)
+            task = build_task(config) if data is None else framing(config).task(self._other(config, learned_from))
         changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(

@@ -10,6 +10,7 @@ from torch import Tensor
 from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.framing import Framing
 from clipadapt.engine.memory import max_rows
 from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import UserError, WeightsError
@@ -18,6 +19,7 @@ from clipadapt.features.memory import budget
 from clipadapt.runs.directory import CONFIG
 from clipadapt.runs.methods import adaptation_maker, build_backbone, build_kind, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result
+from clipadapt.runs.tasks import framing
 from clipadapt.tasks import Head, TaskKind
 
 
@@ -28,8 +30,8 @@ def learned_head(
     config_dir: str | Path | None,
     memory: float | None = None,
     processes: int = 1,
-) -> tuple[Head, Any, TaskKind]:
-    """Load the head of a finished run, its test-time method or None, and its kind of task.
+) -> tuple[Head, Any, TaskKind, Framing]:
+    """Load the head of a finished run, its test-time method or None, its kind of task, and how it sees images.
 
     Args:
         directory: of the run.
@@ -61,7 +63,7 @@ def learned_head(
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
-    return kind.head(clip, adaptation, class_names, rows), test_time, kind
+    return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config)
 
 
 def learned_adaptation(

@@ -7,6 +7,9 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.run import Run
 from clipadapt.test_time.base import TestTimeMethod
 
+STORED = 8
+"""Number of stored views in conf/task/stored_views.yaml."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -42,6 +45,7 @@ def plan(run: Run, teachers: Sequence[DualEncoder] = ()) -> Plan:
     stored, again = (names, []) if run.task.views is not None else ([], names)
     count = sum(value.numel() for value in adaptation.parameters()) + adaptation.capabilities.num_fitted_values
     kept = [run.loader.describe(head, run.task, run.placement), *(f"features {name}" for name in stored)]
+    kept += [_faster_setting(run)] if run.task.views is None and run.epochs and head.image_cut != "pixels" else []
     step = _list_step_parts(run, again) if run.epochs else ["nothing"]
     return Plan(
         image_cut=head.image_cut,
@@ -54,6 +58,13 @@ def plan(run: Run, teachers: Sequence[DualEncoder] = ()) -> Plan:
         parameters=count,
         share=count / run.clip.parameters,
     )
+
+
+def _faster_setting(run: Run) -> str:
+    """Return how many views are encoded with fresh views every epoch, and how few with stored ones."""
+    images = len(run.task.support)
+    fresh, kept = (f"{count * images:,}" for count in (run.epochs, STORED))
+    return f"in all {fresh} views go up to {run.head.image_cut}, and {kept} would with task.views={STORED}"
 
 
 def _list_step_parts(run: Run, teachers: Sequence[str]) -> list[str]:

@@ -2,14 +2,16 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.data import Task, check, count_used_images, make_task, without_broken
+from clipadapt.data.framing import Framing, crop_note
+from clipadapt.data.tasks import Augment
 from clipadapt.errors import DataError, UserError
 from clipadapt.report import progress as bars
 from clipadapt.runs.methods import build_kind
@@ -26,8 +28,26 @@ def build_task(config: Mapping[str, Any]) -> Task:
         raise DataError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
     source = configuration.build_source(config)
     kind = build_kind(config)
-    task = make_task(source, config["shots"], config["seed"], config["task"]["views"], config["classes"], kind)
-    return replace(task, origin={"data": dict(node), "task": dict(config["task"])})
+    how = config["task"]
+    augment = augmentation(how["augment"])
+    views = 0 if augment == "none" else how["views"]
+    task = make_task(source, config["shots"], config["seed"], views, config["classes"], kind)
+    task = replace(task, augment=augment, origin={"data": dict(node), "task": dict(how)})
+    return framing(config).task(task)
+
+
+def augmentation(choice: str | Sequence[str]) -> Augment:
+    """Return `task.augment` in one word: [mirror, crop] is "crop_mirror", an empty list "none"."""
+    return cast(Augment, choice if isinstance(choice, str) else "_".join(sorted({*choice})) or "none")
+
+
+def framing(config: Mapping[str, Any]) -> Framing:
+    """Return how a run sees images that aren't square.
+
+    Raises:
+        DataError: `task.pad_colour` is no colour.
+    """
+    return Framing(config["task"]["resize"], config["task"]["pad_colour"])
 
 
 def data_change_note(
@@ -63,6 +83,8 @@ def current_fingerprint(settings: str) -> str:
 def validated_images(task: Task, config: Mapping[str, Any], console: Console | None = None) -> Task:
     """Check every image that a run will read, or drop the broken ones if `task.skip_broken` is set.
 
+    A note says where the centre crop leaves out over half of most images.
+
     Args:
         task: the task.
         config: the run's settings.
@@ -76,6 +98,9 @@ def validated_images(task: Task, config: Mapping[str, Any], console: Console | N
         console or Console(quiet=True), count_used_images(task, pool), "checked", transient=True
     ) as update:
         if config["task"]["skip_broken"]:
-            return without_broken(task, pool, update)
-        check(task, pool, update)
+            task = without_broken(task, pool, update)
+        else:
+            check(task, pool, update)
+    if config["task"]["resize"] == "crop" and (note := crop_note(task.support)):
+        warnings.warn(f"{task.name}: {note}", stacklevel=2)
     return task

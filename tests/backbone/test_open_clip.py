@@ -6,11 +6,12 @@ import warnings
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, WeightsError
 from clipadapt.predictor import Predictor
 from clipadapt.tasks.classification import Classifier
 from tests.small import TASK, close, golden, images
@@ -71,8 +72,25 @@ def test_a_checkpoint_file(random_tiny, tmp_path, suffix):
         "name": "tiny",
         "pretrained": str(path),
         "seed": 0,
+        "image_size": None,
     }
     assert torch.equal(loaded.image.run(images(1)), random_tiny.image.run(images(1)))
+
+
+@pytest.mark.parametrize(("name", "pretrained"), [("tiny", "embedded"), (SMALLEST, None)])
+def test_another_image_size(name, pretrained):
+    usual, larger = (CLIP.load(name, pretrained, image_size=size) for size in (None, 48))
+    assert larger.image_size == (48, 48) != usual.image_size and larger.fingerprint != usual.fingerprint
+    assert larger.transform(Image.new("RGB", (100, 60))).shape == (3, 48, 48)
+    features = larger.image.run(torch.rand(2, 3, 48, 48))
+    assert features.shape == (2, usual.width) and features.isfinite().all()
+    assert larger.another(pretrained=None).image_size == (48, 48)
+
+
+@pytest.mark.parametrize("name", ["RN50", SMALLEST])
+def test_an_image_size_below_one_patch(name):
+    with pytest.raises(WeightsError, match=rf"image_size=16 is smaller than one patch of '{name}'"):
+        CLIP.load(name, None, image_size=16)
 
 
 @pytest.mark.parametrize("name", ["tiny", SMALLEST])

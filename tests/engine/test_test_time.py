@@ -49,7 +49,7 @@ def test_views_of_test_images(clip, tmp_path, cache):
     assert labels.tolist() == test.labels
     plain = torch.cat([values for values, _ in run.loader.test_batches(run.head, test)])
     assert torch.equal(x[:, 0], plain)
-    random = run.loader.values(run.head, test, 4, random=True).transpose(0, 1)
+    random = run.loader.values(run.head, test, 4, "crop_mirror").transpose(0, 1)
     assert torch.allclose(x[:, 1:], random[:, 1:], atol=1e-5)
     assert all(not torch.allclose(x[:, i], x[:, j]) for i in range(4) for j in range(i))
 

@@ -193,5 +193,7 @@ def test_each_image_is_read_once_for_all_of_its_views(clip, count):
     items = [(index, view) for index in range(3) for view in range(count)]
     values = torch.cat(list(encoder(clip).compute(AugmentedDataset(counted, RandomCrops(clip.preprocess), 3), items)))
     assert reads == [0, 1, 2] and len(values) == 3 * count
-    alone = torch.cat(list(encoder(clip).compute(AugmentedDataset(images, RandomCrops(clip.preprocess), 3), items[-2:])))
+    alone = torch.cat(
+        list(encoder(clip).compute(AugmentedDataset(images, RandomCrops(clip.preprocess), 3), items[-2:]))
+    )
     torch.testing.assert_close(values[-2:], alone)
