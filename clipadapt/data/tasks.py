@@ -202,6 +202,12 @@ def lazy_items(split: Split) -> Sequence[Any]:
     return split.images.items if isinstance(split.images, LazyImages) else []
 
 
+def image_names(split: Split) -> list[str]:
+    """Return a name for each image: its file, or its place in the split for images that are no files."""
+    items = lazy_items(split) or [None] * len(split)
+    return [item if isinstance(item, str) else str(index) for index, item in enumerate(items)]
+
+
 def file_size(item: Any) -> int | None:
     """Return the size of an image file; None if it is missing or the item is not a path."""
     try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, cast
 
 import torch
@@ -27,9 +28,11 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
     Returns:
         For classification: `accuracy` and `calibration_error` of the first test set, each with its `zero_shot_`
         counterpart, and its number of `images`, accuracies `per_class` and `zero_shot_per_class`, and `confusion`;
-        `tests`, the figures by test set; `predictions` by test set: `class_names`, `labels`, and the predictions
-        `zero_shot` and `adapted` of each image; `figures`, how to show each figure; and `validation`, the figures of
-        the validation split. Without a test set, only `tests`, which is empty, and `validation`.
+        `classes`, the other figures by class; `intervals` and `zero_shot_intervals` of figures; `tests`, the figures by
+        test set; `predictions` by test set: `class_names`, `labels`, the predictions `zero_shot` and `adapted` of each
+        image, and its most probable classes `ranked`; `figures`, how to show each figure, the leading one first; and
+        `validation`, the figures of the validation split. Without a test set, only `tests`, which is empty, and
+        `validation`.
     """
     kind, own = task_kind(run.task), (run.zero_shot(), run.head)
     pair, measured = own, {}
@@ -47,7 +50,7 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         | kind.details(before, after, run.task)
         | {
             "tests": tests,
-            "figures": describe_figures(kind, run.head, tests.values()),
+            "figures": describe_figures(kind, run.head, tests.values(), run.task.tests[first].labels),
             "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
         }
         | validated
@@ -55,13 +58,14 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
 
 
 def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
-    """Return the labels of a test set, and the predictions of zero-shot and adapted CLIP for each image."""
+    """Return the labels of a test set, the predictions of zero-shot and adapted CLIP, and the adapted one's ranking."""
     split = task.tests[name]
     return {
         "class_names": split.class_names or task.class_names,
         "labels": split.labels,
         "zero_shot": before.predicted,
         "adapted": after.predicted,
+        "ranked": after.ranked,
     }
 
 
@@ -105,8 +109,13 @@ def evaluate_pair(run: Run, zero_shot: Head, adapted: Head, split: Split) -> tup
 
 def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
     """Gather the predictions of all processes, in the test set's order; `images` are the indices of this one's."""
-    pairs = gather_object([*zip(images, found.predicted, strict=True)])
-    return replace(found, predicted=[predicted for _, predicted in sorted(pairs)])
+    rows = zip(images, found.predicted, found.ranked or [None] * len(images), strict=True)
+    together = sorted(gather_object([*rows]), key=itemgetter(0))
+    return replace(
+        found,
+        predicted=[predicted for _, predicted, _ in together],
+        ranked=[ranked for _, _, ranked in together if ranked is not None],
+    )
 
 
 def _evaluate_share(
@@ -144,15 +153,20 @@ def figures(before: Evaluation, after: Evaluation) -> dict[str, float]:
     return found | {"images": after.images}
 
 
-def describe_figures(kind: TaskKind, head: Head, tests: Iterable[Mapping[str, float]]) -> dict[str, dict[str, Any]]:
+def describe_figures(
+    kind: TaskKind, head: Head, tests: Iterable[Mapping[str, float]], targets: Sequence[Any]
+) -> dict[str, dict[str, Any]]:
     """Return how to show each figure that all `tests` have: its title, and whether it is in percent, and better higher.
 
-    Test sets can have classes of their own, and one with few classes has no top-5 accuracy.
+    Test sets can have classes of their own, and one with few classes has no top-5 accuracy. The figure that leads on
+    test images with these targets comes first.
     """
     everywhere = set.intersection(*({*figures} for figures in tests))
+    measures = kind.metrics(head)
+    leading = kind.leading_figure(targets)
     return {
         name: {"title": one.title, "percent": one.percent, "higher_is_better": one.higher_is_better}
-        for name, one in kind.metrics(head).items()
+        for name, one in {leading: measures[leading], **measures}.items()
         if name in everywhere
     }
 

@@ -1,6 +1,7 @@
 """Metrics on test images; the only module that reads test targets."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,12 +31,13 @@ def evaluate_batches(
     metrics = MetricCollection({name: one.metric for name, one in measures.items()}, compute_groups=False).to(device)
     count = SumMetric().to(device)
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
-    images, predicted = 0, list[Tensor]()
+    images, predicted, ranked = 0, list[Tensor](), list[Any]()
     for x, targets in batches:
         answers = kind.answers(predict(x))
         metrics.update(answers, targets)
         images += len(targets)
         predicted.append(kind.predicted(answers))
+        ranked += kind.ranked(answers)
     count.update(images)
     values = metrics.compute()
     return Evaluation(
@@ -43,4 +45,5 @@ def evaluate_batches(
         details={name: values[name] for name, one in measures.items() if one.title is None},
         images=int(count.compute()),
         predicted=torch.cat(predicted).tolist() if predicted else [],
+        ranked=ranked,
     )

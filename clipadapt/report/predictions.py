@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,39 @@ def predictions_json(images: Sequence[str], class_names: Sequence[str], probabil
             {"image": image, "class": class_names[best], "probability": float(row[best]), "probabilities": by_name}
         )
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
+
+
+def tested_csv(tests: Mapping[str, Mapping[str, Any]], images: Mapping[str, Sequence[str]]) -> str:
+    """Return CSV of what zero-shot and adapted CLIP say of every test image, a row for each.
+
+    Columns: `test`, `image`, `truth` (empty without a label), `answer`, `zero_shot`; then, with probabilities, the most
+    probable classes and their probabilities, `class_1`, `probability_1` to at most `class_5`, `probability_5`.
+
+    Args:
+        tests: by test set: `class_names`, `labels`, `adapted`, `zero_shot` and `ranked`, as a run's predictions.
+        images: names of each test set's images.
+    """
+    most = max((len(row) for one in tests.values() for row in one["ranked"]), default=0)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    ranks = [column for k in range(1, most + 1) for column in (f"class_{k}", f"probability_{k}")]
+    writer.writerow(["test", "image", "truth", "answer", "zero_shot", *ranks])
+    for name, one in tests.items():
+        in_words = partial(_in_words, one["class_names"], bool(one["ranked"]))
+        rows = one["ranked"] or [[]] * len(one["labels"])
+        for image, label, after, before, ranked in zip(
+            images[name], one["labels"], one["adapted"], one["zero_shot"], rows, strict=True
+        ):
+            shown = [cell for index, share in ranked for cell in (in_words(index), f"{share:.6g}")]
+            writer.writerow([name, image, in_words(label), in_words(after), in_words(before), *shown])
+    return text.getvalue()
+
+
+def _in_words(class_names: Sequence[str], classes: bool, value: Any) -> Any:
+    """Return the name of a class index, empty for an unknown class; other answers stay as they are."""
+    if not classes:
+        return value
+    return class_names[value] if value >= 0 else ""
 
 
 def answers_table(images: Sequence[str], answers: Sequence[Any]) -> Table:

@@ -130,6 +130,7 @@ def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     """Return a table of each class's accuracy, zero-shot and adapted; only the `limit` classes that changed most.
 
     `result` has accuracies by class name in `per_class` and `zero_shot_per_class`; a class without test images has NaN.
+    In `classes` it has the adapted model's `precision`, `f1` and number of `images`, if it has them.
     """
     before, after = result["zero_shot_per_class"], result["per_class"]
     changes = {name: after[name] - before[name] for name in after if not math.isnan(after[name] - before[name])}
@@ -138,10 +139,16 @@ def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     if len(changes) > limit:
         names = sorted(changes, key=lambda name: -abs(changes[name]))[:limit]
         title = f"Accuracy of the {limit} classes of {len(changes):,} that changed most"
-    table = _against_zero_shot("class", title)
+    table, classes = _against_zero_shot("class", title), result.get("classes")
+    for heading in ("precision", "F1", "images") if classes else ():
+        table.add_column(heading, justify="right")
     for name in names:
-        _compare(table, name, before[name], after[name])
+        _compare(table, name, before[name], after[name], more=_class_cells(classes[name]) if classes else ())
     return table
+
+
+def _class_cells(figures: Mapping[str, float]) -> tuple[str, ...]:
+    return percent_text(figures["precision"]), percent_text(figures["f1"]), f"{figures['images']:,}"
 
 
 def interval_text(mean: float, interval: float | None) -> str:
@@ -202,6 +209,7 @@ def _against_zero_shot(first: str, title: str) -> Table:
 def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
     leads, *others = result["figures"]
     _compare_figure(table, result, leads, result, last=not others)
+    _add_interval(table, result, leads)
     if len(result["tests"]) > 1:
         for name, scores in result["tests"].items():
             _compare_figure(table, result, leads, scores, label=f"  on {name}")
@@ -224,6 +232,13 @@ def _compare_figure(
     _compare(table, label or figure["title"], before, after, better, last, figure["percent"])
 
 
+def _add_interval(table: Table, result: Mapping[str, Any], name: str) -> None:
+    """Add the 95 % intervals of a figure over the test images, where the result has them."""
+    pairs = [result.get(key, {}).get(name) for key in ("zero_shot_intervals", "intervals")]
+    if None not in pairs:
+        table.add_row("  95 % interval", *(f"{100 * low:.1f} to {100 * high:.1f} %" for low, high in pairs), "")
+
+
 def _compare_harmonic(table: Table, tests: Mapping[str, Mapping[str, float]]) -> None:
     if {BASE, NEW} <= {*tests} and "accuracy" in tests[BASE]:
         both = harmonic(tests[BASE], tests[NEW])
@@ -238,13 +253,14 @@ def _compare(
     better: int = 1,
     end_section: bool = False,
     percent: bool = True,
+    more: Sequence[str] = (),
 ) -> None:
     text = percent_text if percent else number_text
     change = (100 if percent else 1) * (after - before)
     least = 0.05 if percent else 0.0005
     style = "" if math.isnan(change) or abs(change) < least else "green" if better * change > 0 else "red"
     shown = NONE if math.isnan(change) else f"{change:+.1f}" if percent else f"{change:+.2g}"
-    table.add_row(Text(label), text(before), text(after), Text(shown, style), end_section=end_section)
+    table.add_row(Text(label), text(before), text(after), Text(shown, style), *more, end_section=end_section)
 
 
 def _key_value_table(title: str, values: Mapping[str, str]) -> Table:

@@ -23,6 +23,7 @@ from clipadapt.runs.reading import (
     NEEDED,
     PICTURES,
     PREDICTIONS,
+    PREDICTIONS_CSV,
     RECORD,
     RESULT,
     TENSORS,
@@ -31,15 +32,16 @@ from clipadapt.runs.reading import (
 )
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-OWN = (*NEEDED, MANIFEST, PREDICTIONS, PICTURES, TRANSFER)
+OWN = (*NEEDED, MANIFEST, PREDICTIONS, PREDICTIONS_CSV, PICTURES, TRANSFER)
 
 
 class RunDirectory(RunReader):
     """The files of one run.
 
     config.yaml, record.json (task, backbone, plan, versions, support indices), result.json, metrics.jsonl,
-    adaptation.safetensors (the learned tensors alone), predictions.json, pictures/, manifest.json with a checksum of
-    each of these; the last two checkpoints while the run is unfinished; and transfer/ with metrics on other data.
+    adaptation.safetensors (the learned tensors alone), predictions.json and .csv, pictures/, manifest.json with a
+    checksum of each of these; the last two checkpoints while the run is unfinished; and transfer/ with metrics on other
+    data.
     """
 
     def __init__(self, path: str | Path) -> None:

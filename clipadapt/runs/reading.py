@@ -20,9 +20,9 @@ NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
     "adaptation.safetensors",
     "metrics.jsonl",
 )
-PREDICTIONS, PICTURES, TRANSFER = "predictions.json", "pictures", "transfer"
-"""Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image.
-Transfer: a folder of metrics on other data."""
+PREDICTIONS, PREDICTIONS_CSV, PICTURES, TRANSFER = "predictions.json", "predictions.csv", "pictures", "transfer"
+"""Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image; the CSV
+is for people, and not read. Transfer: a folder of metrics on other data."""
 
 
 class RunReader:

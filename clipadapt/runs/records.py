@@ -35,6 +35,7 @@ class Figure(BaseModel):
 
 
 Figures = dict[str, float]
+Interval = Annotated[list[float], Len(2, 2)]
 
 
 class Result(BaseModel):
@@ -44,6 +45,9 @@ class Result(BaseModel):
     figures: dict[str, Figure] = {}
     per_class: Figures = {}
     zero_shot_per_class: Figures = {}
+    classes: dict[str, Figures] = {}
+    intervals: dict[str, Interval] = {}
+    zero_shot_intervals: dict[str, Interval] = {}
     parameters: int
     share: float
     seconds: float
@@ -59,6 +63,7 @@ class Predictions(BaseModel):
     labels: list[Any]
     zero_shot: list[Any]
     adapted: list[Any]
+    ranked: list[list[list[float]]] = []
 
 
 def check_record(found: Any) -> dict[str, Any]:

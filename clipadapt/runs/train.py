@@ -14,6 +14,7 @@ from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.console import is_main_process
 from clipadapt.data import Task
+from clipadapt.data.tasks import image_names
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.fit import TrainState
 from clipadapt.engine.memory import peak_memory_mb
@@ -24,7 +25,8 @@ from clipadapt.errors import DivergenceError, MissingPoint, SettingsError
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
-from clipadapt.runs.directory import PREDICTIONS, RunDirectory
+from clipadapt.report.predictions import tested_csv
+from clipadapt.runs.directory import PREDICTIONS, PREDICTIONS_CSV, RunDirectory
 from clipadapt.runs.methods import (
     adaptation_maker,
     build_settings,
@@ -225,10 +227,12 @@ def _make_result(
     metrics: dict[str, Any],
     history: list[dict[str, float]],
 ) -> Result:
-    """Return the result of an evaluated run; its predictions become a file."""
+    """Return the result of an evaluated run; its predictions become files."""
     adaptation = prepared.head.adaptation
     tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
     files, record = adaptation.export(), make_record(prepared, planned, objective)
     if predictions := metrics.pop("predictions", None):
+        images = {name: image_names(split) for name, split in prepared.task.tests.items()}
         files |= {PREDICTIONS: json.dumps(predictions).encode()}
+        files |= {PREDICTIONS_CSV: tested_csv(predictions, images).encode("utf-8", "surrogateescape")}
     return Result(metrics, history, config, record, tensors, files)

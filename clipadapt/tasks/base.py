@@ -84,12 +84,14 @@ class Evaluation:
         details: values of the metrics without a title, by name.
         images: number of images.
         predicted: the prediction for each of this process's images, in their order.
+        ranked: the most probable classes of each image, with probabilities; empty if the kind of task has none.
     """
 
     figures: dict[str, float]
     details: dict[str, Tensor]
     images: int
     predicted: list[Any] = field(default_factory=list)
+    ranked: list[Any] = field(default_factory=list)
 
 
 class TaskKind(ABC):
@@ -149,6 +151,14 @@ class TaskKind(ABC):
     def predicted(self, answers: Tensor) -> Tensor:
         """Return the predictions `[B, ...]` that are saved with a result; the answers unless overridden."""
         return answers
+
+    def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
+        """Return the most probable classes of each image, with probabilities; empty unless overridden."""
+        return []
+
+    def leading_figure(self, targets: Sequence[Any]) -> str:
+        """Return which figure of a test set with these targets is shown first; the primary metric by default."""
+        return self.leads
 
     def decode(self, answers: Tensor, head: Head) -> list[Any]:
         """Return the prediction for each image in a form for users, such as a class name."""

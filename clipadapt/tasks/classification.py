@@ -1,6 +1,7 @@
 """Single-label classification with class embeddings."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -18,9 +19,12 @@ from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
 from clipadapt.tasks.base import NO_LABEL, Evaluation, Head, Measure, TaskKind
+from clipadapt.tasks.confusion import class_figures, intervals
 
 CALIBRATION_BINS = 15
 TOP = 5
+UNEQUAL = 2
+"""Times as many test images of one class as of another, above which balanced accuracy leads."""
 
 
 def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
@@ -234,12 +238,33 @@ class Classification(ByClass, TaskKind):
         return torch.zeros(1, classes, device=device), torch.full((1,), NO_LABEL, device=device)
 
     def details(self, before: Evaluation, after: Evaluation, task: Task) -> dict[str, Any]:
-        """Return per-class accuracies, zero-shot and adapted, and the confusion matrix of the adapted model."""
+        """Return figures by class, 95 % intervals over test images, and the confusion matrix of the adapted model.
+
+        `per_class` and `zero_shot_per_class` are accuracies, `classes` has precision, recall, F1 and number of images
+        of the adapted model.
+        """
+        names = unique_names(task.class_names)
+        confusion, zero_shot = (one.details["confusion"].long().cpu().numpy() for one in (after, before))
+        counted = bool(confusion.sum())
         return {
             "per_class": by_class(task.class_names, after),
             "zero_shot_per_class": by_class(task.class_names, before),
-            "confusion": after.details["confusion"].long().tolist(),
+            "classes": class_figures(confusion, names),
+            "intervals": intervals(confusion) if counted else {},
+            "zero_shot_intervals": intervals(zero_shot) if counted else {},
+            "confusion": confusion.tolist(),
         }
+
+    def leading_figure(self, targets: Sequence[Any]) -> str:
+        """Return balanced accuracy where a class has over twice as many test images as another, else accuracy."""
+        counts = Counter(target for target in targets if target != NO_LABEL).values()
+        return "balanced_accuracy" if counts and max(counts) > UNEQUAL * min(counts) else self.leads
+
+    def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
+        """Return the most probable classes of each image, up to five, with their probabilities."""
+        values, classes = answers.topk(min(TOP, answers.shape[-1]), dim=-1)
+        pairs = zip(classes.tolist(), values.tolist(), strict=True)
+        return [[*zip(some, shares, strict=True)] for some, shares in pairs]
 
 
 def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:
