@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which
 
 import torch  # reads that variable when it is imported
 
+from clipadapt.backbone import tiny
 from clipadapt.backbone.open_clip import CLIP
 
 
@@ -24,6 +25,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What runs keep goes to a folder of the tests' own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPADAPT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def weights_read_once() -> Iterator[None]:
+    """The embedded backbone's weights, whose unseen embeddings take long to draw, are made once for all tests."""
+    weights = tiny.weights()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "weights", lambda: dict(weights))  # loading copies the tensors
         yield
 
 

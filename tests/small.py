@@ -39,9 +39,15 @@ def images(count: int, size: int = 32) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+@cache
+def composed(*overrides: str) -> dict[str, Any]:
+    """Composed settings, which tests that ask for the same share: nobody may change them."""
+    return config.compose(overrides)
+
+
 def adaptation(name: str, *overrides: str, device: str = "cpu", task: Any = None) -> Adaptation:
     """An adaptation as composed from conf/adaptation and overrides, on the golden CLIP."""
-    settings = config.compose(["method=zero_shot", f"adaptation@method.adaptation={name}", *overrides])
+    settings = composed("method=zero_shot", f"adaptation@method.adaptation={name}", *overrides)
     torch.manual_seed(0)
     return adaptation_maker(settings)(golden(device), task or task_on(device)).to(device)
 

@@ -202,6 +202,7 @@ def test_folder(tmp_path):
     assert [row["stage"] for row in rows] == ["find", "draw", "look", "first batch", "leave out"]
 
 
+@pytest.mark.slow
 def test_parts(tmp_path):
     file = tmp_path / "found.json"
     parts.main(["engine.epochs=1", "shots=1", "--out", str(file)])
@@ -229,6 +230,7 @@ def test_a_folder_of_100_000_images_takes_seconds_and_little_memory(tmp_path):
     assert max(row["memory_mb"] for row in rows) < 60  # measured: 20
 
 
+@pytest.mark.slow
 def test_threads(tmp_path):
     file = tmp_path / "found.json"
     options = ["--backbones", "tiny", "--threads", "1", "--processes", "1", "--steps", "2"]
@@ -238,6 +240,7 @@ def test_threads(tmp_path):
     assert row["wall_seconds"] > 0 and row["cpu_seconds"] > 0
 
 
+@pytest.mark.slow
 def test_long_lives(tmp_path):
     file, plot = tmp_path / "found.json", tmp_path / "plot.png"
     options = ["--predictions", "4", "--fits", "1", "--loads", "1", "--out", str(file), "--plot", str(plot)]

@@ -70,7 +70,12 @@ def runs(output):
 
 
 @pytest.mark.parametrize(
-    "launchers, words", [*zip((by_torchrun, by_accelerate), CASES.values(), strict=True)], ids=CASES
+    "launchers, words",
+    [
+        (by_torchrun, CASES["batches"]),
+        pytest.param(by_accelerate, CASES["few images, then again"], marks=pytest.mark.slow),
+    ],
+    ids=CASES,
 )
 def test_two_processes_agree_with_one(tmp_path, launchers, words):
     said = two_processes(launchers(), [*SETTINGS, *words, f"output={tmp_path / 'two'}"])

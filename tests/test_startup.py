@@ -49,11 +49,13 @@ def test_a_package_that_is_imported_is_seen():
     assert imported("import scipy") == {"scipy"}
 
 
+@pytest.mark.slow
 def test_transformers_can_be_imported_afterwards():
     code = "import clipadapt; clipadapt.load_backbone('tiny'); from transformers import AutoConfig; print(AutoConfig)"
     assert "AutoConfig" in run(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["", "import transformers"], ids=["postponed", "imported before"])
 def test_a_text_tower_of_hugging_face_is_built_and_pickled(tmp_path, first):
     code = f"""
@@ -71,6 +73,7 @@ print(tuple(model.encode_text(torch.tensor([[0, 5, 2], [0, 6, 2]])).shape))
     assert run(code).splitlines()[-1] == "(2, 8)"
 
 
+@pytest.mark.slow
 def test_without_transformers_a_text_tower_of_hugging_face_says_so():
     code = """
 import sys

@@ -48,6 +48,7 @@ def assert_table(said):
     assert all(cell.endswith("%") for line in cells for cell in line[4:])
 
 
+@pytest.mark.slow
 def test_runs_at_once_share_a_cache(alone, tmp_path):
     program = [*PROGRAM, f"output={tmp_path}", f"engine.cache={tmp_path}/cache", *SETTINGS]
     commands = [[*program, f"seed={seed}"] for seed in (1, 2)]

@@ -22,6 +22,7 @@ from clipadapt.config.composing import (
     LAUNCHER,
     gather,
     normal,
+    overridden_key,
     raise_all,
     to_container,
     with_absolute_paths,
@@ -81,12 +82,19 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
         config, found = gather(settings, folder)
         problems += [*found, *check_package(words, config)] if "--cfg" in words.options else [*found, *check(config)]
     raise_all(problems)
-    if choices is None:
+    if choices is None and "--cfg" not in words.options and not any(map(is_of_hydra, words.settings)):
+        task(with_absolute_paths(config))
+    elif choices is None:
         hand_over(task, words)
     else:
         sweep(task, words, choices, launchers[-1].partition("=")[2] if launchers else None)
     if launchers:
         print_out(f"Runs are in {config['output']}; what the jobs said, in {config['output']}/.submitit")
+
+
+def is_of_hydra(text: str) -> bool:
+    """Return whether a word is a setting of Hydra's own, such as `hydra/launcher=slurm`, which Hydra has to read."""
+    return overridden_key(text).partition(".")[0].partition("/")[0] == "hydra"
 
 
 def check_options(words: Words) -> None:

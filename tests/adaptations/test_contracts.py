@@ -84,6 +84,8 @@ OF_ONE_TEMPLATE = {"context", "lora"}
 ITERATING = ("transport_context", "visual_transport")
 LABELS = torch.tensor([0, 3, 1, 4])
 EACH = pytest.mark.parametrize("case", CASES)
+COMPILED = ("zero_shot", "context", "image_context", "lora", "feature_adapter")
+"""Kinds that are compiled in the default run; `pytest -m slow` compiles the others."""
 
 
 class Features:
@@ -373,7 +375,9 @@ def test_it_is_tuned_to_an_image_and_left_as_it_was(case):
     assert [*map(id, classifier.adaptation.parameters())] == [*map(id, learned.values())]
 
 
-@EACH
+@pytest.mark.parametrize(
+    "case", [case if case in COMPILED else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_it_compiles_as_one_graph(case):
     if case.startswith(ITERATING):
         pytest.skip("its iterations end where the data say, so it compiles in parts")
