@@ -76,7 +76,7 @@ def load_backbone(
 
 def load_task(
     source: str = "digits",
-    shots: int = 16,
+    shots: int | str = 16,
     seed: int = 1,
     classes: str = "all",
     kind: str = "classification",
@@ -87,7 +87,7 @@ def load_task(
 
     Args:
         source: a name in conf/data ("digits", "drawn", "folder", "unlabelled", "oxford_pets" …) or in `config_dir`.
-        shots: labelled images per class.
+        shots: labelled images per class, or "all".
         seed: draws them.
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
         kind: a name in conf/kind or in `config_dir`: what the answer is.
@@ -209,7 +209,7 @@ def compare(
     Args:
         methods: their names, or "all".
         data: names of sources; that of a single run if None, as for `shots` and `seed`.
-        shots: labelled images per class.
+        shots: labelled images per class, or "all".
         seed: draws them.
         overrides: settings of all runs, as on the command line.
         config_dir: a folder with YAML files and modules of your own.

@@ -24,7 +24,7 @@ RUN = {
     "engine": dict,
     "kind": dict,
     "method": dict,
-    "shots": Annotated[int, Ge(1)],
+    "shots": Annotated[int, Ge(1)] | Literal["all"],
     "classes": Literal["all", "base"],
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
     "output": LocalPath,

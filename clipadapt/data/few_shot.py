@@ -65,8 +65,7 @@ def sample(
     Raises:
         DataError: `shots` is less than 1.
     """
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
-        raise DataError(f"shots must be a whole number of at least 1, and {shots!r} is not")
+    check_shots(shots)
     stream, kind = random.Random(seed), kind or ByClass()
     support = kind.draw(range(len(train_labels)), train_labels, shots, stream)
     validation_shots = min(shots, MAX_VALIDATION_SHOTS)
@@ -75,6 +74,13 @@ def sample(
     taken = set(support)
     rest = [index for index in range(len(train_labels)) if index not in taken]
     return support, kind.draw(rest, train_labels, validation_shots, stream)
+
+
+def check_shots(shots: Any) -> int:
+    """Return a number of shots after a check; raises DataError."""
+    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
+        raise DataError(f"shots must be a whole number of at least 1, or {ALL}, and {shots!r} is neither")
+    return shots
 
 
 def check_draw(views: int | None, classes: str) -> None:
@@ -91,7 +97,7 @@ def check_draw(views: int | None, classes: str) -> None:
 
 def make_task(
     source: Source,
-    shots: int,
+    shots: int | str,
     seed: int,
     views: int | None = 0,
     classes: str = ALL,
@@ -102,26 +108,35 @@ def make_task(
     With `classes="base"`, the task learns the first half of the classes and its test set is split into "base" and
     "new".
 
-    If the source has no test set, the images of the pool outside the support and validation sets are the test set; an
+    With `shots="all"`, all images of the pool are learned from, and the task's `shots` is the largest number of images
+    of a class.
+
+    If the source has no test set, the images of the pool outside the support and validation sets are the test set; if
+    there are none, the validation images are; if there are none either, there is no test set, and a notice says so. An
     unlabelled pool gives none. If the pool is empty, the task has nothing to learn from. One warning names the classes
     with fewer images than shots, and the classes without test images.
 
     Raises:
-        DataError: `shots` is below 1, `views` below 0, there are fewer than four classes to halve, or no images are
-            left to test on.
+        DataError: `shots` is below 1, `views` below 0, or there are fewer than four classes to halve.
     """
     check_draw(views, classes)
     listed, labelled = source.validation, source.train.labelled
+    count = most_images(source.train) if shots == ALL else check_shots(shots)
     validation_labels = listed.labels if listed else None
-    support, validation = sample(source.train.labels, validation_labels, shots, seed, kind) if labelled else ([], [])
-    taken = [*support, *validation] if listed is None else support
-    rest = remaining_indices(source, taken, shots) if labelled and not source.tests else []
+    support, validation = sample(source.train.labels, validation_labels, count, seed, kind) if labelled else ([], [])
+    rest = list[int]()
+    if labelled and not source.tests and len(source.train):
+        rest = sorted({*range(len(source.train))}.difference(support, validation if listed is None else ()))
+        if not rest and listed is None:
+            rest, validation = sorted(validation), []
+        if not rest:
+            notice(no_test_images(source, count))
     pool = sorted({*range(len(source.train))}.difference(rest))
     task = Task(
         name=source.name,
         class_names=source.class_names,
         templates=source.templates,
-        shots=shots,
+        shots=count,
         seed=seed,
         views=views,
         support=source.train.select(support),
@@ -198,15 +213,18 @@ def select_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
     return replace(kept, labels=[label - labels.start for label in kept.labels], class_names=own)
 
 
-def remaining_indices(source: Source, taken: Iterable[int], shots: int) -> list[int]:
-    """Return the pool's indices that are not taken, to test on; raises DataError if there are none."""
-    rest = sorted(set(range(len(source.train))).difference(taken))
-    if not rest:
-        raise DataError(
-            f"'{source.name}' has no test images, and {shots} shots with their validation images take all its "
-            f"{len(source.train)} images: give it a test folder, more images, or fewer shots"
-        )
-    return rest
+def no_test_images(source: Source, shots: int) -> str:
+    """Return a sentence on a source of which nothing is left to test on."""
+    return (
+        f"'{source.name}' has no test images, and {shots} shots take all its {len(source.train)} images: what learns "
+        "can't be measured (a folder test, more images or fewer shots would do)"
+    )
+
+
+def most_images(pool: Split) -> int:
+    """Return the largest number of images of a class, at least 1."""
+    labels = [label for label in pool.labels if label != UNLABELLED]
+    return max(Counter(labels).values(), default=1)
 
 
 def class_remarks(task: Task) -> list[str]:

@@ -4,7 +4,7 @@ No concrete adaptation or objective is imported here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
@@ -142,6 +142,18 @@ class Run:
         if not self.head.adaptation.has_parameters:
             return 0
         return self.settings.epochs_within(self.task.shots, len(self.batches()))
+
+    @property
+    def learns_nothing(self) -> bool:
+        """Return whether the method reads no image to learn from, so that all labelled images can test it."""
+        fitted = self.head.adaptation.capabilities.num_fitted_values
+        return not (self.epochs or fitted or self.known.used or self.pseudo_labels)
+
+    def test_on_all(self) -> None:
+        """Test a method that learns nothing on the labelled pool, if the task has no test set."""
+        pool = self.task.pool
+        if self.learns_nothing and not self.task.tests and pool is not None and len(pool) and pool.labelled:
+            self.task = replace(self.task, tests={"test": pool})
 
     def batches(self) -> BatchSampler:
         """Return the batch sampler of the support set."""

@@ -38,6 +38,11 @@ class LazySupportView:
         """Return the shape of the support set's features: views V, images N and width D."""
         return number_of_views(self._task), len(self._task.support), self._clip.width or 0
 
+    @property
+    def used(self) -> bool:
+        """Return whether anything has been computed from the support set."""
+        return "support" in vars(self)
+
     @cached_property
     def support(self) -> LabelledFeatures:
         """Return the support set's frozen features, `[V, N, D]`, and labels.

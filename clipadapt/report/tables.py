@@ -186,9 +186,9 @@ def count_text(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def shots_text(shots: int) -> str:
-    """Return a number of shots with its noun."""
-    return count_text(shots, "shot")
+def shots_text(shots: int | str) -> str:
+    """Return a number of shots with its noun; "all" is every image."""
+    return "all images" if isinstance(shots, str) else count_text(shots, "shot")
 
 
 def seconds_text(seconds: float) -> str:

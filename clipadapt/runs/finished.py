@@ -56,7 +56,7 @@ class FinishedRun:
         self.directory = Path(directory)
         self.config_dir = config_dir
         result = read_result(directory)
-        self.record = result.record
+        self.record, self.tensors = result.record, result.tensors
         self.config = configuration.saved_settings(result.config, self.directory / CONFIG, config_dir)
         self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
@@ -96,7 +96,7 @@ class FinishedRun:
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         with cache_only() if data is None else nullcontext():
-            task = build_task(config) if data is None else framing(config).task(self._other(config, learned_from))
+            task = self._own(config) if data is None else framing(config).task(self._other(config, learned_from))
         changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(
@@ -109,6 +109,14 @@ class FinishedRun:
                 "it, or name other data with data=…"
             )
         return validated_images(task, config, console)
+
+    def _own(self, config: Mapping[str, Any]) -> Task:
+        """Return the run's own task; one without a test set is tested on all of it if nothing was learned from it."""
+        task = build_task(config)
+        learned_nothing = not (self.tensors or self.record["pseudo_labels"])
+        if task.tests or task.pool is None or not (learned_nothing and task.pool.labelled and len(task.pool)):
+            return task
+        return replace(task, tests={"test": task.pool})
 
     def _other(self, config: Mapping[str, Any], learned_from: bool) -> Task:
         source, record = configuration.build_source(config), self.record

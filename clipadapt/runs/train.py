@@ -82,6 +82,7 @@ def _train_and_evaluate(
     console = console if is_main_process() else Console(quiet=True)
     teachers = load_teachers(clip, objective_class(config).teachers_for(config["method"]["objective"]))
     prepared = _prepare(config, clip, task, settings, console)
+    prepared.test_on_all()
     objective = build_objective(config, prepared, teachers)
     planned = plan(prepared, objective.teachers)
     pseudo_labels = asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None

@@ -70,9 +70,28 @@ def test_with_a_validation_list_the_rest_is_what_the_support_leaves():
     assert sorted([*numbers(task.tests["test"]), *task.support_indices]) == list(range(10))
 
 
-def test_nothing_left_to_test_on():
-    with pytest.raises(UserError, match=r"'pets' has no test images, and 2 shots .* take all its 8 images: .* fewer"):
-        make_task(source_of(split_of(4, 4)), shots=2, seed=1)
+def test_validation_images_are_tested_on_where_nothing_else_is_left():
+    task = make_task(source_of(split_of(4, 4)), shots=2, seed=1)
+    assert len(task.support) == 4 and not len(task.validation) and task.validation_indices == []
+    assert sorted([*numbers(task.tests["test"]), *task.support_indices]) == list(range(8))
+
+
+@pytest.mark.parametrize("shots", [4, 16, "all"])
+def test_nothing_left_to_test_on(shots):
+    with pytest.warns(UserWarning, match=r"'pets' has no test images, and \d+ shots take all its 8 images: .* fewer"):
+        task = make_task(source_of(split_of(4, 4)), shots=shots, seed=1)
+    assert len(task.support) == 8 and not task.tests and not len(task.validation)
+
+
+def test_all_shots_are_all_images_of_unequal_classes():
+    task = make_task(source_of(split_of(3, 7), None, {"test": split_of(1, 1)}), shots="all", seed=1)
+    assert (task.shots, len(task.support)) == (7, 10)
+
+
+@pytest.mark.parametrize("shots", [0, True, "every", 1.5])
+def test_shots_that_are_none(shots):
+    with pytest.raises(UserError, match=r"^shots must be a whole number of at least 1, or all, and .* is neither$"):
+        make_task(source_of(split_of(4, 4)), shots=shots, seed=1)
 
 
 def test_small_classes_bring_one_warning_that_names_them():
