@@ -1,6 +1,5 @@
 """The command line, with a function for each command. PyTorch is imported only after the settings are checked."""
 
-import glob
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +15,7 @@ from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
-from clipadapt.files import IMAGE_SUFFIXES
-from clipadapt.paths import checked_path, irregular, shorten
+from clipadapt.paths import checked_path, shorten
 from clipadapt.studies.protocols import comparison
 from clipadapt.threads import shorten_waits
 
@@ -181,18 +179,9 @@ def image_paths(given: str) -> list[str]:
     """
     if not given:
         raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
-    place = checked_path(given, "images")
-    if os.path.isfile(place):
-        return [str(place)]
-    if (kind := irregular(place)) not in (None, "a folder"):
-        raise UserError(f"images={given} is {kind}, and images are read from files")
-    inside = place.rglob("*") if os.path.isdir(place) else map(Path, glob.glob(str(place), recursive=True))
-    found = sorted(str(path) for path in inside if not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(
-            f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
-    return found
+    from clipadapt.data.given_images import find_images
+
+    return find_images(given)
 
 
 def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray") -> None:
