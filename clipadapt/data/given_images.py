@@ -2,12 +2,19 @@
 
 import glob
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+from clipadapt.data.broken import SHOWN, broken_message, describe_doubts, inspect
+from clipadapt.data.folders import lazy_images
 from clipadapt.data.formats import describe_suffixes
 from clipadapt.data.listing import LeftOut, images_in, natural_order, say_left_out, why_left_out
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError, join_names
+from clipadapt.notices import notice
 from clipadapt.paths import checked_path, irregular
+
+Answers = TypeVar("Answers")
 
 
 def find_images(given: str) -> list[str]:
@@ -47,3 +54,53 @@ def as_pattern(path: Path) -> str:
     while parts and os.path.lexists(known / parts[0]):
         known /= parts.pop(0)
     return os.path.join(glob.escape(str(known)), *parts) if str(known) != "." else os.path.join(*parts)
+
+
+def find_errors(paths: Sequence[str], decode: bool) -> dict[str, str]:
+    """Return a message for each image file that can't be read, by its path, and warn of those with nothing to see.
+
+    Args:
+        paths: The files.
+        decode: Whether to decode each; otherwise only headers and last bytes are checked.
+
+    Raises:
+        DataError: None of several files can be read, or the only one can't.
+    """
+    images = lazy_images(paths)
+    found = inspect(images, decode)
+    if len(found.broken) == len(paths):
+        raise DataError(broken_message([*found.broken.values()], "there is nothing to predict", ""))
+    for text in describe_doubts(images, found.doubtful):
+        notice(text)
+    return {paths[index]: text for index, text in found.broken.items()}
+
+
+def answer_readable(
+    paths: Sequence[str], answer: Callable[[Sequence[str]], Answers], start_again: Callable[[], object]
+) -> tuple[Answers, dict[str, str]]:
+    """Return the answers to the images that can be read, in their order, and a message for each other one by its path.
+
+    Headers and last bytes are checked first. All images are decoded only if one turns out to be broken inside.
+
+    Args:
+        paths: The image files.
+        answer: Answers images, and raises DataError if one can't be read.
+        start_again: Called before images are answered for a second time.
+
+    Raises:
+        DataError: No image can be read.
+    """
+    errors = find_errors(paths, decode=False)
+    try:
+        return answer([path for path in paths if path not in errors]), errors
+    except DataError:
+        errors = find_errors(paths, decode=True)
+        start_again()
+        return answer([path for path in paths if path not in errors]), errors
+
+
+def tell_left_out(errors: Mapping[str, str], count: int) -> None:
+    """Warn of the broken ones of `count` images, which are left out."""
+    if errors:
+        shown = join_names([*errors.values()], SHOWN)
+        notice(f"{len(errors):,} of {count:,} images are broken, and left out: {shown}")

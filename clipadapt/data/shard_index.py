@@ -173,6 +173,6 @@ def load(member: Member) -> Image.Image:
     return open_image(str(member), content(member))
 
 
-def verify(member: Member) -> None:
-    """Check an image's header; raises DataError if it is damaged."""
-    verify_image(str(member), content(member))
+def verify(member: Member) -> bool:
+    """Check an image's header, as `verify_image` does; raises DataError if it is damaged."""
+    return verify_image(str(member), content(member))

@@ -4,10 +4,10 @@ import pytest
 from PIL import Image
 
 from clipadapt.data.formats import image_suffixes
-from clipadapt.data.given_images import find_images
+from clipadapt.data.given_images import answer_readable, find_images
 from clipadapt.data.images import open_image
 from clipadapt.data.sources import folder, unlabelled
-from clipadapt.errors import UserError
+from clipadapt.errors import DataError, UserError
 
 
 def picture(path):
@@ -75,3 +75,16 @@ def test_a_file_is_read_whatever_its_name(tmp_path):
     picture(tmp_path / "0.png").rename(tmp_path / "photo")
     assert find_images(str(tmp_path / "photo")) == [str(tmp_path / "photo")]
     assert open_image(tmp_path / "photo").size == (4, 4)
+
+
+def test_every_image_that_can_be_read_is_answered(tmp_path):
+    paths = [str(picture(tmp_path / f"{number}.png")) for number in range(4)]
+    noise = bytearray((tmp_path / "1.png").read_bytes())
+    noise[45:50] = b"xxxxx"  # inside, so that the header and the last bytes are fine
+    (tmp_path / "1.png").write_bytes(noise)
+    (tmp_path / "2.png").write_text("no image")
+    starts, answer = [], lambda files: [open_image(file).size for file in files]
+    answers, errors = answer_readable(paths, answer, lambda: starts.append(None))
+    assert answers == [(4, 4)] * 2 and [*errors] == paths[1:3] and len(starts) == 1
+    with pytest.raises(DataError, match=r"(?s)2 images can't be used.*there is nothing to predict"):
+        answer_readable(paths[1:3], answer, lambda: None)
