@@ -1,4 +1,4 @@
-"""Files of the user's: which settings are paths, how names of images end, and atomic writing."""
+"""Files of the user's: which settings are paths, and atomic writing."""
 
 import errno
 import os
@@ -23,10 +23,6 @@ def is_path(annotation: Any, text: str) -> bool:
     if annotation == NameOrFolder:
         return os.path.isdir(os.path.expanduser(text))
     return bool(text) and FilePath in (annotation, *get_args(annotation))
-
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Ends of the names of files that are images, in lower case."""
 
 
 FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -83,8 +83,8 @@ class Predictor:
         If the test-time method adapts along a stream of images, the images continue the stream of earlier calls.
 
         Args:
-            images: B paths, PIL images, arrays `[height, width, 3]` of 8-bit RGB pixels, or tensors
-                `[3, height, width]` of pixels preprocessed by the backbone's transform; or a single one.
+            images: B paths, files' bytes, open files, PIL images, arrays `[height, width, 3]` of 8-bit RGB pixels, or
+                tensors `[3, height, width]` of pixels preprocessed by the backbone's transform; or a single one.
 
         Raises:
             UserError: there are no images, a file is no readable image, an array or a tensor has another shape or
@@ -166,5 +166,5 @@ class Predictor:
 
     def _pixels(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):
-            return check_pixels(picture, self.model.clip.image_size)
+            return check_pixels(picture, self.model.clip.image_size, self.model.clip.preprocess)
         return self.model.clip.transform(self.framing(to_image(picture)))

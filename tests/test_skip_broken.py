@@ -1,5 +1,6 @@
 """A run that leaves broken images out is the run on a folder without them."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -70,7 +71,10 @@ def test_a_run_without_broken_images_is_the_clean_folders(folders, tmp_path, cap
     predict = ["predict", f"run={found.parent}", f"images={folders / 'mixed' / 'train'}", "format=csv"]
     assert main(predict) == 2
     said = capsys.readouterr()
-    assert not said.out and "leave them out with skip_broken=true" in said.err and "pipe.png" in said.err
+    header, *rows = csv.reader(said.out.splitlines())
+    assert header[0] == "image" and header[-1] == "error" and len(rows) == len(BROKEN) + 9
+    assert sum(bool(row[1]) for row in rows) == 9 and all(bool(row[1]) != bool(row[-1]) for row in rows)
+    assert "leave them out with skip_broken=true" in said.err and "pipe.png" in said.err
     assert main([*predict, "skip_broken=true"]) == 0
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 1 + 9

@@ -106,7 +106,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     Raises:
         UserError: the settings or the source are wrong, or there is any problem.
     """
-    from clipadapt.data.broken import find_broken  # imports image readers, which `list` doesn't need
+    from clipadapt.data.broken import describe_doubts, inspect  # imports image readers, which `list` doesn't need
     from clipadapt.data.imagenet_classes import IncompleteSource
     from clipadapt.data.labels import DataWarning, ambiguous_names
     from clipadapt.report import data as tables
@@ -118,18 +118,19 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     present = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, present.values()))
     with bars.images(console, total, "checked", transient=True) as update:
-        bad = {name: find_broken(split.images, True, update) for name, split in present.items()}
-    console.print(tables.splits_table(source, present, {name: len(found) for name, found in bad.items()}))
+        found = {name: inspect(split.images, True, update) for name, split in present.items()}
+    console.print(tables.splits_table(source, present, {name: len(each.broken) for name, each in found.items()}))
     problems = [
-        *dict.fromkeys(text for found in bad.values() for text in found.values()),
+        *dict.fromkeys(text for each in found.values() for text in each.broken.values()),
+        *(text for name, split in present.items() for text in describe_doubts(split.images, found[name].doubtful)),
         *ambiguous_names(source.class_names),
     ]
     problems += source.describe_missing() if isinstance(source, IncompleteSource) else []
     for text in problems:
         print_out(text)
     if problems:
-        found = "one problem is" if len(problems) == 1 else f"{len(problems):,} problems are"
-        raise UserError(f"'{source.name}' has to be mended: {found} listed above")
+        listed = "one problem is" if len(problems) == 1 else f"{len(problems):,} problems are"
+        raise UserError(f"'{source.name}' has to be mended: {listed} listed above")
     print_out(f"All {total:,} images can be read.")
 
 

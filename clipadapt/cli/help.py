@@ -104,7 +104,7 @@ PREDICT = """\
 clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true]
 
 {predict}: class names and probabilities. PATH is a file, a folder or a pattern.
-Images that can't be read are all listed; skip_broken=true leaves them out, and says how many they are.
+An image that can't be read has a row with the reason, and the exit code is 2; skip_broken=true leaves it out.
 
 Examples
   clipadapt predict run=outputs/digits/tiny/coop/shots16-seed1 images=digit.png

@@ -1,9 +1,8 @@
 """The command line, with a function for each command. PyTorch is imported only after the settings are checked."""
 
-import glob
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ from clipadapt.config.grids import read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
-from clipadapt.files import IMAGE_SUFFIXES
-from clipadapt.paths import checked_path, irregular, shorten
+from clipadapt.paths import checked_path, shorten
 from clipadapt.studies.protocols import comparison
 from clipadapt.threads import shorten_waits
 
@@ -162,15 +160,26 @@ def predict(words: Words) -> None:
         raise UserError(f"skip_broken={skip} does not fit: it must be true or false")
     paths = image_paths(found.get("images", ""))
     from clipadapt import api
-    from clipadapt.data.broken import readable
+    from clipadapt.data.broken import broken_message
+    from clipadapt.data.given_images import answer_readable, tell_left_out
     from clipadapt.data.tasks import unique_names
 
-    paths = readable(paths, skip == "true")
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
-    if predictor.kind.probabilities:
-        show(form, paths, unique_names(predictor.class_names), predictor.predict_proba(paths).numpy())
+    in_classes = predictor.kind.probabilities
+    answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
+    answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
+    if skip == "true":
+        tell_left_out(errors, len(paths))
+        paths, shown = [path for path in paths if path not in errors], {}
     else:
-        show_answers(form, paths, predictor.predict(paths))
+        shown = errors
+    if in_classes:
+        show(form, paths, unique_names(predictor.class_names), answers.numpy(), shown)
+    else:
+        show_answers(form, paths, answers, shown)
+    if shown:
+        advice = "leave them out with skip_broken=true"
+        raise UserError(broken_message([*shown.values()], advice, ""))
 
 
 def image_paths(given: str) -> list[str]:
@@ -181,40 +190,33 @@ def image_paths(given: str) -> list[str]:
     """
     if not given:
         raise UserError("say which images: images=photo.jpg, images=a_folder or 'images=photos/*.jpg'")
-    place = checked_path(given, "images")
-    if os.path.isfile(place):
-        return [str(place)]
-    if (kind := irregular(place)) not in (None, "a folder"):
-        raise UserError(f"images={given} is {kind}, and images are read from files")
-    inside = place.rglob("*") if os.path.isdir(place) else map(Path, glob.glob(str(place), recursive=True))
-    found = sorted(str(path) for path in inside if not path.is_dir() and path.suffix.lower() in IMAGE_SUFFIXES)
-    if not found:
-        raise UserError(
-            f"there are no images at {given} (a file, a folder or a pattern; {', '.join(sorted(IMAGE_SUFFIXES))})"
-        )
-    return found
+    from clipadapt.data.given_images import find_images
+
+    return find_images(given)
 
 
-def show(form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray") -> None:
-    """Print predictions: a table of the most probable classes, or CSV or JSON with all classes."""
+def show(
+    form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray", errors: Mapping[str, str]
+) -> None:
+    """Print predictions: a table of the most probable classes, or CSV or JSON with all; errors in their rows."""
     from clipadapt.report import predictions
 
     if form == "table":
-        make_console().print(predictions.predictions_table(paths, names, probabilities))
+        make_console().print(predictions.predictions_table(paths, names, probabilities, errors))
         return
     write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[form]
-    print_out(write(paths, names, probabilities).rstrip("\n"))
+    print_out(write(paths, names, probabilities, errors).rstrip("\n"))
 
 
-def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any]) -> None:
-    """Print predictions that are not classes, as a table, CSV or JSON."""
+def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any], errors: Mapping[str, str]) -> None:
+    """Print predictions that are not classes, as a table, CSV or JSON; errors in their rows."""
     from clipadapt.report import predictions
 
     if form == "table":
-        make_console().print(predictions.answers_table(paths, answers))
+        make_console().print(predictions.answers_table(paths, answers, errors))
         return
     write = {"csv": predictions.answers_csv, "json": predictions.answers_json}[form]
-    print_out(write(paths, answers).rstrip("\n"))
+    print_out(write(paths, answers, errors).rstrip("\n"))
 
 
 def methods(words: Words) -> None:

@@ -1,54 +1,86 @@
 """Images that can't be read: checked before a run starts and reported together, or left out and counted."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 
-from clipadapt.data.folders import lazy_images
 from clipadapt.data.images import LazyImages
+from clipadapt.data.pixels import find_doubt
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError, join_names
 from clipadapt.notices import notice
 
 MAX_LISTED, SHOWN = 50, 5
+MAX_LOOKED_AT = 200
+"""Images of a split that are decoded because of their headers, where the others are verified by these alone."""
 
 UpdateProgress = Callable[[int], None]
 
 
+class Findings(NamedTuple):
+    """What is wrong with images, by index: a message for each that can't be read, a phrase for each without content."""
+
+    broken: dict[int, str]
+    doubtful: dict[int, str]
+
+
 def find_broken(images: Sequence[Image.Image], decode: bool, update: UpdateProgress | None = None) -> dict[int, str]:
-    """Find the images that can't be read, and return an error message for each, by index.
+    """Return a message for each image that can't be read, by index; arguments as in `inspect`."""
+    return inspect(images, decode, update).broken
+
+
+def inspect(images: Sequence[Image.Image], decode: bool, update: UpdateProgress | None = None) -> Findings:
+    """Find the images that can't be read, and image files in which there is nothing to see.
 
     Args:
         images: The images.
-        decode: Whether to decode each image. Otherwise only the headers of image files are verified; images that are
-            not read from files are skipped.
+        decode: Whether to decode each image. Otherwise only the headers of image files are verified, and a few of those
+            decoded whose way to RGB may leave nothing to see; images that are not read from files are skipped.
         update: Called now and then with the number of images checked since the last call.
     """
+    files = isinstance(images, LazyImages) and images.verify is not None
+    if not decode and not files:
+        return Findings({}, {})
+    found = map_in_threads(partial(look_at if decode else verify_item, images, files), len(images), update)
+    broken = {index: str(each) for index, each in enumerate(found) if isinstance(each, DataError)}
     if decode:
-        load_or_verify: Callable[[int], object] = images.__getitem__
-    elif isinstance(images, LazyImages) and images.verify is not None:
-        load_or_verify = partial(verify_item, images.verify, images.items)
-    else:
-        return {}
-
-    def message(index: int) -> str | None:
-        try:
-            load_or_verify(index)
-        except DataError as error:
-            return str(error)
-        return None
-
-    found = map_in_threads(message, len(images), update)
-    return {index: text for index, text in enumerate(found) if text}
+        return Findings(broken, {index: each for index, each in enumerate(found) if isinstance(each, str)})
+    chosen = [index for index, each in enumerate(found) if each is True][:MAX_LOOKED_AT]
+    looked = map_in_threads(lambda place: look_at(images, True, chosen[place]), len(chosen))
+    return Findings(
+        broken | {index: str(each) for index, each in zip(chosen, looked, strict=True) if isinstance(each, DataError)},
+        {index: each for index, each in zip(chosen, looked, strict=True) if isinstance(each, str)},
+    )
 
 
-def verify_item(verify: Callable[[Any], object], items: Sequence[Any], index: int) -> None:
-    """Verify the item at an index."""
-    verify(items[index])
+def look_at(images: Sequence[Image.Image], files: bool, index: int) -> DataError | str | None:
+    """Decode an image; return its error, or a phrase if it is from a file and there is nothing to see in it."""
+    try:
+        image = images[index]
+    except DataError as error:
+        return error
+    return find_doubt(image) if files else None
+
+
+def verify_item(images: Any, files: bool, index: int) -> object:
+    """Verify the image at an index; return its error, or whether it should be looked at."""
+    try:
+        return images.verify(images.items[index]) if images.verify else False
+    except DataError as error:
+        return error
+
+
+def describe_doubts(images: Sequence[Image.Image], doubtful: Mapping[int, str]) -> list[str]:
+    """Return a sentence on image files in which there is nothing to see; an empty list if there are none."""
+    if not doubtful or not isinstance(images, LazyImages):
+        return []
+    names = [f"{images.items[index]} ({phrase})" for index, phrase in doubtful.items()]
+    count = "one image has" if len(names) == 1 else f"{len(names):,} images have"
+    return [f"{count} nothing to see in RGB: {join_names(names, SHOWN)}"]
 
 
 def used_splits(task: Task, pool: bool) -> dict[str, Split]:
@@ -74,11 +106,16 @@ def check(task: Task, pool: bool = False, update: UpdateProgress | None = None) 
         DataError: Files can't be read; the message lists the first fifty.
     """
     bad: dict[str, None] = {}
+    doubts: list[str] = []
     for name, split in used_splits(task, pool).items():
         decode = name in ("support", "validation") and has_verifier(split.images)
-        bad |= dict.fromkeys(find_broken(split.images, decode, update).values())
+        found = inspect(split.images, decode, update)
+        bad |= dict.fromkeys(found.broken.values())
+        doubts += describe_doubts(split.images, found.doubtful)
     if bad:
         raise DataError(broken_message([*bad]))
+    for text in dict.fromkeys(doubts):
+        notice(f"{task.name}: {text}")
 
 
 def has_verifier(images: Sequence[Image.Image]) -> bool:
@@ -123,7 +160,9 @@ def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None
     """
     changes: dict[str, Any] = {"tests": {}, "left_out": dict(task.left_out)}
     for name, split in used_splits(task, pool).items():
-        bad = find_broken(split.images, True, update)
+        bad, doubtful = inspect(split.images, True, update)
+        for text in describe_doubts(split.images, doubtful):
+            notice(f"{task.name}: {text}")
         kept = [index for index in range(len(split)) if index not in bad]
         sound = split.select(kept) if bad else split
         if name != "validation":
@@ -150,24 +189,3 @@ def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
             f"{task.name}: all images in '{name}'{classes} are broken: mend or replace them (clipadapt data verify "
             "with the same data lists them)"
         )
-
-
-def readable(paths: Sequence[str], skip_broken: bool) -> list[str]:
-    """Return the paths of image files to predict, without those of broken files if they are to be skipped.
-
-    Args:
-        paths: The paths.
-        skip_broken: Whether broken files are left out, and warned of with their number; every image is then decoded.
-            Otherwise only headers and last bytes are checked.
-
-    Raises:
-        DataError: There are broken files and they are not to be skipped, or all files are broken.
-    """
-    bad = find_broken(lazy_images(paths), skip_broken)
-    if bad and (not skip_broken or len(bad) == len(paths)):
-        advice = "there is nothing to predict" if skip_broken else "leave them out with skip_broken=true"
-        raise DataError(broken_message([*bad.values()], advice, ""))
-    if bad:
-        shown = join_names([*bad.values()], SHOWN)
-        notice(f"{len(bad):,} of {len(paths):,} images are broken, and left out: {shown}")
-    return [path for number, path in enumerate(paths) if number not in bad]

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from clipadapt.data.folders import SPLIT_NAMES
 from clipadapt.data.hub_rows import Columns, first_images_per_class, lazy_images, read_labels, select_undecoded
 from clipadapt.data.labels import check_class_count, check_disjoint, encode_labels, to_source, to_words
 from clipadapt.data.network import CACHE_ONLY, find_connection_error, offline
+from clipadapt.data.splits import group_by_split
 from clipadapt.data.tasks import UNLABELLED, Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import NameOrFolder
@@ -141,7 +141,7 @@ def choose_splits(name: str, there: list[str], given: Mapping[str, str | None]) 
         if split is not None and split not in there:
             raise DataError(f"'{name}' has no split '{split}': {nearest(split, there)}")
     check_disjoint({part: [split] for part, split in given.items() if split is not None}, "split", name)
-    usual = {SPLIT_NAMES[split.lower()]: split for split in there if split.lower() in SPLIT_NAMES}
+    usual = {part: names[-1] for part, names in group_by_split(there).items()}
     if len(there) == 1:
         usual = {"train": there[0]}
     taken = [split for split in given.values() if split is not None]

@@ -105,6 +105,6 @@ def load_image(name: str, rows: Any, image_column: str, index: int) -> Image.Ima
     return open_image(f"{name}/{image_column}-{index}", image_bytes(rows, image_column, index))
 
 
-def verify_row(name: str, rows: Any, image_column: str, index: int) -> None:
-    """Check an image's header; raises DataError if it is damaged."""
-    verify_image(f"{name}/{image_column}-{index}", image_bytes(rows, image_column, index))
+def verify_row(name: str, rows: Any, image_column: str, index: int) -> bool:
+    """Check an image's header, as `verify_image` does; raises DataError if it is damaged."""
+    return verify_image(f"{name}/{image_column}-{index}", image_bytes(rows, image_column, index))

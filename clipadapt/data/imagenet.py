@@ -11,11 +11,12 @@ from itertools import chain
 from pathlib import Path
 
 from clipadapt.data.folders import lazy_images
+from clipadapt.data.formats import image_suffixes
 from clipadapt.data.imagenet_classes import ImageNetClasses
 from clipadapt.data.prepared import INSTRUCTIONS, choose_class_names, find_path
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
-from clipadapt.files import IMAGE_SUFFIXES, FilePath
+from clipadapt.files import FilePath
 from clipadapt.paths import LocalPath
 
 SHOWN_FOLDERS = 5
@@ -163,7 +164,7 @@ def read_class_folders(place: Path, labels: Mapping[str, int]) -> Split:
 
 def list_images(folder: str) -> list[str]:
     """Return the image files in a folder, sorted by name, without hidden and other files."""
-    endings = tuple(IMAGE_SUFFIXES)
+    endings = tuple(image_suffixes())
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:

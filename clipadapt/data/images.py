@@ -4,15 +4,16 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Generic, TypeVar, overload
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from clipadapt.data import formats
+from clipadapt.data.pixels import check_mode, describe_tiff, may_vanish, to_rgb
 from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError
 from clipadapt.paths import irregular, shorten, why_unusable
@@ -25,26 +26,6 @@ ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "G
 
 MAX_RATIO = 1_000
 """A long side over a short one; resized to a short side of 336 pixels, such an image has 113 million."""
-
-
-def apply_orientation(image: Image.Image) -> Image.Image:
-    """Return the image rotated and flipped as its EXIF orientation says."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block can raise anything, and the pixels are fine without it
-        return image
-
-
-def to_eight_bits(image: Image.Image) -> Image.Image:
-    """Convert a 16-bit grey image to 8 bits: 65535 becomes 255 (Pillow's own conversion clips)."""
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-
-
-def check_mode(image: Image.Image) -> None:
-    """Check that an image's pixels have a known range; raises DataError for those of 32 bits."""
-    if image.mode in ("I", "F"):
-        raise DataError("its pixels are 32-bit numbers of unknown range; save it with 8 or 16 bits a channel")
 
 
 def check_sides(image: Image.Image) -> None:
@@ -60,27 +41,8 @@ def check_sides(image: Image.Image) -> None:
         raise DataError(f"one side is {long // short:,} times as long as the other, and {MAX_RATIO:,} are possible")
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to upright 8-bit RGB.
-
-    Grey, palette and CMYK images are converted, 16 bits scaled to 8, EXIF rotations applied; transparent images are
-    composed on white.
-
-    Raises:
-        DataError: The pixels have 32 bits, and an unknown range.
-    """
-    image = apply_orientation(image)
-    if image.mode.startswith("I;16"):
-        image = to_eight_bits(image)
-    check_mode(image)
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return image.convert("RGB")
-
-
-def explain_error(path: str | Path, error: Exception) -> str:
-    """Return one sentence that says why an image file can't be read."""
+def explain_error(path: str | Path, error: Exception, content: bytes | None = None) -> str:
+    """Return one sentence that says why an image file can't be read; arguments as in `open_checked`."""
     if reason := why_unusable(str(path).replace("{", "")):
         return f"the image '{shorten(str(path))}' can't be read: {reason}"
     if isinstance(error, FileNotFoundError):
@@ -89,13 +51,23 @@ def explain_error(path: str | Path, error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         reason = f"{describe_bomb(error)}; make it smaller"
     elif isinstance(error, UnidentifiedImageError):
-        empty = os.path.isfile(path) and not os.path.getsize(path)
-        reason = "the file is empty" if empty else "it is not an image of a known format"
+        reason = explain_unknown(path, content)
     elif isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     else:
         reason = str(error)
     return f"the image '{path}' can't be read: {reason}"
+
+
+def explain_unknown(path: str | Path, content: bytes | None) -> str:
+    """Return why Pillow knows no format for a file: it is empty, a TIFF of other numbers, or no image."""
+    if content is None and os.path.isfile(path) and not os.path.getsize(path):
+        return "the file is empty"
+    with suppress(OSError), BytesIO(content) if content is not None else open(path, "rb") as file:
+        if found := describe_tiff(file):
+            return found
+    package = formats.PLUGINS.get(os.path.splitext(path)[1].lower())
+    return f"pip install {package} reads such files" if package else "it is not an image of a known format"
 
 
 def describe_bomb(error: Image.DecompressionBombError) -> str:
@@ -135,7 +107,7 @@ def open_checked(path: str | Path, content: bytes | None = None) -> Iterator[tup
             check_sides(image)
             yield file, image
     except Exception as error:  # decoders of damaged files raise anything: OSError, SyntaxError, struct.error …
-        raise DataError(explain_error(path, error)) from error
+        raise DataError(explain_error(path, error, content)) from error
 
 
 def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
@@ -150,10 +122,10 @@ def open_image(path: str | Path, content: bytes | None = None) -> Image.Image:
         return to_rgb(image)
 
 
-def verify_image(path: str | Path, content: bytes | None = None) -> None:
+def verify_image(path: str | Path, content: bytes | None = None) -> bool:
     """Check an image file by its header and last bytes; decode it only if these don't show that it is whole.
 
-    Arguments as in `open_checked`.
+    Arguments as in `open_checked`. Returns whether its conversion to RGB may leave nothing to see (see `may_vanish`).
 
     Raises:
         DataError: The file is missing, no image, truncated, or too large to decode; the message names the file.
@@ -163,6 +135,7 @@ def verify_image(path: str | Path, content: bytes | None = None) -> None:
         ending = ENDINGS.get(image.format or "")
         if ending is None or not ends_with(file, ending):
             image.load()
+        return may_vanish(image)
 
 
 def ends_with(file: BinaryIO, ending: bytes) -> bool:
@@ -178,14 +151,14 @@ def ends_with(file: BinaryIO, ending: bytes) -> bool:
 class LazyImages(Sequence[Image.Image], Generic[Item]):
     """Images that `load` makes from `items` on each access.
 
-    `verify` checks an item without decoding it. `content` returns bytes that identify an item's image, so that a cache
-    of its features needn't load it. Only the items are stored, no pixels, so a LazyImages pickles to another process as
-    fast as `load` and `items` do.
+    `verify` checks an item without decoding it, and may return whether its image should be looked at. `content` returns
+    bytes that identify an item's image, so that a cache of its features needn't load it. Only the items are stored, no
+    pixels, so a LazyImages pickles to another process as fast as `load` and `items` do.
     """
 
     items: Sequence[Item]
     load: Callable[[Item], Image.Image]
-    verify: Callable[[Item], None] | None = None
+    verify: Callable[[Item], object] | None = None
     content: Callable[[Item], bytes] | None = None
 
     def __len__(self) -> int:

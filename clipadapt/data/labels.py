@@ -1,14 +1,18 @@
 """Labels as data sets store them, words or numbers, and the classes they stand for."""
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 
-from clipadapt.data.folders import natural_order
+from clipadapt.data.listing import natural_order, one_form
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names, nearest
 from clipadapt.notices import notice
 
 SHOWN_LABELS = 5
+WHOLE_NUMBER = re.compile(r"\d+(\.0+)?", re.ASCII)
+"""A class number; 1.0 is how tables with empty cells write 1."""
 
 
 class DataWarning(UserWarning):
@@ -37,9 +41,14 @@ def encode_labels(
     Raises:
         DataError: The labels are numbers and there are no class names, or some labels have no class name.
     """
-    written = {split: [str(label) for label in found] for split, found in labels.items()}
+    written = {split: [one_form(str(label)) for label in found] for split, found in labels.items()}
+    class_names = None if class_names is None else [one_form(name) for name in class_names]
     every = {label for found in written.values() for label in found}
-    in_numbers = bool(every) and all(label.isdecimal() for label in every)
+    check_single(every.difference(class_names or ()), place)
+    in_numbers = bool(every) and all(map(WHOLE_NUMBER.fullmatch, every))
+    if in_numbers and not every <= {*(class_names or ())}:
+        written = {split: [str(int(float(label))) for label in found] for split, found in written.items()}
+        every = {label for found in written.values() for label in found}
     if class_names is None and in_numbers:
         raise DataError(
             f"the labels of '{place}' are numbers: say what they stand for, in their order, with "
@@ -59,6 +68,23 @@ def encode_labels(
         shown, advice = join_names(unknown, SHOWN_LABELS), nearest(unknown[0], numbers)
         raise DataError(f"'{place}' has labels that {source}: {shown}: {advice}")
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
+
+
+def check_single(labels: Collection[str], place: str) -> None:
+    """Check that each label is one class: half of several classes in one, such as cat;dog, share a class with others.
+
+    Raises:
+        DataError: The labels name several classes.
+    """
+    parts = {label: {part.strip(" '\"[]()") for part in re.split("[;|,]", label)} - {""} for label in labels}
+    counts = Counter(part for own in parts.values() for part in own)
+    several = sorted(label for label, own in parts.items() if len(own) > 1)
+    shared = [label for label in several if any(counts[part] > 1 for part in parts[label])]
+    if 2 * len(shared) > len(several):
+        raise DataError(
+            f"'{place}' has several classes in one label, such as {shared[0]!r}: tasks of several classes an image "
+            "(multi-label) aren't a kind of task yet: give each image one class"
+        )
 
 
 def check_class_count(name: str, class_names: Sequence[str] | None, count: int) -> None:

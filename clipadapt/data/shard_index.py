@@ -3,22 +3,24 @@
 import hashlib
 import json
 import tarfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from clipadapt.data.folders import extensions, is_hidden
+from clipadapt.data.formats import describe_suffixes, image_suffixes
 from clipadapt.data.images import LazyImages, open_image, verify_image
+from clipadapt.data.listing import HIDDEN, LeftOut, is_hidden
 from clipadapt.errors import DataError, WriteError
-from clipadapt.files import IMAGE_SUFFIXES, make_folder, write_atomically
+from clipadapt.files import make_folder, write_atomically
 
 LABEL_EXTENSIONS = ("cls", "json", "txt")
 """Extensions of label entries; if all samples have several, the first is taken: a .txt beside a .cls or .json is a
 caption."""
 
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 Labels = dict[str, str]
 
 
@@ -39,8 +41,10 @@ Sample = tuple[Member, Labels]
 """An image, and its labels by the extension of their entries."""
 
 
-def load_index(shard: Path, field: str, folder: Path) -> list[Sample]:
+def load_index(shard: Path, field: str, folder: Path, left_out: LeftOut) -> list[Sample]:
     """Return the samples of a shard, from a cached index if the folder has one for the shard as it is now.
+
+    Counts the entries that are neither images nor labels.
 
     The index is built otherwise, and cached if the folder can be written.
     """
@@ -48,17 +52,23 @@ def load_index(shard: Path, field: str, folder: Path) -> list[Sample]:
     version = repr((INDEX_FORMAT, str(shard.resolve()), state.st_size, state.st_mtime_ns, field))
     path = folder / f"{shard.stem}-{hashlib.sha256(version.encode()).hexdigest()[:16]}.json"
     with suppress(OSError, ValueError):
-        entries = json.loads(path.read_text())
+        entries, counts = json.loads(path.read_text())
+        left_out.update(counts)
         return [(Member(str(shard), start, size, name), labels) for name, start, size, labels in entries]
-    samples = build_index(shard, field)
+    counted = LeftOut()
+    samples = build_index(shard, field, counted)
+    left_out.update(counted)
     with suppress(WriteError):
         make_folder(folder)
-        write_atomically(path, json.dumps([(image.name, image.start, image.size, labels) for image, labels in samples]))
+        entries = [(image.name, image.start, image.size, labels) for image, labels in samples]
+        write_atomically(path, json.dumps([entries, counted]))
     return samples
 
 
-def build_index(shard: Path, field: str) -> list[Sample]:
-    """Read the headers and labels of a shard in their order, but no images; hidden files are skipped.
+def build_index(shard: Path, field: str, left_out: LeftOut) -> list[Sample]:
+    """Read the headers and labels of a shard in their order, but no images; counts entries that are neither, or hidden.
+
+    An image beside another one of its sample, such as 7.mask.png beside 7.jpg, is left out and counted, too.
 
     Raises:
         DataError: The file is no tar file, is compressed or truncated (which `tarfile` doesn't detect), has no images,
@@ -68,13 +78,17 @@ def build_index(shard: Path, field: str) -> list[Sample]:
     labels: dict[str, Labels] = {}
     try:
         with tarfile.open(shard, "r:") as archive, shard.open("rb") as file:
-            for entry in filter(is_visible_file, archive):
+            for entry in filter(tarfile.TarInfo.isfile, archive):
                 member = Member(str(shard), entry.offset_data, entry.size, entry.name)
                 key, extension = key_and_extension(entry.name)
-                if f".{extension}" in IMAGE_SUFFIXES:
+                if is_in_hidden_place(entry.name):
+                    left_out[HIDDEN] += 1
+                elif f".{extension}" in image_suffixes():
                     images.setdefault(key, []).append(member)
                 elif extension in LABEL_EXTENSIONS:
                     labels.setdefault(key, {}).update(parse_label(member, read(file, member), extension, field))
+                else:
+                    left_out[f".{extension}" if extension else "without an ending"] += 1
             file.seek(archive.offset)
             end = file.read(tarfile.BLOCKSIZE)
             if len(end) < tarfile.BLOCKSIZE:
@@ -86,21 +100,37 @@ def build_index(shard: Path, field: str) -> list[Sample]:
     twice = [found for found in images.values() if len(found) > 1]
     if twice:
         raise DataError(f"the shard '{shard}' has two images of one name: {twice[0][0].name} and {twice[0][1].name}")
+    for key in [key for key in images if first_key(key) != key and first_key(key) in images]:
+        left_out[images.pop(key)[0].name.removeprefix(first_key(key))] += 1
     if not images:
-        raise DataError(f"the shard '{shard}' has no images (read are {', '.join(extensions())})")
-    return [(image, labels.get(key, {})) for key, (image,) in images.items()]
+        raise DataError(f"the shard '{shard}' has no images (read are {describe_suffixes()})")
+    return [(image, find_labels(labels, key)) for key, (image,) in images.items()]
 
 
-def is_visible_file(entry: tarfile.TarInfo) -> bool:
-    """Return whether an entry is a file, and neither it nor a folder it is in is hidden."""
-    return entry.isfile() and not any(map(is_hidden, PurePosixPath(entry.name).parts))
+def is_in_hidden_place(name: str) -> bool:
+    """Return whether an entry, or a folder that it is in, is hidden."""
+    return any(is_hidden(part) for part in PurePosixPath(name).parts if part != ".")
 
 
 def key_and_extension(name: str) -> tuple[str, str]:
-    """Split an entry's name into the key that a sample's entries share, and the extension."""
+    """Split an entry's name at its last dot into the key that a sample's entries share, and the extension."""
     folder, slash, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")
-    return f"{folder}{slash}{stem}", extension.lower()
+    stem, dot, extension = file.rpartition(".")
+    return (f"{folder}{slash}{stem}", extension.lower()) if dot else (name, "")
+
+
+def find_labels(labels: Mapping[str, Labels], key: str) -> Labels:
+    """Return the labels of a sample: those of its whole key, or of the key up to its first dot.
+
+    The label of photo.v2.jpg is photo.v2.cls or photo.cls.
+    """
+    return labels.get(key) or labels.get(first_key(key), {})
+
+
+def first_key(key: str) -> str:
+    """Return a key up to the first dot of its file's name: 7.mask.png beside 7.jpg is a part of that sample."""
+    folder, slash, file = key.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
 
 
 def parse_label(entry: Member, content: bytes, extension: str, field: str) -> Labels:
@@ -143,6 +173,6 @@ def load(member: Member) -> Image.Image:
     return open_image(str(member), content(member))
 
 
-def verify(member: Member) -> None:
-    """Check an image's header; raises DataError if it is damaged."""
-    verify_image(str(member), content(member))
+def verify(member: Member) -> bool:
+    """Check an image's header, as `verify_image` does; raises DataError if it is damaged."""
+    return verify_image(str(member), content(member))

@@ -1,7 +1,8 @@
 """Images in WebDataset's tar shards, which are indexed once and then read by offset.
 
 The entries of a sample share their name up to its first dot (https://github.com/webdataset/webdataset): dog/1.jpg is an
-image, dog/1.cls the number of its class; or dog/1.json a table with its label, or dog/1.txt its class name.
+image, dog/1.cls the number of its class; or dog/1.json a table with its label, or dog/1.txt its class name. Names with
+more dots, such as dog/1.v2.jpg, are shared up to the last dot if there are such labels.
 """
 
 import glob
@@ -10,13 +11,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from clipadapt.data.folders import natural_order
 from clipadapt.data.labels import check_disjoint, encode_labels, to_source
+from clipadapt.data.listing import LeftOut, natural_order, say_left_out
 from clipadapt.data.shard_index import LABEL_EXTENSIONS, Sample, lazy_images, load_index
+from clipadapt.data.splits import group_by_split
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names
 from clipadapt.files import FilePath
-from clipadapt.notices import show_progress
+from clipadapt.notices import notice, show_progress
 from clipadapt.paths import LocalPath, shorten
 
 SHOWN_NAMES = 3
@@ -55,12 +57,16 @@ def webdataset(
     folder = Path(cache_dir).expanduser()
     places = {"train": root, "val": validation, "test": test}
     shards = {split: find_shards(place) for split, place in places.items() if place is not None}
+    if len(shards) == 1 and os.path.isdir(Path(root).expanduser()):
+        shards = split_shards(root, shards["train"])
     check_disjoint({split: [str(shard.resolve()) for shard in found] for split, found in shards.items()}, "shard", root)
+    left_out = LeftOut()
     with show_progress("indexing shards") as track:
         samples = {
-            split: [sample for shard in track(found) for sample in load_index(shard, field, folder)]
+            split: [sample for shard in track(found) for sample in load_index(shard, field, folder, left_out)]
             for split, found in shards.items()
         }
+    say_left_out(root, left_out)
     kind = choose_label_extension([sample for found in samples.values() for sample in found], field)
     written = {split: [labels[kind] for _, labels in found] for split, found in samples.items()}
     names, numbers = encode_labels(written, class_names, root)
@@ -122,6 +128,22 @@ def find_shards(place: str) -> list[Path]:
         )
         raise DataError(f"shards of '{place}' are missing: {join_names(missing, SHOWN_NAMES)}{advice}")
     return sorted(shards, key=lambda shard: natural_order(str(shard)))
+
+
+def split_shards(folder: str, shards: list[Path]) -> dict[str, list[Path]]:
+    """Return the shards of each split if all in a folder are called by one, as train-000.tar and test-000.tar.
+
+    They are told; otherwise all are to learn from.
+    """
+    groups: dict[str, list[Path]] = {}
+    names = [shard.stem for shard in shards]
+    for part, stems in group_by_split(names).items():
+        groups[part] = [shard for shard in shards if shard.stem in stems]
+    if "train" not in groups or sum(map(len, groups.values())) < len(shards) or len(groups) == 1:
+        return {"train": shards}
+    shown = ", ".join(f"{part} {found[0].name} …" for part, found in groups.items())
+    notice(f"the shards of '{folder}' are taken for splits by their names: {shown}", stacklevel=3)
+    return groups
 
 
 def choose_label_extension(samples: Sequence[Sample], field: str) -> str:

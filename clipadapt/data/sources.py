@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipadapt.data.folders import read_folder
+from clipadapt.data.folders import USUAL, Layout, read_folder
 from clipadapt.data.images import LazyImages
 from clipadapt.data.labels import to_source
 from clipadapt.data.tasks import Source, Split
@@ -142,20 +142,33 @@ def drawn(
     )
 
 
-def folder(root: FilePath, templates: list[str] | None = None) -> Source:
+def folder(
+    root: FilePath,
+    templates: list[str] | None = None,
+    splits: bool = True,
+    train: str | None = None,
+    validation: str | None = None,
+    test: str | None = None,
+) -> Source:
     """Read a folder of image files with one folder per class, or train, val and test folders of such folders.
 
     Class names are the folders' names. Without a val folder, validation images are drawn from the training images;
-    without a test folder, the images outside the support and validation sets are the test set.
+    without a test folder, the images outside the support and validation sets are the test set. Splits have usual names
+    (train, training, val, valid, dev, test, eval, holdout …, in any case), or all hold folders of the same names.
 
     Args:
         root: The folder.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
+        splits: Whether folders in it may be splits; if false, all of them are classes.
+        train: The name of the folder to learn from; None for a usual name.
+        validation: The name of the folder to validate on.
+        test: The name of the folder to test on.
 
     Raises:
         DataError: There are no images, classes or splits as described.
     """
-    return read_folder_source(root, None, templates)
+    layout = Layout(splits, {"train": train, "val": validation, "test": test})
+    return read_folder_source(root, None, templates, layout)
 
 
 def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | None = None) -> Source:
@@ -174,8 +187,10 @@ def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | No
     return read_folder_source(root, class_names, templates)
 
 
-def read_folder_source(root: str, class_names: list[str] | None, templates: list[str] | None) -> Source:
+def read_folder_source(
+    root: str, class_names: list[str] | None, templates: list[str] | None, layout: Layout = USUAL
+) -> Source:
     """Return a source of a folder of image files; `class_names` if the folders in it are not classes."""
     place = Path(root).expanduser()
-    found = read_folder(place, class_names)
+    found = read_folder(place, class_names, layout)
     return to_source(place.resolve().name, found.class_names, templates, found.splits)

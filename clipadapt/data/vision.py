@@ -14,8 +14,9 @@ from PIL import Image
 
 from clipadapt.data import folders
 from clipadapt.data.catalogue import CATALOGUE, CatalogueEntry
-from clipadapt.data.images import LazyImages, pixel_bytes, to_rgb
+from clipadapt.data.images import LazyImages, pixel_bytes
 from clipadapt.data.labels import check_class_count, to_source
+from clipadapt.data.pixels import to_rgb
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.notices import announce

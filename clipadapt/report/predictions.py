@@ -1,28 +1,41 @@
-"""Predictions of a classifier as a table, CSV or JSON."""
+"""Predictions of a classifier as a table, CSV or JSON; an image that can't be read has a row with the reason.
+
+`errors` has the reason for each such image by its name; the probabilities or answers are those of the other images.
+"""
 
 import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+Errors = Mapping[str, str]
+NO_ERRORS: Errors = MappingProxyType({})
 
-def predictions_table(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> Table:
+
+def predictions_table(
+    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+) -> Table:
     """Return a table with one row per image: the likeliest class and the next one, with probabilities in percent.
 
     Args:
         images: names of the B images.
         class_names: names of the C classes.
-        probabilities: `[B, C]`, rows sum to one.
+        probabilities: `[B, C]`, rows sum to one; without the images in `errors`.
+        errors: why images can't be read, by their names.
     """
     table = Table("image", "class", "probability", "next")
     table.columns[2].justify = "right"
-    for image, row in _rows(images, class_names, probabilities):
+    for image, row in _rows(images, class_names, probabilities, errors):
+        if row is None:
+            table.add_row(Text(image, overflow="fold"), Text(errors[image], style="red"))
+            continue
         best, *others = np.argsort(-row, kind="stable")
         following = f"{class_names[others[0]]} ({100 * row[others[0]]:.1f} %)" if others else ""
         table.add_row(
@@ -31,21 +44,35 @@ def predictions_table(images: Sequence[str], class_names: Sequence[str], probabi
     return table
 
 
-def predictions_csv(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> str:
-    """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`."""
+def predictions_csv(
+    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+) -> str:
+    """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`.
+
+    If there are errors, `error` is the last column.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names)])
-    for image, row in _rows(images, class_names, probabilities):
+    error = ["error"] if errors else []
+    writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names), *error])
+    for image, row in _rows(images, class_names, probabilities, errors):
+        if row is None:
+            writer.writerow([image, "", "", *("" for _ in class_names), errors[image]])
+            continue
         best = int(np.argmax(row))
-        writer.writerow([image, class_names[best], float(row[best]), *row.tolist()])
+        writer.writerow([image, class_names[best], float(row[best]), *row.tolist(), *("" for _ in error)])
     return text.getvalue()
 
 
-def predictions_json(images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray) -> str:
+def predictions_json(
+    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+) -> str:
     """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name."""
-    records = []
-    for image, row in _rows(images, class_names, probabilities):
+    records: list[dict[str, Any]] = []
+    for image, row in _rows(images, class_names, probabilities, errors):
+        if row is None:
+            records.append({"image": image, "error": errors[image]})
+            continue
         best = int(np.argmax(row))
         by_name = dict(zip(class_names, row.tolist(), strict=True))
         records.append(
@@ -87,33 +114,50 @@ def _in_words(class_names: Sequence[str], classes: bool, value: Any) -> Any:
     return class_names[value] if value >= 0 else ""
 
 
-def answers_table(images: Sequence[str], answers: Sequence[Any]) -> Table:
+def answers_table(images: Sequence[str], answers: Sequence[Any], errors: Errors = NO_ERRORS) -> Table:
     """Return a row for each image with its answer."""
     table = Table("image", "answer")
-    for image, answer in zip(images, answers, strict=True):
-        table.add_row(Text(image, overflow="fold"), Text(str(answer)))
+    for image, answer in _merge(images, answers, errors):
+        table.add_row(Text(image, overflow="fold"), Text(errors[image] if image in errors else str(answer)))
     return table
 
 
-def answers_csv(images: Sequence[str], answers: Sequence[Any]) -> str:
+def answers_csv(images: Sequence[str], answers: Sequence[Any], errors: Errors = NO_ERRORS) -> str:
     """Return CSV with the columns `image` and `answer`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([("image", "answer"), *zip(images, answers, strict=True)])
+    found = _merge(images, answers, errors)
+    if errors:
+        writer.writerow(("image", "answer", "error"))
+        writer.writerows((image, "" if answer is None else answer, errors.get(image, "")) for image, answer in found)
+    else:
+        writer.writerows([("image", "answer"), *found])
     return text.getvalue()
 
 
-def answers_json(images: Sequence[str], answers: Sequence[Any]) -> str:
+def answers_json(images: Sequence[str], answers: Sequence[Any], errors: Errors = NO_ERRORS) -> str:
     """Return JSON: a list of objects with `image` and `answer`."""
-    records = [{"image": image, "answer": answer} for image, answer in zip(images, answers, strict=True)]
+    records = [
+        {"image": image, "error": errors[image]} if image in errors else {"image": image, "answer": answer}
+        for image, answer in _merge(images, answers, errors)
+    ]
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
 def _rows(
-    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray
-) -> Iterator[tuple[str, np.ndarray]]:
-    if probabilities.shape != (len(images), len(class_names)):
+    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors
+) -> Iterator[tuple[str, np.ndarray | None]]:
+    readable = sum(image not in errors for image in images)
+    if probabilities.shape != (readable, len(class_names)):
         raise ValueError(
-            f"probabilities of {len(images)} images and {len(class_names)} classes have shape {probabilities.shape}"
+            f"probabilities of {readable} images and {len(class_names)} classes have shape {probabilities.shape}"
         )
-    return zip(images, np.asarray(probabilities), strict=True)
+    return _merge(images, np.asarray(probabilities), errors)
+
+
+def _merge(images: Sequence[str], values: Any, errors: Errors) -> Iterator[tuple[str, Any]]:
+    """Yield each image with its value, None for one with an error."""
+    readable = [image for image in images if image not in errors]
+    found = dict(zip(readable, values, strict=True))
+    for image in images:
+        yield image, found.get(image)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipadapt.data.images import LazyImages, file_bytes, open_image, select, to_rgb, verify_image
+from clipadapt.data.images import LazyImages, file_bytes, open_image, select, verify_image
+from clipadapt.data.pixels import to_rgb
 from clipadapt.errors import UserError
 
 
@@ -68,11 +69,14 @@ def test_big_endian_sixteen_bits():
     assert np.asarray(to_rgb(image))[0, :, 1].tolist() == [0, 255]
 
 
-@pytest.mark.parametrize(("mode", "value"), [("F", 0.5), ("I", 70000)])
-def test_pixels_of_unknown_range_are_refused(tmp_path, mode, value):
+@pytest.mark.parametrize(("mode", "value", "kind"), [("F", 0.5, "floating-point"), ("I", 70000, "whole")])
+def test_pixels_of_unknown_range_are_refused(tmp_path, mode, value, kind):
     path = save(tmp_path / "raw.tif", Image.new(mode, (4, 4), value))
-    with pytest.raises(UserError, match=r"raw\.tif.*32-bit numbers of unknown range; save it with 8 or 16 bits"):
-        open_image(path)
+    for reader in (open_image, verify_image):
+        with pytest.raises(
+            UserError, match=rf"raw\.tif.* has 1 band of 32-bit {kind} numbers.* range as colours isn't"
+        ):
+            reader(path)
 
 
 @pytest.mark.parametrize("extension", ["png", "webp", "tif"])

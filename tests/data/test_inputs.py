@@ -1,6 +1,7 @@
 """What callers give as images: taken, or refused in one sentence."""
 
 import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from clipadapt.data.inputs import as_list, check_pixels, content_digest, to_imag
 from clipadapt.errors import UserError
 from tests.broken import noise
 
+PREPROCESS = {"mean": [0.5, 0.4, 0.4], "std": [0.25, 0.25, 0.25]}
 PIXELS = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
 
 
@@ -49,7 +51,9 @@ def test_one_picture_or_several(given, count):
     ids=lambda given: type(given).__name__,
 )
 def test_what_is_no_picture(given):
-    with pytest.raises(UserError, match="images must be a path, a PIL image, an array of 8-bit pixels"):
+    with pytest.raises(
+        UserError, match="images must be a path, the bytes of a file, a PIL image, an array of 8-bit pixels"
+    ):
         as_list(given)
 
 
@@ -78,12 +82,12 @@ def test_arrays_are_the_images_they_hold():
         (np.zeros((0, 5, 3), np.uint8), r"of uint8 \[0, 5, 3\]"),
         (np.zeros((4, 5, 2), np.uint8), r"of uint8 \[4, 5, 2\]"),
         (np.zeros(4, np.uint8), r"of uint8 \[4\]"),
-        (b"bytes", r"given as bytes: .*io\.BytesIO"),
+        (b"bytes", "it is not an image of a known format"),
         (None, "one is of the type NoneType"),
         (5, "one is of the type int"),
         (["a.png"], "one is of the type list"),
         (closed(), "a PIL image can't be read: Operation on closed image"),
-        (Image.new("F", (4, 4)), "32-bit numbers of unknown range"),
+        (Image.new("F", (4, 4)), "1 band of 32-bit floating-point numbers"),
         (Image.new("RGB", (0, 4)), "it has no pixels"),
         (Image.new("L", (1, 1001)), "one side is 1,001 times as long as the other"),
         ("", "it is a folder, and no file"),
@@ -118,13 +122,49 @@ def test_a_pil_image_of_a_damaged_file(tmp_path):
         ),
         (torch.full((3, 8, 8), float("nan")), "not finite"),
         (torch.full((3, 8, 8), float("inf")), "not finite"),
+        (
+            torch.linspace(0, 255, 192).reshape(3, 8, 8),
+            r"from -2\.00 \(black\) to 2\.40 \(white\), and .* from 0 to 255",
+        ),
+        (
+            torch.linspace(0, 1, 192).reshape(3, 8, 8),
+            "must be normalised by .* values from 0 to 1: apply that transform",
+        ),
+        (torch.linspace(-9, 1, 192).reshape(3, 8, 8), "values from -9 to 1"),
     ],
 )
 def test_tensors_that_are_refused(given, said):
     with pytest.raises(UserError, match=said):
-        check_pixels(given, (8, 8))
+        check_pixels(given, (8, 8), PREPROCESS)
+
+
+@pytest.mark.parametrize("ends", [(-2.0, 2.4), (0.2, 0.8), (-0.5, 1.0), (0.0, 2.4), (-3.0, 3.0)])
+def test_tensors_that_may_be_normalised(ends):
+    given = torch.linspace(*ends, 192).reshape(3, 8, 8)
+    assert check_pixels(given, (8, 8), PREPROCESS) is given
+    check_pixels(given.clamp(0, 1), (8, 8), {"mean": [0.0] * 3, "std": [1.0] * 3})
+
+
+def test_bytes_and_open_files_are_read(tmp_path):
+    image = Image.fromarray(PIXELS)
+    image.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    stream = io.BytesIO(content)
+    stream.seek(0, io.SEEK_END)
+    with open(tmp_path / "a.png", "rb") as file, tempfile.SpooledTemporaryFile() as other:
+        other.write(content)
+        given = [content, bytearray(content), stream, file, other]
+        for each in given:
+            assert as_list(each) == [each] and to_image(each).tobytes() == image.tobytes()
+            assert content_digest(each, image) == content_digest(tmp_path / "a.png", image)
+    with pytest.raises(UserError, match=r"open file of an image can't be read: I/O operation on closed file"):
+        to_image(file)
+    with pytest.raises(UserError, match=r"\(its bytes\)' can't be read"):
+        to_image(content[:20])
+    with pytest.raises(UserError, match="given as a file of text"):
+        to_image(io.StringIO("a.png"))
 
 
 def test_tensors_of_any_floating_numbers():
     for dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
-        assert check_pixels(torch.zeros(3, 8, 8, dtype=dtype), (8, 8)).dtype == dtype
+        assert check_pixels(torch.zeros(3, 8, 8, dtype=dtype), (8, 8), PREPROCESS).dtype == dtype

@@ -276,3 +276,28 @@ def test_images_that_are_damaged_are_named_with_their_shard(tmp_path, read):
 def test_braces_that_stand_for_too_many_shards(pattern, said):
     with pytest.raises(UserError, match=said):
         find_shards(pattern)
+
+
+def test_names_with_dots(tmp_path, read):
+    entries = [("a/IMG.v2.png", png(1)), ("a/IMG.v2.cls", b"0"), ("./b.c.1.png", png(2)), ("./b.cls", b"1")]
+    pack(tmp_path / "0.tar", entries)
+    source = read(**CLASSES)
+    assert source.train.labels == [0, 1] and len(read(**CLASSES).train) == 2
+
+
+def test_unknown_entries_are_counted_whenever_shards_are_read(tmp_path, read):
+    extra = [("0000.mask.png", png(9)), ("x/1.heic", b""), ("0001.npy", b""), ("._0000.png", b""), ("LICENSE", b"")]
+    pack(tmp_path / "0.tar", [*samples(0), *extra])
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="not read in '.*tar': 1 .*pip install pillow-heif") as caught:
+            assert len(read(**CLASSES).train) == 4
+        for part in ("1 .mask.png", "1 .heic", "1 .npy", "1 hidden file", "1 without an ending"):
+            assert part in str(caught[0].message)
+
+
+def test_shards_in_one_folder_that_are_called_by_their_splits(tmp_path, read):
+    for name, first in (("train-000", 0), ("train-001", 4), ("test-000", 8)):
+        pack(tmp_path / "shards" / f"{name}.tar", samples(first))
+    with pytest.warns(UserWarning, match=r"for splits by their names: test test-000\.tar …, train train-000\.tar …"):
+        source = read("shards", **CLASSES)
+    assert (len(source.train), len(source.tests["test"])) == (8, 4)

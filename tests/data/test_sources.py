@@ -248,7 +248,9 @@ def test_test_folder_without_train(tmp_path):
 
 
 def test_test_folder_beside_classes(tmp_path):
-    with pytest.raises(UserError, match="has a test folder but no train folder beside it"):
+    with pytest.raises(
+        UserError, match=r"and beside it cat, dog: if test is a split, data\.test=test takes it for one"
+    ):
         read(fill(tmp_path, "cat", "dog", "test/cat", "test/dog"))
 
 
@@ -258,7 +260,7 @@ def test_two_folders_for_one_split(tmp_path):
 
 
 def test_image_folders_beside_train_are_told(tmp_path):
-    root = fill(tmp_path, "train/cat", "train/dog", "extra")
+    root = fill(tmp_path, "train/cat", "train/dog", "extra/cat", "extra/dog")
     with pytest.warns(UserWarning, match="has a train folder, so its extra is not read"):
         read(root)
 
@@ -277,7 +279,7 @@ def test_folder_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
     with pytest.raises(UserError, match="may not be read by this user"):
         read(root)
 

@@ -126,9 +126,9 @@ def test_columns_of_one_name_that_are_read(table, name):
             r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': known are label, path$",
         ),
         ("path,label\n", {}, "has no rows below its header"),
-        ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4$"),
+        ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4\n"),
         ("path,label\n,cat\nb.png,dog", {}, "has no path in row 2"),
-        ("path,label\na.png,\n,dog\nc.png,\n", {}, "has no path in row 3, and no label in row 2, 4$"),
+        ("path,label\na.png,\n,dog\nc.png,\n", {}, r"has no path in row 3, and no label in row 2, 4\n"),
         (SPLIT + "\nphotos/1.png,cat,", {}, "has no split in row 10"),
         (SPLIT.replace(",val\n", ",tset\n"), {}, r"has the split 'tset' in row 6: did you mean 'test'"),
         ("path,label,split\na.png,cat,val\nb.png,dog,val", {}, "has no rows of the split train, nor of the split test"),
@@ -214,3 +214,76 @@ def test_a_table_that_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "t.csv")
     with pytest.raises(UserError, match=r"t\.csv' can't be read: it is a pipe, and no file"):
         csv(str(tmp_path / "t.csv"))
+
+
+def test_columns_in_any_case(table, tmp_path):
+    lower = csv(table(SPLIT))
+    assert csv(table(SPLIT.replace("path,label,split", "PATH,Label, Split "))) == lower
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {"Path": [row.split(",")[0] for row in ROWS], "LABEL": ["cat", "dog"] * 4, "Split": SPLITS}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    assert csv(str(tmp_path / "labels.parquet")) == lower
+
+
+def test_a_column_of_splits_that_is_not_read_is_told(table):
+    with pytest.warns(UserWarning, match=r"the column 'fold' of '.*' holds splits, and isn't read: data\.split=fold"):
+        csv(table(SPLIT.replace("split", "fold")))
+
+
+def test_numbers_as_tables_with_empty_cells_write_them(table):
+    text = POOL.replace("cat", "0.0").replace("dog", "1.0")
+    assert csv(table(text), class_names=["cat", "dog"]).train.labels == [0, 1] * 4
+    with pytest.raises(UserError, match=r"labels\.csv' are numbers"):
+        csv(table(text))
+    assert csv(table(text), class_names=["0.0", "1.0"]).train.labels == [0, 1] * 4
+
+
+def test_a_file_listed_twice_is_told_with_its_rows(table):
+    with pytest.raises(UserError, match=r"lists twice 0\.png \(row 2, 10\), 2\.png \(row 4, 11\)$"):
+        csv(table("\n".join([POOL, "photos/../photos/0.png,cat", ROWS[2]])))
+    with pytest.raises(UserError, match=r"gives several labels to 0\.png \(cat in row 2, dog in row 10\)$"):
+        csv(table(POOL + "\nphotos/0.png,dog"))
+
+
+@pytest.mark.parametrize(
+    "labels", [("cat;dog", "dog;owl"), ('"cat,dog"', '"dog,owl"'), ("['cat' 'x' | 'dog']", "dog|x")]
+)
+def test_several_classes_in_one_label(table, labels):
+    rows = [f"photos/{number}.png,{labels[number % 2]}" for number in range(8)]
+    with pytest.raises(
+        UserError, match=r"several classes in one label, such as .* \(multi-label\) aren't a kind of task"
+    ):
+        csv(table("\n".join(["path,label", *rows])))
+
+
+def test_names_with_commas_are_names(table):
+    names = ['"tench, Tinca tinca"', '"hook, claw"']
+    text = "\n".join(["path,label", *(f"photos/{number}.png,{names[number % 2]}" for number in range(8))])
+    assert csv(table(text)).class_names == ["hook, claw", "tench, Tinca tinca"]
+
+
+def test_paths_of_windows(table, tmp_path):
+    assert csv(table(POOL.replace("/", "\\"))) == csv(table(POOL))
+    (tmp_path / "photos" / "0.png").rename(tmp_path / "photos\\0.png")
+    assert csv(table(POOL.replace("/", "\\"))).train.images.items[0].endswith("photos\\0.png")
+
+
+def test_one_name_in_two_forms_of_unicode(table, tmp_path):
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    photos(tmp_path / decomposed, "0.png", "1.png")
+    text = f"path,label\n{composed}/0.png,{composed}\n{composed}/1.png,{decomposed}\nphotos/0.png,tea"
+    source = csv(table(text, encoding="utf-8"), class_names=["tea", decomposed])
+    assert source.class_names == ["tea", composed] and source.train.labels == [1, 1, 0]
+    assert source.train.images[1].size == (4, 4)
+
+
+def test_all_faults_of_a_table_are_told_at_once(table):
+    rows = [*ROWS, "photos/1.png,", "photos/gone.png,cat", "photos/2.png,dog"]
+    splits = [*SPLITS, "trian", "train", "train"]
+    text = "\n".join(["path,label,split", *(f"{row},{split}" for row, split in zip(rows, splits, strict=True))])
+    with pytest.raises(UserError) as caught:
+        csv(table(text))
+    for part in ("no label in row 10", "'trian' in row 10", "gone.png (row 11)", "labels to 2.png (cat in row 4, dog"):
+        assert part in str(caught.value)
