@@ -46,6 +46,7 @@ METHOD = {
     "average": dict | None,
     "test_time": dict | None,
     "pseudo_labels": Literal["confident", "all"] | None,
+    "imbalance": Literal["balanced_sampling", "class_weights", "logit_adjustment"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
 TASK = {

@@ -34,6 +34,7 @@ class BatchSampler:
         rank: rank of this process.
         processes: number of processes.
         most: upper bound on the steps of an epoch, which then leaves images out; None for no bound.
+        weights: weights `[count]` with which an epoch's images are drawn, with replacement; None takes each once.
     """
 
     count: int
@@ -43,6 +44,7 @@ class BatchSampler:
     rank: int = 0
     processes: int = 1
     most: int | None = None
+    weights: torch.Tensor | None = None
 
     def __len__(self) -> int:
         """Return the number of steps of an epoch."""
@@ -60,13 +62,18 @@ class BatchSampler:
     def epoch(self, epoch: int) -> Iterator[list[MicroBatch]]:
         """Yield the steps of an epoch, each as a list of this process's micro-batches."""
         generator = torch.Generator().manual_seed(hash_seed(self.seed, epoch))
-        order = torch.randperm(self.count, generator=generator).tolist()
+        order = self._draw(generator).tolist()
         for first in self._starts():
             batch = order[first : first + self.batch_size]
             yield [
                 self._part(batch[part :: self.gradient_accumulation_steps], len(batch))
                 for part in range(self.gradient_accumulation_steps)
             ]
+
+    def _draw(self, generator: torch.Generator) -> torch.Tensor:
+        if self.weights is None:
+            return torch.randperm(self.count, generator=generator)
+        return torch.multinomial(self.weights, self.count, replacement=True, generator=generator)
 
     def _part(self, images: list[int], batch: int) -> MicroBatch:
         own = images[self.rank :: self.processes]

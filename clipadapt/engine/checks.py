@@ -51,3 +51,19 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
             f"{advice}"
         )
+
+
+def check_imbalance(choice: str | None, adaptation: Adaptation, task: Task, settings: Settings) -> None:
+    """Check that a setting for classes of unequal size has a fit by gradient to act on.
+
+    Raises:
+        UserError: nothing is learned by gradient, or the task has no classes.
+    """
+    if choice is None:
+        return
+    if not (settings.epochs_for(task.shots) and adaptation.has_parameters):
+        raise UserError(
+            f"method.imbalance={choice} acts on what is learned by gradient, and this method learns nothing so"
+        )
+    if not all(isinstance(label, int) for label in task.support.labels):
+        raise UserError(f"method.imbalance={choice} is for classes, and this kind of task has other targets")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from clipadapt.engine.imbalance import Imbalance
 from clipadapt.objectives.base import Objective
 from clipadapt.tasks.base import Head
 
@@ -15,10 +16,12 @@ class Learner(nn.Module):
     Args:
         head: CLIP with the adaptation that is fitted.
         objective: the objective.
+        imbalance: how classes of unequal size are treated; None for not at all.
     """
 
-    def __init__(self, head: Head, objective: Objective) -> None:
+    def __init__(self, head: Head, objective: Objective, imbalance: Imbalance | None = None) -> None:
         super().__init__()
+        self.imbalance = imbalance
         self.head = head
         self.objective = objective
 
@@ -34,4 +37,5 @@ class Learner(nn.Module):
             teacher_features: each teacher's features of the same views, `[B, D]`.
         """
         output = replace(self.head.output(x, start), teacher_features=teacher_features)
-        return self.objective(output, labels), output.logits
+        seen = output if self.imbalance is None else self.imbalance.change(output)
+        return self.objective(seen, labels), output.logits

@@ -14,8 +14,10 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.batches import BatchSampler
-from clipadapt.engine.checks import check_images, check_number_format, check_whole_batch
+from clipadapt.engine.checks import check_images, check_imbalance, check_number_format, check_whole_batch
 from clipadapt.engine.fit import Fit, TrainState
+from clipadapt.engine.imbalance import Choice as ImbalanceChoice
+from clipadapt.engine.imbalance import Imbalance
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.memory import max_rows, reset_peak_memory
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
@@ -52,6 +54,7 @@ class Run:
         test_time: the test-time method; None for none.
         selection: how the final weights were selected.
         pseudo_labels: the pseudo-labels; None if the task's own labels are used.
+        imbalance: how classes of unequal size are treated; None for not at all.
     """
 
     accelerator: Accelerator
@@ -65,6 +68,7 @@ class Run:
     test_time: TestTimeMethod | None = None
     selection: str = LAST_EPOCH
     pseudo_labels: PseudoLabels | None = None
+    imbalance: Imbalance | None = None
 
     @classmethod
     def prepare(
@@ -77,6 +81,7 @@ class Run:
         test_time: TestTimeMethod | None = None,
         pseudo_labels: Choice | None = None,
         objective: type[Objective] = Objective,
+        imbalance: ImbalanceChoice | None = None,
     ) -> "Run":
         """Move the backbone to its device, label unlabelled images, and build the adaptation and its head.
 
@@ -89,6 +94,7 @@ class Run:
             test_time: the test-time method; None for none.
             pseudo_labels: which images get zero-shot CLIP's labels; None for the task's own labels, if there are any.
             objective: class of the objective.
+            imbalance: how classes of unequal size are treated; None for not at all.
 
         Raises:
             UserError: the backbone has been rounded to another number format, a method that trains has no images, a
@@ -108,6 +114,7 @@ class Run:
         known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
         check_images(adaptation, task, settings, guessed)
+        check_imbalance(imbalance, adaptation, task, settings)
         kind.check(adaptation, task)
         if test_time is not None and not kind.probabilities:
             raise UserError("methods that adapt at test time are for classification: leave method.test_time null")
@@ -118,7 +125,20 @@ class Run:
             rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             head = kind.head(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
         placement = loader.placement(head, task)
-        return cls(accelerator, clip, task, head, settings, loader, placement, known, test_time, pseudo_labels=guessed)
+        treated = None if imbalance is None else Imbalance(imbalance, task.support.labels, len(task.class_names))
+        return cls(
+            accelerator,
+            clip,
+            task,
+            head,
+            settings,
+            loader,
+            placement,
+            known,
+            test_time,
+            pseudo_labels=guessed,
+            imbalance=treated,
+        )
 
     @classmethod
     def for_evaluation(
@@ -165,6 +185,7 @@ class Run:
             rank=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
             most=self.settings.max_steps,
+            weights=None if self.imbalance is None else self.imbalance.sampling_weights(),
         )
 
     def support(self, teachers: Sequence[DualEncoder] = ()) -> BatchSource | None:
@@ -209,7 +230,7 @@ class Run:
             return progress
         optimizer = fused(self.settings.optimizer, list(self.head.adaptation.parameters()))
         whole = self.settings.epochs_for(self.task.shots)
-        learner = Learner(self.head, objective)
+        learner = Learner(self.head, objective, self.imbalance)
         if self.settings.compile:
             learner.compile()
         fit = Fit(

@@ -27,6 +27,7 @@ class Output:
         classify: function that computes logits `[N, C]` of any features `[N, D]` of the frozen tower; the adaptation's
             edits of image features are applied.
         teacher_features: features `[B, D]` of the same views from each of the objective's teachers.
+        class_weights: weights `[C]` of the classes in the cross entropy; None for equal ones.
     """
 
     logits: Tensor
@@ -35,6 +36,7 @@ class Output:
     frozen: Callable[[], Tensor]
     classify: Callable[[Tensor], Tensor]
     teacher_features: Sequence[Tensor] = ()
+    class_weights: Tensor | None = None
 
 
 class Objective(nn.Module):

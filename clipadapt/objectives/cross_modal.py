@@ -2,11 +2,11 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView, class_prompts
 from clipadapt.objectives.base import Objective, Output
+from clipadapt.objectives.supervised import cross_entropy
 
 
 class CrossModal(Objective):
@@ -34,7 +34,8 @@ class CrossModal(Objective):
         """Compute one loss, `cross_entropy`, the mean over images and prompts."""
         drawn = self.draw(len(labels))
         logits = torch.cat([output.logits, output.classify(self.text[drawn])])
-        return {"cross_entropy": functional.cross_entropy(logits.float(), torch.cat([labels, self.labels[drawn]]))}
+        labels = torch.cat([labels, self.labels[drawn]])
+        return {"cross_entropy": cross_entropy(logits, labels, output.class_weights)}
 
     def draw(self, count: int) -> Tensor:
         """Draw indices `[count]` of prompts in random order; no prompt repeats before all were drawn."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.engine.imbalance import unequal
 from clipadapt.engine.run import Run
 from clipadapt.test_time.base import TestTimeMethod
 
@@ -79,7 +80,15 @@ def _list_step_parts(run: Run, teachers: Sequence[str]) -> list[str]:
         chunks = head.text_chunks
         again = f", in {chunks} chunks computed again for their gradients" if chunks > 1 else ""
         parts.append(f"text tower from {head.text_cut}{again}")
-    return [*parts, "logits"]
+    return [*parts, *_list_balance(run), "logits"]
+
+
+def _list_balance(run: Run) -> list[str]:
+    """Say how classes of unequal size are treated, or by which setting they could be; nothing if they are equal."""
+    if run.imbalance is not None:
+        return [run.imbalance.choice.replace("_", " ")]
+    sizes = unequal(run.task.support.labels)
+    return [] if sizes is None else [f"{sizes}, as they are (method.imbalance=logit_adjustment evens them out)"]
 
 
 def _list_test_parts(test_time: TestTimeMethod | None) -> list[str]:

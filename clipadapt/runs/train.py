@@ -126,7 +126,17 @@ def _prepare(config: dict[str, Any], clip: DualEncoder, task: Task, settings: Se
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
     make, test_time = adaptation_maker(config), build_test_time(config)
     try:
-        return Run.prepare(clip, task, make, settings, progress_bar, test_time, pseudo_labels, objective_class(config))
+        return Run.prepare(
+            clip,
+            task,
+            make,
+            settings,
+            progress_bar,
+            test_time,
+            pseudo_labels,
+            objective_class(config),
+            config["method"]["imbalance"],
+        )
     except MissingPoint as error:
         others = ", ".join(methods_for(clip, config["config_dir"]))
         raise SettingsError(f"{error}; methods that work with this backbone: {others}") from None

@@ -25,7 +25,9 @@ def test_one_mean_over_images_and_prompts():
     objective.draw = lambda count: drawn
     images, texts, labels = torch.randn(2, 5), torch.randn(2, 5), torch.tensor([3, 1])
     seen = []
-    output = SimpleNamespace(logits=images, classify=lambda features: seen.append(features) or texts)
+    output = SimpleNamespace(
+        logits=images, classify=lambda features: seen.append(features) or texts, class_weights=None
+    )
     found = objective(output, labels)["cross_entropy"]
     each = torch.cat(
         [

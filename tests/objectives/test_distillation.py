@@ -69,7 +69,7 @@ def test_the_backbone_itself_is_not_loaded_again(clip, other):
 
 def test_several_teachers_are_averaged(clip, other):
     objective = distillation(clip, [RANDOM, {"name": "golden", "pretrained": "file.pt"}])
-    assert other == [{"name": "golden", "pretrained": "file.pt", "seed": 3}]
+    assert other == [{"name": "golden", "pretrained": "file.pt", "seed": 3, "image_size": None}]
     assert objective.teachers == [clip, golden()]
     teacher_features = [teacher.image.run(images(3)) for teacher in objective.teachers]
     assert [features.shape[1] for features in teacher_features] == [clip.width, 64]

@@ -24,7 +24,7 @@ PLAIN = PrototypeConstraint(golden(), TASK).multipliers
 def test_the_constraints(constraint, expected):
     objective = PrototypeConstraint(golden(), TASK, constraint)
     torch.testing.assert_close(objective.multipliers, expected)
-    output = SimpleNamespace(logits=torch.randn(2, 5), text=objective.start + 0.5)
+    output = SimpleNamespace(logits=torch.randn(2, 5), text=objective.start + 0.5, class_weights=None)
     losses = objective(output, torch.tensor([0, 1]))
     if constraint == "none":
         assert losses.keys() == {"cross_entropy"}

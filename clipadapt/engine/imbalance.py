@@ -1,0 +1,62 @@
+"""Learning from classes of unequal size: balanced batches, weights of classes, or adjusted logits."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clipadapt.objectives.base import Output
+
+Choice = Literal["balanced_sampling", "class_weights", "logit_adjustment"]
+NOTED = 2
+"""Times as many images of one class as of another, from which the plan names the setting."""
+
+
+@dataclass(frozen=True)
+class Imbalance:
+    """How a fit by gradient treats classes of unequal size.
+
+    Attributes:
+        choice: "balanced_sampling" draws each epoch's images with replacement, every class as often as any other;
+            "class_weights" weighs the cross entropy of an image by the inverse of its class's share, with mean 1;
+            "logit_adjustment" adds the logarithm of the classes' shares to the logits of the losses (Menon et al.,
+            ICLR 2021, arXiv:2007.07314, equation 10, with tau = 1).
+        labels: class indices of the support set.
+        classes: number of classes.
+    """
+
+    choice: Choice
+    labels: Sequence[int]
+    classes: int
+
+    def sampling_weights(self) -> Tensor | None:
+        """Return the weight `[N]` with which each image is drawn; None if every image is once in an epoch."""
+        if self.choice != "balanced_sampling":
+            return None
+        return 1 / self._counts()[torch.tensor(self.labels)]
+
+    def change(self, output: Output) -> Output:
+        """Return the outputs of a batch as the losses shall see them."""
+        counts = self._counts().to(output.logits)
+        if self.choice == "class_weights":
+            present = (counts > 0).sum()
+            return replace(output, class_weights=len(self.labels) / (present * counts.clamp(min=1)))
+        if self.choice == "logit_adjustment":
+            shift = (counts / len(self.labels)).clamp(min=torch.finfo(counts.dtype).tiny).log()
+            classify = output.classify
+            return replace(output, logits=output.logits + shift, classify=lambda features: classify(features) + shift)
+        return output
+
+    def _counts(self) -> Tensor:
+        return torch.bincount(torch.tensor(self.labels), minlength=self.classes).float()
+
+
+def unequal(labels: Sequence[Any]) -> str | None:
+    """Return a phrase on classes of unequal size, such as "3 to 16 images a class"; None if they are about equal."""
+    counts = Counter(labels).values()
+    if not counts or not isinstance(labels[0], int) or max(counts) < NOTED * min(counts):
+        return None
+    return f"{min(counts)} to {max(counts)} images a class"

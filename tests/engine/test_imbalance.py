@@ -1,0 +1,84 @@
+"""What is done about classes of unequal size in a fit by gradient."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+
+import clipadapt
+from clipadapt.engine.batches import BatchSampler
+from clipadapt.engine.imbalance import Imbalance, unequal
+from clipadapt.objectives.base import Output
+from clipadapt.objectives.supervised import CrossEntropy
+
+LABELS = [0] * 6 + [1] * 2  # a third class has none
+
+
+def output():
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    return Output(logits, logits, logits, lambda: logits, lambda features: features)
+
+
+def loss(choice, labels):
+    objective = CrossEntropy(None, SimpleNamespace())
+    return objective(Imbalance(choice, LABELS, 3).change(output()), labels)["cross_entropy"]
+
+
+def test_weights_are_the_inverse_shares_and_one_on_average():
+    labels = torch.tensor([0, 1, 1, 0])
+    single = functional.cross_entropy(output().logits, labels, reduction="none")
+    weights = torch.tensor([8 / 12, 8 / 4])
+    torch.testing.assert_close(loss("class_weights", labels), (single * weights[labels]).mean())
+    assert weights[torch.tensor(LABELS)].mean() == pytest.approx(1)
+
+
+def test_logits_are_adjusted_by_the_log_of_the_shares():
+    labels = torch.tensor([0, 1, 1, 0])
+    logits = output().logits
+    shares = torch.tensor([0.75, 0.25, torch.finfo(torch.float32).tiny])
+    torch.testing.assert_close(
+        loss("logit_adjustment", labels), functional.cross_entropy(logits + shares.log(), labels)
+    )
+    changed = Imbalance("logit_adjustment", LABELS, 3).change(output())
+    torch.testing.assert_close(changed.classify(logits), logits + shares.log())
+
+
+def test_balanced_batches_have_every_class_as_often():
+    weights = Imbalance("balanced_sampling", LABELS, 3).sampling_weights()
+    sampler = BatchSampler(8, 4, 1, seed=0, weights=weights)
+    drawn = [LABELS[i] for epoch in range(200) for (part,) in sampler.epoch(epoch) for i in part.indices]
+    assert len(drawn) == 1600 and abs(drawn.count(1) / 1600 - 0.5) < 4 * math.sqrt(0.25 / 1600)
+    assert [*sampler.epoch(3)] == [*sampler.epoch(3)] != [*sampler.epoch(4)]
+    assert Imbalance("class_weights", LABELS, 3).sampling_weights() is None
+
+
+def test_unequal_classes_are_noted():
+    assert unequal(LABELS) == "2 to 6 images a class"
+    assert unequal([0, 0, 0, 1, 1]) is None and unequal([]) is None and unequal([0.5, 0.5, 0.1]) is None
+
+
+@pytest.mark.parametrize("choice", ["balanced_sampling", "class_weights", "logit_adjustment"])
+def test_a_run_with_each(clip, choice):
+    task = clipadapt.load_task("drawn", shots=2, train_per_class=4, validation_per_class=1, test_images=12)
+    kept = [i for i, label in enumerate(task.support.labels) if label or i == task.support.labels.index(0)]
+    task = clipadapt.data.tasks.replace(task, support=task.support.select(kept))
+    learned = [
+        clipadapt.finetune(
+            clip, task, "clip_adapter", overrides, max_steps=2, batch_size=8, workers=0, cpu=True, cache=None
+        )
+        for overrides in ([], [f"method.imbalance={choice}"])
+    ]
+    plain, treated = (result.tensors for result in learned)
+    assert any(not torch.equal(value, treated[name]) for name, value in plain.items())
+    words = [result.record["plan"]["every_step"] for result in learned]
+    assert "1 to 2 images a class, as they are" in words[0] and choice.replace("_", " ") in words[1]
+
+
+def test_nothing_to_act_on(clip):
+    task = clipadapt.load_task("digits", shots=1)
+    with pytest.raises(
+        clipadapt.UserError, match="acts on what is learned by gradient, and this method learns nothing"
+    ):
+        clipadapt.finetune(clip, task, "zero_shot", ["method.imbalance=class_weights"], workers=0, cpu=True, cache=None)
