@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError
 from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
+from clipadapt.tasks.uncertainty import KnownScores
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
 
@@ -31,6 +32,7 @@ class Predictor:
         test_time: the test-time method; None for none.
         kind: the kind of task; None for classification.
         framing: how images that aren't square are seen.
+        known: what images of the known classes say of further ones; None if there were none to say it.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class Predictor:
         test_time: TestTimeMethod | None = None,
         kind: TaskKind | None = None,
         framing: Framing = CROPPED,
+        known: KnownScores | None = None,
     ) -> None:
         self.model = model.eval()
         self.test_time = test_time
         self.kind = kind or Classification()
         self.framing = framing
+        self.known = known
 
     @property
     def class_names(self) -> list[str]:
@@ -73,8 +77,7 @@ class Predictor:
         Arguments and errors are those of `answers`; in addition, a UserError is raised if this kind of task has no
         probabilities.
         """
-        if not self.kind.probabilities:
-            raise UserError("this kind of task has no probabilities of classes: use answers or predict")
+        self._check_classes()
         return self.answers(images)
 
     def answers(self, images: Picture | Iterable[Picture]) -> Tensor:
@@ -90,16 +93,74 @@ class Predictor:
             UserError: there are no images, a file is no readable image, an array or a tensor has another shape or
                 values that aren't finite, a tensor is given to a method that crops views, or an item has another type.
         """
+        return torch.cat([self.kind.answers(outputs).cpu() for outputs in self._batches(images)])
+
+    def similarity(self, images: Picture | Iterable[Picture]) -> Tensor:
+        """Return the similarities `[B, C]` of images and classes, on the CPU: the logits without CLIP's scale.
+
+        They are cosines where the method's logits are scaled cosines, as zero-shot's and those of learned prompts.
+        Arguments and errors are those of `predict_proba`.
+        """
+        self._check_classes()
+        return torch.cat([outputs.float().cpu() for outputs in self._batches(images)]) / self.model.clip.scale
+
+    def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
+        """Return the prediction for each image, such as its class name.
+
+        Args:
+            images: as of `answers`.
+            reject: the share of images of the known classes that may be answered with None, "none of these"; images of
+                other classes are so more often. None rejects none.
+
+        Raises:
+            UserError: as of `answers`, or there are too few validation images for this share.
+        """
+        answers = self.answers(images)
+        decoded = self.kind.decode(answers, self.model)
+        if reject is None:
+            return decoded
+        rejected = self.known_scores().reject(answers, reject).tolist()
+        return [None if no else name for name, no in zip(decoded, rejected, strict=True)]
+
+    def predict_set(self, images: Picture | Iterable[Picture], coverage: float = 0.9) -> list[list[str]]:
+        """Return for each image a set of classes, the most probable first, that holds the right one.
+
+        Args:
+            images: as of `answers`.
+            coverage: the share of images of the known classes whose set holds their class.
+
+        Raises:
+            UserError: as of `answers`, or there are too few validation images for this coverage.
+        """
+        probabilities = self.predict_proba(images)
+        return self.known_scores().sets(probabilities, coverage, self.class_names)
+
+    def known_scores(self) -> KnownScores:
+        """Return what the run's validation images say of further images.
+
+        Raises:
+            UserError: the run had no validation images, or other classes than this predictor.
+        """
+        self._check_classes()
+        if self.known is None:
+            raise UserError(
+                "there are no validation images of these classes to set a threshold by: give the run a folder val/, or "
+                "fewer shots than there are images"
+            )
+        return self.known
+
+    def _check_classes(self) -> None:
+        if not self.kind.probabilities:
+            raise UserError("this kind of task has no probabilities of classes: use answers or predict")
+
+    def _batches(self, images: Picture | Iterable[Picture]) -> Iterator[Tensor]:
+        """Yield the head's outputs for images, by batch."""
         pictures = as_list(images)
         at_once = BATCH if self.test_time is None else self.test_time.images
-        batches = [pictures[first : first + at_once] for first in range(0, len(pictures), at_once)]
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute()
-            return torch.cat([self.kind.answers(self._outputs(batch, text)).cpu() for batch in batches])
-
-    def predict(self, images: Picture | Iterable[Picture]) -> list[Any]:
-        """Return the prediction for each image, such as its class name; arguments and errors are those of `answers`."""
-        return self.kind.decode(self.answers(images), self.model)
+            for first in range(0, len(pictures), at_once):
+                yield self._outputs(pictures[first : first + at_once], text)
 
     def reset(self) -> None:
         """Discard the state that earlier images left in the test-time method."""

@@ -101,15 +101,18 @@ Choices
 {groups}"""
 
 PREDICT = """\
-clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true]
+clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true] [reject=SHARE] [coverage=SHARE]
 
 {predict}: class names and probabilities. PATH is a file, a folder or a pattern.
+reject=0.05 answers "none of these" where an image is less like the classes than 95 % of their own images; coverage=0.9
+adds sets of classes that hold the right one for 90 % of images. Both are set on the run's validation images.
 An image that can't be read has a row with the reason, and the exit code is 2; skip_broken=true leaves it out.
 
 Examples
   clipadapt predict run=outputs/digits/tiny/coop/shots16-seed1 images=digit.png
   clipadapt predict run=runs/mine images=photos format=csv > answers.csv
-  clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json"""
+  clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json
+  clipadapt predict run=runs/mine images=photos reject=0.05 coverage=0.9"""
 
 METHODS = """\
 clipadapt methods [--config-dir DIR]

@@ -21,8 +21,13 @@ from clipadapt.threads import shorten_waits
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
+
+    from clipadapt.predictor import Predictor
+    from clipadapt.report.predictions import Choices
 
 FORMATS = ("table", "csv", "json")
+SHARES: tuple[str, ...] = ("reject", "coverage")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,8 +154,8 @@ def _of_other_data(key: str) -> bool:
 
 
 def predict(words: Words) -> None:
-    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true]`: show predictions."""
-    found = plain_settings(words, ("run", "images", "format", "skip_broken"))
+    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [reject=0.05] [coverage=0.9]`."""
+    found = plain_settings(words, ("run", "images", "format", "skip_broken", "reject", "coverage"))
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
     if form not in FORMATS:
@@ -158,6 +163,7 @@ def predict(words: Words) -> None:
     skip = found.get("skip_broken", "false").lower()
     if skip not in ("true", "false"):
         raise UserError(f"skip_broken={skip} does not fit: it must be true or false")
+    shares = {key: read_share(key, found[key]) for key in SHARES if key in found}
     paths = image_paths(found.get("images", ""))
     from clipadapt import api
     from clipadapt.data.broken import broken_message
@@ -166,6 +172,8 @@ def predict(words: Words) -> None:
 
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
     in_classes = predictor.kind.probabilities
+    for key, share in shares.items():  # too few validation images are told before images are read
+        predictor.known_scores().check(key, share)
     answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
     answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
     if skip == "true":
@@ -174,7 +182,8 @@ def predict(words: Words) -> None:
     else:
         shown = errors
     if in_classes:
-        show(form, paths, unique_names(predictor.class_names), answers.numpy(), shown)
+        names = unique_names(predictor.class_names)
+        show(form, paths, names, answers.numpy(), shown, choose(predictor, answers, names, shares))
     else:
         show_answers(form, paths, answers, shown)
     if shown:
@@ -195,17 +204,49 @@ def image_paths(given: str) -> list[str]:
     return find_images(given)
 
 
+def read_share(key: str, text: str) -> float:
+    """Return the number of `reject=` or `coverage=`.
+
+    Raises:
+        UserError: it is no number above 0 and below 1.
+    """
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"{key}={shorten(text)} does not fit: it must be a number above 0 and below 1")
+    return share
+
+
+def choose(
+    predictor: "Predictor", probabilities: "Tensor", names: Sequence[str], shares: Mapping[str, float]
+) -> "Choices":
+    """Return which images are none of the classes, and their sets of classes, as far as that was asked for."""
+    from clipadapt.report.predictions import Choices
+
+    known = predictor.known_scores() if shares else None
+    rejected = known.reject(probabilities, shares["reject"]).tolist() if known and "reject" in shares else None
+    sets = known.sets(probabilities, shares["coverage"], names) if known and "coverage" in shares else None
+    return Choices(rejected, sets)
+
+
 def show(
-    form: str, paths: Sequence[str], names: Sequence[str], probabilities: "np.ndarray", errors: Mapping[str, str]
+    form: str,
+    paths: Sequence[str],
+    names: Sequence[str],
+    probabilities: "np.ndarray",
+    errors: Mapping[str, str],
+    choices: "Choices",
 ) -> None:
     """Print predictions: a table of the most probable classes, or CSV or JSON with all; errors in their rows."""
     from clipadapt.report import predictions
 
     if form == "table":
-        make_console().print(predictions.predictions_table(paths, names, probabilities, errors))
+        make_console().print(predictions.predictions_table(paths, names, probabilities, errors, choices))
         return
     write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[form]
-    print_out(write(paths, names, probabilities, errors).rstrip("\n"))
+    print_out(write(paths, names, probabilities, errors, choices).rstrip("\n"))
 
 
 def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any], errors: Mapping[str, str]) -> None:

@@ -13,9 +13,13 @@ from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
+from clipadapt.tasks.uncertainty import threshold
 from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Head, Head]
+
+COVERAGE, FEWEST = 0.9, 9
+"""A coverage that is checked on the test images, and the fewest validation images that it takes."""
 
 
 def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
@@ -30,9 +34,10 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         counterpart, and its number of `images`, accuracies `per_class` and `zero_shot_per_class`, and `confusion`;
         `classes`, the other figures by class; `intervals` and `zero_shot_intervals` of figures; `tests`, the figures by
         test set; `predictions` by test set: `class_names`, `labels`, the predictions `zero_shot` and `adapted` of each
-        image, and its most probable classes `ranked`; `figures`, how to show each figure, the leading one first; and
-        `validation`, the figures of the validation split. Without a test set, only `tests`, which is empty, and
-        `validation`.
+        image, and its most probable classes `ranked`; `figures`, how to show each figure, the leading one first;
+        `validation`, the figures of the validation split, and its `known_scores` (see `KnownScores`); `covered`, the
+        share of test images whose class is in its set of classes at a coverage of 90 %. Without a test set, only
+        `tests`, which is empty, and what is of the validation split.
     """
     kind, own = task_kind(run.task), (run.zero_shot(), run.head)
     pair, measured = own, {}
@@ -54,7 +59,21 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
             "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
         }
         | validated
+        | covered(validated.get("known_scores"), after.scores)
     )
+
+
+def covered(known: Mapping[str, Sequence[float]] | None, scores: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """Return as `covered` the share of test images whose class is in its set at a coverage of 90 %.
+
+    Args:
+        known: scores of the validation split; too few of them, or None, give an empty dictionary.
+        scores: of the test images.
+    """
+    if known is None or len(known["truth"]) < FEWEST or not scores:
+        return {}
+    least = threshold(known["truth"], 1 - COVERAGE, f"coverage={COVERAGE}")
+    return {"covered": sum(truth >= least for truth, _ in scores) / len(scores)}
 
 
 def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -109,12 +128,14 @@ def evaluate_pair(run: Run, zero_shot: Head, adapted: Head, split: Split) -> tup
 
 def in_order(run: Run, found: Evaluation, images: list[int]) -> Evaluation:
     """Gather the predictions of all processes, in the test set's order; `images` are the indices of this one's."""
-    rows = zip(images, found.predicted, found.ranked or [None] * len(images), strict=True)
+    without = [None] * len(images)
+    rows = zip(images, found.predicted, found.ranked or without, found.scores or without, strict=True)
     together = sorted(gather_object([*rows]), key=itemgetter(0))
     return replace(
         found,
-        predicted=[predicted for _, predicted, _ in together],
-        ranked=[ranked for _, _, ranked in together if ranked is not None],
+        predicted=[predicted for _, predicted, *_ in together],
+        ranked=[ranked for _, _, ranked, _ in together if ranked is not None],
+        scores=[scores for *_, scores in together if scores is not None],
     )
 
 
@@ -172,5 +193,8 @@ def describe_figures(
 
 
 def validation_figures(run: Run, pair: Pair) -> dict[str, Any]:
-    """Return the figures of the validation split as `validation`."""
-    return {"validation": figures(*evaluate_pair(run, *pair, run.task.validation))}
+    """Return the figures of the validation split as `validation`, and the adapted model's scores as `known_scores`."""
+    before, after = evaluate_pair(run, *pair, run.task.validation)
+    names = ("truth", "matching")
+    scores = dict(zip(names, map(list, zip(*after.scores, strict=True)), strict=True)) if after.scores else None
+    return {"validation": figures(before, after)} | ({} if scores is None else {"known_scores": scores})

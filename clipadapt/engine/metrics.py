@@ -31,13 +31,14 @@ def evaluate_batches(
     metrics = MetricCollection({name: one.metric for name, one in measures.items()}, compute_groups=False).to(device)
     count = SumMetric().to(device)
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
-    images, predicted, ranked = 0, list[Tensor](), list[Any]()
+    images, predicted, ranked, scores = 0, list[Tensor](), list[Any](), list[Any]()
     for x, targets in batches:
         answers = kind.answers(predict(x))
         metrics.update(answers, targets)
         images += len(targets)
         predicted.append(kind.predicted(answers))
         ranked += kind.ranked(answers)
+        scores += kind.scores(answers, targets, head)
     count.update(images)
     values = metrics.compute()
     return Evaluation(
@@ -46,4 +47,5 @@ def evaluate_batches(
         images=int(count.compute()),
         predicted=torch.cat(predicted).tolist() if predicted else [],
         ranked=ranked,
+        scores=scores,
     )

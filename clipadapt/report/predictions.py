@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -16,11 +17,40 @@ from rich.table import Table
 from rich.text import Text
 
 Errors = Mapping[str, str]
+NONE_OF_THESE = "none of these"
 NO_ERRORS: Errors = MappingProxyType({})
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What is said of images beside their probabilities.
+
+    Attributes:
+        rejected: whether each image is none of the classes; None where that wasn't asked for.
+        sets: a set of classes for each image; None where that wasn't asked for.
+    """
+
+    rejected: Sequence[bool] | None = None
+    sets: Sequence[Sequence[str]] | None = None
+
+    def name(self, place: int, best: str) -> str:
+        """Return the answer for the image at a place: its most probable class, or that it is none of them."""
+        return NONE_OF_THESE if self.rejected is not None and self.rejected[place] else best
+
+    def cells(self, place: int) -> list[str]:
+        """Return the set of the image at a place as a cell; no cell where no sets were asked for."""
+        return [] if self.sets is None else ["|".join(self.sets[place])]
+
+
+PLAIN = Choices()
+
+
 def predictions_table(
-    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+    images: Sequence[str],
+    class_names: Sequence[str],
+    probabilities: np.ndarray,
+    errors: Errors = NO_ERRORS,
+    choices: Choices = PLAIN,
 ) -> Table:
     """Return a table with one row per image: the likeliest class and the next one, with probabilities in percent.
 
@@ -29,55 +59,71 @@ def predictions_table(
         class_names: names of the C classes.
         probabilities: `[B, C]`, rows sum to one; without the images in `errors`.
         errors: why images can't be read, by their names.
+        choices: which of the images with probabilities are none of the classes, and their sets of classes.
     """
-    table = Table("image", "class", "probability", "next")
+    table = Table("image", "class", "probability", "next", *(["one of"] if choices.sets is not None else []))
     table.columns[2].justify = "right"
-    for image, row in _rows(images, class_names, probabilities, errors):
+    for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
             table.add_row(Text(image, overflow="fold"), Text(errors[image], style="red"))
             continue
         best, *others = np.argsort(-row, kind="stable")
         following = f"{class_names[others[0]]} ({100 * row[others[0]]:.1f} %)" if others else ""
-        table.add_row(
-            Text(image, overflow="fold"), Text(class_names[best]), f"{100 * row[best]:.1f} %", Text(following)
-        )
+        cells = [image, choices.name(place, class_names[best]), f"{100 * row[best]:.1f} %", following]
+        among = [cell.replace("|", ", ") for cell in choices.cells(place)]
+        table.add_row(*(Text(cell, overflow="fold") for cell in [*cells, *among]))
     return table
 
 
 def predictions_csv(
-    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+    images: Sequence[str],
+    class_names: Sequence[str],
+    probabilities: np.ndarray,
+    errors: Errors = NO_ERRORS,
+    choices: Choices = PLAIN,
 ) -> str:
     """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`.
 
-    If there are errors, `error` is the last column.
+    If sets were asked for, `set` has their classes, parted by |. If there are errors, `error` is the last column.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    more = ["set"] * (choices.sets is not None)
     error = ["error"] if errors else []
-    writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names), *error])
-    for image, row in _rows(images, class_names, probabilities, errors):
+    writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names), *more, *error])
+    for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
-            writer.writerow([image, "", "", *("" for _ in class_names), errors[image]])
+            writer.writerow([image, "", "", *("" for _ in class_names), *("" for _ in more), errors[image]])
             continue
         best = int(np.argmax(row))
-        writer.writerow([image, class_names[best], float(row[best]), *row.tolist(), *("" for _ in error)])
+        answer = choices.name(place, class_names[best])
+        cells = [*row.tolist(), *choices.cells(place), *("" for _ in error)]
+        writer.writerow([image, answer, float(row[best]), *cells])
     return text.getvalue()
 
 
 def predictions_json(
-    images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors = NO_ERRORS
+    images: Sequence[str],
+    class_names: Sequence[str],
+    probabilities: np.ndarray,
+    errors: Errors = NO_ERRORS,
+    choices: Choices = PLAIN,
 ) -> str:
-    """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name."""
+    """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name.
+
+    The class is null for an image that is none of them; `set` has a list of classes, if sets were asked for.
+    """
     records: list[dict[str, Any]] = []
-    for image, row in _rows(images, class_names, probabilities, errors):
+    for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
             records.append({"image": image, "error": errors[image]})
             continue
         best = int(np.argmax(row))
         by_name = dict(zip(class_names, row.tolist(), strict=True))
-        records.append(
-            {"image": image, "class": class_names[best], "probability": float(row[best]), "probabilities": by_name}
-        )
+        rejected = choices.rejected is not None and choices.rejected[place]
+        more = {} if choices.sets is None else {"set": list(choices.sets[place])}
+        answer = {"class": None if rejected else class_names[best], "probability": float(row[best])}
+        records.append({"image": image, **answer, **more, "probabilities": by_name})
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -146,13 +192,15 @@ def answers_json(images: Sequence[str], answers: Sequence[Any], errors: Errors =
 
 def _rows(
     images: Sequence[str], class_names: Sequence[str], probabilities: np.ndarray, errors: Errors
-) -> Iterator[tuple[str, np.ndarray | None]]:
+) -> Iterator[tuple[str, int, np.ndarray | None]]:
+    """Yield each image with its place among those that could be read, and its row; -1 and None for the others."""
     readable = sum(image not in errors for image in images)
     if probabilities.shape != (readable, len(class_names)):
         raise ValueError(
             f"probabilities of {readable} images and {len(class_names)} classes have shape {probabilities.shape}"
         )
-    return _merge(images, np.asarray(probabilities), errors)
+    for image, place in _merge(images, range(readable), errors):
+        yield (image, -1, None) if place is None else (image, place, probabilities[place])
 
 
 def _merge(images: Sequence[str], values: Any, errors: Errors) -> Iterator[tuple[str, Any]]:

@@ -21,6 +21,7 @@ from clipadapt.runs.methods import adaptation_maker, build_backbone, build_kind,
 from clipadapt.runs.result import Result, read_result
 from clipadapt.runs.tasks import framing
 from clipadapt.tasks import Head, TaskKind
+from clipadapt.tasks.uncertainty import KnownScores
 
 
 def learned_head(
@@ -30,8 +31,10 @@ def learned_head(
     config_dir: str | Path | None,
     memory: float | None = None,
     processes: int = 1,
-) -> tuple[Head, Any, TaskKind, Framing]:
+) -> tuple[Head, Any, TaskKind, Framing, KnownScores | None]:
     """Load the head of a finished run, its test-time method or None, its kind of task, and how it sees images.
+
+    The last item is what its validation images say of further ones, if it had any.
 
     Args:
         directory: of the run.
@@ -63,7 +66,13 @@ def learned_head(
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
-    return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config)
+    return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config), known_scores(result, clip)
+
+
+def known_scores(result: Result, clip: DualEncoder) -> KnownScores | None:
+    """Return what a run's validation images say of further images; None if it had none."""
+    found = result.metrics.get("known_scores")
+    return None if found is None else KnownScores(found["truth"], found["matching"], clip.scale)
 
 
 def learned_adaptation(

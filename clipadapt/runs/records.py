@@ -38,6 +38,13 @@ Figures = dict[str, float]
 Interval = Annotated[list[float], Len(2, 2)]
 
 
+class Scores(BaseModel):
+    """Scores of validation images."""
+
+    truth: list[float]
+    matching: list[float]
+
+
 class Result(BaseModel):
     """What is used of every run's metrics; those on the first test set are there by their names, too."""
 
@@ -48,6 +55,7 @@ class Result(BaseModel):
     classes: dict[str, Figures] = {}
     intervals: dict[str, Interval] = {}
     zero_shot_intervals: dict[str, Interval] = {}
+    known_scores: Scores | None = None
     parameters: int
     share: float
     seconds: float

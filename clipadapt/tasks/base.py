@@ -85,6 +85,7 @@ class Evaluation:
         images: number of images.
         predicted: the prediction for each of this process's images, in their order.
         ranked: the most probable classes of each image, with probabilities; empty if the kind of task has none.
+        scores: of each image, for `KnownScores`; empty if the kind of task has none.
     """
 
     figures: dict[str, float]
@@ -92,6 +93,7 @@ class Evaluation:
     images: int
     predicted: list[Any] = field(default_factory=list)
     ranked: list[Any] = field(default_factory=list)
+    scores: list[Any] = field(default_factory=list)
 
 
 class TaskKind(ABC):
@@ -154,6 +156,10 @@ class TaskKind(ABC):
 
     def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
         """Return the most probable classes of each image, with probabilities; empty unless overridden."""
+        return []
+
+    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> list[tuple[float, float]]:
+        """Return for each image what `KnownScores` has of it; empty unless overridden."""
         return []
 
     def leading_figure(self, targets: Sequence[Any]) -> str:

@@ -20,6 +20,7 @@ from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
 from clipadapt.tasks.base import NO_LABEL, Evaluation, Head, Measure, TaskKind
 from clipadapt.tasks.confusion import class_figures, intervals
+from clipadapt.tasks.uncertainty import concept_matching
 
 CALIBRATION_BINS = 15
 TOP = 5
@@ -259,6 +260,12 @@ class Classification(ByClass, TaskKind):
         """Return balanced accuracy where a class has over twice as many test images as another, else accuracy."""
         counts = Counter(target for target in targets if target != NO_LABEL).values()
         return "balanced_accuracy" if counts and max(counts) > UNEQUAL * min(counts) else self.leads
+
+    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> list[tuple[float, float]]:
+        """Return each image's probability of its class, 0 without a label, and its maximum concept matching."""
+        own = answers.gather(1, targets.clamp(min=0)[:, None])[:, 0].where(targets != NO_LABEL, 0.0)
+        matching = concept_matching(answers, head.clip.scale)
+        return [*zip(own.tolist(), matching.tolist(), strict=True)]
 
     def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
         """Return the most probable classes of each image, up to five, with their probabilities."""

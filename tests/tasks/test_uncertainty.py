@@ -1,0 +1,70 @@
+"""Images that are none of the classes, and sets of classes: what their thresholds promise is kept."""
+
+import numpy as np
+import pytest
+import torch
+
+from clipadapt.errors import UserError
+from clipadapt.tasks.uncertainty import KnownScores, concept_matching, threshold
+
+
+def draw(count, seed, spread=2.0):
+    """Probabilities of images of random classes, and the classes."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, 5, (count,), generator=random)
+    logits = torch.randn(count, 5, generator=random)
+    logits[torch.arange(count), labels] += spread
+    return logits.softmax(dim=-1), labels
+
+
+def known(count, seed):
+    probabilities, labels = draw(count, seed)
+    truth = probabilities[torch.arange(count), labels].tolist()
+    return KnownScores(truth, concept_matching(probabilities, 1.0).tolist(), 1.0)
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9])
+def test_sets_hold_the_right_class_as_often_as_asked(coverage):
+    """Over 20 seeds, within the binomial interval of the mean (the promise holds on average over validation splits)."""
+    shares = []
+    for seed in range(20):
+        probabilities, labels = draw(500, 100 + seed)
+        held = known(99, seed).include(probabilities, coverage)
+        shares.append(held[torch.arange(500), labels].float().mean().item())
+    # Given the split, the coverage is a Beta variable; its deviation and the test images' add up.
+    deviation = np.sqrt(coverage * (1 - coverage) * (1 / 101 + 1 / 500) / 20)
+    assert abs(np.mean(shares) - coverage) < 3 * deviation + 1 / 100
+
+
+def test_rejected_are_few_of_the_known_and_more_of_others():
+    rejected, others = [], []
+    for seed in range(20):
+        scores = known(99, seed)
+        rejected.append(scores.reject(draw(500, 100 + seed)[0], 0.1).float().mean().item())
+        others.append(scores.reject(draw(500, 200 + seed, spread=0.0)[0], 0.1).float().mean().item())
+    assert abs(np.mean(rejected) - 0.1) < 0.03 and np.mean(others) > 0.2
+
+
+def test_concept_matching_is_the_softmax_of_similarities():
+    similarities = torch.tensor([[0.31, 0.22, 0.18]], dtype=torch.float64)
+    found = concept_matching((100 * similarities).softmax(dim=-1), 100.0)
+    torch.testing.assert_close(found, similarities.softmax(dim=-1).amax(dim=-1))
+
+
+def test_thresholds_are_order_statistics():
+    scores = [0.9, 0.1, 0.5, 0.7, 0.3, 0.2, 0.8, 0.6, 0.4]
+    assert threshold(scores, 0.1, "reject=0.1") == 0.1
+    assert threshold(scores, 0.35, "reject=0.35") == 0.3
+
+
+def test_too_few_images_for_a_share():
+    with pytest.raises(UserError, match=r"^reject=0\.05 needs at least 19 validation images, and this run has 9: give"):
+        threshold([0.5] * 9, 0.05, "reject=0.05")
+    for share in (0, 1, -0.1, 7):
+        with pytest.raises(UserError, match="must be above 0 and below 1"):
+            threshold([0.5] * 9, share, f"reject={share}")
+
+
+def test_sets_are_in_order_of_probability():
+    scores = KnownScores([0.3] * 9, [0.5] * 9, 1.0)
+    assert scores.sets(torch.tensor([[0.3, 0.6, 0.1], [0.2, 0.2, 0.2]]), 0.9, ["a", "b", "c"]) == [["b", "a"], []]
