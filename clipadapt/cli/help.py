@@ -7,6 +7,8 @@ COMMANDS = {
     "compare": "run methods against each other and show them in one table",
     "evaluate": "measure a finished run again, or on other data",
     "predict": "name the classes of images with a finished run",
+    "list": "list the runs below a folder with their figures",
+    "show": "show a finished run again",
     "methods": "list the methods, one line each with its paper",
     "data": "list the data there are, or look at every image of one",
 }
@@ -32,6 +34,8 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt evaluate run=DIR       {evaluate}
   clipadapt predict run=DIR images=PATH
                                    {predict}
+  clipadapt list [folder=outputs]  {list}
+  clipadapt show run=DIR           {show}
   clipadapt methods                {methods}
   clipadapt data list|prepare|verify
                                    {data}
@@ -114,6 +118,23 @@ Examples
   clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json
   clipadapt predict run=runs/mine images=photos reject=0.05 coverage=0.9"""
 
+LIST = """\
+clipadapt list [folder=outputs]
+
+{list}: the leading figure of each, and why one has none.
+
+Examples
+  clipadapt list
+  clipadapt list folder=outputs/digits"""
+
+SHOW = """\
+clipadapt show run=DIR
+
+{show}: its plan and its figures, after a check of its files.
+
+Examples
+  clipadapt show run=outputs/digits/tiny/coop/shots16-seed1"""
+
 METHODS = """\
 clipadapt methods [--config-dir DIR]
 
@@ -153,7 +174,15 @@ Choices
 
 def help_for(command: str | None, config_dir: str | None) -> str:
     """Return the help text of a command, with the names of each group's files."""
-    texts = {"compare": COMPARE, "evaluate": EVALUATE, "predict": PREDICT, "methods": METHODS, "data": DATA}
+    texts = {
+        "compare": COMPARE,
+        "evaluate": EVALUATE,
+        "predict": PREDICT,
+        "list": LIST,
+        "show": SHOW,
+        "methods": METHODS,
+        "data": DATA,
+    }
     groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"], "data": ["data"]}.get(
         command or "fit", list(GROUPS)
     )

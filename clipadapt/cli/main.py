@@ -57,6 +57,8 @@ def run(arguments: list[str]) -> int:
             "compare": compare,
             "evaluate": evaluate,
             "predict": predict,
+            "list": list_runs,
+            "show": show_run,
             "methods": methods,
             "data": data_command.run,
         }
@@ -258,6 +260,20 @@ def show_answers(form: str, paths: Sequence[str], answers: Sequence[Any], errors
         return
     write = {"csv": predictions.answers_csv, "json": predictions.answers_json}[form]
     print_out(write(paths, answers, errors).rstrip("\n"))
+
+
+def list_runs(words: Words) -> None:
+    """Run `clipadapt list [folder=outputs]`: a table of the runs below a folder."""
+    from clipadapt.cli import finished
+
+    finished.list_runs(plain_settings(words, ("folder",)).get("folder", "outputs"))
+
+
+def show_run(words: Words) -> None:
+    """Run `clipadapt show run=DIR`: the plan and the figures of a finished run."""
+    from clipadapt.cli import finished
+
+    finished.show_run(find_run_directory(plain_settings(words, ("run",)), "show"))
 
 
 def methods(words: Words) -> None:

@@ -1,0 +1,75 @@
+"""The commands that look at finished runs: `clipadapt list` and `clipadapt show`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from clipadapt.console import make_console
+from clipadapt.errors import UserError
+from clipadapt.paths import checked_path
+
+if TYPE_CHECKING:
+    from clipadapt.runs.reading import RunReader
+
+MARKS = ("config.yaml", "record.json")
+"""Files of a run: the first is there from its start, the second once it is finished."""
+
+
+def list_runs(folder: str) -> None:
+    """Print a table of the runs below a folder, with the leading figure of each.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+    from clipadapt.report.runs import show  # imports PyTorch
+    from clipadapt.runs.reading import RunReader
+
+    place = checked_path(folder, "folder")
+    if not place.is_dir():
+        raise UserError(f"there is no folder {place}: clipadapt list folder=outputs")
+    rows = [describe_run(RunReader(path), os.path.relpath(path, place)) for path in find_runs(place)]
+    if not rows:
+        raise UserError(f"there are no runs in {place}")
+    show(make_console(), rows)
+
+
+def find_runs(folder: Path) -> Iterator[Path]:
+    """Yield the run directories below a folder, sorted; hidden folders are left out."""
+    for place, folders, files in os.walk(folder):
+        if MARKS[0] in files:
+            folders.clear()
+            yield Path(place)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def describe_run(run: "RunReader", name: str) -> dict[str, Any]:
+    """Return what the table says of a run: its `name`, and `record`, `method` and `metrics`; or a `note` in place."""
+    try:
+        if not run.finished:
+            return {"name": name, "note": "not finished: the command of the run goes on with it"}
+        method = run.config()["method"]["name"]
+        return {"name": name, "method": str(method), "record": run.record(), "metrics": run.result()}
+    except UserError as error:
+        return {"name": name, "note": str(error)}
+    except (KeyError, TypeError):
+        return {"name": name, "note": "its config.yaml has no method.name"}
+
+
+def show_run(directory: Path) -> None:
+    """Print the plan and the figures of a finished run, after a check of its files.
+
+    Raises:
+        UserError: no run is there, it isn't finished, or a file of it is damaged.
+    """
+    from clipadapt.report import summary, tables  # imports PyTorch
+    from clipadapt.runs.result import read_result
+
+    result, console = read_result(directory), make_console()
+    record, name = result.record, result.config["method"]["name"]
+    console.print(Text(f"{name} on {record['task']} with {record['backbone']['name']}: {directory}"), soft_wrap=True)
+    console.print(tables.plan_table(record["plan"]))
+    summary.show_result(console, result.metrics)
+    console.print(Text(f"clipadapt predict run={directory} images=… answers with it."), soft_wrap=True)

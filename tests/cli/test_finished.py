@@ -1,0 +1,62 @@
+"""`clipadapt list` and `clipadapt show`."""
+
+import shutil
+
+import pytest
+
+from clipadapt.cli import main
+
+WORDS = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    place = tmp_path_factory.mktemp("runs")
+    rest = ["method=zero_shot", "engine.workers=0", "engine.cpu=true", "engine.cache=null", f"output={place}"]
+    assert main([*WORDS, *rest]) == 0
+    (result,) = place.rglob("result.json")
+    unfinished, damaged = (place / "other" / name for name in ("unfinished", "damaged"))
+    shutil.copytree(result.parent, unfinished)
+    (unfinished / "result.json").unlink()
+    shutil.copytree(result.parent, damaged)
+    (damaged / "record.json").write_text("{}")
+    return place, result.parent
+
+
+def test_a_line_for_every_run(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", f"folder={runs[0]}"]) == 0
+    said = capsys.readouterr().out
+    assert "3 runs" in said
+    (line,) = (line for line in said.splitlines() if "accuracy" in line)
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells[1:7] == ["zero_shot", "drawn-shapes", "tiny", "1", "1", "accuracy"] and cells[7] == cells[8]
+    assert "other/unfinished: not finished: the command of the run goes on with it" in said
+    assert "other/damaged: " in said and "record.json" in said.split("other/damaged: ")[1]
+
+
+def test_a_run_is_shown(runs, capsys):
+    assert main(["show", f"run={runs[1]}"]) == 0
+    said = capsys.readouterr().out
+    assert "zero_shot on drawn-shapes with tiny" in said and "learned parameters" in said and "Plan" in said
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["list", "folder={}/nowhere"], "there is no folder"),
+        (["list", "folder={}/drawn/tiny/zero_shot/none"], "there is no folder"),
+        (["list", "foldr={}"], "there is no key foldr: did you mean"),
+        (["show", "run={}/other/damaged"], "record.json"),
+        (["show", "run={}/other/unfinished"], "is no finished run"),
+        (["show"], "say which run: clipadapt show run="),
+    ],
+)
+def test_what_cannot_be_listed_or_shown(runs, capsys, words, message):
+    assert main([word.format(runs[0]) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_runs(tmp_path, capsys):
+    assert main(["list", f"folder={tmp_path}"]) == 2
+    assert f"there are no runs in {tmp_path}" in capsys.readouterr().err
