@@ -13,9 +13,10 @@ WORDNET = {"n01440764": "tench", "n01443537": "goldfish", "n03773504": "missile"
 
 
 def picture(path: Path) -> str:
-    """Save an image of a few pixels; its path."""
+    """Save an image of a few pixels, whose file is like no other; its path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 8), (len(path.name), 60, 120)).save(path, "JPEG" if path.suffix.lower() != ".png" else "PNG")
+    path.write_bytes(path.read_bytes() + str(path).encode())  # after its end, so that no two files are equal
     return str(path)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from clipadapt.data import Source
 
 CONFIG_DIR = "--config-dir"
+DUPLICATES, USUAL_COSINE = "duplicates=", 0.985
 
 
 def run(words: Words) -> None:
@@ -101,19 +102,24 @@ def prepare(settings: Sequence[str], folder: str | None) -> None:
 def verify(settings: Sequence[str], folder: str | None) -> None:
     """Run `clipadapt data verify NAME [data.key=value …]`: decode all images of all splits, and list all problems.
 
-    Problems are images that can't be read, missing classes, and class names that are the same to CLIP.
+    Problems are images that can't be read, equal ones in several splits or under several labels, missing classes, and
+    class names that are the same to CLIP. Images with nothing to see are listed, too. `duplicates=true`, or a cosine,
+    lists nearly equal images by the features of `backbone=`.
 
     Raises:
         UserError: the settings or the source are wrong, or there is any problem.
     """
     from clipadapt.data.broken import describe_doubts, inspect  # imports image readers, which `list` doesn't need
+    from clipadapt.data.duplicates import find_equal
     from clipadapt.data.imagenet_classes import IncompleteSource
     from clipadapt.data.labels import DataWarning, ambiguous_names
     from clipadapt.report import data as tables
     from clipadapt.report import progress as bars
 
     with warnings.catch_warnings(action="ignore", category=DataWarning):  # listed below as problems
-        source: Source = config.build_source(composed(settings, folder, "verify"))
+        settings, cosine = take_duplicates(settings)
+        composition = composed(settings, folder, "verify", ("backbone",) if cosine else ())
+        source: Source = config.build_source(composition)
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     present = {name: split for name, split in splits.items() if split is not None}
     console, total = make_console(), sum(map(len, present.values()))
@@ -122,11 +128,17 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     console.print(tables.splits_table(source, present, {name: len(each.broken) for name, each in found.items()}))
     problems = [
         *dict.fromkeys(text for each in found.values() for text in each.broken.values()),
-        *(text for name, split in present.items() for text in describe_doubts(split.images, found[name].doubtful)),
+        *find_equal(present, source.class_names),
         *ambiguous_names(source.class_names),
     ]
+    if cosine:
+        from clipadapt.runs.near_duplicates import find_near_duplicates
+
+        with bars.images(console, total, "compared", transient=True) as update:
+            problems += find_near_duplicates(composition, present, source.class_names, cosine, update)
     problems += source.describe_missing() if isinstance(source, IncompleteSource) else []
-    for text in problems:
+    doubts = (text for name, split in present.items() for text in describe_doubts(split.images, found[name].doubtful))
+    for text in [*dict.fromkeys(doubts), *problems]:
         print_out(text)
     if problems:
         listed = "one problem is" if len(problems) == 1 else f"{len(problems):,} problems are"
@@ -134,8 +146,33 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     print_out(f"All {total:,} images can be read.")
 
 
-def composed(settings: Sequence[str], folder: str | None, verb: str) -> dict[str, Any]:
+def take_duplicates(settings: Sequence[str]) -> tuple[list[str], float | None]:
+    """Return the settings without `duplicates=…`, and the cosine that it asks for; None if it isn't given or false.
+
+    Raises:
+        UserError: its value is neither true, false nor a cosine.
+    """
+    rest = [word for word in settings if not word.startswith(DUPLICATES)]
+    given = next((word.removeprefix(DUPLICATES) for word in settings if word.startswith(DUPLICATES)), "false").lower()
+    if given in ("true", "false"):
+        return rest, USUAL_COSINE if given == "true" else None
+    try:
+        cosine = float(given)
+    except ValueError:
+        cosine = 0.0
+    if not 0 < cosine <= 1:
+        raise UserError(f"{DUPLICATES}{given} does not fit: it must be true, false or a cosine above 0, such as 0.99")
+    return rest, cosine
+
+
+def composed(settings: Sequence[str], folder: str | None, verb: str, also: Sequence[str] = ()) -> dict[str, Any]:
     """Compose the settings of a run on the data `NAME data.key=value …`, or `data=NAME data.key=value …`.
+
+    Args:
+        settings: the words.
+        folder: a folder of YAML files of one's own.
+        verb: the command, for messages.
+        also: other groups whose settings have a meaning here.
 
     Raises:
         UserError: the words name no data, or have settings of anything else.
@@ -148,6 +185,6 @@ def composed(settings: Sequence[str], folder: str | None, verb: str) -> dict[str
     config.raise_all(
         f"{word} has no meaning here: settings of data are written data.key=value"
         for word, key in zip(words, keys, strict=True)
-        if "=" in word and key != "data" and not key.startswith("data.")
+        if "=" in word and key.partition(".")[0] not in ("data", *also)
     )
     return config.compose(words, folder)

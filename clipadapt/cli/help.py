@@ -149,7 +149,7 @@ Examples
 DATA = """\
 clipadapt data list [--config-dir DIR]
 clipadapt data prepare NAME [data.key=value …]
-clipadapt data verify NAME [data.key=value …]
+clipadapt data verify NAME [data.key=value …] [duplicates=true]
 
 {data}.
 
@@ -159,13 +159,16 @@ clipadapt data verify NAME [data.key=value …]
 a mirror on the Hugging Face hub; those of torchvision and of the hub itself.
 
 `verify` decodes every image of every split, counts them, and lists all files that are missing or broken, classes that
-a copy of ImageNet lacks, and classes whose names are the same to CLIP; the exit code is 2 where there are any. A run
-looks at its own images before it starts; task.skip_broken=true leaves broken ones out of it.
+a copy of ImageNet lacks, classes whose names are the same to CLIP, and equal images in several splits or under several
+labels; the exit code is 2 where there are any. Images of one colour are listed, too. A run looks at its own images
+before it starts; task.skip_broken=true leaves broken ones out of it. duplicates=true lists nearly equal images, too, by
+the features of backbone=… (tiny) with a cosine of 0.985 or more, duplicates=0.95 those with 0.95.
 
 Examples
   clipadapt data list
   clipadapt data prepare oxford_pets data.home=/datasets
   clipadapt data verify folder data.root=my_images
+  clipadapt data verify folder data.root=my_images backbone=ViT-B-32 duplicates=0.95
   clipadapt data verify data=folder data.root=my_images     the same, as it is written for a run
 
 Choices

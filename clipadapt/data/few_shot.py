@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from clipadapt.data.duplicates import find_equal
 from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, compute_fingerprint
 from clipadapt.errors import DataError
 from clipadapt.notices import notice
@@ -154,6 +155,8 @@ def make_task(
         task = base_to_new(task)
     if remarks := (kind or ByClass()).remarks(task):
         notice(f"{task.name}: {'; '.join(remarks)}")
+    for text in find_equal({"support": task.support, "validation": task.validation, **task.tests}, task.class_names):
+        notice(f"{task.name}: {text}")
     return task
 
 

@@ -145,7 +145,7 @@ def drawn(
 def folder(
     root: FilePath,
     templates: list[str] | None = None,
-    splits: bool = True,
+    splits: bool | None = None,
     train: str | None = None,
     validation: str | None = None,
     test: str | None = None,
@@ -159,7 +159,7 @@ def folder(
     Args:
         root: The folder.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
-        splits: Whether folders in it may be splits; if false, all of them are classes.
+        splits: False if all folders in it are classes, whatever their names.
         train: The name of the folder to learn from; None for a usual name.
         validation: The name of the folder to validate on.
         test: The name of the folder to test on.
@@ -167,7 +167,7 @@ def folder(
     Raises:
         DataError: There are no images, classes or splits as described.
     """
-    layout = Layout(splits, {"train": train, "val": validation, "test": test})
+    layout = Layout(splits is not False, {"train": train, "val": validation, "test": test})
     return read_folder_source(root, None, templates, layout)
 
 

@@ -1,7 +1,6 @@
 """Splits of labelled images, data sets made of splits (sources), and few-shot tasks drawn from sources."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import Any, Literal, Protocol
 from PIL import Image
 
 from clipadapt.data.images import LazyImages, select
+from clipadapt.data.marks import find_marks
 from clipadapt.errors import DataError
 
 UNLABELLED = -1
@@ -185,14 +185,14 @@ class Task:
 
 
 def compute_fingerprint(class_names: Sequence[str], splits: Sequence[Split], pool: Split) -> str:
-    """Return a hash, as 16 hexadecimal digits, of class names, labels and image file sizes; reads no image.
+    """Return a hash, as 16 hexadecimal digits, of class names, labels and marks of image files (see `find_marks`).
 
     Args:
         class_names: The task's class names.
         splits: The splits to learn from and to test on.
         pool: The pool the first of them was drawn from; only its labels count.
     """
-    found = [(split.labels, [file_size(item) for item in lazy_items(split)]) for split in splits]
+    found = [(split.labels, find_marks(split.images)) for split in splits]
     content = repr((class_names, found, pool.labels))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -206,14 +206,6 @@ def image_names(split: Split) -> list[str]:
     """Return a name for each image: its file, or its place in the split for images that are no files."""
     items = lazy_items(split) or [None] * len(split)
     return [item if isinstance(item, str) else str(index) for index, item in enumerate(items)]
-
-
-def file_size(item: Any) -> int | None:
-    """Return the size of an image file; None if it is missing or the item is not a path."""
-    try:
-        return os.path.getsize(item) if isinstance(item, str) else None
-    except OSError:
-        return None
 
 
 def unique_names(class_names: Sequence[str]) -> list[str]:

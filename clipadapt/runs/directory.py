@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -101,20 +102,41 @@ class RunDirectory(RunReader):
         shutil.rmtree(self.path, ignore_errors=True)
 
     def replace_by(self, fresh: "RunDirectory") -> None:
-        """Replace this run by one computed again; files that aren't the run's stay."""
+        """Replace this run by one computed again; files that aren't the run's stay.
+
+        If the data have changed between them, this run is kept beside it under the next free version, NAME.v1.
+        """
         for name in {path.name for path in self.path.iterdir()} - {*OWN, *(path.name for path in fresh.path.iterdir())}:
             (self.path / name).rename(fresh.path / name)
         shutil.rmtree(self._old, ignore_errors=True)
         self.path.rename(self._old)
         fresh.path.rename(self.path)
-        shutil.rmtree(self._old, ignore_errors=True)
+        self._retire_old()
+
+    def _retire_old(self) -> None:
+        """Keep the run that was replaced as a version if it learned from other data; else remove it."""
+        if self._learned_from(self._old) in (None, self._learned_from(self.path)):
+            shutil.rmtree(self._old, ignore_errors=True)
+            return
+        free = next(path for path in map(self._version, count(1)) if not path.exists())
+        self._old.rename(free)
+
+    def _version(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.v{number}")
+
+    @staticmethod
+    def _learned_from(path: Path) -> str | None:
+        """Return the fingerprint of the data of a finished run; None if there is none to be read."""
+        with suppress(UserError):
+            return str(RunReader(path).record()["fingerprint"])
+        return None
 
     def restore(self) -> None:
-        """Put back the directory that `replace_by` had moved away when it was killed, or remove what it left of it."""
+        """Put back the directory that `replace_by` had moved away when it was killed, or finish what it had begun."""
         if not self._old.is_dir():
             return
         if self.path.exists():
-            shutil.rmtree(self._old, ignore_errors=True)
+            self._retire_old()
         else:
             self._old.rename(self.path)
 

