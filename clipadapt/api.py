@@ -10,9 +10,10 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.open_clip import pretrained_tags
+from clipadapt.config.given import plain
 from clipadapt.data import Task
 from clipadapt.errors import UserError, WeightsError
-from clipadapt.paths import checked_path
+from clipadapt.paths import checked_path, shorten
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.finished import evaluate_finished
@@ -58,9 +59,14 @@ def load_backbone(
     >>> load_backbone().source["name"]
     'tiny'
     """
+    if not isinstance(name, str):
+        raise WeightsError(f"name must be text, as in load_backbone('tiny'), and it is a {type(name).__name__}")
     files = configuration.options("backbone", config_dir)
     known = name in files
-    given = {**({} if pretrained == "default" else {"pretrained": pretrained}), **options}
+    given = {
+        **({} if isinstance(pretrained, str) and pretrained == "default" else {"pretrained": pretrained}),
+        **options,
+    }
     given |= {} if seed is None else {"seed": seed}
     if not known and "pretrained" not in given:
         tags = ", ".join(pretrained_tags(name, files))
@@ -226,12 +232,15 @@ def compare(
     """
     configuration.check_overrides(overrides)
     given = {"methods": methods, "data": data, "shots": shots, "seed": seed}
-    axes = {
-        axis: [*value] if isinstance(value, Iterable) and not isinstance(value, str) else [value]
-        for axis, value in given.items()
-        if value is not None
-    }
+    axes = {axis: _as_list(value) for axis, value in given.items() if value is not None}
     return run_study(comparison(axes, overrides, config_dir), console or Console(quiet=True))
+
+
+def _as_list(value: Any) -> list[Any]:
+    """Return one value, or several, as a list of plain values."""
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable) or not getattr(value, "shape", True):
+        return [plain(value)]
+    return [plain(one) for one in value]
 
 
 def load(directory: str | Path, device: str | None = None, config_dir: str | Path | None = None) -> Predictor:
@@ -252,7 +261,8 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     ['zero', 'one']
     """
     directory = checked_path(directory, "the run directory")
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_device(device)
     return Predictor(*learned_head(directory, device, torch.float32, config_dir))
 
@@ -263,4 +273,4 @@ def _check_device(device: str) -> None:
         float(torch.zeros((), device=device))
     except Exception as error:  # of as many kinds as there are devices
         reason = str(error).splitlines()[0][:200]
-        raise UserError(f"device={device!r} can't be used: {reason}") from error
+        raise UserError(f"device={shorten(repr(device))} can't be used: {reason}") from error

@@ -13,8 +13,11 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -27,6 +30,7 @@ from clipadapt.data.images import open_image, verify_image
 from clipadapt.data.sources import folder
 from clipadapt.data.tables import csv
 from clipadapt.errors import UserError
+from tests.manifests import renew_manifest
 from tests.test_api import FEW_DRAWINGS
 
 LONGEST = 120
@@ -355,6 +359,8 @@ def finished(tmp_path_factory):
     return result.parent
 
 
+TASK = ("shots", "seed", "classes", "kind", "config_dir", "templates", "size", "views", "skip_broken", "no_such")
+"""Arguments of `load_task`."""
 FILES = ("config.yaml", "record.json", "result.json", "metrics.jsonl", "adaptation.safetensors", "predictions.json")
 
 
@@ -364,13 +370,16 @@ def test_files_of_a_run(profile, finished, tmp_path):
     Image.new("RGB", (32, 32)).save(image)
 
     @profile
-    @given(st.sampled_from(FILES), st.randoms(use_true_random=False), st.integers(1, 4))
-    def check(name, chance, count):
+    @given(st.sampled_from(FILES), st.randoms(use_true_random=False), st.integers(1, 4), st.booleans())
+    def check(name, chance, count, meant):
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(finished, run)
         (run / name).write_bytes(spoilt((run / name).read_bytes(), chance, count))
+        if meant:
+            renew_manifest(run)  # as a stranger could, so that the file itself is read
         refusal(lambda: clipadapt.load(run, device="cpu").predict(image))
+        refusal(lambda: clipadapt.evaluate(run))
 
     check()
 
@@ -399,7 +408,70 @@ def test_values_of_a_runs_settings(profile, finished, tmp_path):
         table = functools.reduce(dict.__getitem__, tables, settings)
         table[key] = value
         (run / "config.yaml").write_bytes(yaml.safe_dump(settings).encode(errors="replace"))
+        renew_manifest(run)
         refusal(lambda: clipadapt.load(run, device="cpu"))
+        refusal(lambda: clipadapt.evaluate(run))
+
+    check()
+
+
+@functools.cache
+def things():
+    """Return Python values of many types."""
+    closed = Image.new("RGB", (4, 4))
+    closed.close()
+    arrays = [np.zeros(0), np.full((32, 32, 3), np.nan), np.zeros((2, 3), dtype=object), np.int64(3)]
+    tensors = [torch.zeros(0), torch.full((3, 32, 32), torch.inf), torch.zeros(1, 3, 32, 32), torch.tensor(2)]
+    images = [closed, Image.new("1", (1, 1)), Image.new("F", (9, 3)), Image.new("RGB", (0, 5))]
+    others = [object(), print, Image, b"", b"\xff", {1, 2}, range(3), 1j, Path("x"), Path(), iter([1]), slice(1)]
+    return [*arrays, *tensors, *images, *others]
+
+
+def python_values():
+    """Return a strategy of values that a notebook could hand in."""
+    plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | ODD
+    odd = st.deferred(lambda: st.sampled_from(things()))
+    inner = plain | odd
+    return inner | st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=2)
+
+
+@tries(10)
+def test_values_of_the_api(profile, finished, tmp_path, monkeypatch, clip):
+    monkeypatch.chdir(tmp_path)
+    drawn = {"train_per_class": 1, "validation_per_class": 1, "test_images": 12, "shots": 1}
+    small = clipadapt.load_task("drawn", **drawn)
+    predictor, fit = clipadapt.load(finished, device="cpu"), {"cpu": True, "workers": 0, "cache": None}
+    calls = {
+        **{key: lambda value, key=key: clipadapt.load_task("drawn", **{**drawn, key: value}) for key in TASK},
+        "source": lambda value: clipadapt.load_task(value),
+        "root": lambda value: clipadapt.load_task("folder", root=value),
+        "name": lambda value: clipadapt.load_backbone(value, None),
+        "pretrained": lambda value: clipadapt.load_backbone("tiny", value),
+        "backbone's seed": lambda value: clipadapt.load_backbone("tiny", None, seed=value),
+        "backbone": lambda value: clipadapt.finetune(value, small),
+        "task": lambda value: clipadapt.finetune(clip, value),
+        "method": lambda value: clipadapt.finetune(clip, small, value, **{**fit, "max_steps": 1}),
+        "overrides": lambda value: clipadapt.finetune(clip, small, "zero_shot", value, **fit),
+        **{
+            key: lambda value, key=key: clipadapt.finetune(clip, small, "zero_shot", **{**fit, key: value})
+            for key in ("epochs", "batch_size", "workers", "precision", "memory", "cache", "no_such")
+        },
+        "run": lambda value: clipadapt.load(value),
+        "config_dir": lambda value: clipadapt.load(finished, device="cpu", config_dir=value),
+        "device": lambda value: clipadapt.load(finished, device=value),
+        "images": lambda value: predictor.predict(value),
+        "more images": lambda value: predictor.predict_proba([value, value]),
+        "evaluated run": lambda value: clipadapt.evaluate(value),
+        "evaluated data": lambda value: clipadapt.evaluate(finished, value),
+        "evaluated root": lambda value: clipadapt.evaluate(finished, "folder", root=value),
+        "methods": lambda value: clipadapt.compare(value, "drawn", 1, 1, ["data.shots=0"]),
+        "shots of a comparison": lambda value: clipadapt.compare("zero_shot", "drawn", value, 1, ["data.shots=0"]),
+    }
+
+    @profile
+    @given(st.sampled_from([*calls]), python_values())
+    def check(name, value):
+        refusal(lambda: calls[name](value))
 
     check()
 

@@ -1,6 +1,8 @@
 """Values that a Python call gives to settings: taken as they are, whatever text they are."""
 
+import numpy as np
 import pytest
+import torch
 
 import clipadapt
 from clipadapt import config
@@ -62,12 +64,32 @@ def test_references_see_what_is_given(tmp_path, monkeypatch):
         ({"engine.epochs": "3"}, "engine.epochs=3 does not fit"),
         ({"engine.accumulate": 2}, "it is called engine.gradient_accumulation_steps now"),
         ({"seed.x": 2}, "there is no key seed.x: seed is no table"),
+        ({"method": "zero_shot", "engine.epochs": {}}, "engine.epochs={} does not fit"),
+        ({"method": np.zeros(0)}, "there is no method '[]'"),
     ],
 )
 def test_what_does_not_fit_is_refused(values, said):
     with pytest.raises(UserError) as caught:
         config.compose(values=values)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [(np.zeros(0),), ("tiny", np.zeros(2)), (["tiny"], None)])
+def test_names_of_another_type_are_refused(arguments):
+    with pytest.raises(UserError):
+        clipadapt.load_backbone(*arguments)
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 2)), torch.tensor(2), np.zeros(()), [object()], 1j, {"a": b"b"}, "x"])
+def test_numbers_of_another_type_are_refused(value):
+    with pytest.raises(UserError, match=r"shots=.* does not fit"):
+        clipadapt.compare("zero_shot", "drawn", value, np.int64(1))
+
+
+@pytest.mark.parametrize("device", ["", "no_such", np.zeros(0), torch.zeros(2), object()])
+def test_devices_of_another_type_are_refused(device, tmp_path):
+    with pytest.raises(UserError, match=r"device=.* can't be used"):
+        clipadapt.load(tmp_path, device=device)
 
 
 def test_a_key_is_given_once():

@@ -1,6 +1,8 @@
 """A run directory of a stranger's: whatever its settings say, nothing of it is imported, called or looked up."""
 
 import functools
+import importlib
+import pkgutil
 import shutil
 import sys
 import time
@@ -14,6 +16,8 @@ from clipadapt import config
 from clipadapt.adaptations.peft import configuration
 from clipadapt.cli import main
 from clipadapt.config import saved_settings
+from clipadapt.config.groups import GROUPS
+from clipadapt.config.targets import locate
 from clipadapt.data.network import cache_only, find_connection_error
 from clipadapt.errors import UserError
 from clipadapt.runs.directory import CONFIG, RunDirectory
@@ -203,6 +207,33 @@ def test_no_place_takes_a_target_of_another_kind(place, run, refused, settings, 
 )
 def test_a_target_is_a_class_of_its_group(place, target, refused, settings):
     assert f"{place}._target_: " in refused(put(settings, f"{place}._target_", target))
+
+
+@functools.cache
+def every_name():
+    """Return each name of each module of the package, and what it names."""
+    modules = [module.name for module in pkgutil.walk_packages(clipadapt.__path__, "clipadapt.")]
+    found = [importlib.import_module(name) for name in modules if not name.endswith("__main__")]
+    return {f"{module.__name__}.{word}": value for module in found for word, value in vars(module).items()}
+
+
+def is_taken(name, group):
+    try:
+        return locate(name, group) is not None
+    except UserError:
+        return False
+
+
+@pytest.mark.parametrize("place", GROUPS)
+def test_of_every_name_of_the_package_the_group_takes_its_own(place):
+    group, names = GROUPS[place], every_name()
+    near = [name for name in names if name.startswith(f"{group.room}.")]
+    taken = [names[name] for name in [*near, *[*names][::50]] if is_taken(name, group)]
+    known = {id(names[name]) for name in group.known_functions}
+    for found in taken:
+        derived = isinstance(found, type) and issubclass(found, group.base_class)
+        assert id(found) in known or (derived and (group.itself or found is not group.base_class))
+    assert len(names) > 5000 and len(taken) < 80
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from clipadapt.errors import DataError, join_names
 
 SHOWN_PAIRS = 3
 
-Place = tuple[str, int]
+ImageIndex = tuple[str, int]
 """An image: the name of its split, and its index."""
 
 
@@ -25,18 +25,18 @@ def find_equal(splits: Mapping[str, Split], class_names: Sequence[str]) -> list[
         splits: The splits by name.
         class_names: The names of the classes.
     """
-    marks: dict[str, list[Place]] = {}
+    marks: dict[str, list[ImageIndex]] = {}
     for name, split in splits.items():
         for index, mark in enumerate(find_marks(split.images)):
             if mark is not None:
                 marks.setdefault(mark, []).append((name, index))
-    alike = (confirm(splits, found) for found in marks.values() if len(found) > 1)
-    return describe_groups(splits, class_names, [*chain.from_iterable(alike)], "equal")
+    equal = (confirm(splits, found) for found in marks.values() if len(found) > 1)
+    return describe_groups(splits, class_names, [*chain.from_iterable(equal)], "equal")
 
 
-def confirm(splits: Mapping[str, Split], places: Sequence[Place]) -> list[list[Place]]:
+def confirm(splits: Mapping[str, Split], places: Sequence[ImageIndex]) -> list[list[ImageIndex]]:
     """Return groups of images whose files are equal byte for byte, of at least two files each."""
-    groups: dict[bytes, dict[str, Place]] = {}
+    groups: dict[bytes, dict[str, ImageIndex]] = {}
     for name, index in places:
         images = splits[name].images
         assert isinstance(images, LazyImages) and images.content is not None, "only files have marks"
@@ -46,7 +46,7 @@ def confirm(splits: Mapping[str, Split], places: Sequence[Place]) -> list[list[P
 
 
 def describe_groups(
-    splits: Mapping[str, Split], class_names: Sequence[str], groups: Sequence[Sequence[Place]], how: str
+    splits: Mapping[str, Split], class_names: Sequence[str], groups: Sequence[Sequence[ImageIndex]], how: str
 ) -> list[str]:
     """Return sentences on groups of images that are alike: those in several splits, and those under several labels.
 
@@ -57,10 +57,10 @@ def describe_groups(
         how: The word for it, "equal" or "nearly equal".
     """
 
-    def label(place: Place) -> Any:
+    def label(place: ImageIndex) -> Any:
         return splits[place[0]].labels[place[1]]
 
-    def word(place: Place) -> str:
+    def word(place: ImageIndex) -> str:
         names = splits[place[0]].class_names or class_names
         return str(names[label(place)]) if isinstance(label(place), int) and label(place) >= 0 else "no label"
 
@@ -74,7 +74,11 @@ def describe_groups(
 
 
 def sentence(
-    splits: Mapping[str, Split], groups: Sequence[Sequence[Place]], where: str, how: str, word: Callable[[Place], str]
+    splits: Mapping[str, Split],
+    groups: Sequence[Sequence[ImageIndex]],
+    where: str,
+    how: str,
+    word: Callable[[ImageIndex], str],
 ) -> str:
     """Return a sentence on groups of images that are alike, with the first ones; `word` says what differs in them."""
     count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
@@ -82,7 +86,7 @@ def sentence(
     return f"{count} of {how} images {where}: {join_names(pairs, SHOWN_PAIRS)}"
 
 
-def describe_place(splits: Mapping[str, Split], place: Place) -> str:
+def describe_place(splits: Mapping[str, Split], place: ImageIndex) -> str:
     """Return the file of an image, or its number."""
     images = splits[place[0]].images
     return str(images.items[place[1]]) if isinstance(images, LazyImages) else f"image {place[1]}"

@@ -43,7 +43,7 @@ class Settings:
         checkpoint_seconds: minimum number of seconds between two checkpoints.
     """
 
-    epochs: Annotated[int, Ge(0)] | dict[int, Annotated[int, Ge(0)]]
+    epochs: Annotated[int, Ge(0)] | Annotated[dict[int, Annotated[int, Ge(0)]], MinLen(1)]
     optimizer: Callable[[Iterable[Parameter]], Optimizer]
     schedule: Callable[[Optimizer, int], LRScheduler]
     batch_size: Annotated[int, Ge(1)] = 32

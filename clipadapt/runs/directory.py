@@ -14,7 +14,7 @@ from torch import Tensor
 
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError
-from clipadapt.files import write_atomically
+from clipadapt.files import flush_folder, write_atomically
 from clipadapt.plain_yaml import dump_plain_yaml
 from clipadapt.runs.checkpoints import Checkpoints
 from clipadapt.runs.manifest import MANIFEST, check_files, write_manifest
@@ -111,6 +111,7 @@ class RunDirectory(RunReader):
         shutil.rmtree(self._old, ignore_errors=True)
         self.path.rename(self._old)
         fresh.path.rename(self.path)
+        flush_folder(self.path.parent)  # before the old one goes
         self._retire_old()
 
     def _retire_old(self) -> None:

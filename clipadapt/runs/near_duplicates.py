@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.data.duplicates import Place, describe_groups
+from clipadapt.data.duplicates import ImageIndex, describe_groups
 from clipadapt.data.tasks import Split
 from clipadapt.errors import DataError
 from clipadapt.runs.methods import build_backbone
@@ -49,10 +49,10 @@ def find_near_duplicates(
 
 @torch.no_grad()
 def encode(
-    clip: DualEncoder, splits: Mapping[str, Split], places: Sequence[Place], update: Callable[[int], object]
-) -> tuple[list[Place], Tensor]:
+    clip: DualEncoder, splits: Mapping[str, Split], places: Sequence[ImageIndex], update: Callable[[int], object]
+) -> tuple[list[ImageIndex], Tensor]:
     """Return the images that can be read, and their unit features `[N, D]`, on the CPU."""
-    kept: list[Place] = []
+    kept: list[ImageIndex] = []
     found = [torch.empty(0)]
     for first in range(0, len(places), BATCH):
         batch, pixels = places[first : first + BATCH], []

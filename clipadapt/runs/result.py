@@ -12,6 +12,7 @@ from clipadapt import __version__
 from clipadapt import config as configuration
 from clipadapt.data.tasks import unique_names
 from clipadapt.engine.run import Run
+from clipadapt.files import as_write_error
 from clipadapt.objectives.base import Objective
 from clipadapt.report import summary
 from clipadapt.runs.directory import PICTURES, RunDirectory
@@ -45,11 +46,22 @@ class Result:
     def save(self, directory: str | Path) -> Path:
         """Write the run directory and return its path; `clipadapt.load` and the command line read it.
 
+        A finished run that is there stays whole until this one, written beside it, takes its place.
+
         Raises:
             UserError: the directory holds something else.
         """
         target = RunDirectory(directory)
+        with as_write_error(target.path):
+            target.restore()
         target.open(self.config, configuration.identity)
+        if target.finished:
+            fresh = target.beside()
+            fresh.remove()
+            self.save(fresh.path)
+            with as_write_error(target.path):
+                target.replace_by(fresh)
+            return target.path
         names = unique_names(self.record["class_names"])
         summary.draw_pictures(self.metrics, self.history, names, target.path / PICTURES)
         target.finish(self.tensors, self.record, self.history, self.metrics, self.files)

@@ -17,13 +17,22 @@ import traceback
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from rich.console import Console
 
 from clipadapt.cli import main
+from clipadapt.console import run_command
 from clipadapt.features import cache
+from clipadapt.runs.directory import CONFIG, METRICS, PREDICTIONS, TENSORS, TRANSFER, RunDirectory
+from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.targets import EvaluationTarget
 
 EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+EXACT = {CONFIG, TENSORS, METRICS, PREDICTIONS}
+"""Files of a run that hold the same whenever it is computed; so do those of figures on other data."""
 TIMINGS = {"seconds", "fit_seconds", "peak_memory_mb"}
+READING = {"evaluate", "transfer"}
+"""Commands whose output has no times in it, and is the same each time."""
 
 
 class Calls:
@@ -71,7 +80,27 @@ class Calls:
 
 def run_forked(words, root, at=0, kill=True):
     """Run a command in a process of its own; return its exit code, what it wrote, and how many calls it made."""
-    return fork(lambda: main(words), root, at, kill)
+    return fork(lambda: command(words), root, at, kill)
+
+
+def command(words):
+    """Run a command; `RUN=DIR` stands for the finished run below DIR, `transfer` for its figures on other data."""
+    words = [f"run={run_below(word.removeprefix('RUN='))}" if word.startswith("RUN=") else word for word in words]
+    return main(words) if words[0] != "transfer" else run_command(lambda: transfer(words[1].removeprefix("run=")))
+
+
+def run_below(folder):
+    """Return the only finished run below a folder."""
+    (result,) = Path(folder).rglob("result.json")
+    return result.parent
+
+
+def transfer(run):
+    """Evaluate a finished run on three other test sets, as recipes do, and show the figures."""
+    data = RunDirectory(run).config()["data"]
+    targets = [EvaluationTarget(f"other {size}", {**data, "test_images": size}) for size in (8, 9, 10)]
+    sys.stdout.write(json.dumps(FinishedRun(run).evaluate_targets(targets, Console(quiet=True))))
+    return 0
 
 
 def fork(action, root, at=0, kill=True):
@@ -102,7 +131,7 @@ def contents(folder):
         name, data = path.relative_to(folder).as_posix(), path.read_bytes()
         if path.name == "result.json":
             data = json.dumps({key: value for key, value in json.loads(data).items() if key not in TIMINGS}).encode()
-        elif path.name not in ("adaptation.safetensors", "metrics.jsonl", "predictions.json", "config.yaml"):
+        elif path.name not in EXACT and path.parent.name != TRANSFER:
             data = b""
         found[name] = hashlib.sha256(data).hexdigest()
     return found
@@ -112,7 +141,7 @@ def study(words, root, kill, every=1, first=1, before=(), cached=False):
     """Run a command, end or fail it at every so many of its calls, and run it again each time.
 
     Args:
-        words: the command; OUT stands for its output and CACHE for its cache.
+        words: the command, as of `command`; OUT stands for its output and CACHE for its cache.
         root: a folder for all of it.
         kill: as of `Calls`.
         every: take only each of so many calls.
@@ -127,6 +156,7 @@ def study(words, root, kill, every=1, first=1, before=(), cached=False):
     )
     start = Path(root, "start")
     work.mkdir(parents=True)
+    os.environ["CLIPADAPT_CACHE"] = str(Path(root, "work", "cache"))
     Figure.savefig = lambda figure, file, **options: file.write(b"a picture")
     with contextlib.redirect_stdout(sys.stderr):
         main([word.replace(str(work), str(Path(root, "once"))) for word in before or words])
@@ -135,7 +165,8 @@ def study(words, root, kill, every=1, first=1, before=(), cached=False):
     shutil.copytree(work, start)
     code, log, total = run_forked(words, root)
     assert code == 0, log
-    expected, problems, taken = contents(out), [], 0
+    reads = words[0] in READING
+    expected, problems, taken = (contents(out), log if reads else ""), [], 0
     if cached:
         shutil.copytree(work / "cache", start / "cache", dirs_exist_ok=True)
         shutil.rmtree(work)
@@ -153,10 +184,10 @@ def study(words, root, kill, every=1, first=1, before=(), cached=False):
         if not kill and [path for path in out.rglob("*") if path.suffix == ".part"]:
             problems.append([at, "half a file stays", code, log])
         code, log, _ = run_forked(words, root)
-        found = contents(out) if code == 0 else log
+        found = (contents(out) if code == 0 else {}, log if reads or code else "")
         if found != expected:
-            differing = found if isinstance(found, str) else sorted(set(found.items()) ^ set(expected.items()))
-            problems.append([at, "another result", code, differing])
+            differing = sorted({*found[0].items()} ^ {*expected[0].items()})
+            problems.append([at, "another result", code, differing, log])
     return {"calls": total, "taken": taken, "problems": problems}
 
 

@@ -16,10 +16,12 @@ import clipadapt
 from clipadapt import config
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.cli import main
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, WriteError
+from clipadapt.runs import directory
 from clipadapt.runs.directory import NEEDED, RunDirectory
 from clipadapt.runs.finished import FinishedRun
 from clipadapt.runs.manifest import MANIFEST
+from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.train import train_and_evaluate
 from tests.engine.tasks import same, split, task
@@ -218,6 +220,28 @@ def test_every_damage_of_every_checkpoint(method, tmp_path):
     counts = check_resumed(method, tmp_path, DAMAGES)
     print(f"{method}: {dict(counts)}")
     assert counts["right"] == 3 * len(DAMAGES)
+
+
+@pytest.mark.parametrize("written", [0, 1, 4])
+def test_saving_over_a_finished_run_leaves_it_whole_until_the_end(written, tmp_path, monkeypatch):
+    result, run, write = fit(tmp_path / "run", "zero_shot"), tmp_path / "run", directory.write_atomically
+    old, left = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}, iter(range(written))
+
+    def fill_the_disk(path, content):
+        if next(left, None) is None:
+            raise WriteError("full")
+        write(path, content)
+
+    monkeypatch.setattr(directory, "write_atomically", fill_the_disk)
+    with pytest.raises(WriteError):
+        replace(result, metrics={**result.metrics, "seconds": 5}).save(run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == old
+    monkeypatch.undo()
+    replace(result, metrics={**result.metrics, "seconds": 5}).save(run)
+    assert read_result(run).metrics["seconds"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"run"} and {*old} == {
+        p for p in run.rglob("*") if p.is_file()
+    }
 
 
 def test_leftovers_of_a_killed_run_are_removed(runs, tmp_path, capsys):

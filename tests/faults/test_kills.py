@@ -32,6 +32,8 @@ CASES = {
         "words": ["compare", "methods=[zero_shot,tip_adapter]", "data=[drawn]", "shots=[1]", "seed=[1,2]", *FEW],
         "cached": True,
     },
+    "evaluate": {"words": ["evaluate", "RUN=OUT"], "before": COOP},
+    "transfer": {"words": ["transfer", "RUN=OUT"], "before": COOP},
 }
 
 
