@@ -1,14 +1,17 @@
 """Whole trainings through the public API, against a plain loop that runs both towers at every step.
 
     python -m benchmarks.fit --methods coop --shots 16 --classes 20 --epochs 50
+    python -m benchmarks.fit --methods coop --epochs 200 --views 8            the default for images of one's own
+    python -m benchmarks.fit --methods coop --epochs 200 --views 8 --kept     the same, encoded by an earlier run
 
-CoOp and CLIP-Adapter without augmentation, on drawn images in memory. Evaluation is not measured. Our side is a call of
-`finetune` less the same call with no epochs, which only prepares and evaluates; the difference is the time to transform
-and encode the images, and all steps. The plain side is one whole step on a transformed batch, times the number of
-steps.
+CoOp and CLIP-Adapter on drawn images in memory; without augmentation, or with stored views. Evaluation is not measured.
+Our side is a call of `finetune` less the same call with no epochs, which only prepares and evaluates; the difference is
+the time to transform and encode the images, and all steps. The plain side is one whole step on a transformed batch,
+times the number of steps.
 """
 
 import argparse
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -32,20 +35,22 @@ N_CTX = 16
 BATCH = 32
 
 
-def draw_task(classes: int, shots: int) -> Task:
+def draw_task(classes: int, shots: int, views: int) -> Task:
     """Return a task of meaningless drawn images: `shots` per class to learn from and one per class to test on."""
     labels = [label for label in range(classes) for _ in range(shots)]
     train = Split([pictures.draw(seed) for seed in range(len(labels))], labels)
     test = train.select(range(0, len(labels), shots))
     names = command.class_names(classes)
-    return make_task(Source("drawn", names, [TEMPLATE], train, Split([], []), {"test": test}), shots, seed=1)
+    return make_task(
+        Source("drawn", names, [TEMPLATE], train, Split([], []), {"test": test}), shots, seed=1, views=views
+    )
 
 
-def finetune(clip: CLIP, task: Task, method: str, epochs: int) -> Result:
-    """Run our side, without a feature cache."""
+def finetune(clip: CLIP, task: Task, method: str, epochs: int, cache: str | None) -> Result:
+    """Run our side; without a feature cache if `cache` is None."""
     precision = next(name for name, dtype in command.DTYPES.items() if dtype == clip.dtype)
     cpu = clip.device.type == "cpu"
-    return clipadapt.finetune(clip, task, method, epochs=epochs, precision=precision, cpu=cpu, cache=None)
+    return clipadapt.finetune(clip, task, method, epochs=epochs, precision=precision, cpu=cpu, cache=cache)
 
 
 def plain_step(clip: CLIP, task: Task, method: str) -> Callable[[], Tensor]:
@@ -67,8 +72,8 @@ def plain_step(clip: CLIP, task: Task, method: str) -> Callable[[], Tensor]:
 
 
 def needed(clip: CLIP, task: Task, method: str, steps: float) -> list[Work]:
-    """Return the least work: each image through its tower once, and class weights at every step or, if frozen, once."""
-    count, names = len(task.support), task.class_names
+    """Return the least work: each view through the tower once, and class weights at every step or, if frozen, once."""
+    count, names = len(task.support) * max(1, task.views or 0), task.class_names
     images = operations.image(clip, count, at_once=MICRO_BATCH)
     given = command.task(names, TEMPLATE)
     if method == "coop":
@@ -81,13 +86,13 @@ def fitting_seconds(seconds: Mapping[str, list[float]]) -> list[float]:
     return [whole - rest for whole, rest in zip(seconds["whole"], seconds["rest"], strict=True)]
 
 
-def measure_one(clip: CLIP, task: Task, method: str, chosen: argparse.Namespace) -> Row:
-    """Measure both sides of one method."""
+def measure_one(clip: CLIP, task: Task, method: str, chosen: argparse.Namespace, cache: str | None) -> Row:
+    """Measure both sides of one method; the first round, which isn't counted, fills the cache."""
     epochs = chosen.epochs if method == "coop" else ADAPTER_EPOCHS
     fit_seconds = []
     sides = {
-        "whole": lambda: fit_seconds.append(finetune(clip, task, method, epochs).metrics["fit_seconds"]),
-        "rest": lambda: finetune(clip, task, method, 0),
+        "whole": lambda: fit_seconds.append(finetune(clip, task, method, epochs, cache).metrics["fit_seconds"]),
+        "rest": lambda: finetune(clip, task, method, 0, cache),
         "plain": plain_step(clip, task, method),
     }
     count = len(task.support)
@@ -95,7 +100,14 @@ def measure_one(clip: CLIP, task: Task, method: str, chosen: argparse.Namespace)
     compared = measure.compare(
         sides, needed(clip, task, method, steps), clip, chosen.repeats, factor=steps, ours=fitting_seconds
     )
-    size = {"method": method, "images": count, "epochs": epochs, "steps": steps}
+    size = {
+        "method": method,
+        "images": count,
+        "views": task.views,
+        "epochs": epochs,
+        "steps": steps,
+        "kept": cache is not None,
+    }
     return {**size, **compared, "fit_seconds": fit_seconds[1:], "scaled": "one step"}
 
 
@@ -107,16 +119,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--classes", type=int, default=20)
     parser.add_argument("--shots", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=50, help=f"epochs of CoOp; CLIP-Adapter has {ADAPTER_EPOCHS}")
+    parser.add_argument("--views", type=int, default=0, help="stored views of each image; 0 is the centre crop")
+    parser.add_argument("--kept", action="store_true", help="an earlier run has encoded the images")
     chosen = parser.parse_args(argv)
-    clip, task = command.load(chosen), draw_task(chosen.classes, chosen.shots)
+    clip, task = command.load(chosen), draw_task(chosen.classes, chosen.shots, chosen.views)
     columns = {
         "method": lambda row: row["method"],
         "images": lambda row: f"{row['images']:,}",
+        "views": lambda row: str(row["views"]),
         "steps": lambda row: f"{row['steps']:,.0f}",
         **COMPARISON,
     }
-    rows = (measure_one(clip, task, method, chosen) for method in chosen.methods)
-    report("Whole trainings, evaluation excluded", chosen, columns, rows)
+    with tempfile.TemporaryDirectory() as folder:
+        cache = folder if chosen.kept else None
+        rows = (measure_one(clip, task, method, chosen, cache) for method in chosen.methods)
+        report("Whole trainings, evaluation excluded", chosen, columns, rows)
 
 
 if __name__ == "__main__":

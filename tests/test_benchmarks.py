@@ -95,6 +95,13 @@ def test_fit(tmp_path):
     assert coop["plain_seconds"] == pytest.approx(30 * coop["median_seconds"]["plain"])
 
 
+@pytest.mark.slow
+def test_fit_with_stored_views(tmp_path):
+    size = ["--methods", "coop", "--classes", "3", "--shots", "1", "--epochs", "30", "--repeats", "1", "--views", "4"]
+    (new,), (kept,) = (rows(fit, tmp_path, *size, *more) for more in ([], ["--kept"]))
+    assert (new["views"], new["kept"], kept["kept"]) == (4, False, True)
+
+
 def test_encode(tmp_path):
     (row,) = rows(encode, tmp_path, "--images", "5", "--workers", "0", "--repeats", "1")
     assert row["difference"] < 1e-5 and row["decoding_per_second"] > 0
