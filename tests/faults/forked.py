@@ -96,9 +96,9 @@ def run_below(folder):
 
 
 def transfer(run):
-    """Evaluate a finished run on three other test sets, as recipes do, and show the figures."""
+    """Evaluate a finished run on two other test sets, as recipes do, and show the figures."""
     data = RunDirectory(run).config()["data"]
-    targets = [EvaluationTarget(f"other {size}", {**data, "test_images": size}) for size in (8, 9, 10)]
+    targets = [EvaluationTarget(f"other {size}", {**data, "test_images": size}) for size in (12, 14)]
     sys.stdout.write(json.dumps(FinishedRun(run).evaluate_targets(targets, Console(quiet=True))))
     return 0
 

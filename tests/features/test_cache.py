@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from clipadapt.errors import UserError
 from clipadapt.features import cache as module
-from clipadapt.features.cache import HEADER, Store
+from clipadapt.features.cache import HEADER, KEY, Store
 
 FACTS = {"backbone": "abc", "cut": "block.3", "size": [32, 32]}
 AMPLE = 10**9
@@ -282,6 +282,20 @@ def test_a_shard_above_the_limit_is_refused(tmp_path):
     with pytest.raises(ValueError, match="limit of 2000"):
         entry.write(keys(*range(50)), rows(*range(50)))
     assert not entry.find(keys(1)).missing
+
+
+def test_the_limit_itself_is_within_the_limit(tmp_path):
+    size = KEY + rows(1).nbytes + torch.zeros(1, dtype=torch.long).nbytes + HEADER
+    entry = filled(tmp_path, [1], limit=size)
+    assert not entry.find(keys(1)).missing
+    room = sum(path.stat().st_size for path in shards(tmp_path)) + size
+    entry = filled(tmp_path, [2], limit=room)
+    assert not entry.find(keys(1, 2)).missing
+
+
+def test_a_check_leaves_nothing(tmp_path):
+    Store(tmp_path, AMPLE).check()
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
