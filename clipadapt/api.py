@@ -12,6 +12,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.open_clip import pretrained_tags
 from clipadapt.config.given import plain
 from clipadapt.data import Task
+from clipadapt.data.given_data_sets import is_data_set, keep
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.paths import checked_path, shorten
 from clipadapt.predictor import Predictor
@@ -81,7 +82,7 @@ def load_backbone(
 
 
 def load_task(
-    source: str = "digits",
+    source: Any = "digits",
     shots: int | str = 16,
     seed: int = 1,
     classes: str = "all",
@@ -92,7 +93,8 @@ def load_task(
     """Load a few-shot task.
 
     Args:
-        source: a name in conf/data ("digits", "drawn", "folder", "unlabelled", "oxford_pets" …) or in `config_dir`.
+        source: a name in conf/data ("digits", "drawn", "folder", "unlabelled", "oxford_pets" …) or in `config_dir`; or
+            a `Dataset` or `DatasetDict` of the library datasets.
         shots: labelled images per class, or "all".
         seed: draws them.
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
@@ -108,6 +110,8 @@ def load_task(
     >>> len(load_task("digits", shots=2).support)
     20
     """
+    if is_data_set(source):
+        source, options = "huggingface", {"name": keep(source), **options}
     values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}
     values |= {f"{'task' if key in TASK_KEYS else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, values)

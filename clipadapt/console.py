@@ -66,6 +66,8 @@ def escape_unprintable() -> None:
 def run_command(action: Callable[[], int]) -> int:
     """Run a command and return its exit code; errors that the user can fix, and signals, are told in one sentence."""
     escape_unprintable()
+    if os.environ.get("MPLBACKEND", "").startswith("module://"):
+        del os.environ["MPLBACKEND"]  # of a notebook; may not be installed here, and pictures need no backend
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning

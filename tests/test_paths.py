@@ -118,11 +118,11 @@ def test_what_is_no_file(tmp_path):
 
 
 def images_in(root, names):
-    for name in names:
+    for label, name in enumerate(names):
         place = os.path.join(os.fsencode(root), os.fsencode(name))
         os.makedirs(place)
         for number in range(3):
-            Image.new("RGB", (8, 8), (number, 0, 0)).save(os.fsdecode(place) + f"/{number}.png")
+            Image.new("RGB", (8, 8), (number, 9 * label, 0)).save(os.fsdecode(place) + f"/{number}.png")
     return str(root)
 
 

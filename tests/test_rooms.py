@@ -82,6 +82,7 @@ TOWERS = {
     "text",
     "text_tower",
     "network",
+    "checkpoint_files",
 }
 """Modules of the backbone that know torch, each other, and errors: no library of backbones, nothing else of ours."""
 

@@ -1,6 +1,7 @@
 """Backbones of open_clip, and the embedded one; the only module that uses open_clip and its names."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Self
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from clipadapt.backbone import tiny
 from clipadapt.backbone.attention import Block, attend_all
+from clipadapt.backbone.checkpoint_files import as_plain_checkpoint, read_archive
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.network import hub, quiet
 from clipadapt.backbone.text import PromptLayout
@@ -96,7 +98,7 @@ class CLIP(DualEncoder):
         weights = tiny.weights() if pretrained == EMBEDDED else None
         try:
             if pretrained not in (EMBEDDED, None):
-                weights = load_state_dict(pretrained)
+                weights = read_archive(pretrained) or load_state_dict(pretrained)
             model = build(tiny.config(), weights, source["image_size"])
         except Exception as error:  # a file that is no checkpoint may raise anything
             raise _unloadable("tiny", pretrained, error) from error
@@ -179,15 +181,30 @@ def _check_name(name: str, pretrained: str | None) -> None:
 
 def _create(name: str, pretrained: str | None, image_size: int | None) -> Any:
     try:
-        return open_clip.create_model(
-            name,
-            pretrained=pretrained,
-            pretrained_text=False,
-            require_pretrained=pretrained is not None,
-            force_image_size=image_size,
-        )
+        with as_plain_checkpoint(pretrained) as (readable, of_openai):
+            if not of_openai:
+                _note_activation(name, pretrained)
+            return open_clip.create_model(
+                name,
+                pretrained=readable,
+                pretrained_text=False,
+                require_pretrained=pretrained is not None,
+                force_image_size=image_size,
+                **({"force_quick_gelu": True} if of_openai else {}),
+            )
     except Exception as error:  # a file that is no checkpoint may raise anything
         raise _unloadable(name, pretrained, error) from error
+
+
+def _note_activation(name: str, pretrained: str | None) -> None:
+    """Warn that a checkpoint file doesn't say whether its model has GELU or QuickGELU, if there are models of both."""
+    twin = f"{name}-quickgelu"
+    if pretrained is not None and os.path.isfile(pretrained) and twin in open_clip.list_models():
+        warnings.warn(
+            f"the file {pretrained} doesn't say which activation it was trained with, and '{name}' has GELU: weights "
+            f"with QuickGELU, such as OpenAI's, DFN's and MetaCLIP's, need backbone.name={twin}",
+            stacklevel=5,
+        )
 
 
 def _check_has_patches(visual: Any, name: str, image_size: int | None) -> None:

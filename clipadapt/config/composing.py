@@ -20,6 +20,7 @@ from clipadapt.config.given import choices, merge, prefill
 from clipadapt.config.groups import GROUPS
 from clipadapt.config.overrides import check_overrides, non_overrides, unknown_key
 from clipadapt.config.renamed import new_key, new_option
+from clipadapt.config.spelling import take_as_written
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import SettingsError, nearest
@@ -150,10 +151,11 @@ def quoted(text: str) -> str:
 
 
 def normal(overrides: Sequence[str]) -> list[str]:
-    """Remove `+` before groups that are in the defaults list anyway: `+experiment=x` becomes `experiment=x`."""
+    """Return overrides as Hydra reads them: text quoted where need be, and groups of the defaults without `+`."""
     entries = read_yaml(conf_dir() / "config.yaml")["defaults"]
     chosen = {key for entry in entries if isinstance(entry, dict) for key in entry}
-    return [text[1:] if text[0:1] == "+" and text[1:].partition("=")[0] in chosen else text for text in overrides]
+    usual = (text[1:] if text[0:1] == "+" and text[1:].partition("=")[0] in chosen else text for text in overrides)
+    return [*map(take_as_written, usual)]
 
 
 def one_by_one(
@@ -242,7 +244,7 @@ def unreadable(text: str, syntax: OverrideParseException) -> str:
     if fault := why_unwritable(text):
         return f"{shorten(text)} can't be read: {fault}"
     reason = one_line(syntax).partition(" See http")[0]
-    return f"{text} can't be read: {reason} (quote text with special characters)"
+    return f"{text} can't be read: {reason} (write text with special characters as '{overridden_key(text)}=\"…\"')"
 
 
 def parse(text: str) -> Override:

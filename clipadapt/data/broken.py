@@ -9,6 +9,7 @@ from PIL import Image
 
 from clipadapt.data.images import LazyImages
 from clipadapt.data.pixels import find_doubt
+from clipadapt.data.spares import draw_spares
 from clipadapt.data.tasks import Split, Task
 from clipadapt.data.threads import map_in_threads
 from clipadapt.errors import DataError, join_names
@@ -148,7 +149,7 @@ def broken_message(
 def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None = None) -> Task:
     """Return the task without its broken images, and warn with their number in each split; decodes every image.
 
-    The few-shot sample is drawn before: a broken image of the support set is not replaced by another one.
+    A broken image of the support or validation set is replaced by another one of its class if there is one to spare.
 
     Args:
         task: The task of the run.
@@ -159,12 +160,17 @@ def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None
         DataError: A class would have no images left in the support set, in the pool or in a test set.
     """
     changes: dict[str, Any] = {"tests": {}, "left_out": dict(task.left_out)}
-    for name, split in used_splits(task, pool).items():
+    for name in used_splits(task, pool):
+        split = used_splits(task, pool)[name]
         bad, doubtful = inspect(split.images, True, update)
         for text in describe_doubts(split.images, doubtful):
             notice(f"{task.name}: {text}")
-        kept = [index for index in range(len(split)) if index not in bad]
-        sound = split.select(kept) if bad else split
+        replaced = set[int]()
+        if bad and name in ("support", "validation"):
+            task, replaced = draw_spares(task, name, [*bad])
+        now = used_splits(task, pool)[name]
+        kept = [index for index in range(len(now)) if index not in bad or index in replaced]
+        sound = now.select(kept) if len(kept) < len(now) else now
         if name != "validation":
             check_emptied(task, name, split, sound)
         if name in task.tests:
@@ -174,8 +180,8 @@ def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None
             changes |= {name: sound, f"{name}_indices": [indices[index] for index in kept]}
         if bad:
             changes["left_out"][name] = [*bad.values()]
-            text = f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'"
-            notice(text)
+            others = f"; {len(replaced):,} others of their classes are in their place" if replaced else ""
+            notice(f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'{others}")
     return replace(task, **changes)
 
 
@@ -184,7 +190,7 @@ def check_emptied(task: Task, name: str, before: Split, after: Split) -> None:
     names = before.class_names or task.class_names
     lost = sorted({*before.labels} - {*after.labels})
     if lost:
-        classes = f" of {', '.join(names[label] for label in lost)}" if before.labelled else ""
+        classes = f" of {join_names([names[label] for label in lost], SHOWN)}" if before.labelled else ""
         raise DataError(
             f"{task.name}: all images in '{name}'{classes} are broken: mend or replace them (clipadapt data verify "
             "with the same data lists them)"

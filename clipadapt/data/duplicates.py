@@ -30,19 +30,31 @@ def find_equal(splits: Mapping[str, Split], class_names: Sequence[str]) -> list[
         for index, mark in enumerate(find_marks(split.images)):
             if mark is not None:
                 marks.setdefault(mark, []).append((name, index))
-    equal = (confirm(splits, found) for found in marks.values() if len(found) > 1)
-    return describe_groups(splits, class_names, [*chain.from_iterable(equal)], "equal")
+    confirmed = (confirm(splits, found) for found in marks.values() if len(found) > 1)
+    return describe_groups(splits, class_names, [*chain.from_iterable(confirmed)], "equal")
 
 
 def confirm(splits: Mapping[str, Split], places: Sequence[ImageIndex]) -> list[list[ImageIndex]]:
-    """Return groups of images whose files are equal byte for byte, of at least two files each."""
-    groups: dict[bytes, dict[str, ImageIndex]] = {}
+    """Return groups of images whose files are equal byte for byte, of at least two images each.
+
+    Files that can't be read are left out: they are told when the images are checked.
+    """
+    groups: dict[bytes, list[ImageIndex]] = {}
     for name, index in places:
         images = splits[name].images
-        assert isinstance(images, LazyImages) and images.content is not None, "only files have marks"
-        with suppress(DataError):  # told when the images are checked
-            groups.setdefault(digest(images.content(images.items[index])), {})[f"{name}{index}"] = name, index
-    return [[*group.values()] for group in groups.values() if len(group) > 1]
+        if isinstance(images, LazyImages) and images.content is not None:
+            with suppress(DataError):
+                groups.setdefault(digest(images.content(images.items[index])), []).append((name, index))
+    return [group for group in groups.values() if len(group) > 1 and can_be_read(splits[group[0][0]], group[0][1])]
+
+
+def can_be_read(split: Split, index: int) -> bool:
+    """Return whether an image can be decoded."""
+    try:
+        split.images[index]
+    except DataError:
+        return False
+    return True
 
 
 def describe_groups(

@@ -8,12 +8,13 @@ from typing import Any
 
 from clipadapt.data.duplicates import find_equal
 from clipadapt.data.tasks import UNLABELLED, Drawing, Source, Split, Task, compute_fingerprint
-from clipadapt.errors import DataError
+from clipadapt.errors import DataError, join_names
 from clipadapt.notices import notice
 
 MAX_VALIDATION_SHOTS = 4
 ALL, BASE, NEW = "all", "base", "new"
 MIN_CLASSES_TO_SPLIT = 4
+SHOWN_CLASSES = 10
 
 
 def draw_per_class(indices: Iterable[int], labels: Sequence[int], shots: int, stream: random.Random) -> list[int]:
@@ -147,6 +148,8 @@ def make_task(
         validation_indices=validation,
         pool=source.train.select(pool),
         pool_indices=pool,
+        test_indices=rest,
+        validation_listed=listed is not None,
         kind=kind,
     )
     splits = [task.support, task.validation, *task.tests.values()]
@@ -206,7 +209,7 @@ def base_to_new(task: Task) -> Task:
     tests = {}
     for test in [*task.tests.values()][:1]:
         tests = {BASE: select_classes(test, base, names), NEW: select_classes(test, new, names)}
-    return replace(task, class_names=names[:first_new], classes=BASE, tests=tests, **parts)
+    return replace(task, class_names=names[:first_new], classes=BASE, tests=tests, test_indices=[], **parts)
 
 
 def select_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
@@ -240,7 +243,11 @@ def short_classes(task: Task) -> list[str]:
     """Return a sentence on the classes with fewer images than shots; an empty list if there are none."""
     counts = Counter(task.support.labels)
     short = [f"{name} ({counts[label]})" for label, name in enumerate(task.class_names) if counts[label] < task.shots]
-    return [f"fewer than {task.shots} images to learn from, all of them used, in {', '.join(short)}"] if short else []
+    return (
+        [f"fewer than {task.shots} images to learn from, all of them used, in {join_names(short, SHOWN_CLASSES)}"]
+        if short
+        else []
+    )
 
 
 def untested_classes(task: Task) -> list[str]:
@@ -251,5 +258,5 @@ def untested_classes(task: Task) -> list[str]:
         names = split.class_names or task.class_names
         absent = [class_name for label, class_name in enumerate(names) if label not in present]
         if absent:
-            notes.append(f"no images in '{name}' of {', '.join(absent)}")
+            notes.append(f"no images in '{name}' of {join_names(absent, SHOWN_CLASSES)}")
     return notes

@@ -6,6 +6,7 @@ the class name; None takes the source's own.
 
 import ast
 import hashlib
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -13,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from clipadapt.data.folders import USUAL, Layout, read_folder
+from clipadapt.data.folders import Layout, read_folder
 from clipadapt.data.images import LazyImages
 from clipadapt.data.labels import to_source
+from clipadapt.data.listing import one_form
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import FilePath
@@ -145,6 +147,7 @@ def drawn(
 def folder(
     root: FilePath,
     templates: list[str] | None = None,
+    class_names: dict[str, str] | None = None,
     splits: bool | None = None,
     train: str | None = None,
     validation: str | None = None,
@@ -152,13 +155,15 @@ def folder(
 ) -> Source:
     """Read a folder of image files with one folder per class, or train, val and test folders of such folders.
 
-    Class names are the folders' names. Without a val folder, validation images are drawn from the training images;
-    without a test folder, the images outside the support and validation sets are the test set. Splits have usual names
-    (train, training, val, valid, dev, test, eval, holdout …, in any case), or all hold folders of the same names.
+    Class names are the folders' names, or the words that `class_names` has for them. Without a val folder, validation
+    images are drawn from the training images; without a test folder, the images outside the support and validation
+    sets are the test set. Splits have usual names (train, training, val, valid, dev, test, eval, holdout …, in any
+    case), or all hold folders of the same names.
 
     Args:
         root: The folder.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
+        class_names: The words for CLIP by folders' names, for those that need others: SKU-4711 to "cordless drill".
         splits: False if all folders in it are classes, whatever their names.
         train: The name of the folder to learn from; None for a usual name.
         validation: The name of the folder to validate on.
@@ -168,7 +173,10 @@ def folder(
         DataError: There are no images, classes or splits as described.
     """
     layout = Layout(splits is not False, {"train": train, "val": validation, "test": test})
-    return read_folder_source(root, None, templates, layout)
+    place = Path(root).expanduser()
+    found = read_folder(place, None, layout)
+    names = in_words(root, found.class_names, class_names or {})
+    return to_source(place.resolve().name, names, templates, found.splits)
 
 
 def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | None = None) -> Source:
@@ -184,13 +192,17 @@ def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | No
     Raises:
         DataError: There are no images, fewer than two classes, or other classes in the test folder.
     """
-    return read_folder_source(root, class_names, templates)
-
-
-def read_folder_source(
-    root: str, class_names: list[str] | None, templates: list[str] | None, layout: Layout = USUAL
-) -> Source:
-    """Return a source of a folder of image files; `class_names` if the folders in it are not classes."""
     place = Path(root).expanduser()
-    found = read_folder(place, class_names, layout)
+    found = read_folder(place, class_names)
     return to_source(place.resolve().name, found.class_names, templates, found.splits)
+
+
+def in_words(root: str, folders: Sequence[str], words: Mapping[str, str]) -> list[str]:
+    """Return the words for class folders, by `words` or else their names; raises DataError for unknown folders."""
+    words = {one_form(str(name)): str(text) for name, text in words.items()}
+    unknown = [name for name in words if name not in folders]
+    if unknown:
+        raise DataError(
+            f"'{root}' has no class folder '{unknown[0]}' for data.class_names: {nearest(unknown[0], folders)}"
+        )
+    return [words.get(name, name) for name in folders]

@@ -123,6 +123,8 @@ class Task:
         pool: All images that may be learned from: the source's pool without the test images. None in a task made by
             hand, which learns from its support set.
         pool_indices: Indices of the pool's images into the source's pool.
+        test_indices: Indices of the test set into the source's pool, if it is what the other sets leave of it.
+        validation_listed: Whether the validation images are of a list of their own.
         fingerprint: A hash of the lists the task was drawn from (see `compute_fingerprint`), to detect that they have
             changed; empty in a task made by hand.
         kind: The kind of task; None for classification.
@@ -144,6 +146,8 @@ class Task:
     origin: dict[str, Any] | None = None
     pool: Split | None = None
     pool_indices: list[int] = field(default_factory=list)
+    test_indices: list[int] = field(default_factory=list)
+    validation_listed: bool = False
     classes: str = "all"
     fingerprint: str = ""
     left_out: dict[str, list[str]] = field(default_factory=dict)

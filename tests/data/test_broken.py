@@ -153,13 +153,32 @@ def test_nothing_broken_brings_no_warning(tmp_path):
         assert without_broken(task) == task
 
 
-def test_the_sample_is_drawn_before(tmp_path):
+def test_spares_take_the_place_of_broken_images(tmp_path):
     task = task_of(pets(tmp_path, train=9), shots=3)
     cut(tmp_path / "train" / "cat" / f"{task.support_indices[1]}.png")
+    cut(tmp_path / "train" / "cat" / f"{task.validation_indices[0]}.png")
     again = task_of(tmp_path, shots=3)
     assert again.support_indices == task.support_indices
+    with pytest.warns(UserWarning, match="1 of 6 images are broken, and left out of 'support'; 1 others of their"):
+        found = without_broken(again)
+    assert without_broken(again).support_indices == found.support_indices
+    changed = [place for place in range(6) if found.support_indices[place] != task.support_indices[place]]
+    assert changed == [1] and found.support.labels == task.support.labels
+    assert len({*found.support_indices, *found.validation_indices}) == 12
+    pool = folder(str(tmp_path)).train.images.items
+    assert [pool[index] for index in found.support_indices] == [*found.support.images.items]
+    assert [pool[index] for index in found.validation_indices] == [*found.validation.images.items]
+    check(found)
+
+
+def test_spares_of_a_test_set_that_is_what_is_left_leave_it(tmp_path):
+    root = pets(tmp_path, train=9) / "train"
+    task = task_of(root, shots=3)
+    cut(root / "cat" / f"{task.support_indices[0]}.png")
     with pytest.warns(UserWarning, match="1 of 6 images"):
-        assert without_broken(again).support_indices == [task.support_indices[0], *task.support_indices[2:]]
+        found = without_broken(task_of(root, shots=3))
+    assert len(found.support) == 6 and len(task.tests["test"]) - len(found.tests["test"]) == 1
+    assert not {*found.support.images.items} & {*found.tests["test"].images.items}
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "support"), ("test", "test")])
@@ -172,7 +191,7 @@ def test_a_class_that_would_be_left_empty(tmp_path, split, name):
 
 
 def test_a_validation_split_may_be_left_empty(tmp_path):
-    task = task_of(pets(tmp_path, train=6), shots=2)
+    task = task_of(pets(tmp_path, train=4), shots=2)
     for path in task.validation.images.items:
         open(path, "w").close()
     with pytest.warns(UserWarning, match="4 of 4 images are broken, and left out of 'validation'"):

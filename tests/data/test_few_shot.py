@@ -6,8 +6,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from clipadapt.data.few_shot import sample
+from clipadapt.data.few_shot import make_task, sample
+from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import UserError
 
 RECORD = json.loads((Path(__file__).parents[1] / "golden" / "records" / "fewshot_indices.json").read_text())
@@ -66,3 +68,13 @@ def test_seeds_differ_and_repeat():
 def test_shots_below_one(shots):
     with pytest.raises(UserError, match="shots must be a whole number of at least 1"):
         sample([0, 1], None, shots, 1)
+
+
+def test_notes_on_many_classes_are_short():
+    names = [f"class {number}" for number in range(3000)]
+    images = [Image.new("RGB", (1, 1))] * 3000
+    source = Source("many", names, ["{}"], Split(images, [*range(3000)]), None, {"test": Split(images[:1], [0])})
+    with pytest.warns(UserWarning) as caught:
+        make_task(source, 4, 1)
+    (text,) = [str(each.message) for each in caught]
+    assert len(text) < 1000 and "class 9 (1) and 2990 more" in text and "and 2989 more" in text

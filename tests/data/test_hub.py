@@ -8,6 +8,7 @@ import time
 import pytest
 from PIL import Image
 
+import clipadapt
 from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.hub import huggingface
@@ -246,3 +247,16 @@ def test_what_tells_the_version_is_the_same_in_every_process(tmp_path):
     for _ in range(2):
         subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
     assert len([*(tmp_path / "kept").glob("generator/*fingerprint*")]) == 1
+
+
+def test_data_sets_in_memory_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("CLIPADAPT_CACHE", str(tmp_path / "cache"))
+    whole = datasets.DatasetDict(train=table([0, 1] * 3), test=table([1, 0], 90))
+    task = clipadapt.load_task(whole, shots=2)
+    assert task.class_names == ["polar bear", "owl"] and reds(task.tests["test"]) == [90, 91]
+    assert clipadapt.load_task(whole, shots=2).fingerprint == task.fingerprint
+    assert len([*(tmp_path / "cache" / "given").iterdir()]) == 1
+    alone = clipadapt.load_task(table([0, 1] * 4), shots=1, templates=["{}!"])
+    assert len(alone.support) == 2 and len(alone.tests["test"]) == 4 and alone.templates == ["{}!"]
+    with pytest.raises(UserError, match=r"must be a Dataset or a DatasetDict .* and one is IterableDataset"):
+        clipadapt.load_task(table([0, 1]).to_iterable_dataset())
