@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 COMMAND = re.compile(r"^    ((?:clipadapt(?= |$)|python recipes/).*?)(?:  +.*)?$", re.MULTILINE)
 FILE = re.compile(r"`((?:mine|my_pets|birds)/\S+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
-SHOWING = {"methods", "--help"}
+SHOWING = {"methods", "--help", "--cfg"}
 
 
 def commands(page: Path) -> list[str]:

@@ -60,7 +60,7 @@ def test_the_further_commands_are_composed(method):
 
 def test_a_setting_is_shown_with_its_meaning_and_source():
     lines = method_settings.tables("kgcoop").splitlines()
-    assert "| `weight=8.0` | of the distance | trainers/kgcoop.py: W |" in lines
+    assert "| `weight=8.0` | weight of the distance | trainers/kgcoop.py: W |" in lines
     assert any(line.startswith("| `batch_size=128` | images a step") for line in lines)
     assert "`method.objective`: [text_consistency](../settings/objective.md#text_consistency)" in lines
 
