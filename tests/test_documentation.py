@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shlex
+import shutil
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -24,7 +25,7 @@ BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 STUDY = re.compile(r"^(clipadapt compare|python recipes/)")
-OF_A_RUN = ("clipadapt predict ", "clipadapt evaluate ")
+OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt list", "clipadapt evaluate ")
 SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
 """Each command that the pages show, once, and a page that shows it."""
 DATA = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
@@ -94,24 +95,30 @@ def test_the_studies_of_the_page_about_data_are_composed(command, data):
 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory):
-    """A folder with a finished run on two classes, RUN, and with photos that are new to it."""
+    """A folder with a finished run on two classes, RUN, its copy below outputs/, and photos that are new to it."""
     folder = tmp_path_factory.mktemp("deployed")
-    images = [f"my_images/{split}/{name}/1.jpg" for split in ("train", "test") for name in ("cat", "dog")]
+    numbers = {"train": [1], "val": [1, 2, 3, 4], "test": [1]}
+    places = [
+        f"{split}/{name}/{number}.jpg" for split in numbers for name in ("cat", "dog") for number in numbers[split]
+    ]
+    images = [f"my_images/{place}" for place in places]
     for image in [*images, "other_images/cat/1.jpg", "other_images/dog/1.jpg", "new_photos/1.jpg", "new_photos/2.jpg"]:
         prepared.picture(folder / image)
-    task = clipadapt.load_task("folder", root=str(folder / "my_images"), shots=1)
+    task = clipadapt.load_task("folder", root=str(folder / "my_images"), shots=4)
     clipadapt.finetune(clipadapt.load_backbone("tiny"), task, "zero_shot", **CPU).save(folder / "RUN")
+    shutil.copytree(folder / "RUN", folder / "outputs" / "RUN")
     return folder
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[0])])
-def test_the_predictions_of_the_pages_are_made(command, deployed, monkeypatch, capsys):
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[:3])])
+def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed, monkeypatch, capsys):
     monkeypatch.chdir(deployed)
     words = shlex.split(command.partition(" > ")[0])[1:]
     assert main([re.sub("^run=.*", "run=RUN", word) for word in words]) == 0
     form = next((word.removeprefix("format=") for word in words if word.startswith("format=")), "table")
     printed = capsys.readouterr().out
     shown = dict(re.findall(r"```(csv|json)\n(.*?)```", DEPLOY.read_text(), re.DOTALL))
+    assert printed
     if form == "csv":
         assert printed.splitlines()[0] == shown["csv"].splitlines()[0]
     elif form == "json":
@@ -119,7 +126,7 @@ def test_the_predictions_of_the_pages_are_made(command, deployed, monkeypatch, c
         assert [*ours] == [*theirs] and [*ours["probabilities"]] == [*theirs["probabilities"]]
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[1])])
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[3])])
 def test_the_evaluations_of_the_pages_are_called(command, data, monkeypatch):
     called = []
     monkeypatch.setattr("clipadapt.runs.finished.evaluate_finished", lambda run, **others: called.append(run))
