@@ -1,35 +1,47 @@
 """What the documentation shows, run as it stands there."""
 
+import io
+import json
 import re
 import shlex
+import shutil
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
 import yaml
 
+import clipadapt
 from clipadapt import config, studies
-from clipadapt.cli import data as data_command
 from clipadapt.cli import main
 from tests import prepared
+from tests.pages import DOCS, ROOT, check_command, commands, files
 
-DOCS = Path(__file__).parent.parent / "docs"
-PAGE, DATA_PAGE = DOCS / "adding_a_method.md", DOCS / "data.md"
-FILE = re.compile(r"`((?:mine|my_pets|birds)/\S+)`:\n\n```\w+\n(.*?)```", re.DOTALL)
-COMMAND = re.compile(r"^    ((?:clipadapt|python recipes/).*?)(?:  +.*)?$", re.MULTILINE)
+PAGE, DATA_PAGE, DEPLOY = DOCS / "adding_a_method.md", DOCS / "data.md", DOCS / "deploy.md"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 TREE = re.compile(r"^[├└]── (\S+)/ +(\w+) +(.*)$", re.MULTILINE)
 BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
+LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
+STUDY = re.compile(r"^(clipadapt compare|python recipes/)")
+OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt list", "clipadapt evaluate ")
+SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
+"""Each command that the pages show, once, and a page that shows it."""
 DATA = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
+CPU = {"cpu": True, "workers": 0}
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(DOCS.glob("methods/*.md"))], ids=lambda page: page.stem)
+def test_the_links_of_the_page_lead_to_files(page):
+    assert not [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
 
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path])
-    folder = tmp_path / "mine"
-    for name, text in BLOCK.findall(PAGE.read_text()):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    yield folder
+    files(PAGE, tmp_path)
+    yield tmp_path / "mine"
     sys.modules.pop("rotation", None)
 
 
@@ -47,37 +59,94 @@ def test_the_worked_example_is_short():
 
 
 @pytest.fixture
-def data(tmp_path, monkeypatch):
-    """The files that the page about data shows, below a folder of all data sets, and the images that they name."""
-    for name, text in FILE.findall(DATA_PAGE.read_text()):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text.replace("/datasets", str(tmp_path)))
-        for image in re.findall(r"[a-z]+/\d\.jpg", text):
-            prepared.picture(tmp_path / Path(name).parts[0] / ("images" if "birds" in name else "") / image)
-    for split in ("train", "test"):
-        for name in ("cat", "dog"):
-            prepared.picture(tmp_path / "my_pets" / split / name / "1.jpg")
+def data(mine, tmp_path, monkeypatch):
+    """The files that pages show, below a folder of all data sets, with the images and the backbone that they name."""
+    files(DATA_PAGE, tmp_path)
+    for table in (tmp_path / "my_pets/labels.csv", tmp_path / "birds/split.json"):
+        for image in re.findall(r"[a-z]+/\d\.jpg", table.read_text()):
+            prepared.picture(table.parent / ("images" if table.suffix == ".json" else "") / image)
+    for folder in ("my_pets", "my_images"):
+        for name in ("train/cat", "train/dog", "test/cat", "test/dog"):
+            prepared.picture(tmp_path / folder / name / "1.jpg")
+    for file in ("mlp_pair.py", "backbone/mlp_pair.yaml"):
+        (mine / file).parent.mkdir(exist_ok=True)
+        (mine / file).write_text((ROOT / "tests/own_backbone" / file).read_text())
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setenv("CLIPADAPT_DATA", str(tmp_path))
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("mlp_pair", None)
 
 
-@pytest.mark.parametrize("command", COMMAND.findall(DATA_PAGE.read_text()))
-def test_the_commands_of_the_page_about_data_are_composed(command, data):
-    program, *words = shlex.split(command)
-    folder = "mine" if "--config-dir" in words else None
-    words = [word for word in words if word not in ("--config-dir", "mine")]
-    if program == "python":
-        recipe, *words = words
-        assert studies.study(Path(recipe).stem, words, folder).runs
-    elif words[0] == "compare":
-        axes, overrides = config.read_lists(words[1:], folder)
-        assert studies.comparison(axes, overrides, folder).runs
-    elif words[0] == "data":
-        assert words[1] == "list" or data_command.composed(words[2:], folder, words[1])
-    else:
-        assert config.compose(words, folder)["data"]
+@pytest.mark.parametrize("command", [one for one in SHOWN if not one.startswith(OF_A_RUN) and not STUDY.match(one)])
+def test_the_commands_of_the_pages_are_composed(command, data):
+    check_command(command)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [one for one in SHOWN if STUDY.match(one) and SHOWN[one] != DATA_PAGE.name])
+def test_the_studies_of_the_pages_are_composed(command, data):
+    check_command(command)
+
+
+@pytest.mark.parametrize("command", [one for one in SHOWN if STUDY.match(one) and SHOWN[one] == DATA_PAGE.name])
+def test_the_studies_of_the_page_about_data_are_composed(command, data):
+    check_command(command)
+
+
+@pytest.fixture(scope="module")
+def deployed(tmp_path_factory):
+    """A folder with a finished run on two classes, RUN, its copy below outputs/, and photos that are new to it."""
+    folder = tmp_path_factory.mktemp("deployed")
+    numbers = {"train": [1], "val": [1, 2, 3, 4], "test": [1]}
+    places = [
+        f"{split}/{name}/{number}.jpg" for split in numbers for name in ("cat", "dog") for number in numbers[split]
+    ]
+    images = [f"my_images/{place}" for place in places]
+    for image in [*images, "other_images/cat/1.jpg", "other_images/dog/1.jpg", "new_photos/1.jpg", "new_photos/2.jpg"]:
+        prepared.picture(folder / image)
+    task = clipadapt.load_task("folder", root=str(folder / "my_images"), shots=4)
+    clipadapt.finetune(clipadapt.load_backbone("tiny"), task, "zero_shot", **CPU).save(folder / "RUN")
+    shutil.copytree(folder / "RUN", folder / "outputs" / "RUN")
+    return folder
+
+
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[:3])])
+def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed, monkeypatch, capsys):
+    monkeypatch.chdir(deployed)
+    words = shlex.split(command.partition(" > ")[0])[1:]
+    assert main([re.sub("^run=.*", "run=RUN", word) for word in words]) == 0
+    form = next((word.removeprefix("format=") for word in words if word.startswith("format=")), "table")
+    printed = capsys.readouterr().out
+    shown = dict(re.findall(r"```(csv|json)\n(.*?)```", DEPLOY.read_text(), re.DOTALL))
+    assert printed
+    if form == "csv":
+        assert printed.splitlines()[0] == shown["csv"].splitlines()[0]
+    elif form == "json":
+        ours, theirs = json.loads(printed)[0], json.loads(shown["json"])[0]
+        assert [*ours] == [*theirs] and [*ours["probabilities"]] == [*theirs["probabilities"]]
+
+
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[3])])
+def test_the_evaluations_of_the_pages_are_called(command, data, monkeypatch):
+    called = []
+    monkeypatch.setattr("clipadapt.runs.finished.evaluate_finished", lambda run, **others: called.append(run))
+    words = shlex.split(command)[1:]
+    (data / "RUN").mkdir()
+    assert main([re.sub("^run=.*", "run=RUN", word) for word in words]) == 0
+    assert called == [Path("RUN")]
+
+
+@pytest.mark.parametrize(
+    "page",
+    [DEPLOY, *(pytest.param(DOCS / name, marks=pytest.mark.slow) for name in ("api.md", "unequal_classes.md"))],
+    ids=lambda page: page.stem,
+)
+def test_the_python_of_the_pages_runs(page, deployed, monkeypatch):
+    monkeypatch.chdir(deployed)
+    (source,) = PYTHON.findall(page.read_text())
+    with redirect_stdout(io.StringIO()) as printed:
+        exec(source, {})
+    assert printed.getvalue()
 
 
 @pytest.mark.parametrize(
