@@ -61,7 +61,7 @@ def load_backbone(
     'tiny'
     """
     if not isinstance(name, str):
-        raise WeightsError(f"name must be text, as in load_backbone('tiny'), and it is a {type(name).__name__}")
+        raise WeightsError(f"name must be text, as in load_backbone('tiny'), and {shorten(repr(name))} is not")
     files = configuration.options("backbone", config_dir)
     known = name in files
     given = {
