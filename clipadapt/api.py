@@ -177,7 +177,8 @@ def evaluate(
             if None.
         config_dir: a folder with YAML files and modules of your own.
         console: where to print; None prints nothing.
-        options: of the other data, and `skip_broken`, as of `load_task`.
+        options: of the other data, and `skip_broken`, as of `load_task`; `classes="run"` lets all classes of the run
+            compete, not those of the data alone.
 
     Returns:
         The metrics, as in a result's `metrics`.
@@ -196,10 +197,13 @@ def evaluate(
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
     if data is None:
         return evaluate_finished(run, None, console or Console(quiet=True), config_dir)
+    classes = options.pop("classes", "data")
+    if classes not in ("data", "run"):
+        raise UserError(f"classes={classes!r} does not fit: 'data' or 'run' says which classes compete on other data")
     values = {f"{'task' if key == 'skip_broken' else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, {"data": data, **values})
     skip = config["task"]["skip_broken"]
-    return evaluate_finished(run, config["data"], console or Console(quiet=True), config_dir, skip)
+    return evaluate_finished(run, config["data"], console or Console(quiet=True), config_dir, skip, classes)
 
 
 def compare(

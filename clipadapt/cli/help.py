@@ -91,9 +91,10 @@ Choices
 {groups}"""
 
 EVALUATE = """\
-clipadapt evaluate run=DIR [data=NAME data.key=value … task.skip_broken=true]
+clipadapt evaluate run=DIR [data=NAME data.key=value … task.skip_broken=true classes=data|run]
 
-{evaluate}.
+{evaluate}. On other data their classes compete with each other, as in the papers; with classes=run all
+classes of the run do, as when it is deployed.
 
 Examples
   clipadapt evaluate run=outputs/digits/tiny/coop/shots16-seed1

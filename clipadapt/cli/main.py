@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from clipadapt.predictor import Predictor
     from clipadapt.report.predictions import Choices
 
+COMPETING = ("data", "run")
 FORMATS = ("table", "csv", "json")
 SHARES: tuple[str, ...] = ("reject", "coverage")
 
@@ -135,18 +136,23 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
 
 
 def evaluate(words: Words) -> None:
-    """Run `clipadapt evaluate run=DIR [data=…]`: evaluate a finished run on its own test sets or on other data."""
+    """Run `clipadapt evaluate run=DIR [data=… classes=data|run]`: evaluate a run on its own test sets or other data."""
     data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
-    found = plain_settings(rest, ("run", "data"))
+    found = plain_settings(rest, ("run", "data", "classes"))
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
+    if "classes" in found and ("data" not in found or found["classes"] not in COMPETING):
+        raise UserError(
+            "classes=data or classes=run says which classes compete on other data: data=folder … classes=run"
+        )
     folder = words.options.get("--config-dir")
     chosen = config.compose([f"data={found['data']}", *data], folder) if "data" in found else None
     from clipadapt.runs.finished import evaluate_finished
 
     other = {} if chosen is None else {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
+    other |= {"classes": found["classes"]} if "classes" in found else {}
     evaluate_finished(directory, console=make_console(), config_dir=folder, **other)
 
 

@@ -119,9 +119,11 @@ def make_task(
     with fewer images than shots, and the classes without test images.
 
     Raises:
-        DataError: `shots` is below 1, `views` below 0, or there are fewer than four classes to halve.
+        DataError: `shots` is below 1, `views` below 0, there is one class, or there are fewer than four to halve.
     """
     check_draw(views, classes)
+    if len(source.class_names) < 2:
+        raise DataError(f"'{source.name}' has one class, {source.class_names[0]}; a task needs at least two")
     listed, labelled = source.validation, source.train.labelled
     count = most_images(source.train) if shots == ALL else check_shots(shots)
     validation_labels = listed.labels if listed else None

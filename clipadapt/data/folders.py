@@ -158,8 +158,6 @@ def read_splits(root: Path, layout: Layout, left_out: LeftOut) -> ImageFolder:
         return read_test_only(further, left_out)
     pool = further.pop("train", root)
     files = class_folders(pool, left_out)
-    if len(files) < 2:
-        raise DataError(f"the image folder '{pool}' has one class, {next(iter(files))}; a task needs at least two")
     names = list(files)
     splits = {split: read_split(folder, names, left_out) for split, folder in further.items()}
     return ImageFolder(names, {"train": label_files(files, names), **splits})

@@ -66,7 +66,7 @@ class Source:
     true, classes may share a name, as two pairs of CLIP's names for ImageNet do.
 
     Raises:
-        DataError: There are fewer than two classes, duplicate class names that aren't allowed, or a template
+        DataError: There are no classes, duplicate class names that aren't allowed, or a template
             without {}.
     """
 
@@ -80,8 +80,8 @@ class Source:
 
     def __post_init__(self) -> None:
         """Check the class names and templates."""
-        if len(self.class_names) < 2:
-            raise DataError(f"'{self.name}' has {len(self.class_names)} class; a task needs at least two")
+        if not self.class_names:
+            raise DataError(f"'{self.name}' has no classes")
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]
         if twice and not self.allow_duplicate_names:
             raise DataError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")

@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.text import Text
@@ -22,10 +23,11 @@ from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import with_fingerprints
 from clipadapt.data.network import cache_only
+from clipadapt.data.tasks import UNLABELLED
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import Run
-from clipadapt.errors import DataError
+from clipadapt.errors import DataError, join_names, nearest
 from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
@@ -38,6 +40,9 @@ from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, framing, validated_images
 from clipadapt.tasks import Head, task_kind
 from clipadapt.threads import limited_threads
+
+Competing = Literal["data", "run"]
+"""Which classes compete on other data: those of the data, or all of the run's."""
 
 
 class FinishedRun:
@@ -75,7 +80,13 @@ class FinishedRun:
         )
         return accelerator, head, test_time
 
-    def task(self, data: Mapping[str, Any] | None, console: Console, skip_broken: bool = False) -> Task:
+    def task(
+        self,
+        data: Mapping[str, Any] | None,
+        console: Console,
+        skip_broken: bool = False,
+        classes: Competing = "data",
+    ) -> Task:
         """Build the task to evaluate on, and check its images: the run's own, or other data with all their classes.
 
         Other data without a test set are tested on as a whole; if the run was trained on them, without its training
@@ -86,6 +97,7 @@ class FinishedRun:
             data: settings below `data` of other data; None for the run's own.
             console: shows the progress of checking the images.
             skip_broken: leave out images of the other data that can't be read; the run's own are as it had them.
+            classes: which classes compete on other data: "data" for theirs, "run" for all of the run's, as deployed.
 
         Raises:
             DataError: nothing to test on, images that can't be used, or data that changed so that the training images
@@ -96,7 +108,9 @@ class FinishedRun:
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         with cache_only() if data is None else nullcontext():
-            task = self._own(config) if data is None else framing(config).task(self._other(config, learned_from))
+            task = (
+                self._own(config) if data is None else framing(config).task(self._other(config, learned_from, classes))
+            )
         changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(
@@ -118,12 +132,20 @@ class FinishedRun:
             return task
         return replace(task, tests={"test": task.pool})
 
-    def _other(self, config: Mapping[str, Any], learned_from: bool) -> Task:
+    def _other(self, config: Mapping[str, Any], learned_from: bool, classes: Competing) -> Task:
         source, record = configuration.build_source(config), self.record
         if learned_from and not source.tests:
             task = make_task(source, record["shots"], record["seed"], kind=build_kind(config))
         else:
             task = evaluation_only_task(source, record["seed"], build_kind(config))
+        if classes == "run" or len(task.class_names) == 1:
+            return among_classes(task, record["class_names"], record["templates"])
+        if {*task.class_names} < {*record["class_names"]}:
+            warnings.warn(
+                f"tested among the {len(task.class_names)} classes of '{task.name}': with classes=run, all "
+                f"{len(record['class_names'])} of the run compete",
+                stacklevel=3,
+            )
         usual = configuration.reference({**config, "config_dir": self.config_dir})["data"]
         chosen = config["data"].get("templates") != usual.get("templates")
         if chosen or not {*task.class_names} <= {*record["class_names"]}:
@@ -205,12 +227,33 @@ def corrupt_test_set(targets: Sequence[EvaluationTarget], test: Split) -> dict[s
     }
 
 
+def among_classes(task: Task, class_names: list[str], templates: list[str]) -> Task:
+    """Return a task's test sets with all of a run's classes competing.
+
+    Raises:
+        DataError: the task has classes that the run lacks.
+    """
+    tests = {}
+    for name, split in task.tests.items():
+        own = split.class_names or task.class_names
+        if lacking := [class_name for class_name in own if class_name not in class_names]:
+            raise DataError(
+                f"the run doesn't know {join_names(lacking)} of '{task.name}', so that they can't be tested among its "
+                f"classes: {nearest(lacking[0], class_names)}"
+            )
+        places = [class_names.index(class_name) for class_name in own]
+        labels = [places[label] if label != UNLABELLED else label for label in split.labels]
+        tests[name] = replace(split, labels=labels, class_names=None)
+    return replace(task, class_names=class_names, templates=templates, tests=tests)
+
+
 def evaluate_finished(
     directory: str | Path,
     data: Mapping[str, Any] | None = None,
     console: Console | None = None,
     config_dir: str | Path | None = None,
     skip_broken: bool = False,
+    classes: Competing = "data",
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test sets or on another task's, and show the metrics.
 
@@ -220,6 +263,7 @@ def evaluate_finished(
         console: where to print.
         config_dir: a folder of the user's own with the adaptation's module.
         skip_broken: leave out images of the other data that can't be read.
+        classes: which classes compete on the other data; see `FinishedRun.task`.
 
     Returns:
         The metrics, as in a run's `metrics`.
@@ -230,7 +274,7 @@ def evaluate_finished(
     """
     console = console or Console()
     run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
-    metrics = run.evaluate_task(run.task(data, console, skip_broken), console)
+    metrics = run.evaluate_task(run.task(data, console, skip_broken, classes), console)
     with cache_only():
         note = data_change_note(run.config, run.record) if data is None else None
     if note:

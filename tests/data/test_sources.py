@@ -206,7 +206,7 @@ def test_folder_without_class_folders(tmp_path):
 
 def test_folder_of_one_class(tmp_path):
     with pytest.raises(UserError, match="has one class, cat; a task needs at least two"):
-        read(fill(tmp_path, "cat"))
+        make_task(read(fill(tmp_path, "cat")), 1, 1)
 
 
 @pytest.mark.parametrize("place", ["", "train", "test", "val"])
@@ -342,7 +342,7 @@ def test_images_without_labels_that_are_no_task(tmp_path):
     fill(tmp_path, "more")
     with pytest.raises(UserError, match=r"test' has classes that data\.class_names lacks: dog: did you mean 'dogs'"):
         unlabelled(str(root), ["cat", "dogs"])
-    with pytest.raises(UserError, match="has 1 class; a task needs at least two"):
-        unlabelled(str(root / "more"), ["cat"])
+    with pytest.raises(UserError, match="has one class, cat; a task needs at least two"):
+        make_task(unlabelled(str(root / "more"), ["cat"]), 1, 1)
     with pytest.raises(UserError, match="there is no image folder"):
         unlabelled(str(root / "nowhere"), ["cat", "dog"])

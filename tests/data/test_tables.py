@@ -134,7 +134,6 @@ def test_columns_of_one_name_that_are_read(table, name):
         ("path,label,split\na.png,cat,val\nb.png,dog,val", {}, "has no rows of the split train, nor of the split test"),
         ("", {}, "is empty: its first line must name its columns"),
         ("\n , \n\n", {}, "is empty: its first line must name its columns"),
-        ("path,label\na.png,cat\nb.png,cat", {}, "has 1 class; a task needs at least two"),
         ("path,label\na.png,0\nb.png,1", {}, r"labels\.csv' are numbers"),
         (SPLIT + "\nphotos/9.png,owl,test", {}, "has labels that its training images lack: owl"),
         (SPLIT + "\nphotos/1.png,dog,test", {}, r"the image '.*/1\.png' of '.*' is taken for train and for test: give"),

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -68,6 +69,11 @@ def test_without_a_test_set_the_rest_of_the_pool_is_it():
 def test_with_a_validation_list_the_rest_is_what_the_support_leaves():
     task = make_task(source_of(split_of(5, 5), split_of(5, 5)), shots=4, seed=1)
     assert sorted([*numbers(task.tests["test"]), *task.support_indices]) == list(range(10))
+
+
+def test_one_class_is_nothing_to_learn():
+    with pytest.raises(UserError, match="'pets' has one class, cat; a task needs at least two"):
+        make_task(replace(source_of(split_of(4, 4)), class_names=["cat"]), shots=1, seed=1)
 
 
 def test_validation_images_are_tested_on_where_nothing_else_is_left():
@@ -146,7 +152,7 @@ def test_views_of_no_meaning(views):
         ({"templates": ["a {}.", "a photo"]}, "the template 'a photo' has no {} for the class name"),
         ({"templates": []}, "templates must be a list of sentences"),
         ({"templates": "a photo of a {}."}, "templates must be a list of sentences"),
-        ({"class_names": ["cat"]}, "'pets' has 1 class; a task needs at least two"),
+        ({"class_names": []}, "'pets' has no classes"),
         ({"class_names": ["cat", "cat"]}, "'pets' has classes of the same name: cat"),
     ],
 )
