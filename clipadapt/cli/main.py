@@ -144,9 +144,7 @@ def evaluate(words: Words) -> None:
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
     if "classes" in found and ("data" not in found or found["classes"] not in COMPETING):
-        raise UserError(
-            "classes=data or classes=run says which classes compete on other data: data=folder … classes=run"
-        )
+        raise UserError("classes=data or classes=run says which classes compete on other data, given as data=…")
     folder = words.options.get("--config-dir")
     chosen = config.compose([f"data={found['data']}", *data], folder) if "data" in found else None
     from clipadapt.runs.finished import evaluate_finished

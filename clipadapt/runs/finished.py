@@ -41,6 +41,9 @@ from clipadapt.runs.tasks import build_task, data_change_note, framing, validate
 from clipadapt.tasks import Head, task_kind
 from clipadapt.threads import limited_threads
 
+SHOWN = 5
+"""Names of classes in a sentence."""
+
 Competing = Literal["data", "run"]
 """Which classes compete on other data: those of the data, or all of the run's."""
 
@@ -108,9 +111,7 @@ class FinishedRun:
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
         with cache_only() if data is None else nullcontext():
-            task = (
-                self._own(config) if data is None else framing(config).task(self._other(config, learned_from, classes))
-            )
+            task = self._own(config) if data is None else self._other(config, learned_from, classes)
         changed = learned_from and task.fingerprint != self.record["fingerprint"]
         if changed and not configuration.build_source(config).tests:
             raise DataError(
@@ -138,6 +139,7 @@ class FinishedRun:
             task = make_task(source, record["shots"], record["seed"], kind=build_kind(config))
         else:
             task = evaluation_only_task(source, record["seed"], build_kind(config))
+        task = framing(config).task(task)
         if classes == "run" or len(task.class_names) == 1:
             return among_classes(task, record["class_names"], record["templates"])
         if {*task.class_names} < {*record["class_names"]}:
@@ -238,7 +240,7 @@ def among_classes(task: Task, class_names: list[str], templates: list[str]) -> T
         own = split.class_names or task.class_names
         if lacking := [class_name for class_name in own if class_name not in class_names]:
             raise DataError(
-                f"the run doesn't know {join_names(lacking)} of '{task.name}', so that they can't be tested among its "
+                f"the run doesn't know {join_names(lacking, SHOWN)} of '{task.name}', so that they can't be tested among its "
                 f"classes: {nearest(lacking[0], class_names)}"
             )
         places = [class_names.index(class_name) for class_name in own]
