@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -23,14 +23,14 @@ from clipadapt.data import Split, Task
 from clipadapt.data.few_shot import ALL, evaluation_only_task, make_task
 from clipadapt.data.images import with_fingerprints
 from clipadapt.data.network import cache_only
-from clipadapt.data.tasks import UNLABELLED
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.run import Run
-from clipadapt.errors import DataError, join_names, nearest
+from clipadapt.errors import DataError
 from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
+from clipadapt.runs.competing import Competing, among_classes
 from clipadapt.runs.directory import CONFIG, TRANSFER
 from clipadapt.runs.learned import learned_adaptation, learned_head
 from clipadapt.runs.methods import build_kind, build_settings, build_test_time, with_usable_cache
@@ -40,12 +40,6 @@ from clipadapt.runs.targets import EvaluationTarget
 from clipadapt.runs.tasks import build_task, data_change_note, framing, validated_images
 from clipadapt.tasks import Head, task_kind
 from clipadapt.threads import limited_threads
-
-SHOWN = 5
-"""Names of classes in a sentence."""
-
-Competing = Literal["data", "run"]
-"""Which classes compete on other data: those of the data, or all of the run's."""
 
 
 class FinishedRun:
@@ -227,26 +221,6 @@ def corrupt_test_set(targets: Sequence[EvaluationTarget], test: Split) -> dict[s
         else configuration.build(target.corruption, test, place="corruption")
         for target in targets
     }
-
-
-def among_classes(task: Task, class_names: list[str], templates: list[str]) -> Task:
-    """Return a task's test sets with all of a run's classes competing.
-
-    Raises:
-        DataError: the task has classes that the run lacks.
-    """
-    tests = {}
-    for name, split in task.tests.items():
-        own = split.class_names or task.class_names
-        if lacking := [class_name for class_name in own if class_name not in class_names]:
-            raise DataError(
-                f"the run doesn't know {join_names(lacking, SHOWN)} of '{task.name}', so that they can't be tested among "
-                f"its classes: {nearest(lacking[0], class_names)}"
-            )
-        places = [class_names.index(class_name) for class_name in own]
-        labels = [places[label] if label != UNLABELLED else label for label in split.labels]
-        tests[name] = replace(split, labels=labels, class_names=None)
-    return replace(task, class_names=class_names, templates=templates, tests=tests)
 
 
 def evaluate_finished(

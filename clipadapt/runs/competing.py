@@ -1,0 +1,32 @@
+"""Which classes compete when a run is evaluated on other data: those of the data, or all of the run's."""
+
+from dataclasses import replace
+from typing import Literal
+
+from clipadapt.data.tasks import UNLABELLED, Task
+from clipadapt.errors import DataError, join_names, nearest
+
+Competing = Literal["data", "run"]
+
+SHOWN = 5
+"""Names of classes in a sentence."""
+
+
+def among_classes(task: Task, class_names: list[str], templates: list[str]) -> Task:
+    """Return a task's test sets with all of a run's classes competing.
+
+    Raises:
+        DataError: the task has classes that the run lacks.
+    """
+    tests = {}
+    for name, split in task.tests.items():
+        own = split.class_names or task.class_names
+        if lacking := [class_name for class_name in own if class_name not in class_names]:
+            raise DataError(
+                f"the run doesn't know {join_names(lacking, SHOWN)} of '{task.name}', so they can't be tested among its "
+                f"classes: {nearest(lacking[0], class_names)}"
+            )
+        places = [class_names.index(class_name) for class_name in own]
+        labels = [places[label] if label != UNLABELLED else label for label in split.labels]
+        tests[name] = replace(split, labels=labels, class_names=None)
+    return replace(task, class_names=class_names, templates=templates, tests=tests)
