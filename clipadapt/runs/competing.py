@@ -23,8 +23,8 @@ def among_classes(task: Task, class_names: list[str], templates: list[str]) -> T
         own = split.class_names or task.class_names
         if lacking := [class_name for class_name in own if class_name not in class_names]:
             raise DataError(
-                f"the run doesn't know {join_names(lacking, SHOWN)} of '{task.name}', so they can't be tested among its "
-                f"classes: {nearest(lacking[0], class_names)}"
+                f"the run doesn't know {join_names(lacking, SHOWN)} of '{task.name}', so they can't be tested among "
+                f"its classes: {nearest(lacking[0], class_names)}"
             )
         places = [class_names.index(class_name) for class_name in own]
         labels = [places[label] if label != UNLABELLED else label for label in split.labels]
