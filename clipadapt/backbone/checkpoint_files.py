@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 CONSTANTS = "constants.pkl"
@@ -37,8 +38,8 @@ def as_plain_checkpoint(path: str | None) -> Iterator[tuple[str | None, bool]]:
     if state is None:
         yield path, False
         return
-    weights = {name: value for name, value in state.items() if name not in OF_OPENAI}
+    weights = {name: value.contiguous() for name, value in state.items() if name not in OF_OPENAI}
     with TemporaryDirectory() as folder:
-        plain = str(Path(folder) / "weights.pt")
-        torch.save(weights, plain)
+        plain = str(Path(folder) / "weights.safetensors")
+        save_file(weights, plain)
         yield plain, len(weights) < len(state)

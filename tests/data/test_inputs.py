@@ -128,7 +128,7 @@ def test_a_pil_image_of_a_damaged_file(tmp_path):
         ),
         (
             torch.linspace(0, 1, 192).reshape(3, 8, 8),
-            "must be normalised by .* values from 0 to 1: apply that transform",
+            "must be normalised by .* values from 0 to 1: apply it, or give",
         ),
         (torch.linspace(-9, 1, 192).reshape(3, 8, 8), "values from -9 to 1"),
     ],

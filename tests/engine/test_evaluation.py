@@ -18,7 +18,7 @@ PROBABILITIES = torch.tensor([[0.7, 0.2, 0.1], [0.7, 0.2, 0.1], [0.2, 0.1, 0.7],
 
 
 def measured(*batches):
-    head = SimpleNamespace(class_names=["a", "b", "c"])
+    head = SimpleNamespace(class_names=["a", "b", "c"], clip=SimpleNamespace(scale=1.0))
     return evaluate_batches(lambda x: x.log(), batches, Classification(), head, torch.device("cpu"))
 
 
@@ -97,5 +97,5 @@ def test_what_is_drawn_on_the_tests_does_not_depend_on_the_validation_split(clip
     for validation in (False, True):
         torch.manual_seed(0)
         found.append(evaluate_run(run, validation=validation))
-    assert found[1].pop("validation")["images"] == 3
+    assert found[1].pop("validation")["images"] == 3 == len(found[1].pop("known_scores")["truth"])
     assert found[0] == found[1]
