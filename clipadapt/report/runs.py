@@ -18,11 +18,13 @@ def show(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
         console: where to print.
         runs: each with its `name`; and `method`, `record` and `metrics`, or a `note` in place of them.
     """
-    table = Table(title=count_text(len(runs), "run"), title_justify="left", title_style="bold")
-    for head in ("directory", "method", "data", "backbone", "shots", "seed", "figure"):
+    figures = dict.fromkeys(leading(run["metrics"])["title"] for run in runs if _measured(run))
+    title = count_text(len(runs), "run") + (f": {', '.join(figures)}" if figures else "")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for head in ("directory", "method", "data"):
         table.add_column(head, overflow="fold")
     for head in ("zero-shot", "adapted", "time"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for run in runs:
         table.add_row(*map(Text, _cells(run)))
     console.print(table)
@@ -31,10 +33,12 @@ def show(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
             console.print(Text(f"{run['name']}: {run['note']}"), soft_wrap=True)
 
 
+def _measured(run: Mapping[str, Any]) -> bool:
+    return "metrics" in run and bool(run["metrics"]["tests"])
+
+
 def _cells(run: Mapping[str, Any]) -> list[str]:
     if "note" in run:
-        return [run["name"], *[NONE] * 9]
+        return [run["name"], *[NONE] * 5]
     record, metrics = run["record"], run["metrics"]
-    figure = leading(metrics)["title"] if metrics["tests"] else NONE
-    what = [run["method"], record["task"], record["backbone"]["name"], str(record["shots"]), str(record["seed"])]
-    return [run["name"], *what, figure, *scores(metrics), seconds_text(metrics["seconds"])]
+    return [run["name"], run["method"], record["task"], *scores(metrics), seconds_text(metrics["seconds"])]
