@@ -10,6 +10,7 @@ from rich.console import Console
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.open_clip import pretrained_tags
+from clipadapt.config.check import TASK
 from clipadapt.config.given import plain
 from clipadapt.data import Task
 from clipadapt.data.given_data_sets import is_data_set, keep
@@ -17,6 +18,7 @@ from clipadapt.errors import UserError, WeightsError
 from clipadapt.paths import checked_path, shorten
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
+from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import learned_head
 from clipadapt.runs.methods import build_backbone, build_settings, with_usable_cache
@@ -31,9 +33,6 @@ __all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbon
 
 RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
-
-TASK_KEYS = ("views", "augment", "resize", "pad_colour", "skip_broken")
-"""Settings below `task`, which say how it is made of the data."""
 
 
 def load_backbone(
@@ -113,7 +112,7 @@ def load_task(
     if is_data_set(source):
         source, options = "huggingface", {"name": keep(source), **options}
     values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}
-    values |= {f"{'task' if key in TASK_KEYS else 'data'}.{key}": value for key, value in options.items()}
+    values |= {f"{'task' if key in TASK else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, values)
     return validated_images(build_task(config), config)
 
@@ -197,9 +196,7 @@ def evaluate(
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
     if data is None:
         return evaluate_finished(run, None, console or Console(quiet=True), config_dir)
-    classes = options.pop("classes", "data")
-    if classes not in ("data", "run"):
-        raise UserError(f"classes={classes!r} does not fit: 'data' or 'run' says which classes compete on other data")
+    classes = check_competing(options.pop("classes", "data"))
     values = {f"{'task' if key == 'skip_broken' else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, {"data": data, **values})
     skip = config["task"]["skip_broken"]

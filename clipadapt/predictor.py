@@ -2,6 +2,7 @@
 
 import copy
 import json
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,14 +15,14 @@ from clipadapt.data import seeds
 from clipadapt.data.framing import CROPPED, Framing
 from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest, to_image
 from clipadapt.data.transforms import RandomCrops
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, join_names
 from clipadapt.files import write_atomically
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.tasks.uncertainty import KnownScores
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
 
-BATCH = 64
+BATCH, SHOWN = 64, 5
 
 
 class Predictor:
@@ -144,8 +145,14 @@ class Predictor:
         self._check_classes()
         if self.known is None:
             raise UserError(
-                "there are no validation images of these classes to set a threshold by: give the run a folder val/, or "
-                "fewer shots than there are images"
+                "there is nothing to set a threshold by: the run had no validation images (a folder val/ or fewer "
+                "shots give it some), or these are other classes than the run's"
+            )
+        if self.known.unseen:
+            warnings.warn(
+                f"no validation image is of {join_names(self.known.unseen, SHOWN)}, for which nothing is promised: "
+                "more of such images may be rejected, or lie outside of their sets",
+                stacklevel=3,
             )
         return self.known
 

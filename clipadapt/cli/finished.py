@@ -14,9 +14,6 @@ from clipadapt.paths import checked_path
 if TYPE_CHECKING:
     from clipadapt.runs.reading import RunReader
 
-MARKS = ("config.yaml", "record.json")
-"""Files of a run: the first is there from its start, the second once it is finished."""
-
 
 def list_runs(folder: str) -> None:
     """Print a table of the runs below a folder, with the leading figure of each.
@@ -38,8 +35,10 @@ def list_runs(folder: str) -> None:
 
 def find_runs(folder: Path) -> Iterator[Path]:
     """Yield the run directories below a folder, sorted; hidden folders are left out."""
+    from clipadapt.runs.reading import CONFIG
+
     for place, folders, files in os.walk(folder):
-        if MARKS[0] in files:
+        if CONFIG in files:
             folders.clear()
             yield Path(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))

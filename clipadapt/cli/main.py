@@ -23,10 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from clipadapt.predictor import Predictor
     from clipadapt.report.predictions import Choices
+    from clipadapt.tasks.uncertainty import KnownScores
 
-COMPETING = ("data", "run")
 FORMATS = ("table", "csv", "json")
 SHARES: tuple[str, ...] = ("reject", "coverage")
 
@@ -143,14 +142,17 @@ def evaluate(words: Words) -> None:
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
-    if "classes" in found and ("data" not in found or found["classes"] not in COMPETING):
-        raise UserError("classes=data or classes=run says which classes compete on other data, given as data=…")
+    if "classes" in found and "data" not in found:
+        raise UserError("classes= says which classes compete on other data: name them with data=…")
     folder = words.options.get("--config-dir")
     chosen = config.compose([f"data={found['data']}", *data], folder) if "data" in found else None
+    from clipadapt.runs.competing import check_competing
     from clipadapt.runs.finished import evaluate_finished
 
-    other = {} if chosen is None else {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
-    other |= {"classes": found["classes"]} if "classes" in found else {}
+    other: dict[str, Any] = {}
+    if chosen is not None:
+        other |= {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
+    other |= {"classes": check_competing(found["classes"])} if "classes" in found else {}
     evaluate_finished(directory, console=make_console(), config_dir=folder, **other)
 
 
@@ -178,8 +180,9 @@ def predict(words: Words) -> None:
 
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
     in_classes = predictor.kind.probabilities
-    for key, share in shares.items():  # too few validation images are told before images are read
-        predictor.known_scores().check(key, share)
+    known = predictor.known_scores() if shares else None
+    if known is not None:
+        known.check(shares)  # too few validation images are told before images are read
     answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
     answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
     if skip == "true":
@@ -189,7 +192,7 @@ def predict(words: Words) -> None:
         shown = errors
     if in_classes:
         names = unique_names(predictor.class_names)
-        show(form, paths, names, answers.numpy(), shown, choose(predictor, answers, names, shares))
+        show(form, paths, names, answers.numpy(), shown, choose(known, answers, names, shares))
     else:
         show_answers(form, paths, answers, shown)
     if shown:
@@ -226,12 +229,11 @@ def read_share(key: str, text: str) -> float:
 
 
 def choose(
-    predictor: "Predictor", probabilities: "Tensor", names: Sequence[str], shares: Mapping[str, float]
+    known: "KnownScores | None", probabilities: "Tensor", names: Sequence[str], shares: Mapping[str, float]
 ) -> "Choices":
     """Return which images are none of the classes, and their sets of classes, as far as that was asked for."""
     from clipadapt.report.predictions import Choices
 
-    known = predictor.known_scores() if shares else None
     rejected = known.reject(probabilities, shares["reject"]).tolist() if known and "reject" in shares else None
     sets = known.sets(probabilities, shares["coverage"], names) if known and "coverage" in shares else None
     return Choices(rejected, sets)

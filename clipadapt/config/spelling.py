@@ -14,7 +14,7 @@ OF_TEXTS = ("data.", "backbone.", "output", "engine.cache", "templates")
 """Beginnings of keys that may have any text as their values."""
 
 QUOTES = " '\""
-"""What may be around the keys of a table, for which Hydra's grammar has no quotes."""
+"""Characters around the keys of a table, for which Hydra's grammar has no quotes."""
 
 PLAIN = re.compile(r"[\w./:@%+-]*", re.ASCII)
 """Values that Hydra reads as they are."""

@@ -1,8 +1,6 @@
 """Tasks: class names, templates, few-shot samples, splits, and the sources of images.
 
 The import is quick: modules that need torch (transforms) or draw images (drawn) are imported by their own names.
-
-Importing it is quick: what needs torch (transforms) or draws (drawn) is imported by name.
 """
 
 from clipadapt.data.broken import check, count_used_images, without_broken

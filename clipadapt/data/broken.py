@@ -23,7 +23,7 @@ UpdateProgress = Callable[[int], None]
 
 
 class Findings(NamedTuple):
-    """What is wrong with images, by index: a message for each that can't be read, a phrase for each without content."""
+    """Problems of images by index: a message for each that can't be read, a phrase for each without content."""
 
     broken: dict[int, str]
     doubtful: dict[int, str]

@@ -36,7 +36,7 @@ class ImageFolder(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How to find the splits of a folder.
+    """Instructions to find the splits of a folder.
 
     `splits` is false if all folders in it are classes; `folders` are names of folders by their splits, None for a usual
     name.

@@ -17,7 +17,7 @@ LOST, LOOKED_AT = 0.5, 16
 
 @dataclass(frozen=True)
 class Framing:
-    """How images that aren't square become so, before the backbone's preprocessing and before random crops.
+    """Change of images that aren't square into squares, before the backbone's preprocessing and before random crops.
 
     Attributes:
         resize: "crop" leaves it to the backbone's centre crop of the shorter side; "pad" adds `pad_colour` to the

@@ -18,7 +18,7 @@ Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
 KINDS = "a path, the bytes of a file, a PIL image, an array of 8-bit pixels [height, width, 3] or a tensor"
 
 MARGIN = 0.5
-"""How far pixels may be outside of black and white, as a share of the range between them."""
+"""Distance of pixels outside of black and white that is allowed, as a share of the range between them."""
 
 EDGE = 0.1
 """Pixels that come so near to 0 and 1, and not beyond, were not normalised."""

@@ -18,7 +18,7 @@ HIDDEN = "hidden"
 SHOWN_KINDS = 8
 
 LeftOut = Counter[str]
-"""How many files were left out, by the end of their names or `HIDDEN`; hidden folders by their names and a slash."""
+"""Numbers of files left out, by the end of their names or `HIDDEN`; hidden folders by their names and a slash."""
 
 
 def one_form(name: str) -> str:

@@ -17,7 +17,7 @@ UNLABELLED = -1
 """The label of an image whose class is unknown."""
 
 Augment = Literal["none", "crop", "mirror", "crop_mirror"]
-"""What the views of a support image are: its centre crop; random crops; the centre crop, mirrored or not; or both."""
+"""Kinds of views of a support image: its centre crop; random crops; the centre crop, mirrored or not; or both."""
 
 
 @dataclass(frozen=True)

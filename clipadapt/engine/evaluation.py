@@ -13,13 +13,13 @@ from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.metrics import evaluate_batches
 from clipadapt.engine.run import Run
 from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
-from clipadapt.tasks.uncertainty import threshold
+from clipadapt.tasks.uncertainty import fewest_scores, threshold
 from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Head, Head]
 
-COVERAGE, FEWEST = 0.9, 9
-"""A coverage that is checked on the test images, and the fewest validation images that it takes."""
+COVERAGE = 0.9
+"""A coverage that is checked on the test images."""
 
 
 def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
     )
 
 
-def covered(known: Mapping[str, Sequence[float]] | None, scores: Sequence[tuple[float, float]]) -> dict[str, float]:
+def covered(known: Mapping[str, Any] | None, scores: Sequence[tuple[float, float]]) -> dict[str, float]:
     """Return as `covered` the share of test images whose class is in its set at a coverage of 90 %.
 
     Args:
         known: scores of the validation split; too few of them, or None, give an empty dictionary.
         scores: of the test images.
     """
-    if known is None or len(known["truth"]) < FEWEST or not scores:
+    if known is None or len(known["truth"]) < fewest_scores(1 - COVERAGE) or not scores:
         return {}
     least = threshold(known["truth"], 1 - COVERAGE, f"coverage={COVERAGE}")
     return {"covered": sum(truth >= least for truth, _ in scores) / len(scores)}
@@ -194,7 +194,11 @@ def describe_figures(
 
 def validation_figures(run: Run, pair: Pair) -> dict[str, Any]:
     """Return the figures of the validation split as `validation`, and the adapted model's scores as `known_scores`."""
-    before, after = evaluate_pair(run, *pair, run.task.validation)
-    names = ("truth", "matching")
-    scores = dict(zip(names, map(list, zip(*after.scores, strict=True)), strict=True)) if after.scores else None
-    return {"validation": figures(before, after)} | ({} if scores is None else {"known_scores": scores})
+    task = run.task
+    before, after = evaluate_pair(run, *pair, task.validation)
+    found = {"validation": figures(before, after)}
+    if not after.scores:
+        return found
+    truth, matching = map(list, zip(*after.scores, strict=True))
+    unseen = [name for label, name in enumerate(task.class_names) if label not in {*task.validation.labels}]
+    return found | {"known_scores": {"truth": truth, "matching": matching, "unseen": unseen}}

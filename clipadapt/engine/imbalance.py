@@ -2,13 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-
-from clipadapt.objectives.base import Output
 
 Choice = Literal["balanced_sampling", "class_weights", "logit_adjustment"]
 NOTED = 2
@@ -17,7 +15,7 @@ NOTED = 2
 
 @dataclass(frozen=True)
 class Imbalance:
-    """How a fit by gradient treats classes of unequal size.
+    """The treatment of classes of unequal size in a fit by gradient.
 
     Attributes:
         choice: "balanced_sampling" draws each epoch's images with replacement, every class as often as any other;
@@ -34,21 +32,18 @@ class Imbalance:
 
     def sampling_weights(self) -> Tensor | None:
         """Return the weight `[N]` with which each image is drawn; None if every image is once in an epoch."""
-        if self.choice != "balanced_sampling":
-            return None
-        return 1 / self._counts()[torch.tensor(self.labels)]
+        return 1 / self._counts()[torch.tensor(self.labels)] if self.choice == "balanced_sampling" else None
 
-    def change(self, output: Output) -> Output:
-        """Return the outputs of a batch as the losses shall see them."""
-        counts = self._counts().to(output.logits)
-        if self.choice == "class_weights":
-            present = (counts > 0).sum()
-            return replace(output, class_weights=len(self.labels) / (present * counts.clamp(min=1)))
-        if self.choice == "logit_adjustment":
-            shift = (counts / len(self.labels)).clamp(min=torch.finfo(counts.dtype).tiny).log()
-            classify = output.classify
-            return replace(output, logits=output.logits + shift, classify=lambda features: classify(features) + shift)
-        return output
+    def class_weights(self) -> Tensor | None:
+        """Return the weight `[C]` of each class in the cross entropy; None if they are equal."""
+        counts = self._counts()
+        weights = len(self.labels) / ((counts > 0).sum() * counts.clamp(min=1))
+        return weights if self.choice == "class_weights" else None
+
+    def logit_shift(self) -> Tensor | None:
+        """Return what is added to the logits `[C]` of the losses; None if they stay."""
+        shares = self._counts() / len(self.labels)
+        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log() if self.choice == "logit_adjustment" else None
 
     def _counts(self) -> Tensor:
         return torch.bincount(torch.tensor(self.labels), minlength=self.classes).float()

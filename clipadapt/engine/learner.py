@@ -21,9 +21,11 @@ class Learner(nn.Module):
 
     def __init__(self, head: Head, objective: Objective, imbalance: Imbalance | None = None) -> None:
         super().__init__()
-        self.imbalance = imbalance
         self.head = head
         self.objective = objective
+        weights, shift = (None, None) if imbalance is None else (imbalance.class_weights(), imbalance.logit_shift())
+        self.class_weights = None if weights is None else weights.to(head.clip.device)
+        self.logit_shift = None if shift is None else shift.to(head.clip.device)
 
     def forward(
         self, x: Tensor, labels: Tensor, start: str, teacher_features: Sequence[Tensor] = ()
@@ -36,6 +38,8 @@ class Learner(nn.Module):
             start: "pixels", or the name of the image cut.
             teacher_features: each teacher's features of the same views, `[B, D]`.
         """
-        output = replace(self.head.output(x, start), teacher_features=teacher_features)
-        seen = output if self.imbalance is None else self.imbalance.change(output)
+        output = self.head.output(x, start)
+        seen = replace(output, teacher_features=teacher_features, class_weights=self.class_weights)
+        if self.logit_shift is not None:
+            seen = seen.shifted(self.logit_shift)
         return self.objective(seen, labels), output.logits

@@ -1,6 +1,6 @@
 """Metrics on test images; the only module that reads test targets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -31,21 +31,27 @@ def evaluate_batches(
     metrics = MetricCollection({name: one.metric for name, one in measures.items()}, compute_groups=False).to(device)
     count = SumMetric().to(device)
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
-    images, predicted, ranked, scores = 0, list[Tensor](), list[Any](), list[Any]()
+    images, predicted, ranked, scores = 0, list[Tensor](), list[Tensor | None](), list[Tensor | None]()
     for x, targets in batches:
         answers = kind.answers(predict(x))
         metrics.update(answers, targets)
         images += len(targets)
         predicted.append(kind.predicted(answers))
-        ranked += kind.ranked(answers)
-        scores += kind.scores(answers, targets, head)
+        ranked.append(kind.ranked(answers))
+        scores.append(kind.scores(answers, targets, head))
     count.update(images)
     values = metrics.compute()
     return Evaluation(
         figures={name: values[name].item() for name, one in measures.items() if one.title is not None},
         details={name: values[name] for name, one in measures.items() if one.title is None},
         images=int(count.compute()),
-        predicted=torch.cat(predicted).tolist() if predicted else [],
-        ranked=ranked,
-        scores=scores,
+        predicted=as_list(predicted),
+        ranked=[[(int(index), share) for index, share in row] for row in as_list(ranked)],
+        scores=as_list(scores),
     )
+
+
+def as_list(parts: Sequence[Tensor | None]) -> list[Any]:
+    """Return the rows of tensors as plain values, in one copy from the device; nothing if there are none."""
+    found = [part for part in parts if part is not None]
+    return torch.cat(found).tolist() if found else []

@@ -1,7 +1,7 @@
 """Base classes of objectives, and of rules that combine gradients or average weights beside the optimiser."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ class Output:
     classify: Callable[[Tensor], Tensor]
     teacher_features: Sequence[Tensor] = ()
     class_weights: Tensor | None = None
+
+    def shifted(self, shift: Tensor) -> "Output":
+        """Return the outputs with `shift [C]` added to all logits."""
+        classify = self.classify
+        return replace(self, logits=self.logits + shift, classify=lambda features: classify(features) + shift)
 
 
 class Objective(nn.Module):

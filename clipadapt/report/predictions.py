@@ -23,7 +23,7 @@ NO_ERRORS: Errors = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Choices:
-    """What is said of images beside their probabilities.
+    """Answers on images beside their probabilities.
 
     Attributes:
         rejected: whether each image is none of the classes; None where that wasn't asked for.

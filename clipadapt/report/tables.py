@@ -107,7 +107,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     if result["tests"]:
         _compare_tests(table, result)
     if "covered" in result:
-        table.add_row("sets for 90 % of images hold", "", percent_text(result["covered"]), "", end_section=True)
+        table.add_row("class within its 90 % set", "", percent_text(result["covered"]), "", end_section=True)
     table.add_row("learned parameters", "0", f"{result['parameters']:,}", "")
     table.add_row("share of the backbone", "", share_text(result["share"]), "")
     table.add_row("time", "", seconds_text(result["seconds"]), "")

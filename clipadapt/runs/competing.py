@@ -1,15 +1,23 @@
-"""Which classes compete when a run is evaluated on other data: those of the data, or all of the run's."""
+"""Classes that compete when a run is evaluated on other data: those of the data, or all of the run's."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from clipadapt.data.tasks import UNLABELLED, Task
-from clipadapt.errors import DataError, join_names, nearest
+from clipadapt.errors import DataError, SettingsError, join_names, nearest
 
 Competing = Literal["data", "run"]
 
 SHOWN = 5
 """Names of classes in a sentence."""
+
+
+def check_competing(classes: Any) -> Competing:
+    """Return the choice of competing classes after a check; raises SettingsError for another than "data" and "run"."""
+    if classes not in get_args(Competing):
+        raise SettingsError(f"classes={classes!r} does not fit: data or run says which classes compete on other data")
+    chosen: Competing = classes
+    return chosen
 
 
 def among_classes(task: Task, class_names: list[str], templates: list[str]) -> Task:

@@ -72,7 +72,7 @@ def learned_head(
 def known_scores(result: Result, clip: DualEncoder) -> KnownScores | None:
     """Return what a run's validation images say of further images; None if it had none."""
     found = result.metrics.get("known_scores")
-    return None if found is None else KnownScores(found["truth"], found["matching"], clip.scale)
+    return None if found is None else KnownScores(found["truth"], found["matching"], clip.scale, found["unseen"])
 
 
 def learned_adaptation(

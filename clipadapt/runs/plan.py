@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.config.composing import read_yaml
+from clipadapt.config.tree import options
 from clipadapt.engine.imbalance import unequal
 from clipadapt.engine.run import Run
 from clipadapt.test_time.base import TestTimeMethod
-
-STORED = 8
-"""Number of stored views in conf/task/stored_views.yaml."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,9 @@ def plan(run: Run, teachers: Sequence[DualEncoder] = ()) -> Plan:
 
 def _faster_setting(run: Run) -> str:
     """Return how many views are encoded with fresh views every epoch, and how few with stored ones."""
-    images = len(run.task.support)
-    fresh, kept = (f"{count * images:,}" for count in (run.epochs, STORED))
-    return f"in all {fresh} views go up to {run.head.image_cut}, and {kept} would with task.views={STORED}"
+    images, stored = len(run.task.support), read_yaml(options("task")["stored_views"])["views"]
+    fresh, kept = (f"{count * images:,}" for count in (run.epochs, stored))
+    return f"in all {fresh} views go up to {run.head.image_cut}, and {kept} would with task.views={stored}"
 
 
 def _list_step_parts(run: Run, teachers: Sequence[str]) -> list[str]:

@@ -43,6 +43,7 @@ class Scores(BaseModel):
 
     truth: list[float]
     matching: list[float]
+    unseen: list[str]
 
 
 class Result(BaseModel):

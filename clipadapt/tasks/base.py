@@ -154,13 +154,13 @@ class TaskKind(ABC):
         """Return the predictions `[B, ...]` that are saved with a result; the answers unless overridden."""
         return answers
 
-    def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
-        """Return the most probable classes of each image, with probabilities; empty unless overridden."""
-        return []
+    def ranked(self, answers: Tensor) -> Tensor | None:
+        """Return the most probable classes of each image and their probabilities, `[B, K, 2]`; None by default."""
+        return None
 
-    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> list[tuple[float, float]]:
-        """Return for each image what `KnownScores` has of it; empty unless overridden."""
-        return []
+    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> Tensor | None:
+        """Return for each image what `KnownScores` has of it, `[B, 2]`; None by default."""
+        return None
 
     def leading_figure(self, targets: Sequence[Any]) -> str:
         """Return which figure of a test set with these targets is shown first; the primary metric by default."""

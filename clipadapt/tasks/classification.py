@@ -261,17 +261,15 @@ class Classification(ByClass, TaskKind):
         counts = Counter(target for target in targets if target != NO_LABEL).values()
         return "balanced_accuracy" if counts and max(counts) > UNEQUAL * min(counts) else self.leads
 
-    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> list[tuple[float, float]]:
+    def scores(self, answers: Tensor, targets: Tensor, head: Head) -> Tensor:
         """Return each image's probability of its class, 0 without a label, and its maximum concept matching."""
         own = answers.gather(1, targets.clamp(min=0)[:, None])[:, 0].where(targets != NO_LABEL, 0.0)
-        matching = concept_matching(answers, head.clip.scale)
-        return [*zip(own.tolist(), matching.tolist(), strict=True)]
+        return torch.stack([own.double(), concept_matching(answers, head.clip.scale)], dim=-1)
 
-    def ranked(self, answers: Tensor) -> list[list[tuple[int, float]]]:
+    def ranked(self, answers: Tensor) -> Tensor:
         """Return the most probable classes of each image, up to five, with their probabilities."""
         values, classes = answers.topk(min(TOP, answers.shape[-1]), dim=-1)
-        pairs = zip(classes.tolist(), values.tolist(), strict=True)
-        return [[*zip(some, shares, strict=True)] for some, shares in pairs]
+        return torch.stack([classes.to(values.dtype), values], dim=-1)
 
 
 def by_class(names: Sequence[str], evaluation: Evaluation) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """What a confusion matrix says of each class, and how sure its figures are."""
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -33,10 +35,11 @@ def class_figures(confusion: np.ndarray, names: Sequence[str]) -> dict[str, dict
 
 
 def intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
-    """Return 95 % intervals of accuracy, balanced accuracy and macro F1, by the percentiles of a bootstrap over images.
+    """Return 95 % intervals of accuracy (Wilson's), balanced accuracy and macro F1 (by a bootstrap over images).
 
     Resampling images is drawing anew from the cells of the confusion matrix (Efron and Tibshirani, An Introduction to
-    the Bootstrap, 1993, chapter 13).
+    the Bootstrap, 1993, chapter 13). Where all samples agree, as of images that are all answered rightly, they say
+    nothing, and the figure has no interval.
 
     Args:
         confusion: numbers of images `[C, C]`, by class and prediction; at least one image.
@@ -47,13 +50,21 @@ def intervals(confusion: np.ndarray, seed: int = 0) -> dict[str, list[float]]:
     images = int(counts.sum())
     drawn = [stream.multinomial(images, counts / images, size=AT_ONCE) for _ in range(DRAWS // AT_ONCE)]
     found = np.concatenate([_figures(some, rows, columns) for some in drawn])
-    low, high = np.percentile(found, COVERED, axis=0)
-    names = ("accuracy", "balanced_accuracy", "macro_f1")
-    return {name: [float(low[k]), float(high[k])] for k, name in enumerate(names)}
+    ends = dict(zip(("balanced_accuracy", "macro_f1"), np.percentile(found, COVERED, axis=0).T.tolist(), strict=True))
+    accuracy = wilson(int(confusion.trace()), images)
+    return {"accuracy": accuracy} | {name: [low, high] for name, (low, high) in ends.items() if low < high}
+
+
+def wilson(right: int, images: int) -> list[float]:
+    """Return Wilson's 95 % interval of a share (JASA 1927, 22:209-212)."""
+    z = NormalDist().inv_cdf(COVERED[1] / 100)
+    share, spread = right / images, z * z / images
+    middle, half = share + spread / 2, z * math.sqrt(share * (1 - share) / images + spread / images / 4)
+    return [(middle - half) / (1 + spread), (middle + half) / (1 + spread)]
 
 
 def _figures(counts: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return accuracy, balanced accuracy and macro F1 `[S, 3]` of S samples of a confusion matrix's cells `[S, K]`."""
+    """Return balanced accuracy and macro F1 `[S, 2]` of S samples of a confusion matrix's cells `[S, K]`."""
     right = np.where(rows == columns, counts, 0)
     own, hits = _sums(counts, rows), _sums(right, rows)
     classes = np.union1d(rows, columns)
@@ -64,9 +75,7 @@ def _figures(counts: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     predicted[:, np.searchsorted(classes, np.unique(columns))] = _sums(counts[:, order], columns[order])
     with np.errstate(invalid="ignore"):  # a class that a sample lacks is NaN, and doesn't count
         recall, f1 = tp / images, 2 * tp / (images + predicted)
-    return np.stack(
-        [right.sum(axis=1) / counts.sum(axis=1), np.nanmean(recall, axis=1), np.nanmean(f1, axis=1)], axis=1
-    )
+    return np.stack([np.nanmean(recall, axis=1), np.nanmean(f1, axis=1)], axis=1)
 
 
 def _sums(counts: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -1,13 +1,16 @@
 """When an answer isn't sure: images of none of the classes, and sets of classes that hold the right one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from clipadapt.errors import UserError
+
+TINY = 1e-9
+"""Room for rounding: 0.1 * 10 shall be 1."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +24,18 @@ class KnownScores:
         truth: the probability of each image's own class.
         matching: each image's maximum concept matching.
         scale: the factor between similarities and logits.
+        unseen: names of classes without such an image, for which nothing is promised.
     """
 
     truth: Sequence[float]
     matching: Sequence[float]
     scale: float
+    unseen: Sequence[str] = ()
 
-    def check(self, key: str, share: float) -> None:
-        """Check that there are enough scores for `reject` or `coverage`; raises UserError."""
-        threshold(self.truth, share if key == "reject" else 1 - share, f"{key}={share}")
+    def check(self, shares: Mapping[str, float]) -> None:
+        """Check that there are enough scores for the shares of `reject` and `coverage`; raises UserError."""
+        for key, share in shares.items():
+            threshold(self.truth, share if key == "reject" else 1 - share, f"{key}={share}")
 
     def reject(self, probabilities: Tensor, share: float) -> Tensor:
         """Return which images `[B]` are none of the classes, given probabilities `[B, C]`.
@@ -56,13 +62,19 @@ class KnownScores:
         Raises:
             UserError: there are too few scores for this coverage.
         """
-        return probabilities >= threshold(self.truth, 1 - coverage, f"coverage={coverage}")
+        least = 1 - coverage if isinstance(coverage, float) else coverage  # which `threshold` refuses
+        return probabilities >= threshold(self.truth, least, f"coverage={coverage}")
 
     def sets(self, probabilities: Tensor, coverage: float, names: Sequence[str]) -> list[list[str]]:
         """Return the sets of `include` as class names, the most probable first."""
         held = self.include(probabilities, coverage)
         order = probabilities.argsort(dim=-1, descending=True, stable=True).tolist()
         return [[names[k] for k in row if inside[k]] for row, inside in zip(order, held.tolist(), strict=True)]
+
+
+def fewest_scores(share: float) -> int:
+    """Return how many scores a threshold for a share takes at least."""
+    return math.ceil(1 / share - TINY) - 1
 
 
 def threshold(scores: Sequence[float], share: float, asked: str) -> float:
@@ -76,12 +88,12 @@ def threshold(scores: Sequence[float], share: float, asked: str) -> float:
     Raises:
         UserError: the share is out of range, or there are fewer than 1 / share - 1 scores.
     """
-    if not 0 < share < 1:
-        raise UserError(f"{asked} does not fit: it must be above 0 and below 1")
-    rank = math.floor(share * (len(scores) + 1) + 1e-9)  # 0.1 * 10 shall be 1
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
+        raise UserError(f"{asked} does not fit: it must be a number above 0 and below 1")
+    rank = math.floor(share * (len(scores) + 1) + TINY)
     if not rank:
         raise UserError(
-            f"{asked} needs at least {math.ceil(1 / share - 1e-9) - 1} validation images, and this run has "
+            f"{asked} needs at least {fewest_scores(share)} validation images, and this run has "
             f"{len(scores)}: give it a folder val/ or more shots, or ask for less"
         )
     return sorted(scores)[rank - 1]

@@ -1,6 +1,7 @@
 """`clipadapt predict` with reject= and coverage=, and the same in Python."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from PIL import Image
@@ -44,8 +45,25 @@ def test_in_python(run):
     assert similarities.shape == (1, 12) and similarities.abs().max() <= 1
     scale = predictor.model.clip.scale
     assert (similarities * scale).softmax(dim=-1).allclose(predictor.predict_proba(nothing), atol=1e-5)
-    with pytest.raises(clipadapt.UserError, match="no validation images of these classes"):
+    with pytest.raises(clipadapt.UserError, match="these are other classes than the run's"):
         predictor.for_classes(["cat", "dog"]).predict(nothing, reject=0.2)
+
+
+def test_a_class_without_validation_images_is_told(run):
+    predictor = clipadapt.load(run[0])
+    assert predictor.known.unseen == []
+    predictor.known = replace(predictor.known, unseen=["star", "heart"])
+    with pytest.warns(UserWarning, match="no validation image is of star, heart, for which nothing is promised"):
+        predictor.predict(run[1], reject=0.2)
+
+
+@pytest.mark.parametrize("share", ["a", True, 0, 1])
+def test_shares_that_are_no_numbers(run, share):
+    predictor = clipadapt.load(run[0])
+    with pytest.raises(clipadapt.UserError, match="must be a number above 0 and below 1"):
+        predictor.predict_set(run[1], coverage=share)
+    with pytest.raises(clipadapt.UserError, match="must be a number above 0 and below 1"):
+        predictor.predict(run[1], reject=share)
 
 
 def test_it_is_checked_on_the_test_images(run):

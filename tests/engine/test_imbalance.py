@@ -1,6 +1,7 @@
 """What is done about classes of unequal size in a fit by gradient."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,39 +11,57 @@ from torch.nn import functional
 import clipadapt
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.imbalance import Imbalance, unequal
+from clipadapt.engine.learner import Learner
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
 
 LABELS = [0] * 6 + [1] * 2  # a third class has none
 
 
-def output():
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    return Output(logits, logits, logits, lambda: logits, lambda features: features)
+def logits():
+    return torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 
 
-def loss(choice, labels):
-    objective = CrossEntropy(None, SimpleNamespace())
-    return objective(Imbalance(choice, LABELS, 3).change(output()), labels)["cross_entropy"]
+class FixedHead(torch.nn.Module):
+    """A head whose logits never change."""
+
+    clip = SimpleNamespace(device="cpu")
+
+    def output(self, x, start):
+        return Output(logits(), logits(), logits(), logits, lambda features: features)
+
+
+class Seen(CrossEntropy):
+    """Cross entropy that keeps what it was given."""
+
+    def forward(self, output, labels):
+        self.output = output
+        return super().forward(output, labels)
+
+
+def learn(choice, labels):
+    """The loss, the logits that are scored, and the outputs that the losses saw."""
+    learner = Learner(FixedHead(), Seen(None, SimpleNamespace()), Imbalance(choice, LABELS, 3))
+    losses, scored = learner(None, labels, "pixels")
+    return losses["cross_entropy"], scored, learner.objective.output
 
 
 def test_weights_are_the_inverse_shares_and_one_on_average():
     labels = torch.tensor([0, 1, 1, 0])
-    single = functional.cross_entropy(output().logits, labels, reduction="none")
+    single = functional.cross_entropy(logits(), labels, reduction="none")
     weights = torch.tensor([8 / 12, 8 / 4])
-    torch.testing.assert_close(loss("class_weights", labels), (single * weights[labels]).mean())
-    assert weights[torch.tensor(LABELS)].mean() == pytest.approx(1)
+    loss, scored, _ = learn("class_weights", labels)
+    torch.testing.assert_close(loss, (single * weights[labels]).mean())
+    assert weights[torch.tensor(LABELS)].mean() == pytest.approx(1) and torch.equal(scored, logits())
 
 
 def test_logits_are_adjusted_by_the_log_of_the_shares():
     labels = torch.tensor([0, 1, 1, 0])
-    logits = output().logits
-    shares = torch.tensor([0.75, 0.25, torch.finfo(torch.float32).tiny])
-    torch.testing.assert_close(
-        loss("logit_adjustment", labels), functional.cross_entropy(logits + shares.log(), labels)
-    )
-    changed = Imbalance("logit_adjustment", LABELS, 3).change(output())
-    torch.testing.assert_close(changed.classify(logits), logits + shares.log())
+    shift = torch.tensor([0.75, 0.25, torch.finfo(torch.float32).tiny]).log()
+    loss, scored, seen = learn("logit_adjustment", labels)
+    torch.testing.assert_close(loss, functional.cross_entropy(logits() + shift, labels))
+    torch.testing.assert_close(seen.classify(logits()), logits() + shift)
+    assert torch.equal(scored, logits())
 
 
 def test_balanced_batches_have_every_class_as_often():
@@ -63,7 +82,7 @@ def test_unequal_classes_are_noted():
 def test_a_run_with_each(clip, choice):
     task = clipadapt.load_task("drawn", shots=2, train_per_class=4, validation_per_class=1, test_images=12)
     kept = [i for i, label in enumerate(task.support.labels) if label or i == task.support.labels.index(0)]
-    task = clipadapt.data.tasks.replace(task, support=task.support.select(kept))
+    task = replace(task, support=task.support.select(kept))
     learned = [
         clipadapt.finetune(
             clip, task, "clip_adapter", overrides, max_steps=2, batch_size=8, workers=0, cpu=True, cache=None

@@ -48,7 +48,13 @@ def test_classes_that_the_run_lacks(run, tmp_path):
         clipadapt.evaluate(run, "folder", root=others, classes="run")
 
 
-@pytest.mark.parametrize("words", [["classes=run"], ["data=digits", "classes=both"]])
-def test_choices_that_are_none(run, capsys, words):
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["classes=run"], "classes= says which classes compete on other data: name them with data=…"),
+        (["data=digits", "classes=both"], "classes='both' does not fit: data or run says which classes compete"),
+    ],
+)
+def test_choices_that_are_none(run, capsys, words, message):
     assert main(["evaluate", f"run={run}", *words]) == 2
-    assert "classes=data or classes=run says which classes compete" in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -51,8 +51,9 @@ def test_intervals_are_those_of_resampled_images(seed):
 
 
 def test_intervals_of_sure_and_of_single_answers():
-    assert intervals(np.diag([5, 5]))["macro_f1"] == [1, 1]
-    assert intervals(np.array([[0, 1], [0, 0]]))["accuracy"] == [0, 0]
+    sure = intervals(np.diag([5, 5]))
+    assert [*sure] == ["accuracy"] and sure["accuracy"] == pytest.approx([0.7225, 1], abs=1e-4)  # Wilson's of 10 of 10
+    assert intervals(np.array([[0, 1], [0, 0]]))["accuracy"] == pytest.approx([0, 0.7935], abs=1e-4)
 
 
 def test_an_interval_holds_the_true_accuracy_about_as_often_as_it_says():

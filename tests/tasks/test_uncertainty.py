@@ -61,7 +61,7 @@ def test_too_few_images_for_a_share():
     with pytest.raises(UserError, match=r"^reject=0\.05 needs at least 19 validation images, and this run has 9: give"):
         threshold([0.5] * 9, 0.05, "reject=0.05")
     for share in (0, 1, -0.1, 7):
-        with pytest.raises(UserError, match="must be above 0 and below 1"):
+        with pytest.raises(UserError, match="must be a number above 0 and below 1"):
             threshold([0.5] * 9, share, f"reject={share}")
 
 
