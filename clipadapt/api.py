@@ -1,6 +1,6 @@
 """The functions that a notebook calls; the command line does the same."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,17 @@ from clipadapt.runs.methods import build_backbone, build_settings, with_usable_c
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
+from clipadapt.studies.candidates import needs_more
+from clipadapt.studies.choice import Choice, choose_and_fit
 from clipadapt.studies.compare import run_study
+from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes
 from clipadapt.studies.protocols import comparison
 from clipadapt.tasks import task_kind
 
-__all__ = ["UserError", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
+__all__ = ["UserError", "choose", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
+
+AUTO = "auto"
+"""The method that `choose` takes."""
 
 RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
@@ -130,7 +136,7 @@ def finetune(
     Args:
         backbone: from `load_backbone`; it is moved to the device.
         task: from `load_task`.
-        method: one of conf/method, or of `config_dir`.
+        method: one of conf/method, or of `config_dir`; "auto" for the one that `choose` takes.
         overrides: settings as on the command line, such as "method.adaptation.n_ctx=4".
         config_dir: a folder with YAML files and modules of your own.
         engine: settings below `engine`, such as `epochs=50`.
@@ -143,22 +149,86 @@ def finetune(
     >>> result.metrics["parameters"]
     0
     """
+    if method == AUTO:
+        return choose(backbone, task, overrides=overrides, config_dir=config_dir, **engine).result
+    _check_given(backbone, task, "finetune", overrides)
+    config = _settings_of_run(backbone, task, method, overrides, config_dir, engine)
+    if config["method"]["pseudo_labels"] is not None:
+        task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
+    settings = with_usable_cache(build_settings(config))
+    return train_and_evaluate(config, backbone, task, None, Console(quiet=True), settings)
+
+
+def _check_given(backbone: Any, task: Any, function: str, overrides: Sequence[str]) -> None:
+    """Check a backbone, a task, and that no override is theirs; raises UserError."""
     if not isinstance(backbone, DualEncoder) or not isinstance(task, Task):
-        raise UserError("finetune takes a backbone from load_backbone(…) and a task from load_task(…), not their names")
+        raise UserError(
+            f"{function} takes a backbone from load_backbone(…) and a task from load_task(…), not their names"
+        )
     configuration.check_overrides(overrides)
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
+
+
+def _settings_of_run(
+    backbone: DualEncoder,
+    task: Task,
+    method: str,
+    overrides: Sequence[str],
+    config_dir: str | Path | None,
+    engine: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the settings of a run of a method on a task with a backbone."""
     values = {"method": method, "shots": task.shots, "seed": task.seed, "classes": task.classes}
     values |= {f"engine.{key}": value for key, value in engine.items()}
     config = configuration.compose(overrides, config_dir, values)
-    settings = with_usable_cache(build_settings(config))
     as_made = {"views": task.views, "augment": task.augment, "resize": "crop", "skip_broken": False}
     by_hand = {"data": {"name": task.name}, "task": {**config["task"], **as_made}}
-    config |= {"backbone": backbone.source, "kind": task_kind(task).settings, **(task.origin or by_hand)}
-    if config["method"]["pseudo_labels"] is not None:
-        task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
-    return train_and_evaluate(config, backbone, task, None, Console(quiet=True), settings)
+    return config | {"backbone": backbone.source, "kind": task_kind(task).settings, **(task.origin or by_hand)}
+
+
+def choose(
+    backbone: DualEncoder,
+    task: Task,
+    minutes: float = DEFAULT_MINUTES,
+    methods: str | Sequence[str] = ALL,
+    overrides: Sequence[str] = (),
+    config_dir: str | Path | None = None,
+    console: Console | None = None,
+    **engine: Any,
+) -> Choice:
+    """Choose a method for a task by cross-validation on its support set, and fit it to all of it.
+
+    Test images are never looked at before the last fit is done. With one image a class, the method is taken that has
+    the best published accuracy after one shot.
+
+    Args:
+        backbone: from `load_backbone`; it is moved to the device.
+        task: from `load_task`.
+        minutes: the time to choose and to fit; test images are evaluated on top of it.
+        methods: names of methods, or "all" for those that need no more than labelled images.
+        overrides: settings of all of them, as on the command line.
+        config_dir: a folder with YAML files and modules of your own.
+        console: where to print; None prints nothing.
+        engine: settings below `engine`.
+
+    Raises:
+        SettingsError: settings that are unknown or don't fit the backbone or the task.
+        UserError: no method fits in the budget.
+
+    >>> choice = choose(load_backbone(), load_task("digits", shots=2), 1, ["zero_shot", "tip_adapter"], cpu=True)
+    >>> choice.method in ("zero_shot", "tip_adapter"), choice.policy
+    (True, 'cross-validation')
+    """
+    minutes = check_minutes(minutes)
+    _check_given(backbone, task, "choose", overrides)
+    names = [*configuration.options("method", config_dir)] if methods == ALL else _as_list(methods)
+    if not names:
+        raise UserError("methods=[] leaves nothing to choose from")
+    configs = {name: _settings_of_run(backbone, task, name, overrides, config_dir, engine) for name in names}
+    usable = {name: config for name, config in configs.items() if methods != ALL or not needs_more(config)}
+    return choose_and_fit(backbone, task, usable, minutes, console or Console(quiet=True))
 
 
 def evaluate(

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "config": "files plain_yaml paths errors",
     "runs": "config report engine test_time features tasks data model objectives adaptations backbone interfaces "
     "console files plain_yaml checksums stopping threads errors",
-    "studies": "tasks runs config report data backbone console files errors",
+    "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
     "api": "tasks studies runs predictor config report features data backbone paths errors",
     "cli": "api studies runs config report data console files paths stopping threads errors",
     "__init__": "api errors",

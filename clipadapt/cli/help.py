@@ -5,6 +5,7 @@ from clipadapt.config.tree import conf_dir, options
 COMMANDS = {
     "fit": "adapt a frozen CLIP to a task and show what that gained (the default)",
     "compare": "run methods against each other and show them in one table",
+    "choose": "find the best method for a task by cross-validation, and fit it",
     "evaluate": "measure a finished run again, or on other data",
     "predict": "name the classes of images with a finished run",
     "list": "list the runs below a folder with their figures",
@@ -31,6 +32,7 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
 
   clipadapt [fit] [key=value …]    {fit}
   clipadapt compare methods=[A,B]  {compare}
+  clipadapt choose [minutes=10]    {choose}
   clipadapt evaluate run=DIR       {evaluate}
   clipadapt predict run=DIR images=PATH
                                    {predict}
@@ -86,6 +88,28 @@ Examples
                                    further settings hold for all runs
 
 Where the shell wants brackets quoted, commas alone will do: methods=coop,clip_adapter.
+
+Choices
+{groups}"""
+
+CHOOSE = """\
+clipadapt choose [minutes=10] [methods=[A,B]] [data=…] [shots=…] [seed=…] [key=value …]
+
+{choose}, in so many minutes. `clipadapt method=auto …` does the same in ten.
+
+Methods are compared by cross-validation on the images to learn from: those on features alone first, which takes
+seconds, then the others, of which the better half goes on with more steps, again and again. The best one is fitted to
+all images, as a run like any other, whose settings say how it was chosen. Test images are never looked at. With one
+image a class the method is taken that has the best published accuracy after one shot. Methods that need unlabelled
+images, a second backbone or the test images take part only where methods=[…] names them.
+
+The table goes to outputs/choose/; the same command shows the run again, rerun=true chooses again. The score of the
+best of many is a little too good: the test images say what it is worth.
+
+Examples
+  clipadapt choose data=folder data.root=my_images minutes=10
+  clipadapt choose data=folder data.root=my_images backbone=ViT-B-32 shots=all minutes=30
+  clipadapt choose methods=[zero_shot,tip_adapter_f,coop] minutes=2
 
 Choices
 {groups}"""
@@ -180,6 +204,7 @@ def help_for(command: str | None, config_dir: str | None) -> str:
     """Return the help text of a command, with the names of each group's files."""
     texts = {
         "compare": COMPARE,
+        "choose": CHOOSE,
         "evaluate": EVALUATE,
         "predict": PREDICT,
         "list": LIST,
@@ -187,7 +212,8 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         "methods": METHODS,
         "data": DATA,
     }
-    groups = {"compare": ["method", "data", "backbone"], "evaluate": ["data"], "data": ["data"]}.get(
+    learned = ["method", "data", "backbone"]
+    groups = {"compare": learned, "choose": learned, "evaluate": ["data"], "data": ["data"]}.get(
         command or "fit", list(GROUPS)
     )
     lines = [choice(group, config_dir) for group in groups]

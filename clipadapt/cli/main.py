@@ -11,11 +11,12 @@ from clipadapt.cli import data as data_command
 from clipadapt.cli import launching
 from clipadapt.cli.help import COMMANDS, help_for
 from clipadapt.cli.signals import stop_on_signals
-from clipadapt.config.grids import read_lists
+from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import checked_path, shorten
+from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes, grid, write_list
 from clipadapt.studies.protocols import comparison
 from clipadapt.threads import shorten_waits
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from clipadapt.tasks.uncertainty import KnownScores
 
 FORMATS = ("table", "csv", "json")
+AUTO = "method=auto"
+"""The word that makes `clipadapt choose` of `clipadapt fit`."""
 SHARES: tuple[str, ...] = ("reject", "coverage")
 
 
@@ -50,11 +53,14 @@ def run(arguments: list[str]) -> int:
         print_out(help_for(command, words.options.get("--config-dir")))
     elif "--version" in words.options:
         print_out(f"clipadapt {__version__}")
-    elif command == "fit" or command is None:
+    elif command in ("fit", None) and AUTO in words.settings and "--multirun" not in words.options:
+        choose_method(Words(words.options, [word for word in words.settings if word != AUTO]))
+    elif command in ("fit", None):
         launching.launch(fit, rest)
     else:
         commands: dict[str, Callable[[Words], None]] = {
             "compare": compare,
+            "choose": choose_method,
             "evaluate": evaluate,
             "predict": predict,
             "list": list_runs,
@@ -104,6 +110,25 @@ def compare(words: Words) -> None:
     from clipadapt.studies.compare import show
 
     show(study)
+
+
+def choose_method(words: Words) -> None:
+    """Run `clipadapt choose [methods=[…]] [minutes=10] [key=value …]`: find the best method, and fit it."""
+    config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
+    folder = words.options.get("--config-dir")
+    given, overrides = read_lists(words.settings, folder, (*GRID_KEYS, "minutes"))
+    config.raise_all(
+        f"{write_list(key, values)}: a method is chosen for one {key}; give one value"
+        for key, values in given.items()
+        if key != "methods" and len(values) != 1
+    )
+    minutes = check_minutes(given.pop("minutes", [DEFAULT_MINUTES])[0])
+    runs = grid({"methods": [ALL]} | given, overrides, folder)
+    from clipadapt.studies.candidates import needs_more  # imports PyTorch
+    from clipadapt.studies.choice import choose_in_directory
+
+    usable = runs if given.get("methods", [ALL]) != [ALL] else [one for one in runs if not needs_more(one.config)]
+    choose_in_directory(usable, minutes, make_console())
 
 
 def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:

@@ -49,6 +49,8 @@ METHOD = {
     "imbalance": Literal["balanced_sampling", "class_weights", "logit_adjustment"] | None,
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
+CHOICE = {"by": str, "among": list[str], "minutes": float}
+"""How the method of a run was chosen, where it was."""
 TASK = {
     "views": Annotated[int, Ge(0)] | None,
     "augment": Literal["none", "crop", "mirror", "crop_mirror"] | list[Literal["crop", "mirror"]],
@@ -71,7 +73,8 @@ def check(config: Mapping[str, Any], saved: bool = False) -> list[str]:
     """
     problems = [f"{path} has no value yet: give it as {path}=…" for path, value in leaves(config) if value == MISSING]
     problems += [f"{path} can't be used: {reason}" for path, reason in unwritable_texts(config)]
-    problems += check_table("", config, RUN, optional={"experiment"})
+    problems += check_table("", config, RUN, optional={"experiment", "choice"})
+    problems += check_table("choice", config["choice"], CHOICE) if "choice" in config else []
     backbone = config.get("backbone")
     if isinstance(backbone, Mapping):
         problems += check_table("backbone", {key: backbone[key] for key in BACKBONE if key in backbone}, BACKBONE)

@@ -21,12 +21,16 @@ def show_plan(
     console: Console, task: "Task", plan: Mapping[str, Any], pseudo_labels: Mapping[str, Any] | None = None
 ) -> None:
     """Print the task, with the pseudo-labels, and the plan of the run."""
+    if console.quiet:
+        return  # rich lays out what it doesn't print, too
     console.print(tables.task_table(task, pseudo_labels))
     console.print(tables.plan_table(plan))
 
 
 def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print the accuracies of zero-shot CLIP and the adapted one, if there is a test set, and the costs."""
+    if console.quiet:
+        return
     if metrics["tests"]:
         if "per_class" in metrics:
             console.print(_with_schedule_note(tables.per_class_table(metrics), metrics))

@@ -93,7 +93,7 @@ def _train_and_evaluate(
     if progress.epoch:
         console.print(f"Going on after epoch {progress.epoch} of {prepared.epochs}.")
     _fit(prepared, objective, config, progress, target, console)
-    metrics = _evaluate(prepared, planned) | {
+    metrics = _evaluate(prepared, planned, config) | {
         "fit_seconds": progress.seconds,
         "seconds": earlier + time.monotonic() - began,
         "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
@@ -219,13 +219,14 @@ def _save_last_epoch(progress: TrainState, target: RunDirectory | None) -> None:
         target.save_checkpoint(progress)
 
 
-def _evaluate(prepared: Run, planned: Plan) -> dict[str, Any]:
-    """Evaluate a fitted run and return its metrics, with those of its size."""
+def _evaluate(prepared: Run, planned: Plan, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluate a fitted run and return its metrics, with those of its size and how it was selected."""
+    selection = [prepared.selection] + ([f"method by {config['choice']['by']}"] if "choice" in config else [])
     return evaluate_run(prepared, validation=True) | {
         "parameters": planned.parameters,
         "share": planned.share,
         "processes": prepared.accelerator.num_processes,
-        "selection": prepared.selection,
+        "selection": "; ".join(selection),
         "schedule_note": prepared.settings.schedule_note,
     }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,9 +16,12 @@ from clipadapt.config.grids import GRID_KEYS, Composition, compose_unresolved
 from clipadapt.config.overrides import setting
 from clipadapt.config.tree import conf_dir, options
 from clipadapt.config.values import check_value, written
-from clipadapt.errors import nearest
+from clipadapt.errors import SettingsError, nearest
+from clipadapt.paths import shorten
 
 ALL = "all"
+DEFAULT_MINUTES = 10
+"""Time to choose a method and fit it."""
 LONGEST_LISTING = 40
 
 Axes = Mapping[str, Sequence[Any]]
@@ -131,6 +135,13 @@ def locate_problem(text: str, where: Sequence[Pair], pairs: Sequence[Pair]) -> s
         if {pair[i] for pair in where} != {pair[i] for pair in pairs}
     ]
     return f"with {' and '.join(some)}: {text}" if some else text
+
+
+def check_minutes(minutes: Any) -> float:
+    """Return a budget in minutes after a check; raises SettingsError."""
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not 0 < minutes < math.inf:
+        raise SettingsError(f"minutes={shorten(str(minutes))} does not fit: it must be a number above 0")
+    return float(minutes)
 
 
 def grid_directory(runs: Sequence[RunSpec], folder: str, targets: Sequence[str] = ()) -> Path:

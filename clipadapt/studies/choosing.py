@@ -1,0 +1,314 @@
+"""Choose a method for a task by cross-validation on its support set, within a budget of time.
+
+Methods on features alone are tried first, since their fits take seconds. The others go through successive halving
+(Jamieson and Talwalkar, AISTATS 2016, arXiv:1502.07943): all of them get a short fit, the better half a longer one, and
+so on. Test images are never looked at.
+"""
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.seeds import hash_seed
+from clipadapt.data.tasks import Task
+from clipadapt.errors import LASTING, UserError
+from clipadapt.report.tables import count_text, percent_text, seconds_text
+from clipadapt.runs.methods import build_settings
+from clipadapt.runs.train import train_and_evaluate
+from clipadapt.studies.candidates import PUBLISHED, Candidate, Fold, limited
+from clipadapt.studies.compare import RUN_FAILURES, describe_failure
+from clipadapt.studies.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
+from clipadapt.tasks import task_kind
+
+CROSS_VALIDATION, PUBLISHED_ORDER = "cross-validation", "published accuracy after one shot"
+"""How a method is chosen."""
+
+CHEAP_SHARE, REFIT_SHARE = 0.5, 0.25
+"""Largest share of the budget for methods on features alone, and the share that is kept for the last fit."""
+
+FIRST_STEPS, FEWEST_STEPS, SHORTEST = 3, 10, 20
+"""Steps of a first fit, which shows what a step takes; fewest steps of a fit that says something, and its smallest part
+of a whole fit: a twentieth."""
+
+MEASURED_IMAGES = 8
+
+EQUAL = 6
+"""Decimal places up to which scores are compared: float32 rounds means over folds of different sizes."""
+
+FINALISTS, MOST_REPEATS = 3, 5
+"""Candidates that the last repetitions compare, and how often the cross-validation is done at the most."""
+
+NO_TIME = "no time left"
+SLOW = "too little time left: a step takes about {}"
+QUIET = Console(quiet=True)
+
+
+@dataclass
+class Budget:
+    """Seconds that a choice may take, with the last fit."""
+
+    seconds: float
+    began: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def used(self) -> float:
+        """Return the seconds since the beginning."""
+        return time.monotonic() - self.began
+
+    @property
+    def left(self) -> float:
+        """Return the seconds that are left."""
+        return self.seconds - self.used
+
+    @property
+    def to_choose(self) -> float:
+        """Return the seconds that are left beside those that are kept for the last fit."""
+        return self.left - REFIT_SHARE * self.seconds
+
+
+@dataclass
+class Chooser:
+    """The search for the best of several methods on a task.
+
+    Attributes:
+        clip: the backbone.
+        task: the task; its test sets aren't read.
+        budget: the time.
+        console: where to print.
+        folds: number of folds.
+        leads: name of the figure that counts.
+        title: how it is called.
+        sign: 1 where more of it is better, else -1. Both are known after the first fit.
+        image_seconds: what the image tower takes for an image.
+    """
+
+    clip: DualEncoder
+    task: Task
+    budget: Budget
+    console: Console
+    folds: int = 0
+    leads: str = ""
+    title: str = ""
+    sign: int = 1
+    image_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Find the number of folds, the figure that counts, and the speed of the image tower."""
+        labels = self.task.support.labels
+        self.folds, self.leads = number_of_folds(labels), task_kind(self.task).leading_figure(labels)
+        self.image_seconds = measure_image_seconds(self.clip)
+
+    def choose(self, candidates: Sequence[Candidate]) -> Candidate:
+        """Return the best candidate, with the steps that its last fit may have; the others say why they aren't it.
+
+        Raises:
+            UserError: the images take longer to encode than the budget, or no candidate could be fitted.
+        """
+        tried = [one for one in candidates if one.dropped is None]
+        if self.folds < 2:
+            return self._by_published_accuracy(tried)
+        cheap = [one for one in tried if one.cheap]
+        self._try_cheap(cheap)
+        self._halve([one for one in tried if one.dropped is None and len(one.scores) < self.folds])
+        best = self._repeat([one for one in candidates if one.dropped is None and one.scores])
+        if best is None:
+            reasons = "; ".join(f"{one.method}: {one.dropped}" for one in candidates)
+            raise UserError(f"no method could be tried: {reasons}")
+        self._allow_last_fit(best)
+        return best
+
+    def _try_cheap(self, cheap: Sequence[Candidate]) -> None:
+        """Fit candidates on features alone to every fold, if whole fits take no more than their share of the time."""
+        share = CHEAP_SHARE * self.budget.seconds / max(1, len(cheap))
+        for one in cheap:
+            if self.budget.used > CHEAP_SHARE * self.budget.seconds:
+                one.dropped = NO_TIME
+                continue
+            self._look_at(one)
+            if one is cheap[0]:
+                self._check_encoding(one.seconds)
+            if one is cheap[0] or self.folds * one.fit_seconds(self._learned_from, self.task.shots) <= share:
+                one.allow(None)
+                self._try(one, self._repetition(0))
+
+    def _look_at(self, one: Candidate) -> None:
+        """Fit a candidate for the first time, for a few steps, to know what a step takes."""
+        one.allow(FIRST_STEPS if one.whole_steps(self._learned_from, self.task.shots) else None)
+        self._try(one, self._repetition(0)[:1])
+
+    def _check_encoding(self, seconds: float) -> None:
+        """Check that the support set's views can be encoded in the budget.
+
+        Args:
+            seconds: what it took to encode one view of each image, or to find it in the cache.
+        """
+        images, views = len(self.task.support), self.task.views or 0
+        needed = views * min(seconds, images * self.image_seconds)
+        if self.budget.used + needed > CHEAP_SHARE * self.budget.seconds:
+            minutes = math.ceil((self.budget.used + needed) / CHEAP_SHARE / 60)
+            raise UserError(
+                f"to encode {count_text(views, 'view')} of {count_text(images, 'image')} takes about "
+                f"{seconds_text(needed)}, for which minutes={self.budget.seconds / 60:g} has no room: give "
+                f"minutes={minutes}, or task.views=0"
+            )
+
+    def _halve(self, others: Sequence[Candidate]) -> None:
+        """Fit the other candidates by successive halving; those that stay have scores on every fold.
+
+        The rounds before the last share half of the time, and fit to the first folds only.
+        """
+        alive = [*others]
+        rounds = max(1, math.ceil(math.log2(max(1, len(alive)) / FINALISTS)) + 1)
+        share = max(0.0, self.budget.to_choose) / 2 / max(1, rounds - 1)
+        for number in range(1, rounds):
+            folds = self._repetition(0)[:number]
+            self._fit_within(alive, folds, self.budget.used + share)
+            ranked = self._ranked([one for one in alive if one.dropped is None])
+            alive = ranked[: max(FINALISTS, math.ceil(len(ranked) / 2))]
+            for one in ranked[len(alive) :]:
+                one.dropped = f"behind after {one.most_steps or 'all'} steps on {len(folds)} of {self.folds} folds"
+        self._fit_within(alive, self._repetition(0), self.budget.used + self.budget.to_choose)
+
+    def _fit_within(self, alive: Sequence[Candidate], folds: Sequence[Fold], until: float) -> None:
+        """Fit candidates to some folds, in equal shares of the time until then."""
+        for place, one in enumerate(alive):
+            left = until - self.budget.used
+            self._climb(one, folds, left / (len(alive) - place), left)
+
+    def _climb(self, one: Candidate, folds: Sequence[Fold], share: float, left: float) -> None:
+        """Fit a candidate to some folds, with as many steps as its share of the time allows.
+
+        Args:
+            one: the candidate.
+            folds: the folds.
+            share: seconds that it may take.
+            left: seconds that it may take if its share is too small for fits that say something.
+        """
+        before = self.budget.used
+        if not one.step_seconds:
+            expected = 3 * self.image_seconds * one.images_a_step  # forwards and backwards
+            if left <= FIRST_STEPS * expected:
+                one.dropped = SLOW.format(f"{expected:.2g} s") if expected else NO_TIME
+                return
+            self._look_at(one)
+        if one.dropped is not None:
+            return
+        spent = self.budget.used - before
+        whole = one.whole_steps(self._learned_from, self.task.shots)
+        fewest = min(whole, max(FEWEST_STEPS, whole // SHORTEST))
+        if one.steps_within((left - spent) / len(folds)) < fewest:
+            one.dropped = SLOW.format(f"{one.step_seconds:.2g} s")
+            return
+        affordable = one.steps_within((share - spent) / len(folds))
+        steps = max(affordable, fewest)
+        one.allow(None if steps >= whole else steps)
+        self._try(one, folds)
+
+    @property
+    def _learned_from(self) -> int:
+        """Return the number of images that a fold learns from."""
+        return len(self.task.support) * (self.folds - 1) // max(1, self.folds)
+
+    def _repeat(self, found: Sequence[Candidate]) -> Candidate | None:
+        """Return the best candidate after further repetitions among the best ones, as far as there is time."""
+        for repeat in range(1, MOST_REPEATS):
+            best = self._ranked(found)[:FINALISTS]
+            needed = sum(one.seconds / max(1, len(one.scores)) for one in best) * self.folds
+            if len(best) < 2 or needed > self.budget.to_choose:
+                break
+            for one in best:
+                self._try(one, self._repetition(repeat))
+            found = [one for one in found if one.dropped is None]
+        return next(iter(self._ranked(found)), None)
+
+    def _ranked(self, found: Sequence[Candidate]) -> list[Candidate]:
+        """Return candidates by their scores, the best first; equal ones by their losses."""
+        return sorted(found, key=lambda one: (-self.sign * round(one.score(), EQUAL), one.loss()))
+
+    def _allow_last_fit(self, best: Candidate) -> None:
+        """Allow the chosen candidate a whole fit, or as many steps as fit in the rest of the budget."""
+        images, shots = len(self.task.support), self.task.shots
+        room, whole = best.steps_within(self.budget.left), best.whole_steps(images, shots)
+        best.most_steps = None if whole <= room else max(room, best.most_steps or FEWEST_STEPS)
+
+    def _by_published_accuracy(self, candidates: Sequence[Candidate]) -> Candidate:
+        """Return the candidate with the best published accuracy after one shot whose fit is within the budget.
+
+        Raises:
+            UserError: none of them has a published accuracy and can be fitted.
+        """
+        for one in sorted(candidates, key=lambda one: -PUBLISHED.get(one.method, 0.0)):
+            if one.method not in PUBLISHED:
+                break
+            one.allow(FIRST_STEPS)
+            self._fit(one, self.task.without_tests())
+            one.most_steps = None
+            if one.dropped is None and one.fit_seconds(len(self.task.support), self.task.shots) < self.budget.left:
+                return one
+            one.dropped = one.dropped or SLOW.format(seconds_text(one.step_seconds))
+        known = ", ".join(PUBLISHED)
+        raise UserError(
+            "with one image a class there is nothing to hold out, and no method that was named has a published "
+            f"accuracy after one shot and fits in the budget: give more images, more minutes, or one of {known}"
+        )
+
+    def _repetition(self, repeat: int) -> list[Fold]:
+        """Return the folds of one repetition."""
+        return [(repeat, number) for number in range(self.folds)]
+
+    def _try(self, one: Candidate, folds: Sequence[Fold]) -> None:
+        """Fit a candidate to folds, as far as it hasn't been, and keep its scores on what they hold out."""
+        for repeat, number in folds:
+            if one.dropped is not None or (repeat, number) in one.scores:
+                continue
+            seed = hash_seed(self.task.seed, repeat)
+            held = stratified_folds(self.task.support.labels, self.folds, seed)[number]
+            metrics = self._fit(one, fold_task(self.task, held))
+            if metrics:
+                figures = metrics["tests"][HELD_OUT]
+                one.scores[repeat, number] = figures[self.leads]
+                one.losses[repeat, number] = figures.get("negative_log_likelihood", 0.0)
+                if "confusion" in metrics:
+                    one.confusions[repeat, number] = np.array(metrics["confusion"])
+                shown = metrics["figures"][self.leads]
+                self.title, self.sign = shown["title"], 1 if shown["higher_is_better"] else -1
+        if one.dropped is None and len(one.scores) > 1:
+            score, took = percent_text(one.score()), seconds_text(one.seconds)
+            self.console.print(Text(f"{one.method}: {score}, {took}"), soft_wrap=True)
+
+    def _fit(self, one: Candidate, task: Task) -> dict[str, Any]:
+        """Fit a candidate to a task, note what it took, and return its metrics; none if it failed."""
+        config, began = limited(one.config, one.most_steps), time.monotonic()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what they say, the run of the chosen method says again
+                result = train_and_evaluate(config, self.clip, task, None, QUIET, build_settings(config))
+        except LASTING:
+            raise
+        except RUN_FAILURES as error:
+            one.dropped = describe_failure(error)
+            return {}
+        seconds, steps = time.monotonic() - began, result.record["plan"]["steps"]
+        one.step_seconds = max(result.metrics["fit_seconds"], 1e-6) / max(1, steps)
+        one.other_seconds = max(0.0, seconds - result.metrics["fit_seconds"])
+        one.parameters = result.metrics["parameters"]
+        one.seconds += seconds
+        return result.metrics
+
+
+def measure_image_seconds(clip: DualEncoder) -> float:
+    """Return the seconds that the image tower takes for one of several images, without gradients."""
+    pixels = torch.zeros(MEASURED_IMAGES, 3, *clip.image_size, device=clip.device, dtype=clip.dtype)
+    began = time.monotonic()
+    with torch.no_grad():
+        clip.image.run(pixels).sum().item()  # waits for the device
+    return (time.monotonic() - began) / MEASURED_IMAGES
