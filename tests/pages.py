@@ -45,6 +45,9 @@ def check_command(command: str) -> None:
     elif settings[:1] == ["compare"]:
         grid, overrides = config.read_lists(settings[1:], folder)
         assert studies.comparison(grid, overrides, folder).runs
+    elif settings[:1] == ["choose"]:
+        grid, overrides = config.read_lists([word for word in settings[1:] if not word.startswith("minutes=")], folder)
+        assert studies.grid({"methods": ["all"]} | grid, overrides, folder)
     elif settings[:1] == ["data"]:
         assert settings[1] == "list" or data_command.composed(settings[2:], folder, settings[1])
     else:

@@ -24,8 +24,9 @@ TREE = re.compile(r"^[├└]── (\S+)/ +(\w+) +(.*)$", re.MULTILINE)
 BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
-STUDY = re.compile(r"^(clipadapt compare|python recipes/)")
+STUDY = re.compile(r"^(clipadapt (compare|choose)|python recipes/)")
 OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt list", "clipadapt evaluate ")
+SLOW_PAGES = ("api.md", "unequal_classes.md", "which_method.md")
 SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
 """Each command that the pages show, once, and a page that shows it."""
 DATA = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
@@ -138,7 +139,7 @@ def test_the_evaluations_of_the_pages_are_called(command, data, monkeypatch):
 
 @pytest.mark.parametrize(
     "page",
-    [DEPLOY, *(pytest.param(DOCS / name, marks=pytest.mark.slow) for name in ("api.md", "unequal_classes.md"))],
+    [DEPLOY, *(pytest.param(DOCS / name, marks=pytest.mark.slow) for name in SLOW_PAGES)],
     ids=lambda page: page.stem,
 )
 def test_the_python_of_the_pages_runs(page, deployed, monkeypatch):
