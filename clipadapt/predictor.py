@@ -72,14 +72,22 @@ class Predictor:
         other.reset()
         return other
 
-    def predict_proba(self, images: Picture | Iterable[Picture]) -> Tensor:
+    def predict_proba(self, images: Picture | Iterable[Picture], calibrate: bool = False) -> Tensor:
         """Return the probabilities `[B, C]` of the classes, on the CPU.
 
-        Arguments and errors are those of `answers`; in addition, a UserError is raised if this kind of task has no
-        probabilities.
+        Args:
+            images: as of `answers`.
+            calibrate: whether to scale them by the temperature of the run's validation images.
+
+        Raises:
+            UserError: as of `answers`; this kind of task has no probabilities; or the run has no temperature.
         """
         self._check_classes()
-        return self.answers(images)
+        known = self.known_scores() if calibrate else None
+        if known is not None:
+            known.check({}, calibrate)
+        answers = self.answers(images)
+        return answers if known is None else known.calibrate(answers)
 
     def answers(self, images: Picture | Iterable[Picture]) -> Tensor:
         """Return the model's answers in the form of the kind of task, `[B, ...]`, on the CPU.
@@ -145,8 +153,8 @@ class Predictor:
         self._check_classes()
         if self.known is None:
             raise UserError(
-                "there is nothing to set a threshold by: the run had no validation images (a folder val/ or fewer "
-                "shots give it some), or these are other classes than the run's"
+                "there is nothing to set a threshold or a temperature by: the run had no validation images (a folder "
+                "val/ or fewer shots give it some), or these are other classes than the run's"
             )
         if self.known.unseen:
             warnings.warn(

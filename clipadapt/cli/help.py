@@ -131,10 +131,12 @@ Choices
 
 PREDICT = """\
 clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true] [reject=SHARE] [coverage=SHARE]
+                  [calibrate=true]
 
 {predict}: class names and probabilities. PATH is a file, a folder or a pattern.
 reject=0.05 answers "none of these" where an image is less like the classes than 95 % of their own images; coverage=0.9
-adds sets of classes that hold the right one for 90 % of images. Both are set on the run's validation images.
+adds sets of classes that hold the right one for 90 % of images; calibrate=true scales probabilities by a temperature,
+so that they are right as often as they say. All of them are set on the run's validation images.
 An image that can't be read has a row with the reason, and the exit code is 2; skip_broken=true leaves it out.
 
 Examples

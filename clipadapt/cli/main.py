@@ -187,15 +187,13 @@ def _of_other_data(key: str) -> bool:
 
 
 def predict(words: Words) -> None:
-    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [reject=0.05] [coverage=0.9]`."""
-    found = plain_settings(words, ("run", "images", "format", "skip_broken", "reject", "coverage"))
+    """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [reject=0.05] [coverage=0.9] …`."""
+    found = plain_settings(words, ("run", "images", "format", "skip_broken", "calibrate", "reject", "coverage"))
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
     if form not in FORMATS:
         raise UserError(f"there is no format '{form}': {nearest(form, FORMATS)}")
-    skip = found.get("skip_broken", "false").lower()
-    if skip not in ("true", "false"):
-        raise UserError(f"skip_broken={skip} does not fit: it must be true or false")
+    skip, calibrate = (read_switch(found, key) for key in ("skip_broken", "calibrate"))
     shares = {key: read_share(key, found[key]) for key in SHARES if key in found}
     paths = image_paths(found.get("images", ""))
     from clipadapt import api
@@ -205,19 +203,21 @@ def predict(words: Words) -> None:
 
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
     in_classes = predictor.kind.probabilities
-    known = predictor.known_scores() if shares else None
+    known = predictor.known_scores() if shares or calibrate else None
     if known is not None:
-        known.check(shares)  # too few validation images are told before images are read
+        known.check(shares, calibrate)  # too few validation images are told before images are read
     answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
     answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
-    if skip == "true":
+    if skip:
         tell_left_out(errors, len(paths))
         paths, shown = [path for path in paths if path not in errors], {}
     else:
         shown = errors
     if in_classes:
         names = unique_names(predictor.class_names)
-        show(form, paths, names, answers.numpy(), shown, choose(known, answers, names, shares))
+        choices = choose(known, answers, names, shares)
+        probabilities = known.calibrate(answers) if known and calibrate else answers
+        show(form, paths, names, probabilities.numpy(), shown, choices)
     else:
         show_answers(form, paths, answers, shown)
     if shown:
@@ -236,6 +236,18 @@ def image_paths(given: str) -> list[str]:
     from clipadapt.data.given_images import find_images
 
     return find_images(given)
+
+
+def read_switch(found: Mapping[str, str], key: str) -> bool:
+    """Return whether a key is true; it isn't where it isn't given.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    given = found.get(key, "false").lower()
+    if given not in ("true", "false"):
+        raise UserError(f"{key}={shorten(given)} does not fit: it must be true or false")
+    return given == "true"
 
 
 def read_share(key: str, text: str) -> float:

@@ -10,10 +10,11 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from clipadapt.data.tasks import Split, Task
-from clipadapt.engine.metrics import evaluate_batches
+from clipadapt.engine.metrics import evaluate_batches, scaled_figures
 from clipadapt.engine.run import Run
 from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
-from clipadapt.tasks.uncertainty import fewest_scores, threshold
+from clipadapt.tasks.base import NO_LABEL
+from clipadapt.tasks.uncertainty import fewest_scores, fit_temperature, threshold
 from clipadapt.test_time.base import TestTimeMethod
 
 Pair = tuple[Head, Head]
@@ -36,14 +37,18 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         test set; `predictions` by test set: `class_names`, `labels`, the predictions `zero_shot` and `adapted` of each
         image, and its most probable classes `ranked`; `figures`, how to show each figure, the leading one first;
         `validation`, the figures of the validation split, and its `known_scores` (see `KnownScores`); `covered`, the
-        share of test images whose class is in its set of classes at a coverage of 90 %. Without a test set, only
-        `tests`, which is empty, and what is of the validation split.
+        share of test images whose class is in its set of classes at a coverage of 90 %; `calibrated`, figures of the
+        first test set after temperature scaling. Without a test set, only `tests`, which is empty, and what is of the
+        validation split.
     """
     kind, own = task_kind(run.task), (run.zero_shot(), run.head)
-    pair, measured = own, {}
+    pair = own
+    measured: dict[str, tuple[Evaluation, Evaluation]] = {}
     for name, split in run.task.tests.items():
         pair = for_classes(pair, split.class_names or run.task.class_names)
-        measured[name] = evaluate_pair(run, *pair, split)
+        before, after = evaluate_pair(run, *pair, split)
+        # Probabilities of all images take memory, and only those of the first test set are used again.
+        measured[name] = replace(before, answers=[]), replace(after, answers=[] if measured else after.answers)
     # After the tests, so that what an adaptation draws at random on them doesn't depend on the validation split.
     validated = validation_figures(run, own) if validation and len(run.task.validation) else {}
     if not measured:
@@ -60,6 +65,9 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         }
         | validated
         | covered(validated.get("known_scores"), after.scores)
+        | calibrated(
+            run, run.task.tests[first].class_names or run.task.class_names, validated.get("known_scores"), after
+        )
     )
 
 
@@ -74,6 +82,19 @@ def covered(known: Mapping[str, Any] | None, scores: Sequence[tuple[float, float
         return {}
     least = threshold(known["truth"], 1 - COVERAGE, f"coverage={COVERAGE}")
     return {"covered": sum(truth >= least for truth, _ in scores) / len(scores)}
+
+
+def calibrated(
+    run: Run, names: Sequence[str], known: Mapping[str, Any] | None, found: Evaluation
+) -> dict[str, dict[str, float]]:
+    """Return as `calibrated` the figures of a test set with the temperature of the validation split.
+
+    Nothing if that has none, or if the test set has other classes.
+    """
+    if known is None or known["temperature"] is None or names != run.task.class_names:
+        return {}
+    kind, device = task_kind(run.task), run.accelerator.device
+    return {"calibrated": scaled_figures(found.answers, known["temperature"], kind, run.head, device)}
 
 
 def predictions(task: Task, name: str, before: Evaluation, after: Evaluation) -> dict[str, Any]:
@@ -201,4 +222,16 @@ def validation_figures(run: Run, pair: Pair) -> dict[str, Any]:
         return found
     truth, matching = map(list, zip(*after.scores, strict=True))
     unseen = [name for label, name in enumerate(task.class_names) if label not in {*task.validation.labels}]
-    return found | {"known_scores": {"truth": truth, "matching": matching, "unseen": unseen}}
+    return found | {
+        "known_scores": {"truth": truth, "matching": matching, "unseen": unseen, "temperature": _temperature(after)}
+    }
+
+
+def _temperature(found: Evaluation) -> float | None:
+    """Return the temperature of all processes' probabilities; None if there is none, or none of their kind of task."""
+    answers = gather_object([*found.answers])
+    if not answers:
+        return None
+    probabilities, targets = map(torch.cat, zip(*answers, strict=True))
+    labelled = targets != NO_LABEL
+    return fit_temperature(probabilities[labelled], targets[labelled]) if labelled.any() else None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clipadapt.tasks.base import Evaluation, Head, TaskKind
+from clipadapt.tasks.uncertainty import scale_by_temperature
 
 
 def evaluate_batches(
@@ -32,6 +33,7 @@ def evaluate_batches(
     count = SumMetric().to(device)
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
     images, predicted, ranked, scores = 0, list[Tensor](), list[Tensor | None](), list[Tensor | None]()
+    kept: list[tuple[Tensor, Tensor]] = []
     for x, targets in batches:
         answers = kind.answers(predict(x))
         metrics.update(answers, targets)
@@ -39,6 +41,8 @@ def evaluate_batches(
         predicted.append(kind.predicted(answers))
         ranked.append(kind.ranked(answers))
         scores.append(kind.scores(answers, targets, head))
+        if kind.calibration:
+            kept.append((answers, targets))
     count.update(images)
     values = metrics.compute()
     return Evaluation(
@@ -48,7 +52,30 @@ def evaluate_batches(
         predicted=as_list(predicted),
         ranked=[[(int(index), share) for index, share in row] for row in as_list(ranked)],
         scores=as_list(scores),
+        answers=[(answers.cpu(), targets.cpu()) for answers, targets in kept],
     )
+
+
+def scaled_figures(
+    batches: Iterable[tuple[Tensor, Tensor]], temperature: float, kind: TaskKind, head: Head, device: torch.device
+) -> dict[str, float]:
+    """Return the figures of calibration after temperature scaling, reduced over all processes.
+
+    Args:
+        batches: this process's probabilities `[B, C]` and targets `[B]`.
+        temperature: of the scaling.
+        kind: the kind of task, which names the figures.
+        head: the head that answered.
+        device: device of the metrics.
+    """
+    from torchmetrics import MetricCollection  # takes a second, and only evaluation needs it
+
+    measures = kind.metrics(head)
+    metrics = MetricCollection({name: measures[name].metric for name in kind.calibration}, compute_groups=False)
+    metrics.to(device).update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
+    for probabilities, targets in batches:
+        metrics.update(scale_by_temperature(probabilities, temperature).to(device), targets.to(device))
+    return {name: value.item() for name, value in metrics.compute().items()}
 
 
 def as_list(parts: Sequence[Tensor | None]) -> list[Any]:

@@ -217,7 +217,10 @@ def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
             _compare_figure(table, result, leads, scores, label=f"  on {name}")
         _compare_harmonic(table, result["tests"])
     for name in others:
-        _compare_figure(table, result, name, result, last=name == others[-1])
+        last, scaled = name == others[-1], name == "calibration_error"
+        _compare_figure(table, result, name, result, last=last and not scaled)
+        if scaled:
+            table.add_row("  after temperature scaling", "", _calibrated_text(result), "", end_section=last)
 
 
 def _compare_figure(
@@ -232,6 +235,14 @@ def _compare_figure(
     before, after = scores[f"zero_shot_{name}"], scores[name]
     better = 1 if figure["higher_is_better"] else -1
     _compare(table, label or figure["title"], before, after, better, last, figure["percent"])
+
+
+def _calibrated_text(result: Mapping[str, Any]) -> str:
+    """Return the calibration error after temperature scaling with the temperature, or why there is none."""
+    if "calibrated" not in result:
+        return NONE if "known_scores" in result else "no validation"
+    temperature = number_text(result["known_scores"]["temperature"])
+    return f"{percent_text(result['calibrated']['calibration_error'])} (T = {temperature})"
 
 
 def _add_interval(table: Table, result: Mapping[str, Any], name: str) -> None:

@@ -72,7 +72,9 @@ def learned_head(
 def known_scores(result: Result, clip: DualEncoder) -> KnownScores | None:
     """Return what a run's validation images say of further images; None if it had none."""
     found = result.metrics.get("known_scores")
-    return None if found is None else KnownScores(found["truth"], found["matching"], clip.scale, found["unseen"])
+    if found is None:
+        return None
+    return KnownScores(found["truth"], found["matching"], clip.scale, found["unseen"], found["temperature"])
 
 
 def learned_adaptation(

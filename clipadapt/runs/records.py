@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from annotated_types import Ge, Len
+from annotated_types import Ge, Gt, Len
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 
@@ -44,6 +44,7 @@ class Scores(BaseModel):
     truth: list[float]
     matching: list[float]
     unseen: list[str]
+    temperature: Annotated[float, Gt(0)] | None
 
 
 class Result(BaseModel):
@@ -57,6 +58,7 @@ class Result(BaseModel):
     intervals: dict[str, Interval] = {}
     zero_shot_intervals: dict[str, Interval] = {}
     known_scores: Scores | None = None
+    calibrated: Figures = {}
     parameters: int
     share: float
     seconds: float

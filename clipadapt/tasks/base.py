@@ -86,6 +86,8 @@ class Evaluation:
         predicted: the prediction for each of this process's images, in their order.
         ranked: the most probable classes of each image, with probabilities; empty if the kind of task has none.
         scores: of each image, for `KnownScores`; empty if the kind of task has none.
+        answers: probabilities and targets of this process's batches, on the CPU; empty if the kind of task has no
+            probabilities.
     """
 
     figures: dict[str, float]
@@ -94,6 +96,7 @@ class Evaluation:
     predicted: list[Any] = field(default_factory=list)
     ranked: list[Any] = field(default_factory=list)
     scores: list[Any] = field(default_factory=list)
+    answers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
 
 class TaskKind(ABC):
@@ -106,6 +109,8 @@ class TaskKind(ABC):
     leads: ClassVar[str]
     probabilities: ClassVar[bool] = False
     """Whether answers are probabilities `[B, C]` of the head's class names."""
+    calibration: ClassVar[Sequence[str]] = ()
+    """Metrics of probabilities, which change with their temperature."""
 
     @abstractmethod
     def collate(self, targets: Sequence[Any]) -> Tensor:

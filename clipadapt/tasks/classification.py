@@ -153,6 +153,7 @@ class Classification(ByClass, TaskKind):
 
     leads: ClassVar[str] = "accuracy"
     probabilities: ClassVar[bool] = True
+    calibration: ClassVar[Sequence[str]] = ("negative_log_likelihood", "brier_score", "calibration_error")
 
     def collate(self, targets: Sequence[int]) -> Tensor:
         """Return class indices as a tensor `[B]`."""

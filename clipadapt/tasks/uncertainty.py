@@ -1,4 +1,4 @@
-"""When an answer isn't sure: images of none of the classes, and sets of classes that hold the right one."""
+"""How sure an answer is: images of none of the classes, sets of classes that hold the right one, and calibration."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,8 @@ from clipadapt.errors import UserError
 
 TINY = 1e-9
 """Room for rounding: 0.1 * 10 shall be 1."""
+HALVINGS = 50
+"""Of an interval around a temperature, after which it is exact to rounding."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,28 @@ class KnownScores:
         matching: each image's maximum concept matching.
         scale: the factor between similarities and logits.
         unseen: names of classes without such an image, for which nothing is promised.
+        temperature: of `calibrate`; None where the images have none (see `fit_temperature`).
     """
 
     truth: Sequence[float]
     matching: Sequence[float]
     scale: float
     unseen: Sequence[str] = ()
+    temperature: float | None = None
 
-    def check(self, shares: Mapping[str, float]) -> None:
-        """Check that there are enough scores for the shares of `reject` and `coverage`; raises UserError."""
+    def check(self, shares: Mapping[str, float], calibrate: bool = False) -> None:
+        """Check that there are enough scores for the shares of `reject` and `coverage`, and a temperature if asked for.
+
+        Raises:
+            UserError: there are too few scores, or there is no temperature.
+        """
         for key, share in shares.items():
             threshold(self.truth, share if key == "reject" else 1 - share, f"{key}={share}")
+        if calibrate and self.temperature is None:
+            raise UserError(
+                "calibrate=true needs a temperature, and the run has none: all of its validation images are answered "
+                "rightly, or they are answered no better than by chance"
+            )
 
     def reject(self, probabilities: Tensor, share: float) -> Tensor:
         """Return which images `[B]` are none of the classes, given probabilities `[B, C]`.
@@ -64,6 +77,16 @@ class KnownScores:
         """
         least = 1 - coverage if isinstance(coverage, float) else coverage  # which `threshold` refuses
         return probabilities >= threshold(self.truth, least, f"coverage={coverage}")
+
+    def calibrate(self, probabilities: Tensor) -> Tensor:
+        """Return probabilities `[B, C]` after temperature scaling; the most probable class stays.
+
+        Raises:
+            UserError: the images have no temperature.
+        """
+        self.check({}, calibrate=True)
+        assert self.temperature is not None
+        return scale_by_temperature(probabilities, self.temperature)
 
     def sets(self, probabilities: Tensor, coverage: float, names: Sequence[str]) -> list[list[str]]:
         """Return the sets of `include` as class names, the most probable first."""
@@ -111,3 +134,44 @@ def concept_matching(probabilities: Tensor, scale: float) -> Tensor:
     """
     logits = probabilities.double().clamp(min=torch.finfo(torch.float64).tiny).log()
     return (logits / scale).softmax(dim=-1).amax(dim=-1)
+
+
+def fit_temperature(probabilities: Tensor, targets: Tensor) -> float | None:
+    """Return the temperature that minimises the negative log likelihood (Guo et al., ICML 2017, section 4.2).
+
+    The likelihood is concave in the inverse temperature. It has no maximum if all images are answered rightly (a
+    temperature of 0 would be best), nor if logits of the right classes are no larger than others on average (an
+    infinite one would be); then None is returned.
+
+    Args:
+        probabilities: of N images, `[N, C]`.
+        targets: their classes `[N]`.
+    """
+    logits = log_probabilities(probabilities)
+    own = logits.gather(1, targets[:, None])[:, 0].mean()
+
+    def slope(inverse: float) -> float:
+        return float(((logits * inverse).softmax(dim=-1) * logits).sum(dim=-1).mean() - own)
+
+    if slope(0.0) >= 0 or logits.amax(dim=-1).mean() <= own:
+        return None
+    low = high = 1.0
+    while slope(low) > 0:
+        low /= 2
+    while slope(high) < 0:
+        high *= 2
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) < 0 else (low, middle)
+    return 2 / (low + high)
+
+
+def scale_by_temperature(probabilities: Tensor, temperature: float) -> Tensor:
+    """Return the softmax of logits over a temperature, given the probabilities `[B, C]` of the logits."""
+    scaled: Tensor = (log_probabilities(probabilities) / temperature).softmax(dim=-1).to(probabilities.dtype)
+    return scaled
+
+
+def log_probabilities(probabilities: Tensor) -> Tensor:
+    """Return logarithms of probabilities in double precision, as of `negative_log_likelihood` at least the smallest."""
+    return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).double().log()

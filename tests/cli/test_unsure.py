@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from PIL import Image
 
 import clipadapt
@@ -71,6 +72,29 @@ def test_it_is_checked_on_the_test_images(run):
     assert len(metrics["known_scores"]["truth"]) == 24 and 0 <= metrics["covered"] <= 1
 
 
+def test_probabilities_are_scaled_by_the_temperature(run, capsys):
+    directory, nothing = run
+    metrics = json.loads((directory / "result.json").read_text())
+    temperature = metrics["known_scores"]["temperature"]
+    assert {*metrics["calibrated"]} == {"negative_log_likelihood", "brier_score", "calibration_error"}
+    predictor = clipadapt.load(directory)
+    plain, scaled = (predictor.predict_proba(nothing, calibrate=one) for one in (False, True))
+    torch.testing.assert_close(scaled, (plain.log() / temperature).softmax(dim=-1))
+    assert main(["predict", f"run={directory}", f"images={nothing}", "calibrate=true", "format=json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert [*found["probabilities"].values()] == pytest.approx(scaled[0].tolist())
+    assert main(["show", f"run={directory}"]) == 0
+    shown = capsys.readouterr().out
+    assert "after temperature scaling" in shown and f"(T = {temperature:.3g})" in shown
+
+
+def test_a_run_without_a_temperature(run):
+    predictor = clipadapt.load(run[0])
+    predictor.known = replace(predictor.known, temperature=None)
+    with pytest.raises(clipadapt.UserError, match=r"^calibrate=true needs a temperature, and the run has none"):
+        predictor.predict_proba(run[1], calibrate=True)
+
+
 @pytest.mark.parametrize(
     "word, message",
     [
@@ -78,6 +102,7 @@ def test_it_is_checked_on_the_test_images(run):
         ("coverage=0.99", "coverage=0.99 needs at least 99 validation images"),
         ("reject=most", "reject=most does not fit: it must be a number above 0 and below 1"),
         ("coverage=1", "coverage=1 does not fit"),
+        ("calibrate=often", "calibrate=often does not fit: it must be true or false"),
     ],
 )
 def test_shares_that_cannot_be(run, capsys, word, message):

@@ -45,6 +45,12 @@ def test_the_result_shows_what_was_gained_and_what_it_took():
         assert part in text
 
 
+def test_calibration_after_temperature_scaling_is_shown_or_why_it_is_not():
+    scaled = {"calibrated": {"calibration_error": 0.012}, "known_scores": {"temperature": 1.2345}}
+    assert "1.2 % (T = 1.23)" in text_of(tables.result_table(RESULT | scaled))
+    assert "no validation" in text_of(tables.result_table(RESULT))
+
+
 def test_classes_are_listed_with_their_change():
     text = text_of(tables.per_class_table(RESULT))
     assert "+50.0" in text and "-10.0" in text

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize_scalar
+from torchmetrics.classification import MulticlassCalibrationError
 
 from clipadapt.errors import UserError
-from clipadapt.tasks.uncertainty import KnownScores, concept_matching, threshold
+from clipadapt.tasks.uncertainty import KnownScores, concept_matching, fit_temperature, threshold
 
 
 def draw(count, seed, spread=2.0):
@@ -68,3 +70,36 @@ def test_too_few_images_for_a_share():
 def test_sets_are_in_order_of_probability():
     scores = KnownScores([0.3] * 9, [0.5] * 9, 1.0)
     assert scores.sets(torch.tensor([[0.3, 0.6, 0.1], [0.2, 0.2, 0.2]]), 0.9, ["a", "b", "c"]) == [["b", "a"], []]
+
+
+@pytest.mark.parametrize("stretch", [0.3, 1.0, 4.0])
+def test_the_temperature_is_that_of_a_plain_minimisation(stretch):
+    probabilities, labels = draw(400, 3)
+    stretched = (probabilities.double().log() * stretch).softmax(dim=-1)
+
+    def loss(logarithm):
+        scaled = (stretched.log() / np.exp(logarithm)).log_softmax(dim=-1)
+        return float(torch.nn.functional.nll_loss(scaled, labels))
+
+    expected = np.exp(minimize_scalar(loss, bracket=(-2, 2), tol=1e-12).x)
+    assert fit_temperature(stretched, labels) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_temperature_changes_no_answer_and_repairs_confidence():
+    probabilities, labels = draw(2000, 4)
+    sharp = (probabilities.log() * 5).softmax(dim=-1)
+    scores = KnownScores([0.5], [0.5], 1.0, temperature=fit_temperature(sharp[:1000], labels[:1000]))
+    scaled = scores.calibrate(sharp)
+    assert scaled.argmax(dim=-1).equal(sharp.argmax(dim=-1)) and scaled.dtype == sharp.dtype
+    before, after = (
+        float(MulticlassCalibrationError(5, n_bins=15)(one[1000:], labels[1000:])) for one in (sharp, scaled)
+    )
+    assert after < before / 3
+
+
+def test_images_without_a_temperature():
+    right = torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    assert fit_temperature(right, torch.tensor([0, 1])) is None  # 0 would be best
+    assert fit_temperature(right, torch.tensor([1, 0])) is None  # infinite
+    with pytest.raises(UserError, match="calibrate=true needs a temperature, and the run has none: all of its"):
+        KnownScores([0.5], [0.5], 1.0).calibrate(right)
