@@ -72,3 +72,18 @@ def show_run(directory: Path) -> None:
     console.print(tables.plan_table(record["plan"]))
     summary.show_result(console, result.metrics)
     console.print(Text(f"clipadapt predict run={directory} images=… answers with it."), soft_wrap=True)
+
+
+def show_mistakes(directory: Path, config_dir: str | None) -> None:
+    """Print the mistakes of a finished run, and write them to its directory as a page and as CSV.
+
+    Raises:
+        UserError: no finished run, one without test images, or data that have changed since.
+    """
+    from clipadapt.runs import mistakes  # imports PyTorch
+    from clipadapt.runs.reading import MISTAKES_CSV, MISTAKES_PAGE
+
+    console = make_console()
+    found = mistakes.show_mistakes(directory, console, config_dir)
+    said = "The same with pictures" if found else "No mistake"
+    console.print(Text(f"{said}: {directory / MISTAKES_PAGE}, and {MISTAKES_CSV} beside it"), soft_wrap=True)

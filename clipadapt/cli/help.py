@@ -10,6 +10,7 @@ COMMANDS = {
     "predict": "name the classes of images with a finished run",
     "list": "list the runs below a folder with their figures",
     "show": "show a finished run again",
+    "mistakes": "show the test images that a finished run answers wrongly",
     "methods": "list the methods, one line each with its paper",
     "data": "list the data there are, or look at every image of one",
 }
@@ -38,6 +39,7 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
                                    {predict}
   clipadapt list [folder=outputs]  {list}
   clipadapt show run=DIR           {show}
+  clipadapt mistakes run=DIR       {mistakes}
   clipadapt methods                {methods}
   clipadapt data list|prepare|verify
                                    {data}
@@ -162,6 +164,16 @@ clipadapt show run=DIR
 Examples
   clipadapt show run=outputs/digits/tiny/coop/shots16-seed1"""
 
+MISTAKES = """\
+clipadapt mistakes run=DIR [--config-dir DIR]
+
+{mistakes}, by class and answer: the most frequent confusions first, and in each the
+most confident answers; beside each image the three images it learned from that are nearest, by the cosine of frozen
+features. The same is in the run's directory as a page, mistakes.html, and as mistakes.csv.
+
+Examples
+  clipadapt mistakes run=outputs/digits/tiny/coop/shots16-seed1"""
+
 METHODS = """\
 clipadapt methods [--config-dir DIR]
 
@@ -211,6 +223,7 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         "predict": PREDICT,
         "list": LIST,
         "show": SHOW,
+        "mistakes": MISTAKES,
         "methods": METHODS,
         "data": DATA,
     }

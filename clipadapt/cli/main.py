@@ -65,6 +65,7 @@ def run(arguments: list[str]) -> int:
             "predict": predict,
             "list": list_runs,
             "show": show_run,
+            "mistakes": show_mistakes,
             "methods": methods,
             "data": data_command.run,
         }
@@ -317,6 +318,14 @@ def show_run(words: Words) -> None:
     from clipadapt.cli import finished
 
     finished.show_run(find_run_directory(plain_settings(words, ("run",)), "show"))
+
+
+def show_mistakes(words: Words) -> None:
+    """Run `clipadapt mistakes run=DIR`: the test images that a finished run answers wrongly."""
+    from clipadapt.cli import finished
+
+    directory = find_run_directory(plain_settings(words, ("run",)), "mistakes")
+    finished.show_mistakes(directory, words.options.get("--config-dir"))
 
 
 def methods(words: Words) -> None:

@@ -81,19 +81,24 @@ class Page:
 
     def html(self) -> str:
         """Return the page as HTML, pictures included."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        environment = Environment(
-            loader=PackageLoader("clipadapt", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-        )
-        return environment.get_template(TEMPLATE).render(
+        return render(
+            TEMPLATE,
             title=self.title,
             lead=self.lead,
             sheets=self.sheets,
             curves=None if self.curves is None else inline(self.curves.read_bytes(), "png"),
             gains=[template_values(gain) for gain in self.gains],
-            foot=f"Made by clipadapt {__version__}.",
         )
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page as HTML, given a template beside this module and its values."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("clipadapt", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(template).render(foot=f"Made by clipadapt {__version__}.", **values)
 
 
 def template_values(gain: PredictionChanges) -> dict[str, Any]:
@@ -152,10 +157,10 @@ def thumbnails(gain: PredictionChanges, places: Sequence[int]) -> list[dict[str,
     return found
 
 
-def thumbnail(image: Image.Image) -> str:
-    """Return a small copy of an image as a data URL."""
+def thumbnail(image: Image.Image, side: int = THUMBNAIL) -> str:
+    """Return a small copy of an image, with sides of at most so many pixels, as a data URL."""
     small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL, THUMBNAIL))
+    small.thumbnail((side, side))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)
     return inline(file.getvalue(), "jpeg")

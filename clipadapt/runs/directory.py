@@ -21,6 +21,8 @@ from clipadapt.runs.manifest import MANIFEST, check_files, write_manifest
 from clipadapt.runs.reading import (
     CONFIG,
     METRICS,
+    MISTAKES_CSV,
+    MISTAKES_PAGE,
     NEEDED,
     PICTURES,
     PREDICTIONS,
@@ -33,7 +35,7 @@ from clipadapt.runs.reading import (
 )
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-OWN = (*NEEDED, MANIFEST, PREDICTIONS, PREDICTIONS_CSV, PICTURES, TRANSFER)
+OWN = (*NEEDED, MANIFEST, PREDICTIONS, PREDICTIONS_CSV, MISTAKES_PAGE, MISTAKES_CSV, PICTURES, TRANSFER)
 
 
 class RunDirectory(RunReader):

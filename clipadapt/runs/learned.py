@@ -51,14 +51,7 @@ def learned_head(
     """
     result = read_result(directory)
     config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
-    clip = build_backbone(config)
-    expected = result.record["backbone"]["fingerprint"]
-    if clip.fingerprint != expected:
-        raise WeightsError(
-            f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
-            f"{clip.source.get('pretrained')} is here ({clip.fingerprint}): load the weights it was learned on"
-        )
-    clip.to(device, dtype)
+    clip = trained_backbone(directory, result.record, config).to(device, dtype)
     adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
     test_time, rows = build_test_time(config), None
     if test_time is not None:
@@ -67,6 +60,26 @@ def learned_head(
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
     return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config), known_scores(result, clip)
+
+
+def trained_backbone(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> DualEncoder:
+    """Load the backbone that a finished run was trained on.
+
+    Args:
+        directory: of the run.
+        record: as of its `Result`.
+        config: its settings.
+
+    Raises:
+        WeightsError: there are other weights here.
+    """
+    clip, expected = build_backbone(config), record["backbone"]["fingerprint"]
+    if clip.fingerprint != expected:
+        raise WeightsError(
+            f"{directory} was learned on another backbone ({expected}) than {clip.source['name']} with weights "
+            f"{clip.source.get('pretrained')} is here ({clip.fingerprint}): load the weights it was learned on"
+        )
+    return clip
 
 
 def known_scores(result: Result, clip: DualEncoder) -> KnownScores | None:

@@ -21,6 +21,7 @@ NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
     "metrics.jsonl",
 )
 PREDICTIONS, PREDICTIONS_CSV, PICTURES, TRANSFER = "predictions.json", "predictions.csv", "pictures", "transfer"
+MISTAKES_PAGE, MISTAKES_CSV = "mistakes.html", "mistakes.csv"
 """Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image; the CSV
 is for people, and not read. Transfer: a folder of metrics on other data."""
 
