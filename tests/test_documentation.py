@@ -25,7 +25,7 @@ BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 STUDY = re.compile(r"^(clipadapt (compare|choose)|python recipes/)")
-OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt list", "clipadapt evaluate ")
+OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt mistakes ", "clipadapt list", "clipadapt evaluate ")
 SLOW_PAGES = ("api.md", "unequal_classes.md", "which_method.md")
 SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
 """Each command that the pages show, once, and a page that shows it."""
@@ -111,7 +111,7 @@ def deployed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[:3])])
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[:4])])
 def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed, monkeypatch, capsys):
     monkeypatch.chdir(deployed)
     words = shlex.split(command.partition(" > ")[0])[1:]
@@ -127,7 +127,7 @@ def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed,
         assert [*ours] == [*theirs] and [*ours["probabilities"]] == [*theirs["probabilities"]]
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[3])])
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[4])])
 def test_the_evaluations_of_the_pages_are_called(command, data, monkeypatch):
     called = []
     monkeypatch.setattr("clipadapt.runs.finished.evaluate_finished", lambda run, **others: called.append(run))

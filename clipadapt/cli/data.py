@@ -1,4 +1,4 @@
-"""`clipadapt data`: list the data sources, fetch one, or verify that all its images can be read."""
+"""`clipadapt data`: list the data sources, fetch one, verify that its images can be read, or audit its labels."""
 
 import os
 import warnings
@@ -30,12 +30,14 @@ def run(words: Words) -> None:
         "list": show,
         "prepare": prepare,
         "verify": verify,
+        "audit": audit,
     }
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != CONFIG_DIR)
     folder, (verb, *settings) = words.options.get(CONFIG_DIR), words.settings or [""]
     if not verb:
         raise UserError(
-            "say what to do: clipadapt data list, clipadapt data prepare NAME or clipadapt data verify NAME"
+            "say what to do: clipadapt data list, clipadapt data prepare NAME, clipadapt data verify NAME or clipadapt "
+            "data audit NAME"
         )
     if verb not in commands:
         advice = f"to run on these data write data={verb}" if verb in config.options("data", folder) else ""
@@ -144,6 +146,18 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
         listed = "one problem is" if len(problems) == 1 else f"{len(problems):,} problems are"
         raise UserError(f"'{source.name}' has to be mended: {listed} listed above")
     print_out(f"All {total:,} images can be read.")
+
+
+def audit(settings: Sequence[str], folder: str | None) -> None:
+    """Run `clipadapt data audit NAME [data.key=value …]`: find labels that are probably wrong.
+
+    Raises:
+        UserError: the settings or the source are wrong, or cleanlab isn't installed.
+    """
+    composition = composed(settings, folder, "audit", ("backbone", "output"))
+    from clipadapt.runs.audit import audit_labels  # imports PyTorch
+
+    audit_labels(composition, make_console())
 
 
 def take_duplicates(settings: Sequence[str]) -> tuple[list[str], float | None]:

@@ -41,7 +41,7 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt show run=DIR           {show}
   clipadapt mistakes run=DIR       {mistakes}
   clipadapt methods                {methods}
-  clipadapt data list|prepare|verify
+  clipadapt data list|prepare|verify|audit
                                    {data}
 
 Examples
@@ -189,6 +189,7 @@ DATA = """\
 clipadapt data list [--config-dir DIR]
 clipadapt data prepare NAME [data.key=value …]
 clipadapt data verify NAME [data.key=value …] [duplicates=true]
+clipadapt data audit NAME [data.key=value …] [backbone=…]
 
 {data}.
 
@@ -203,12 +204,17 @@ labels; the exit code is 2 where there are any. Images of one colour are listed,
 before it starts; task.skip_broken=true leaves broken ones out of it. duplicates=true lists nearly equal images, too, by
 the features of backbone=… (tiny) with a cosine of 0.985 or more, duplicates=0.95 those with 0.95.
 
+`audit` lists labels that are probably wrong: a linear probe on the features of backbone=… learns from four fifths of
+the images and judges the labels of the others, for all fifths. A page with the images and CSV go to outputs/audit/. It
+needs cleanlab: pip install 'clipadapt[audit]'.
+
 Examples
   clipadapt data list
   clipadapt data prepare oxford_pets data.home=/datasets
   clipadapt data verify folder data.root=my_images
   clipadapt data verify folder data.root=my_images backbone=ViT-B-32 duplicates=0.95
   clipadapt data verify data=folder data.root=my_images     the same, as it is written for a run
+  clipadapt data audit folder data.root=my_images backbone=ViT-B-16
 
 Choices
 {groups}"""
