@@ -110,8 +110,15 @@ class Predictor:
         They are cosines where the method's logits are scaled cosines, as zero-shot's and those of learned prompts.
         Arguments and errors are those of `predict_proba`.
         """
+        return self.decision(images) / self.model.clip.scale
+
+    def decision(self, images: Picture | Iterable[Picture]) -> Tensor:
+        """Return the logits `[B, C]` of the classes, on the CPU: scores whose softmax are the probabilities.
+
+        Arguments and errors are those of `predict_proba`.
+        """
         self._check_classes()
-        return torch.cat([outputs.float().cpu() for outputs in self._batches(images)]) / self.model.clip.scale
+        return torch.cat([outputs.float().cpu() for outputs in self._batches(images)])
 
     def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
         """Return the prediction for each image, such as its class name.

@@ -46,6 +46,9 @@ def test_in_python(run):
     assert similarities.shape == (1, 12) and similarities.abs().max() <= 1
     scale = predictor.model.clip.scale
     assert (similarities * scale).softmax(dim=-1).allclose(predictor.predict_proba(nothing), atol=1e-5)
+    logits = predictor.decision(nothing)
+    torch.testing.assert_close(logits, similarities * scale)
+    torch.testing.assert_close(logits.softmax(dim=-1), predictor.predict_proba(nothing))
     with pytest.raises(clipadapt.UserError, match="these are other classes than the run's"):
         predictor.for_classes(["cat", "dog"]).predict(nothing, reject=0.2)
 
