@@ -106,7 +106,8 @@ def load_task(
         kind: a name in conf/kind or in `config_dir`: what the answer is.
         config_dir: a folder with YAML files and modules of your own.
         options: of the source, as in conf/data: `root`, `name`, `templates` …; `views`, `augment`, `resize`,
-            `pad_colour` and `skip_broken`, as in conf/task. Values are taken as they are; text needs no quotes.
+            `pad_colour`, `bands`, `value_range` and `skip_broken`, as in conf/task. Values are taken as they are; text
+            needs no quotes.
 
     Raises:
         SettingsError: an unknown source or option.

@@ -13,7 +13,7 @@ from torch import Tensor
 from clipadapt.checksums import DAMAGE, dump_checked_tensors, read_checked_tensors, reason
 from clipadapt.data import seeds
 from clipadapt.data.framing import CROPPED, Framing
-from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest, to_image
+from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError, join_names
 from clipadapt.files import write_atomically
@@ -242,7 +242,7 @@ class Predictor:
                 f"this method looks at {count} views of each image, and a tensor can't be cropped into them: give a "
                 "path or a PIL image"
             )
-        image, crops = self.framing(to_image(picture)), RandomCrops(clip.preprocess)
+        image, crops = self.framing.read(picture), RandomCrops(clip.preprocess)
         content = content_digest(picture, image)
         drawn = [seeds.view_seed(content, view) for view in range(1, count)]
         return torch.cat([first, crops.pixels([crops.read(image)] * len(drawn), drawn, clip.device)])
@@ -250,4 +250,4 @@ class Predictor:
     def _pixels(self, picture: Picture) -> Tensor:
         if isinstance(picture, Tensor):
             return check_pixels(picture, self.model.clip.image_size, self.model.clip.preprocess)
-        return self.model.clip.transform(self.framing(to_image(picture)))
+        return self.model.clip.transform(self.framing.read(picture))

@@ -56,6 +56,8 @@ TASK = {
     "augment": Literal["none", "crop", "mirror", "crop_mirror"] | list[Literal["crop", "mirror"]],
     "resize": Literal["crop", "pad", "squash"],
     "pad_colour": str,
+    "bands": list[Annotated[int, Ge(1)]] | None,
+    "value_range": list[float] | None,
     "skip_broken": bool,
 }
 

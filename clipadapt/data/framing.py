@@ -1,4 +1,4 @@
-"""The square that the backbone sees of an image: cropped from it, padded to it, or the image squashed."""
+"""How images are seen: which bands are colours, and the square that the backbone sees of an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from PIL import Image, ImageColor
 
-from clipadapt.data.images import LazyImages
+from clipadapt.data.bands import Bands
+from clipadapt.data.images import LazyImages, open_image
+from clipadapt.data.inputs import to_image
 from clipadapt.data.tasks import Split, Task
 from clipadapt.errors import DataError
 
@@ -23,6 +25,7 @@ class Framing:
         resize: "crop" leaves it to the backbone's centre crop of the shorter side; "pad" adds `pad_colour` to the
             shorter side; "squash" stretches the shorter side.
         pad_colour: A colour that Pillow knows, such as "white" or "#7a7468".
+        bands: The bands that are colours, and their range; None for images of known colours.
 
     Raises:
         DataError: An unknown colour.
@@ -30,6 +33,7 @@ class Framing:
 
     resize: Resize = "crop"
     pad_colour: str = "#7a7468"
+    bands: Bands | None = None
 
     def __post_init__(self) -> None:
         """Check the colour."""
@@ -51,9 +55,17 @@ class Framing:
         square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
         return square
 
+    def read(self, picture: Any) -> Image.Image:
+        """Return a picture, of the kinds of `to_image`, as RGB as it is to be seen; raises UserError."""
+        return self(to_image(picture) if self.bands is None else self.bands.read(picture))
+
     def task(self, task: Task) -> Task:
-        """Return a task whose images are all seen in this way."""
-        if self.resize == "crop":
+        """Return a task whose images are all seen in this way.
+
+        Raises:
+            DataError: Bands are to be chosen of images that are no files.
+        """
+        if self.resize == "crop" and self.bands is None:
             return task
         pool = None if task.pool is None else self.split(task.pool)
         tests = {name: self.split(test) for name, test in task.tests.items()}
@@ -66,9 +78,15 @@ class Framing:
         return replace(split, images=self._images(split.images))
 
     def _images(self, images: Sequence[Image.Image]) -> LazyImages[Any]:
-        lazy = images if isinstance(images, LazyImages) else LazyImages(range(len(images)), images.__getitem__)
+        lazy: LazyImages[Any] = (
+            images if isinstance(images, LazyImages) else LazyImages(range(len(images)), images.__getitem__)
+        )
         content = None if lazy.content is None else FramedContent(lazy.content, repr(self).encode())
-        return replace(lazy, load=FramedLoad(lazy.load, self), content=content)
+        if self.bands is None or not len(lazy):
+            return replace(lazy, load=FramedLoad(lazy.load, self), content=content)
+        if lazy.load is not open_image:
+            raise DataError("task.bands and task.value_range are for image files, in folders or listed in tables")
+        return replace(lazy, load=FramedLoad(self.bands.open, self), verify=self.bands.verify, content=content)
 
 
 CROPPED = Framing()

@@ -19,7 +19,8 @@ MODES = {"I": (1, 32, 2), "F": (1, 32, 3)}
 """Pillow's modes of unknown range, with their bands, bits and kind of numbers."""
 
 READ = (
-    "images of 1, 3 or 4 bands with 8 bits, or 16 without sign, are read: save it so, scaled to the range of your data"
+    "images of 1, 3 or 4 bands with 8 bits, or 16 without sign, are read: save it so, scaled to the range of your "
+    "data, or choose task.bands=[3,2,1] and task.value_range=[low,high]"
 )
 BIG_TIFF = 43
 

@@ -87,7 +87,7 @@ def known_scores(result: Result, clip: DualEncoder) -> KnownScores | None:
     found = result.metrics.get("known_scores")
     if found is None:
         return None
-    return KnownScores(found["truth"], found["matching"], clip.scale, found["unseen"], found["temperature"])
+    return KnownScores(found["truth"], found["matching"], clip.scale, found["unseen"], found.get("temperature"))
 
 
 def learned_adaptation(

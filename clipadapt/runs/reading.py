@@ -25,6 +25,9 @@ MISTAKES_PAGE, MISTAKES_CSV = "mistakes.html", "mistakes.csv"
 """Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image; the CSV
 is for people, and not read. Transfer: a folder of metrics on other data."""
 
+LATER_TASK = {"bands": None, "value_range": None}
+"""Settings below `task` that runs of before lack, with the values that say what those runs did."""
+
 
 class RunReader:
     """Reads the files of a run.
@@ -58,7 +61,10 @@ class RunReader:
             UserError: there are none, or something else than plain values.
         """
         self._check_file(CONFIG)
-        return read_plain_yaml(self.path / CONFIG)
+        found = read_plain_yaml(self.path / CONFIG)
+        if isinstance(found.get("task"), dict):
+            found["task"] = {**LATER_TASK, **found["task"]}
+        return found
 
     def check_files(self) -> None:
         """Check all files of a finished run against its manifest.

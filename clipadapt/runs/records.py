@@ -44,7 +44,7 @@ class Scores(BaseModel):
     truth: list[float]
     matching: list[float]
     unseen: list[str]
-    temperature: Annotated[float, Gt(0)] | None
+    temperature: Annotated[float, Gt(0)] | None = None
 
 
 class Result(BaseModel):

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.data import Task, check, count_used_images, make_task, without_broken
+from clipadapt.data.bands import Bands
 from clipadapt.data.framing import Framing, crop_note
 from clipadapt.data.tasks import Augment
 from clipadapt.errors import DataError, UserError
@@ -42,12 +43,14 @@ def augmentation(choice: str | Sequence[str]) -> Augment:
 
 
 def framing(config: Mapping[str, Any]) -> Framing:
-    """Return how a run sees images that aren't square.
+    """Return how a run sees images.
 
     Raises:
-        DataError: `task.pad_colour` is no colour.
+        DataError: `task.pad_colour` is no colour, or `task.bands` or `task.value_range` can't be.
     """
-    return Framing(config["task"]["resize"], config["task"]["pad_colour"])
+    task = config["task"]
+    chosen = [None if task[key] is None else tuple(task[key]) for key in ("bands", "value_range")]
+    return Framing(task["resize"], task["pad_colour"], None if chosen == [None, None] else Bands(*chosen))
 
 
 def data_change_note(

@@ -47,7 +47,7 @@ class KnownScores:
         if calibrate and self.temperature is None:
             raise UserError(
                 "calibrate=true needs a temperature, and the run has none: all of its validation images are answered "
-                "rightly, or they are answered no better than by chance"
+                "rightly, or no better than by chance, or it was computed before there were temperatures (rerun=true)"
             )
 
     def reject(self, probabilities: Tensor, share: float) -> Tensor:

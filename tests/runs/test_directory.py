@@ -262,3 +262,12 @@ def test_a_version_survives_a_kill_before_it_has_its_name(tmp_path, monkeypatch)
         directory.replace_by(fresh)
     directory.restore()
     assert RunDirectory(tmp_path / "run.v1").result()["accuracy"] == 0.1 and directory.result() == RESULT
+
+
+def test_a_run_of_before_bands_could_be_chosen_is_the_same_run(tmp_path):
+    task = {"resize": "crop"}
+    RunDirectory(tmp_path / "run").open({**CONFIG, "task": task}, dict)
+    again = RunDirectory(tmp_path / "run")
+    again.open({**CONFIG, "task": {**task, "bands": None, "value_range": None}}, dict)
+    with pytest.raises(UserError, match="holds a run with another task"):
+        again.open({**CONFIG, "task": {**task, "bands": [1], "value_range": None}}, dict)
