@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipadapt.files import make_folder, write_atomically
+from clipadapt.report.fonts import covering_fonts
 from clipadapt.report.tables import score_name
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def save(figure: "Figure", path: str | Path) -> Path:
     path = Path(path)
     make_folder(path.parent)
     content = io.BytesIO()
-    figure.savefig(content, format="png")
+    with covering_fonts(figure):
+        figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())
     return path
