@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CONFIG_DIR = "--config-dir"
 DUPLICATES, USUAL_COSINE = "duplicates=", 0.985
+BANDS = ("task.bands", "task.value_range")
 
 
 def run(words: Words) -> None:
@@ -120,10 +121,14 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
 
     with warnings.catch_warnings(action="ignore", category=DataWarning):  # listed below as problems
         settings, cosine = take_duplicates(settings)
-        composition = composed(settings, folder, "verify", ("backbone",) if cosine else ())
+        composition = composed(settings, folder, "verify", [*BANDS, *["backbone"] * bool(cosine)])
         source: Source = config.build_source(composition)
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     present = {name: split for name, split in splits.items() if split is not None}
+    if any(composition["task"][key.removeprefix("task.")] is not None for key in BANDS):
+        from clipadapt.runs.tasks import framing  # imports PyTorch
+
+        present = {name: framing(composition).split(split) for name, split in present.items()}
     console, total = make_console(), sum(map(len, present.values()))
     with bars.images(console, total, "checked", transient=True) as update:
         found = {name: inspect(split.images, True, update) for name, split in present.items()}
@@ -154,7 +159,7 @@ def audit(settings: Sequence[str], folder: str | None) -> None:
     Raises:
         UserError: the settings or the source are wrong, or cleanlab isn't installed.
     """
-    composition = composed(settings, folder, "audit", ("backbone", "output"))
+    composition = composed(settings, folder, "audit", (*BANDS, "task.resize", "task.pad_colour", "backbone", "output"))
     from clipadapt.runs.audit import audit_labels  # imports PyTorch
 
     audit_labels(composition, make_console())
@@ -186,7 +191,7 @@ def composed(settings: Sequence[str], folder: str | None, verb: str, also: Seque
         settings: the words.
         folder: a folder of YAML files of one's own.
         verb: the command, for messages.
-        also: other groups whose settings have a meaning here.
+        also: other groups and keys that have a meaning here.
 
     Raises:
         UserError: the words name no data, or have settings of anything else.
@@ -199,6 +204,6 @@ def composed(settings: Sequence[str], folder: str | None, verb: str, also: Seque
     config.raise_all(
         f"{word} has no meaning here: settings of data are written data.key=value"
         for word, key in zip(words, keys, strict=True)
-        if "=" in word and key.partition(".")[0] not in ("data", *also)
+        if "=" in word and not {key, key.partition(".")[0]} & {"data", *also}
     )
     return config.compose(words, folder)

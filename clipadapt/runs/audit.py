@@ -22,6 +22,7 @@ from clipadapt.report.audit import Suspect, audit_csv, audit_page, audit_table
 from clipadapt.report.tables import count_text
 from clipadapt.runs.methods import build_backbone
 from clipadapt.runs.near_duplicates import encode
+from clipadapt.runs.tasks import framing
 
 FOLDS, SHOWN = 5, 5
 DRAWS = 3
@@ -47,6 +48,7 @@ def audit_labels(config: Mapping[str, Any], console: Console) -> list[Suspect]:
     check_library()
     source = configuration.build_source(config)
     present, notes = labelled_splits(source)
+    present = {name: framing(config).split(split) for name, split in present.items()}
     places = [(name, k) for name, split in present.items() for k, label in enumerate(split.labels) if label >= 0]
     clip = build_backbone(config).to("cuda" if torch.cuda.is_available() else "cpu")
     with bars.images(console, len(places), "encoded", transient=True) as update:

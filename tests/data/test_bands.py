@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import clipadapt
+from clipadapt.cli import main
 from clipadapt.data.bands import Bands
 from clipadapt.data.images import fingerprints
 from clipadapt.errors import DataError, SettingsError, UserError
@@ -119,6 +120,9 @@ def test_a_run_keeps_its_bands(tmp_path, clip):
     make_folder(root, write_tiff)
     with pytest.raises(DataError, match=r"choose task\.bands"):
         clipadapt.load_task("folder", root=str(root), shots=1)
+    chosen = ["task.bands=[4,3,2]", "task.value_range=[0,10000]"]
+    assert main(["data", "verify", "folder", f"data.root={root}"]) == 2
+    assert main(["data", "verify", "folder", f"data.root={root}", *chosen]) == 0
     options = {"root": str(root), "shots": 1, "views": 0, "value_range": [0, 10_000]}
     task, other = (clipadapt.load_task("folder", bands=bands, **options) for bands in ([4, 3, 2], [1]))
     assert not {*fingerprints(task.support.images)} & {*fingerprints(other.support.images)}
