@@ -78,6 +78,12 @@ class WriteError(UserError):
     """A file or folder that can't be written: no room, no permission. What was saved before is whole."""
 
 
+class MissingFigure(UserError, KeyError):
+    """A figure that a run doesn't have; also a KeyError, as a mapping raises."""
+
+    __str__ = Exception.__str__  # a KeyError's is quoted
+
+
 class LostProcess(UserError):
     """Another process of this job has ended, so that this one can't go on alone."""
 
@@ -102,7 +108,9 @@ def nearest(name: str, choices: Iterable[str]) -> str:
 
 def suggest(name: str | None, known: str, where: str = "") -> str:
     """Return advice after an unknown name: the nearest `name`, None if none is near, and the `known` ones `where`."""
-    return f"known{where} are {known}" if name is None else f"did you mean '{name}'? (known{where}: {known})"
+    if name is not None:
+        return f"did you mean '{name}'? (known{where}: {known})"
+    return f"known{where} are {known}" if ", " in known else f"the only one{where} is '{known}'"
 
 
 def join_names(names: Sequence[str], shown: int) -> str:

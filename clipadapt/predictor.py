@@ -17,6 +17,7 @@ from clipadapt.data.inputs import Picture, as_list, check_pixels, content_digest
 from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError, join_names
 from clipadapt.files import write_atomically
+from clipadapt.notebook import html_table
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.tasks.uncertainty import KnownScores
 from clipadapt.test_time.base import TestTimeMethod
@@ -49,6 +50,27 @@ class Predictor:
         self.kind = kind or Classification()
         self.framing = framing
         self.known = known
+
+    def __repr__(self) -> str:
+        """Return the classes, the backbone and the device."""
+        clip = self.model.clip
+        return f"<Predictor of {self._classes_text()} with {clip.source['name']} on {clip.device}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        clip = self.model.clip
+        unsure = "reject=… and predict_set" if self.known else "the run had no validation images to set a threshold by"
+        rows = [
+            ("classes", self._classes_text()),
+            ("backbone", f"{clip.source['name']} on {clip.device}"),
+            ("at test time", "nothing" if self.test_time is None else type(self.test_time).__name__),
+            ("unsure answers", unsure),
+        ]
+        return html_table("Predictor", rows)
+
+    def _classes_text(self) -> str:
+        names = self.class_names
+        return f"{len(names):,} classes ({join_names(names, SHOWN)})" if names else "a task without classes"
 
     @property
     def class_names(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -443,3 +444,23 @@ def test_names_of_files_that_are_no_names(value):
 
 def test_numbers_of_numpy_are_numbers():
     assert clipadapt.load_task("digits", shots=np.int64(2)).shots == 2
+
+
+def test_a_result_predicts_as_its_directory_does(result, saved, digits):
+    images = [digits.tests["test"].images[index] for index in range(8)]
+    again = clipadapt.load(saved, device="cpu")
+    assert torch.equal(result.predictor.predict_proba(images), again.predict_proba(images))
+    assert result.predict(images) == again.predict(images)
+    assert len(result.predict(images, reject=0.1)) == 8
+
+
+def test_a_result_without_its_backbone_says_how_to_predict(result):
+    there = pickle.loads(pickle.dumps(result))
+    assert there.metrics == result.metrics and there.clip is None
+    with pytest.raises(clipadapt.UserError, match=r"this result has no backbone: clipadapt\.load"):
+        there.predict([])
+
+
+def test_a_figure_that_is_none(result):
+    with pytest.raises(clipadapt.UserError, match=r"^there is no figure 'acuracy': did you mean 'accuracy'\?"):
+        result.metrics["acuracy"]

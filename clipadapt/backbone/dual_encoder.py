@@ -18,6 +18,7 @@ from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
+from clipadapt.notebook import html_table
 
 ROWS_AT_ONCE = 2**16
 """Rows of prompts without learned vectors that are encoded in one chunk: about 2 GB for ViT-B/16's text tower."""
@@ -71,7 +72,7 @@ class DualEncoder(ABC):
         self.model = model.requires_grad_(False).eval()
         kind = type(self)
         self.source = {"_target_": kind.target or f"{kind.__module__}.{kind.__qualname__}", **source}
-        self.known_tokens = known_tokens
+        self.known_tokens, self._told_tokens = known_tokens, set[int]()
         self.scale, self.logit_bias = scale, logit_bias
         self.preprocess, self.transform = preprocess, transform
         self._tokenizer, self._layout = tokenizer, layout
@@ -79,6 +80,21 @@ class DualEncoder(ABC):
         self.towers = self.build_towers(self.model)
         self.parameters = sum(weight.numel() for weight in self.model.parameters())
         self.fingerprint = _fingerprint(self.model, preprocess)
+
+    def __repr__(self) -> str:
+        """Return the backbone's name, size and place."""
+        size, name = " x ".join(map(str, self.image_size)), self.source["name"]
+        return f"<{type(self).__name__} {name}: {self.parameters:,} weights, images {size}, on {self.device}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        rows = [
+            ("weights", f"{self.parameters:,}, {self.source.get('pretrained') or 'random'}"),
+            ("images", " x ".join(map(str, self.image_size))),
+            ("joint space", "unknown" if self.width is None else f"{self.width} channels"),
+            ("place", f"{self.device}, {self.dtype}"),
+        ]
+        return html_table(f"Backbone {self.source['name']}", rows)
 
     def another(self, **settings: Any) -> Self:
         """Load another backbone of this family, with these settings in place of this backbone's."""
@@ -252,9 +268,11 @@ class DualEncoder(ABC):
         return Rows(layout.ids, layout)
 
     def _warn_unknown(self, tokens: set[int]) -> None:
-        unknown = sorted(tokens - self.known_tokens) if self.known_tokens is not None else []
+        """Warn of words that the pretraining lacks, of each once."""
+        unknown = sorted(tokens - self.known_tokens - self._told_tokens) if self.known_tokens is not None else []
         if not unknown:
             return
+        self._told_tokens.update(unknown)
         words = ", ".join(f"'{self.tokenizer.decode([token]).strip()}'" for token in unknown)
         text = f"the backbone {self.source['name']} never saw these words in its pretraining: {words}"
         warnings.warn(text, UserWarning, stacklevel=4)

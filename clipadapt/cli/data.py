@@ -122,7 +122,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     with warnings.catch_warnings(action="ignore", category=DataWarning):  # listed below as problems
         settings, cosine = take_duplicates(settings)
         composition = composed(settings, folder, "verify", [*BANDS, *["backbone"] * bool(cosine)])
-        source: Source = config.build_source(composition)
+        source = build_or_look_below(composition)
     splits = {"train": source.train, "validation": source.validation, **source.tests}
     present = {name: split for name, split in splits.items() if split is not None}
     if any(composition["task"][key.removeprefix("task.")] is not None for key in BANDS):
@@ -163,6 +163,28 @@ def audit(settings: Sequence[str], folder: str | None) -> None:
     from clipadapt.runs.audit import audit_labels  # imports PyTorch
 
     audit_labels(composition, make_console())
+
+
+def build_or_look_below(composition: Mapping[str, Any]) -> "Source":
+    """Build a source; where its folder can't be one, tell the broken images below it as well.
+
+    Raises:
+        UserError: the source is wrong.
+    """
+    from clipadapt.data.broken import find_broken
+    from clipadapt.data.folders import lazy_images
+    from clipadapt.data.listing import images_in
+    from clipadapt.errors import DataError
+
+    try:
+        return config.build_source(composition)
+    except DataError as error:
+        root = os.path.expanduser(str(composition["data"].get("root", "")))
+        broken = find_broken(lazy_images(images_in(root)), decode=True) if os.path.isdir(root) else {}
+        if not broken:
+            raise
+        config.raise_all([str(error), *broken.values()])
+        raise
 
 
 def take_duplicates(settings: Sequence[str]) -> tuple[list[str], float | None]:

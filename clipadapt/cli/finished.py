@@ -1,12 +1,14 @@
 """The commands that look at finished runs: `clipadapt list` and `clipadapt show`."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from clipadapt import config as configuration
+from clipadapt.cli.sweeps import find_reference
 from clipadapt.console import make_console
 from clipadapt.errors import UserError
 from clipadapt.paths import checked_path
@@ -27,10 +29,11 @@ def list_runs(folder: str) -> None:
     place = checked_path(folder, "folder")
     if not place.is_dir():
         raise UserError(f"there is no folder {place}: clipadapt list folder=outputs")
-    rows = [describe_run(RunReader(path), os.path.relpath(path, place)) for path in find_runs(place)]
+    usual: dict[str, dict[str, Any]] = {}
+    rows = [describe_run(RunReader(path), os.path.relpath(path, place), usual) for path in find_runs(place)]
     if not rows:
         raise UserError(f"there are no runs in {place}")
-    show(make_console(), rows)
+    show(make_console(), tell_apart(rows))
 
 
 def find_runs(folder: Path) -> Iterator[Path]:
@@ -44,17 +47,38 @@ def find_runs(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
 
 
-def describe_run(run: "RunReader", name: str) -> dict[str, Any]:
-    """Return what the table says of a run: its `name`, and `record`, `method` and `metrics`; or a `note` in place."""
+def describe_run(run: "RunReader", name: str, usual: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return what the table says of a run, or a `note` in place of all but its `name`.
+
+    That is its `record`, `method`, `metrics`, and `settings` that differ from the defaults; `usual` has the defaults
+    composed before.
+    """
     try:
         if not run.finished:
             return {"name": name, "note": "not finished: the command of the run goes on with it"}
-        method = run.config()["method"]["name"]
-        return {"name": name, "method": str(method), "record": run.record(), "metrics": run.result()}
+        config = run.config()
+        method, settings = str(config["method"]["name"]), find_settings(config, usual)
+        return {"name": name, "method": method, "settings": settings, "record": run.record(), "metrics": run.result()}
     except UserError as error:
         return {"name": name, "note": str(error)}
     except (KeyError, TypeError):
-        return {"name": name, "note": "its config.yaml has no method.name"}
+        return {"name": name, "note": "its config.yaml lacks settings that every run has"}
+
+
+def find_settings(config: Mapping[str, Any], usual: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return by key the settings of a run that differ from the defaults; `usual` has those composed before."""
+    own = {**config, "config_dir": None}  # which somebody else's run doesn't choose
+    return configuration.differing_settings(own, find_reference(own, usual))
+
+
+def tell_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the table says of runs, each with the settings alone that not all of them share."""
+    found = [row["settings"] for row in rows if "settings" in row]
+    differ = {key for one in found for key in one if any(key not in other or other[key] != one[key] for other in found)}
+    return [
+        row | {"settings": {key: value for key, value in row.get("settings", {}).items() if key in differ}}
+        for row in rows
+    ]
 
 
 def show_run(directory: Path) -> None:
@@ -64,11 +88,14 @@ def show_run(directory: Path) -> None:
         UserError: no run is there, it isn't finished, or a file of it is damaged.
     """
     from clipadapt.report import summary, tables  # imports PyTorch
+    from clipadapt.report.runs import settings_text
     from clipadapt.runs.result import read_result
 
     result, console = read_result(directory), make_console()
     record, name = result.record, result.config["method"]["name"]
     console.print(Text(f"{name} on {record['task']} with {record['backbone']['name']}: {directory}"), soft_wrap=True)
+    if settings := find_settings(result.config, {}):
+        console.print(Text(f"settings: {settings_text(settings)}"), soft_wrap=True)
     console.print(tables.plan_table(record["plan"]))
     summary.show_result(console, result.metrics)
     console.print(Text(f"clipadapt predict run={directory} images=… answers with it."), soft_wrap=True)

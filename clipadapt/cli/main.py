@@ -132,18 +132,31 @@ def choose_method(words: Words) -> None:
     choose_in_directory(usable, minutes, make_console())
 
 
-def plain_settings(words: Words, known: Sequence[str]) -> dict[str, str]:
+def plain_settings(words: Words, known: Sequence[str], example: str = "") -> dict[str, str]:
     """Return the key=value words of a command other than `fit` as a dictionary.
+
+    Args:
+        words: of the command line.
+        known: the keys of the command.
+        example: how the command is written, for words that aren't key=value.
 
     Raises:
         UserError: words that aren't key=value, or keys and options that the command doesn't have.
     """
     good, problems = non_overrides(words.settings, lambda: known)
+    if example:
+        own = tuple(f"as in {key}=" for key in known)
+        problems = [text if any(map(text.__contains__, own)) else with_example(text, example) for text in problems]
     found = dict(word.split("=", 1) for word in good if "=" in word)
     problems += [f"there is no key {key}: {nearest(key, known)}" for key in found if key not in known]
     problems += [f"{option} has no meaning here" for option in words.options if option != "--config-dir"]
     config.raise_all(problems)
     return found
+
+
+def with_example(text: str, example: str) -> str:
+    """Return advice on words that aren't key=value, with a whole command in place of an unknown key."""
+    return f"{text.partition(', as in ')[0]}, as in {example}"
 
 
 def find_run_directory(found: dict[str, str], command: str) -> Path:
@@ -164,7 +177,7 @@ def evaluate(words: Words) -> None:
     """Run `clipadapt evaluate run=DIR [data=… classes=data|run]`: evaluate a run on its own test sets or other data."""
     data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
-    found = plain_settings(rest, ("run", "data", "classes"))
+    found = plain_settings(rest, ("run", "data", "classes"), "clipadapt evaluate run=DIR data=NAME")
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
@@ -189,7 +202,8 @@ def _of_other_data(key: str) -> bool:
 
 def predict(words: Words) -> None:
     """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [reject=0.05] [coverage=0.9] …`."""
-    found = plain_settings(words, ("run", "images", "format", "skip_broken", "calibrate", "reject", "coverage"))
+    known = ("run", "images", "format", "skip_broken", "calibrate", "reject", "coverage")
+    found = plain_settings(words, known, "clipadapt predict run=DIR images=PATH")
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
     if form not in FORMATS:
@@ -204,9 +218,9 @@ def predict(words: Words) -> None:
 
     predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
     in_classes = predictor.kind.probabilities
-    known = predictor.known_scores() if shares or calibrate else None
-    if known is not None:
-        known.check(shares, calibrate)  # too few validation images are told before images are read
+    scores = predictor.known_scores() if shares or calibrate else None
+    if scores is not None:
+        scores.check(shares, calibrate)  # too few validation images are told before images are read
     answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
     answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
     if skip:
@@ -216,8 +230,8 @@ def predict(words: Words) -> None:
         shown = errors
     if in_classes:
         names = unique_names(predictor.class_names)
-        choices = choose(known, answers, names, shares)
-        probabilities = known.calibrate(answers) if known and calibrate else answers
+        choices = choose(scores, answers, names, shares)
+        probabilities = scores.calibrate(answers) if scores and calibrate else answers
         show(form, paths, names, probabilities.numpy(), shown, choices)
     else:
         show_answers(form, paths, answers, shown)
@@ -310,14 +324,14 @@ def list_runs(words: Words) -> None:
     """Run `clipadapt list [folder=outputs]`: a table of the runs below a folder."""
     from clipadapt.cli import finished
 
-    finished.list_runs(plain_settings(words, ("folder",)).get("folder", "outputs"))
+    finished.list_runs(plain_settings(words, ("folder",), "clipadapt list folder=outputs").get("folder", "outputs"))
 
 
 def show_run(words: Words) -> None:
     """Run `clipadapt show run=DIR`: the plan and the figures of a finished run."""
     from clipadapt.cli import finished
 
-    finished.show_run(find_run_directory(plain_settings(words, ("run",)), "show"))
+    finished.show_run(find_run_directory(plain_settings(words, ("run",), "clipadapt show run=DIR"), "show"))
 
 
 def show_mistakes(words: Words) -> None:

@@ -9,6 +9,7 @@ from clipadapt.config.check import check
 from clipadapt.config.composing import compose, methods, raise_all
 from clipadapt.config.directory import (
     data_name,
+    differing_settings,
     file_name,
     identity,
     reference,
@@ -30,6 +31,7 @@ __all__ = [
     "compose",
     "conf_dir",
     "data_name",
+    "differing_settings",
     "file_name",
     "identity",
     "list_adaptations",

@@ -71,11 +71,7 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
         UserError: the path is too long.
     """
     usual = reference(config) if usual is None else usual
-    own, common = identity(config), identity(usual)
-    keys = sorted({*own, *common} - {*DIRECTORY_KEYS})
-    differing = {
-        key: own.get(key, "absent") for key in keys if key not in own or key not in common or own[key] != common[key]
-    }
+    differing = differing_settings(config, usual)
     digest = hashlib.sha256(json.dumps(differing, sort_keys=True).encode()).hexdigest()[:8]
     also = [name for name in config["method"]["also"] if name not in usual["method"]["also"]]
     parts = [
@@ -85,6 +81,22 @@ def run_directory(config: Mapping[str, Any], usual: Mapping[str, Any] | None = N
     ]
     last = f"shots{config['shots']}-seed{config['seed']}" + (f"-{digest}" if differing else "")
     return checked_path(Path(config["output"], *map(file_name, parts), last), "the run directory")
+
+
+def differing_settings(config: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return by dotted key what of a run's settings differs from the defaults; what is missing in it is "absent".
+
+    What the directories' names say of themselves is left out.
+
+    Args:
+        config: the run's settings.
+        usual: the defaults from `reference`.
+    """
+    own, common = identity(config), identity(usual)
+    keys = sorted({*own, *common} - {*DIRECTORY_KEYS})
+    return {
+        key: own.get(key, "absent") for key in keys if key not in own or key not in common or own[key] != common[key]
+    }
 
 
 def file_name(text: str) -> str:

@@ -136,9 +136,9 @@ def broken_message(
         leave_out: How to leave them out.
         list_all: How to list them all.
     """
-    images = "an image" if len(bad) == 1 else f"{len(bad):,} images"
+    images, them = ("an image", "it") if len(bad) == 1 else (f"{len(bad):,} images", "them")
     lines = [
-        f"{images} can't be used: mend or remove them, or {leave_out}",
+        f"{images} can't be used: mend or remove {them}, or {leave_out.replace('them', them)}",
         *(f"  - {text}" for text in bad[:MAX_LISTED]),
     ]
     if len(bad) > MAX_LISTED:

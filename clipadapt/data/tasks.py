@@ -11,10 +11,14 @@ from PIL import Image
 
 from clipadapt.data.images import LazyImages, select
 from clipadapt.data.marks import find_marks
-from clipadapt.errors import DataError
+from clipadapt.errors import DataError, join_names
+from clipadapt.notebook import html_table
 
 UNLABELLED = -1
 """The label of an image whose class is unknown."""
+
+SHOWN = 6
+"""Names that are shown of a list."""
 
 Augment = Literal["none", "crop", "mirror", "crop_mirror"]
 """Kinds of views of a support image: its centre crop; random crops; the centre crop, mirrored or not; or both."""
@@ -156,9 +160,22 @@ class Task:
 
     def __repr__(self) -> str:
         """Return the task's name and sizes."""
-        tests = ", ".join(f"{name}: {len(split)}" for name, split in self.tests.items())
         sizes = f"{len(self.class_names)} classes, {len(self.support)} images to learn from"
-        return f"<Task {self.name}: {sizes}; {tests}>"
+        return f"<Task {self.name}: {sizes}; {self._tests_text()}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        rows = [
+            ("classes", f"{len(self.class_names):,}: {join_names(self.class_names, SHOWN)}"),
+            ("templates", join_names(self.templates, SHOWN)),
+            ("images to learn from", f"{len(self.support):,}: {self.shots} of each class, seed {self.seed}"),
+            ("validation images", f"{len(self.validation):,}"),
+            ("test images", self._tests_text()),
+        ]
+        return html_table(f"Task {self.name}", rows)
+
+    def _tests_text(self) -> str:
+        return ", ".join(f"{name}: {len(split):,}" for name, split in self.tests.items()) or "no test images"
 
     @property
     def augmentation(self) -> Augment:

@@ -127,7 +127,8 @@ class FeatureLoader:
             limits = ["engine.keep_mb"] + ["engine.cache_gb"] * (self.cache is not None)
             return f"nothing: above {' and '.join(limits)}"
         places = ["in memory"] * placement.in_memory + [f"in {self.cache}"] * placement.on_disk
-        activations = f"{model.image_cut} of {len(task.support)} images"
+        views = f", {task.views} views of each" if task.views > 1 else ""
+        activations = f"{model.image_cut} of {len(task.support)} images{views}"
         return f"{activations}, {placement.megabytes:.1f} MB, {' and '.join(places)}"
 
     def support(self, model: AdaptedCLIP, task: Task, placement: CachePlacement) -> BatchSource:

@@ -1,5 +1,6 @@
 """The table of the runs below a folder."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipadapt.paths import shorten
 from clipadapt.report.sweeps import leading, scores
 from clipadapt.report.tables import NONE, count_text, seconds_text
 
@@ -16,17 +18,19 @@ def show(console: Console, runs: Sequence[Mapping[str, Any]]) -> None:
 
     Args:
         console: where to print.
-        runs: each with its `name`; and `method`, `record` and `metrics`, or a `note` in place of them.
+        runs: each with its `name` and the `settings` that tell it apart; and `method`, `record` and `metrics`, or a
+            `note` in place of them.
     """
     figures = dict.fromkeys(leading(run["metrics"])["title"] for run in runs if _measured(run))
     title = count_text(len(runs), "run") + (f": {', '.join(figures)}" if figures else "")
     table = Table(title=title, title_justify="left", title_style="bold")
-    for head in ("directory", "method", "data"):
+    told = any(run["settings"] for run in runs)
+    for head in ("directory", "method", "data", *["settings"] * told):
         table.add_column(head, overflow="fold")
     for head in ("zero-shot", "adapted", "time"):
         table.add_column(head, justify="right", no_wrap=True)
     for run in runs:
-        table.add_row(*map(Text, _cells(run)))
+        table.add_row(*map(Text, _cells(run, told)))
     console.print(table)
     for run in runs:
         if "note" in run:
@@ -37,8 +41,14 @@ def _measured(run: Mapping[str, Any]) -> bool:
     return "metrics" in run and bool(run["metrics"]["tests"])
 
 
-def _cells(run: Mapping[str, Any]) -> list[str]:
+def _cells(run: Mapping[str, Any], told: bool) -> list[str]:
     if "note" in run:
-        return [run["name"], *[NONE] * 5]
-    record, metrics = run["record"], run["metrics"]
-    return [run["name"], run["method"], record["task"], *scores(metrics), seconds_text(metrics["seconds"])]
+        return [run["name"], *[NONE] * (5 + told)]
+    record, metrics, settings = run["record"], run["metrics"], [settings_text(run["settings"])] * told
+    return [run["name"], run["method"], record["task"], *settings, *scores(metrics), seconds_text(metrics["seconds"])]
+
+
+def settings_text(settings: Mapping[str, Any]) -> str:
+    """Return settings as on the command line, each shortened."""
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in settings.items()}
+    return " ".join(f"{key}={shorten(text)}" for key, text in texts.items())

@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clipadapt.files import make_folder
 from clipadapt.report import pictures as draw
 from clipadapt.report import tables
+
+WORSE = 1.1
+"""How much worse a negative log likelihood has to be for a note."""
 
 if TYPE_CHECKING:
     from clipadapt.data import Task
@@ -37,6 +41,22 @@ def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     else:
         console.print("There is no test set: accuracy can't be measured.")
     console.print(_with_schedule_note(tables.result_table(metrics), metrics))
+    if note := probabilities_note(metrics):
+        console.print(Text(f"note: {note}"), soft_wrap=True)
+
+
+def probabilities_note(metrics: Mapping[str, Any]) -> str | None:
+    """Return a note where a method is right as often as zero-shot CLIP or more, but its probabilities are worse."""
+    likelihood = "negative_log_likelihood"
+    if not metrics["tests"] or not {"accuracy", likelihood} <= {*metrics["figures"]}:
+        return None
+    before, after = metrics[f"zero_shot_{likelihood}"], metrics[likelihood]
+    if metrics["accuracy"] < metrics["zero_shot_accuracy"] or not after > WORSE * before:
+        return None
+    return (
+        "its answers are no worse than zero-shot CLIP's, but its probabilities are (negative log likelihood "
+        f"{after:.3g}, zero-shot {before:.3g}): read its answers, and trust a high probability less"
+    )
 
 
 def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:

@@ -81,7 +81,7 @@ def plan_table(plan: Mapping[str, Any]) -> Table:
             "kept": plan["kept"],
             "every step": plan["every_step"],
             "steps": with_schedule_note(f"{plan['steps']:,}", plan["schedule_note"]),
-            "trained": "\n".join(trained) or "nothing",
+            "trained": "\n".join(trained) or ("in closed form, in one step" if plan["parameters"] else "nothing"),
             "learned parameters": parameters_text(plan["parameters"], plan["share"]),
         },
     )
@@ -171,6 +171,11 @@ def score_name(row: Mapping[str, float]) -> str:
 def number_text(value: float) -> str:
     """Return a number with three significant digits, a dash when it is not a number."""
     return NONE if math.isnan(value) else f"{value:.3g}"
+
+
+def figure_text(value: float, figure: Mapping[str, Any]) -> str:
+    """Return a figure as text; `figure` says whether it is shown in `percent`."""
+    return percent_text(value) if figure["percent"] else number_text(value)
 
 
 def share_text(share: float) -> str:

@@ -23,6 +23,8 @@ from clipadapt.runs.tasks import framing
 from clipadapt.tasks import Head, TaskKind
 from clipadapt.tasks.uncertainty import KnownScores
 
+LearnedHead = tuple[Head, Any, TaskKind, Framing, KnownScores | None]
+
 
 def learned_head(
     directory: Path,
@@ -31,7 +33,7 @@ def learned_head(
     config_dir: str | Path | None,
     memory: float | None = None,
     processes: int = 1,
-) -> tuple[Head, Any, TaskKind, Framing, KnownScores | None]:
+) -> LearnedHead:
     """Load the head of a finished run, its test-time method or None, its kind of task, and how it sees images.
 
     The last item is what its validation images say of further ones, if it had any.
@@ -52,8 +54,15 @@ def learned_head(
     result = read_result(directory)
     config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
     clip = trained_backbone(directory, result.record, config).to(device, dtype)
+    return build_head(result, config, clip, memory, processes)
+
+
+def build_head(
+    result: Result, config: Mapping[str, Any], clip: DualEncoder, memory: float | None = None, processes: int = 1
+) -> LearnedHead:
+    """Build what `learned_head` returns on a backbone that is loaded; arguments and errors are those of it."""
     adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
-    test_time, rows = build_test_time(config), None
+    test_time, rows, dtype = build_test_time(config), None, clip.dtype
     if test_time is not None:
         free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):

@@ -1,26 +1,35 @@
 """The result of a run, and the run directory that it is saved in and read from."""
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from clipadapt import __version__
 from clipadapt import config as configuration
+from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.inputs import Picture
 from clipadapt.data.tasks import unique_names
 from clipadapt.engine.run import Run
+from clipadapt.errors import UserError
 from clipadapt.files import as_write_error
+from clipadapt.notebook import html_table
 from clipadapt.objectives.base import Objective
-from clipadapt.report import summary
+from clipadapt.predictor import Predictor
+from clipadapt.report import summary, tables
 from clipadapt.runs.directory import PICTURES, RunDirectory
+from clipadapt.runs.metrics import Metrics
 from clipadapt.runs.plan import Plan
 from clipadapt.runs.reading import RunReader
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of a run: metrics, history, settings, record and learned tensors.
 
@@ -34,6 +43,7 @@ class Result:
             versions.
         tensors: learned tensors by name.
         files: contents of further files by their paths in the run directory, such as adapters in peft's format.
+        clip: the backbone, which answers to further images; None if the result was read from files.
     """
 
     metrics: dict[str, Any]
@@ -42,6 +52,60 @@ class Result:
     record: dict[str, Any]
     tensors: dict[str, Tensor]
     files: dict[str, bytes] = field(default_factory=dict)
+    clip: DualEncoder | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        """Let the metrics say what is wrong where one is asked for that isn't there."""
+        object.__setattr__(self, "metrics", Metrics(self.metrics))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is pickled: all but the backbone."""
+        return {name: value for name, value in vars(self).items() if name != "predictor"} | {"clip": None}
+
+    def __repr__(self) -> str:
+        """Return what was run, and its leading figure."""
+        figures = "; ".join(f"{title}: {after}, zero-shot {before}" for title, before, after in self._figures()[:1])
+        return f"<Result of {self._title()}: {figures or 'no test images'}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows."""
+        size = tables.parameters_text(self.metrics["parameters"], self.metrics["share"])
+        costs = [("learned parameters", "", size), ("time", "", tables.seconds_text(self.metrics["seconds"]))]
+        rows = self._figures() or [("test images", "", "none")]
+        return html_table(self._title(), [*rows, *costs], ("", "zero-shot", "adapted"))
+
+    def _title(self) -> str:
+        return f"{self.config['method']['name']} on {self.record['task']} with {self.record['backbone']['name']}"
+
+    def _figures(self) -> list[tuple[str, str, str]]:
+        """Return title, zero-shot and adapted figure on the first test set as text, the leading one first."""
+        figures = self.metrics.get("figures", {}) if self.metrics["tests"] else {}
+        return [
+            (figure["title"], *(tables.figure_text(self.metrics[key], figure) for key in (f"zero_shot_{name}", name)))
+            for name, figure in figures.items()
+        ]
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """Return the predictor of this result on its backbone; a method's state goes on from call to call.
+
+        Raises:
+            UserError: the backbone isn't at hand, or is rounded to another number format by now.
+        """
+        from clipadapt.runs.learned import build_head  # needs this module
+
+        if self.clip is None or self.clip.dtype != torch.float32:
+            why = "this result has no backbone" if self.clip is None else f"its backbone is in {self.clip.dtype} by now"
+            raise UserError(f"{why}: clipadapt.load(result.save('a_folder')) loads one that predicts")
+        return Predictor(*build_head(self, self.config, self.clip))
+
+    def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
+        """Return the prediction for each image, such as its class name; arguments and errors as of `Predictor.predict`.
+
+        Raises:
+            UserError: as of `predictor`, too.
+        """
+        return self.predictor.predict(images, reject)
 
     def save(self, directory: str | Path) -> Path:
         """Write the run directory and return its path; `clipadapt.load` and the command line read it.

@@ -247,4 +247,4 @@ def _make_result(
         images = {name: image_names(split) for name, split in prepared.task.tests.items()}
         files |= {PREDICTIONS: json.dumps(predictions).encode()}
         files |= {PREDICTIONS_CSV: tested_csv(predictions, images).encode("utf-8", "surrogateescape")}
-    return Result(metrics, history, config, record, tensors, files)
+    return Result(metrics, history, config, record, tensors, files, prepared.clip)

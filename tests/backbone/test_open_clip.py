@@ -229,3 +229,17 @@ def test_the_logit_bias_of_a_model_trained_with_a_sigmoid():
 @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP"])
 def test_siglip_has_one(name):
     assert CLIP.load(name, None).logit_bias == -10
+
+
+def test_a_word_is_told_once(clip):
+    clip = CLIP.load("tiny", "embedded")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for name in ("cat", "cat", "dog"):
+            clip.tokenize([[name]])
+    assert [str(each.message).rpartition(": ")[2] for each in caught] == ["'cat'", "'dog'"]
+
+
+def test_a_backbone_is_shown_in_one_line(clip):
+    assert repr(clip) == f"<CLIP tiny: {clip.parameters:,} weights, images 32 x 32, on cpu>"
+    assert "<td" in clip._repr_html_() and "embedded" in clip._repr_html_()

@@ -248,3 +248,11 @@ def test_classes_that_a_variant_of_imagenet_lacks(home, capsys):
     code, lines, _ = verified(capsys, "imagenet_v2")
     assert code == 2 and "no images in 'test' of goldfish (n01443537), missile (n03773504)" in lines
     assert verified(capsys, "imagenet_a")[0] == 0  # has 200 of ImageNet's classes by design
+
+
+def test_an_empty_class_folder_hides_no_broken_file(pets, capsys):
+    (pets / "train" / "owl").mkdir()
+    cut(pets / "train" / "dog" / "1.jpg")
+    assert main(["data", "verify", "folder", f"data.root={pets}"]) == 2
+    said = capsys.readouterr().err
+    assert "2 things need mending" in said and "have no images: owl" in said and "1.jpg' can't be read" in said

@@ -35,6 +35,23 @@ def test_a_line_for_every_run(runs, capsys, monkeypatch):
     assert "other/damaged: " in said and "record.json" in said.split("other/damaged: ")[1]
 
 
+def test_runs_are_told_apart_by_their_settings(runs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list", f"folder={runs[0]}"]) == 0
+    assert "settings" not in capsys.readouterr().out  # which all of them share
+    rest = ["method=zero_shot", "engine.workers=0", "engine.cpu=true", "engine.cache=null", f"output={runs[0]}/more"]
+    assert main([*WORDS, *rest, "task.resize=pad", "data.templates=[a {}]"]) == 0
+    capsys.readouterr()
+    assert main(["list", f"folder={runs[0]}"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "task.resize=pad" in line)
+    assert 'data.templates=["a {}"]' in line and "data.test_images" not in line and "more/drawn" in line
+    (result,) = (runs[0] / "more").rglob("result.json")
+    assert main(["show", f"run={result.parent}"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "task.resize=pad" in said and "data.test_images=12" in said
+    shutil.rmtree(runs[0] / "more")
+
+
 def test_a_run_is_shown(runs, capsys):
     assert main(["show", f"run={runs[1]}"]) == 0
     said = capsys.readouterr().out
@@ -50,6 +67,9 @@ def test_a_run_is_shown(runs, capsys):
         (["show", "run={}/other/damaged"], "record.json"),
         (["show", "run={}/other/unfinished"], "is no finished run"),
         (["show"], "say which run: clipadapt show run="),
+        (["list", "runs={}"], "there is no key runs: the only one is 'folder'"),
+        (["list", "photos"], "'photos' is no setting: write key=value, as in clipadapt list folder=outputs"),
+        (["predict", "{}", "photos"], "write key=value, as in clipadapt predict run=DIR images=PATH"),
     ],
 )
 def test_what_cannot_be_listed_or_shown(runs, capsys, words, message):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from clipadapt.report import predictions, tables
+from clipadapt.report import predictions, summary, tables
 from clipadapt.report.statistics import mean_interval
 
 RESULT = {
@@ -102,3 +102,19 @@ def test_what_was_left_out_is_told():
     assert (
         tables.left_out_text({"support": ["a"], "test": ["b", "c"]}) == "support: 1 broken image\ntest: 2 broken images"
     )
+
+
+def test_what_is_fitted_in_closed_form_is_told():
+    plan = dict.fromkeys(("kept", "every_step"), "nothing") | {"image_cut": "features", "text_cut": "features"}
+    plan |= {"steps": 0, "schedule_note": None, "trained": {}, "share": 0.001}
+    assert "in closed form" in text_of(tables.plan_table({**plan, "parameters": 1290}))
+    assert "in closed form" not in text_of(tables.plan_table({**plan, "parameters": 0}))
+
+
+@pytest.mark.parametrize("likelihood, accuracy, told", [(0.6, 0.9, True), (0.52, 0.9, False), (0.6, 0.6, False)])
+def test_worse_probabilities_are_told(likelihood, accuracy, told):
+    figures = {"negative_log_likelihood": {"title": "NLL", "percent": False, "higher_is_better": False}}
+    scores = {"negative_log_likelihood": likelihood, "zero_shot_negative_log_likelihood": 0.5, "accuracy": accuracy}
+    found = {**RESULT, **scores, "figures": {**RESULT["figures"], **figures}}
+    assert (summary.probabilities_note(found) is not None) is told
+    assert summary.probabilities_note({**found, "tests": {}}) is None is summary.probabilities_note(RESULT)

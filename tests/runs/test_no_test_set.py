@@ -53,3 +53,16 @@ def test_in_python(folder):
     assert not task.tests
     found = clipadapt.finetune(backbone, task, "zero_shot", cpu=True, workers=0, cache=None)
     assert found.metrics["images"] == 6
+
+
+def test_a_figure_that_was_not_measured_says_why(folder):
+    backbone, task = clipadapt.load_backbone(), clipadapt.load_task("folder", root=folder, shots="all")
+    found = clipadapt.finetune(backbone, task, "linear_probe", cpu=True, workers=0, cache=None)
+    with pytest.raises(clipadapt.UserError, match=r"^there is no 'accuracy': the run had no test images") as caught:
+        found.metrics["accuracy"]
+    assert isinstance(caught.value, KeyError)
+    assert "accuracy" not in found.metrics and found.metrics.get("accuracy") is None
+    assert (
+        repr(found) == "<Result of linear_probe on images with tiny: no test images>" and "none" in found._repr_html_()
+    )
+    assert found.predict(sorted(folder.rglob("*.png"))) == ["blue"] * 3 + ["red"] * 3
