@@ -130,6 +130,7 @@ def finetune(
     method: str = "coop",
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
+    console: Console | None = None,
     **engine: Any,
 ) -> Result:
     """Adapt a backbone to a task and evaluate it on the task's test sets.
@@ -140,6 +141,7 @@ def finetune(
         method: one of conf/method, or of `config_dir`; "auto" for the one that `choose` takes.
         overrides: settings as on the command line, such as "method.adaptation.n_ctx=4".
         config_dir: a folder with YAML files and modules of your own.
+        console: where to print, with progress bars; None prints nothing.
         engine: settings below `engine`, such as `epochs=50`.
 
     Raises:
@@ -151,13 +153,13 @@ def finetune(
     0
     """
     if method == AUTO:
-        return choose(backbone, task, overrides=overrides, config_dir=config_dir, **engine).result
+        return choose(backbone, task, overrides=overrides, config_dir=config_dir, console=console, **engine).result
     _check_given(backbone, task, "finetune", overrides)
     config = _settings_of_run(backbone, task, method, overrides, config_dir, engine)
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
     settings = with_usable_cache(build_settings(config))
-    return train_and_evaluate(config, backbone, task, None, Console(quiet=True), settings)
+    return train_and_evaluate(config, backbone, task, None, console or Console(quiet=True), settings)
 
 
 def _check_given(backbone: Any, task: Any, function: str, overrides: Sequence[str]) -> None:

@@ -61,3 +61,31 @@ def test_nothing_that_a_name_holds_is_markup():
     found = Reader(html_table("<script>", [("a & b", "<b>bold</b>", '"quoted"')], ["", "<i>"]))
     assert found.cells == ["<script>", "", "<i>", "a & b", "<b>bold</b>", '"quoted"']
     assert "script" not in found.names
+
+
+CELLS = [
+    "import clipadapt\nfrom rich.console import Console\nbackbone = clipadapt.load_backbone()\nbackbone",
+    "task = clipadapt.load_task('digits', shots=1)\ntask",
+    "result = clipadapt.finetune(backbone, task, 'coop', epochs=2, cpu=True, workers=0, cache=None)\nresult",
+    "again = clipadapt.finetune(backbone, task, 'coop', epochs=2, cpu=True, workers=0, cache=None, console=Console())",
+    "result.predictor",
+    "result.predict(task.support.images[:2])",
+]
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_to_its_end(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="needs nbconvert, ipykernel and clipadapt[notebook]")
+    executing = pytest.importorskip("nbconvert.preprocessors", reason="needs nbconvert, ipykernel, clipadapt[notebook]")
+    pytest.importorskip("ipywidgets", reason="needs clipadapt[notebook]")
+    notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, CELLS)])
+    executing.ExecutePreprocessor(timeout=600).preprocess(notebook, {"metadata": {"path": str(tmp_path)}})
+    nbformat.write(notebook, tmp_path / "done.ipynb")
+    shown = [cell["outputs"] for cell in notebook["cells"]]
+    assert not [one for outputs in shown for one in outputs if one.get("name") == "stderr"]
+    for place in (0, 1, 2, 4):
+        (one,) = shown[place]  # no bars of a quiet console beside the table
+        assert one["data"]["text/html"].startswith("<table>")
+    assert any("application/vnd.jupyter.widget-view+json" in one["data"] for one in shown[3])
+    assert any("learned parameters" in one["data"].get("text/plain", "") for one in shown[3])
+    assert len(eval(shown[5][0]["data"]["text/plain"])) == 2

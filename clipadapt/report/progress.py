@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -20,7 +21,7 @@ def epochs(console: Console, done: int, total: int) -> Iterator[Callable[[Mappin
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=total == 0) as progress:
+    with Progress(*columns, console=console, disable=total == 0 or is_hidden(console)) as progress:
         bar = progress.add_task("", total=total, completed=done, loss="")
 
         def update(row: Mapping[str, float]) -> None:
@@ -45,13 +46,18 @@ def images(
         transient: whether the bar disappears at the end.
     """
     columns = (TextColumn(f"images {done}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=transient) as progress:
+    with Progress(*columns, console=console, transient=transient, disable=is_hidden(console)) as progress:
         bar = progress.add_task("", total=total, visible=False)
 
         def update(count: int) -> None:
             progress.update(bar, advance=count, visible=True)
 
         yield update
+
+
+def is_hidden(console: Console) -> bool:
+    """Return whether a console shows no bars: it is quiet, or of a notebook without ipywidgets, which draws them."""
+    return console.quiet or (console.is_jupyter and find_spec("ipywidgets") is None)
 
 
 class Speed(ProgressColumn):
