@@ -21,7 +21,7 @@ from clipadapt.report.rows import Row
 from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import learned_head
-from clipadapt.runs.methods import build_backbone, build_settings, with_usable_cache
+from clipadapt.runs.methods import build_backbone, training_settings
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -158,7 +158,7 @@ def finetune(
     config = _settings_of_run(backbone, task, method, overrides, config_dir, engine)
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
-    settings = with_usable_cache(build_settings(config))
+    settings = training_settings(config)
     return train_and_evaluate(config, backbone, task, None, console or Console(quiet=True), settings)
 
 

@@ -221,7 +221,7 @@ def test_another_optimizer_brings_its_own_keys():
         (["backbone=ViT-B16"], ["no backbone 'ViT-B16'", "'ViT-B-16'"]),
         (["experiment=coop_digit"], ["no experiment 'coop_digit'", "'coop_digits'"]),
         (["+adaptation@method.also.x=pixel_fram"], ["no adaptation 'pixel_fram'", "'pixel_frame'"]),
-        (["engine=5"], ["no engine '5'", "known are default"]),
+        (["engine=5"], ["no engine '5'", "the only one is 'default'"]),
         (["foo@bar=x"], ["no group foo"]),
         (["optimizer=adamw"], ["optimizer@engine.optimizer"]),
         (["engine.epoch=5"], ["no key engine.epoch:", "did you mean 'engine.epochs'?", "batch_size"]),

@@ -36,7 +36,8 @@ MAY_IMPORT = {
     "data": "notebook postponed notices files paths errors",
     "tasks": "model data objectives adaptations backbone interfaces errors",
     "features": "tasks model data adaptations backbone interfaces errors",
-    "engine": "test_time features tasks model data adaptations objectives backbone interfaces paths stopping errors",
+    "engine": "test_time features tasks model data adaptations objectives backbone interfaces files paths stopping "
+    "errors",
     "test_time": "tasks model adaptations objectives errors",
     "predictor": "notebook tasks model data test_time checksums files paths threads errors",
     "report": "data files paths errors",

@@ -31,9 +31,10 @@ RESULT_NEUTRAL = (
     "engine.activation_checkpointing",
     "engine.compile",
     "engine.checkpoint_seconds",
+    "engine.tracker",
     "method.test_time.images",
 )
-"""Keys that don't change a run's results: folders, places of data, allowed modules, and limits of the hardware."""
+"""Keys that don't change a run's results: folders, places of data, allowed modules, trackers, limits of hardware."""
 
 LABEL_KEYS = ("data.class_names", "data.templates")
 """Keys of class names and templates."""

@@ -41,6 +41,7 @@ class Settings:
             of storing them: about a third slower, in a fraction of the memory.
         compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
         checkpoint_seconds: minimum number of seconds between two checkpoints.
+        tracker: where the first process sends losses and figures, too; None: nowhere.
     """
 
     epochs: Annotated[int, Ge(0)] | Annotated[dict[int, Annotated[int, Ge(0)]], MinLen(1)]
@@ -59,6 +60,7 @@ class Settings:
     activation_checkpointing: bool = False
     compile: bool = False
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
+    tracker: Literal["tensorboard", "mlflow", "wandb", "trackio"] | None = None
 
     def epochs_for(self, shots: int) -> int:
         """Return the number of epochs for a task of `shots` shots."""

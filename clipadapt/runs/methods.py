@@ -12,6 +12,7 @@ from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation, Composed
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.settings import Settings
+from clipadapt.engine.tracking import check_tracker
 from clipadapt.errors import SettingsError, UserError
 from clipadapt.features.loader import usable_cache
 from clipadapt.interfaces import LabelledFeatures
@@ -66,6 +67,18 @@ def with_usable_cache(settings: Settings) -> Settings:
         WriteError: the folder that the user has named can't be written.
     """
     return replace(settings, cache=usable_cache(settings.cache, settings.cache_gb))
+
+
+def training_settings(config: Mapping[str, Any]) -> Settings:
+    """Return the settings below `engine` of a run to train, after a check of its disk cache and its tracker.
+
+    Raises:
+        WriteError: the folder that the user has named can't be written.
+        SettingsError: the tracker isn't installed.
+    """
+    settings = build_settings(config)
+    check_tracker(settings.tracker)
+    return with_usable_cache(settings)
 
 
 def build_test_time(config: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from clipadapt.files import as_write_error
 from clipadapt.report import summary
 from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.lock import hold, tidy
-from clipadapt.runs.methods import build_backbone, build_settings, with_usable_cache
+from clipadapt.runs.methods import build_backbone, training_settings
 from clipadapt.runs.result import Result, read_result
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -95,7 +95,7 @@ def _show(config: dict[str, Any], target: RunDirectory, console: Console) -> Res
 
 def _compute(config: dict[str, Any], target: RunDirectory, console: Console, load: Load) -> Result:
     """Compute a run, from where it was stopped."""
-    settings = with_usable_cache(build_settings(config))
+    settings = training_settings(config)
     backbone, task = load(config, console)
     if not target.finished:
         result = train_and_evaluate(config, backbone, task, target, console, settings)

@@ -4,14 +4,17 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.config.check import leaves
 from clipadapt.console import is_main_process
 from clipadapt.data import Task
 from clipadapt.data.tasks import image_names
@@ -21,6 +24,7 @@ from clipadapt.engine.memory import peak_memory_mb
 from clipadapt.engine.processes import is_lost_process
 from clipadapt.engine.run import Run
 from clipadapt.engine.settings import Settings
+from clipadapt.engine.tracking import Tracking, tracked
 from clipadapt.errors import DivergenceError, MissingPoint, SettingsError
 from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
@@ -92,12 +96,14 @@ def _train_and_evaluate(
     earlier = progress.seconds
     if progress.epoch:
         console.print(f"Going on after epoch {progress.epoch} of {prepared.epochs}.")
-    _fit(prepared, objective, config, progress, target, console)
-    metrics = _evaluate(prepared, planned, config) | {
-        "fit_seconds": progress.seconds,
-        "seconds": earlier + time.monotonic() - began,
-        "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
-    }
+    with _tracked(prepared, config, progress, target) as tracking:
+        _fit(prepared, objective, config, progress, target, console, tracking)
+        metrics = _evaluate(prepared, planned, config) | {
+            "fit_seconds": progress.seconds,
+            "seconds": earlier + time.monotonic() - began,
+            "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
+        }
+        tracking.log_metrics(metrics, progress.epoch)
     result = _make_result(prepared, planned, objective, config, metrics, progress.history)
     if target is not None and is_main_process():
         result.save(target.path)
@@ -163,6 +169,16 @@ def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -
     return target.load_checkpoint(prepared.accelerator.device, prepared.task.fingerprint)
 
 
+def _tracked(
+    prepared: Run, config: dict[str, Any], progress: TrainState, target: RunDirectory | None
+) -> AbstractContextManager[Tracking]:
+    """Return the tracker's run as a context; without a directory, TensorBoard's files go to a new one."""
+    name = f"{config['method']['name']} on {prepared.task.name}, {prepared.task.shots} shots, seed {prepared.task.seed}"
+    folder = Path(config["output"], time.strftime("finetune-%Y-%m-%d-%H-%M-%S")) if target is None else target.path
+    choice = prepared.settings.tracker if is_main_process() else None
+    return tracked(choice, name, folder, dict(leaves(config)), progress.epoch)
+
+
 def _fit(
     prepared: Run,
     objective: Objective,
@@ -170,11 +186,12 @@ def _fit(
     progress: TrainState,
     target: RunDirectory | None,
     console: Console,
+    tracking: Tracking,
 ) -> None:
     """Fit by gradient from where `progress` stands, with a bar and checkpoints; then in closed form."""
     source = prepared.support(objective.teachers)
     with bars.epochs(console, progress.epoch, prepared.epochs) as update:
-        after = _after_epoch(target, prepared.settings.checkpoint_seconds, update)
+        after = _after_epoch(target, prepared.settings.checkpoint_seconds, [update, tracking.log_epoch])
         try:
             prepared.fit(objective, source, progress, after, *gradient_rule_and_average(config))
         except DivergenceError as error:
@@ -190,14 +207,15 @@ def _fit(
 
 
 def _after_epoch(
-    target: RunDirectory | None, seconds: float, update: Callable[[Mapping[str, float]], None]
+    target: RunDirectory | None, seconds: float, updates: Sequence[Callable[[Mapping[str, float]], None]]
 ) -> Callable[[TrainState], None]:
-    """Return what follows every epoch: the bar is updated, and every so many seconds rank 0 saves a checkpoint."""
+    """Return what follows every epoch: bar and tracker get it, and every so many seconds rank 0 saves a checkpoint."""
     saved = time.monotonic()
 
     def after(progress: TrainState) -> None:
         nonlocal saved
-        update(progress.history[-1])
+        for update in updates:
+            update(progress.history[-1])
         if target is not None and is_main_process() and time.monotonic() - saved >= seconds:
             target.save_checkpoint(progress)
             saved = time.monotonic()
