@@ -9,7 +9,8 @@ from typing import Any
 from clipadapt import config, studies
 from clipadapt.cli import data as data_command
 from clipadapt.cli import main
-from clipadapt.cli.sweeps import cover, list_choices
+from clipadapt.cli.searches import list_bounds
+from clipadapt.cli.sweeps import cover
 from clipadapt.config.overrides import split
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +57,7 @@ def check_command(command: str) -> None:
 
 def check_runs(settings: list[str], folder: str | None, several: bool) -> None:
     """Compose the settings of a run, or such of a sweep's that every value occurs."""
-    for single in cover(list_choices(settings, folder)) if several else [settings]:
+    for single in cover(list_bounds(settings, folder)) if several else [settings]:
         assert composed(tuple(single), folder)["method"]["name"]
 
 

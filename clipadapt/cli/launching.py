@@ -8,11 +8,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
+from clipadapt.cli.searches import (
+    FOUND,
+    MAXIMIZE,
+    NoObjective,
+    check_search,
+    is_search,
+    list_bounds,
+    objective,
+    show_best,
+    with_params,
+)
 from clipadapt.cli.signals import stop_on_signals
 from clipadapt.cli.slurm import explain_job, watched_jobs
 from clipadapt.cli.sweeps import Choices, cover, list_choices, show_sweep
@@ -52,11 +64,15 @@ CFG = ("job", "hydra", "all")
 SHOWING = {"--shell-completion", "--hydra-help", "--version", "--info"}
 
 
-def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> None:
+Task = Callable[[dict[str, Any]], Mapping[str, Any]]
+"""Called with the plain settings of a run; returns its metrics."""
+
+
+def launch(task: Task, arguments: Sequence[str]) -> None:
     """Parse a command line, check all of it, and call the task for each run.
 
     Args:
-        task: called with the plain settings of a run.
+        task: does a run.
         arguments: the words after the program's name: settings, and Hydra's options (`-m`, `--cfg job`, …).
 
     Raises:
@@ -70,13 +86,17 @@ def launch(task: Callable[[dict[str, Any]], None], arguments: Sequence[str]) -> 
     if launchers and "--multirun" not in words.options and "--cfg" not in words.options:
         raise UserError(f"{launchers[0]} is for the runs of a sweep: add -m")
     check_options(words)
+    if is_search(words.settings):
+        check_search(words.settings, "--multirun" in words.options)
+        words.settings = with_params(words.settings, folder)
     if "--hydra-help" in words.options:
         words = Words({"--hydra-help": None})
     if SHOWING & {*words.options}:
         raise_all([] if "--shell-completion" in words.options else gather(words.settings, folder)[1])
         hand_over(task, words)
         return
-    choices = list_choices(words.settings, folder) if "--multirun" in words.options else None
+    list_values = list_bounds if is_search(words.settings) else list_choices
+    choices = list_values(words.settings, folder) if "--multirun" in words.options else None
     problems = []
     for settings in [words.settings] if choices is None else cover(choices):
         config, found = gather(settings, folder)
@@ -129,11 +149,11 @@ def check_package(words: Words, config: Mapping[str, Any]) -> Iterator[str]:
         yield f"--package {package}: there is no such part of the settings; {nearest(package, config)}"
 
 
-def sweep(task: Callable[[dict[str, Any]], None], words: Words, choices: Choices, launcher: str | None) -> None:
+def sweep(task: Task, words: Words, choices: Choices, launcher: str | None) -> None:
     """Do the runs of a sweep and show the table of their results, also if some of them failed.
 
     Args:
-        task: called with the plain settings of a run.
+        task: does a run.
         words: the words of the command line.
         choices: the settings of the sweep, from `list_choices`.
         launcher: name of the launcher; None for one run after another in this process.
@@ -152,35 +172,41 @@ def sweep(task: Callable[[dict[str, Any]], None], words: Words, choices: Choices
             hand_over(task, words)
         except Exception as error:  # raised again below the table
             failure = explain_job(error)
-    show_sweep(choices, words.options.get("--config-dir"))
+    if not is_search(words.settings):
+        show_sweep(choices, words.options.get("--config-dir"))
     if failure is not None:
         raise failure
 
 
-def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
+def hand_over(task: Task, words: Words) -> None:
     """Start the runs through Hydra; errors of single runs of a sweep are raised after the last run."""
-    folder = words.options.get("--config-dir")
+    searching, folder = is_search(words.settings), words.options.get("--config-dir")
     own_process = os.getpid()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors of a launcher's processes arrive here unchanged
     user_errors: list[UserError] = []
     crashes: list[Exception] = []
 
-    def job(composed: DictConfig) -> None:
-        if crashes or any(isinstance(error, LASTING) for error in user_errors):
-            return
+    def job(composed: DictConfig) -> float | None:
+        if crashes or any(isinstance(error, (*LASTING, NoObjective)) for error in user_errors):
+            return None
         try:
             config = to_container(composed, folder)
             raise_all(check(config))
-            task(with_absolute_paths(config))
+            metrics = task(with_absolute_paths(config))
+            return objective(metrics) if searching else None
         except Exception as error:  # raised below: Hydra would cut its traceback
             if os.getpid() != own_process:  # a launcher's process can report an error only by raising it
                 raise
             (user_errors if isinstance(error, UserError) else crashes).append(error)  # type: ignore[arg-type]
+            return None
 
     # Hydra writes its record of a sweep to a folder, which must not be among the runs.
-    with temporary_folder() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}")):
+    first = [MAXIMIZE] if searching else []
+    with temporary_folder() as temporary, command_line(words.for_hydra(f"hydra.sweep.dir={temporary}", *first)):
         try:
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=CONFIG)(job)()
+            if searching:
+                show_best(Path(temporary, FOUND), words.settings, folder)
         except SystemExit as end:  # Hydra ends the program after showing something
             if end.code:
                 raise UserError(f"Hydra can't show that ({' '.join(words.for_hydra())})") from end
@@ -188,6 +214,9 @@ def hand_over(task: Callable[[dict[str, Any]], None], words: Words) -> None:
             if "srun" not in str(error):
                 raise
             raise UserError("hydra/launcher=slurm needs SLURM: give the command on a machine of the cluster") from error
+        except ValueError:  # of a search in which no run has a figure
+            if not (crashes or user_errors):
+                raise
     for crash in crashes:
         raise crash
     if len(user_errors) == 1:

@@ -90,13 +90,13 @@ def find_command(arguments: list[str]) -> tuple[str | None, list[str]]:
     return None, arguments
 
 
-def fit(settings: dict[str, Any]) -> None:
-    """Run `clipadapt fit`: train, evaluate, and show zero-shot against adapted."""
+def fit(settings: dict[str, Any]) -> dict[str, Any]:
+    """Run `clipadapt fit`: train, evaluate, and show zero-shot against adapted; return the metrics."""
     directory = config.run_directory(settings)
     from clipadapt.runs.run import run as run_in_directory  # imports PyTorch
 
     try:
-        run_in_directory(settings, directory, make_console())
+        return run_in_directory(settings, directory, make_console()).metrics
     except KeyboardInterrupt as stop:
         stop.args = (str(directory),)
         raise

@@ -206,6 +206,10 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     except OverrideParseException as syntax:
         return unreadable(text, syntax)
     key, value = override.key_or_group, str(override.value())
+    if key == "hydra/sweeper" and "optuna" in text:
+        return f"{text}: it needs Optuna's sweeper, which comes with pip install 'clipadapt[optuna]'"
+    if override.is_interval_sweep():
+        return f"{text} is an interval to search in: add -m hydra/sweeper=optuna, or list values"
     if override.is_sweep_override():
         return f"{text} has several values: put -m before it to run each, or write a list as {key}=[…]"
     if known and value not in known:
