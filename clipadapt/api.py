@@ -14,6 +14,7 @@ from clipadapt.config.check import TASK
 from clipadapt.config.given import plain
 from clipadapt.data import Task
 from clipadapt.data.given_data_sets import is_data_set, keep
+from clipadapt.data.given_tables import is_data_frame, is_pairs, keep_data_frame, keep_pairs
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.paths import checked_path, shorten
 from clipadapt.predictor import Predictor
@@ -99,7 +100,9 @@ def load_task(
 
     Args:
         source: a name in conf/data ("digits", "drawn", "folder", "unlabelled", "oxford_pets" …) or in `config_dir`; or
-            a `Dataset` or `DatasetDict` of the library datasets.
+            a `Dataset` or `DatasetDict` of the library datasets; or a table of pandas with the columns of data=csv
+            (`path` or `image`, `label`, maybe `split`); or a list of pairs of an image (a path, a PIL image, an array)
+            and its label.
         shots: labelled images per class, or "all".
         seed: draws them.
         classes: "base" for the first half of the classes, tested on both halves as "base" and "new".
@@ -118,6 +121,10 @@ def load_task(
     """
     if is_data_set(source):
         source, options = "huggingface", {"name": keep(source), **options}
+    elif is_data_frame(source):
+        source, options = "csv", keep_data_frame(source, options)
+    elif is_pairs(source):
+        source, options = "csv", keep_pairs(source, options)
     values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}
     values |= {f"{'task' if key in TASK else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, values)

@@ -1,15 +1,10 @@
 """Data sets of the library `datasets` in memory, saved so that a run's data can be read again."""
 
 import hashlib
-import os
-import shutil
-from pathlib import Path
 from typing import Any
 
+from clipadapt.data.kept import keep_folder
 from clipadapt.errors import DataError
-from clipadapt.files import as_write_error, make_folder
-
-CACHE, USUAL_CACHE = "CLIPADAPT_CACHE", "~/.cache/clipadapt"
 
 
 def is_data_set(given: Any) -> bool:
@@ -33,15 +28,4 @@ def keep(given: Any) -> str:
         )
     name = getattr(next(iter(parts.values())).info, "dataset_name", None) or "dataset"
     digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16]
-    folder = Path(os.environ.get(CACHE) or USUAL_CACHE).expanduser() / "given" / digest / str(name)
-    if folder.is_dir():
-        return str(folder)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    make_folder(folder.parent)
-    with as_write_error(folder):
-        try:
-            given.save_to_disk(str(part))
-            part.rename(folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return str(folder)
+    return str(keep_folder(digest, str(name), lambda folder: given.save_to_disk(str(folder))))
