@@ -20,7 +20,7 @@ from clipadapt.files import make_folder, write_atomically
 from clipadapt.report.choice import ChoiceRow, choice_sheet
 from clipadapt.report.sheets import Sheet, markdown_table, rich_table
 from clipadapt.report.tables import count_text
-from clipadapt.runs.methods import build_settings, with_usable_cache
+from clipadapt.runs.methods import build_settings, training_settings, with_usable_cache
 from clipadapt.runs.result import Result
 from clipadapt.runs.run import load_backbone_and_task, run
 from clipadapt.runs.train import train_and_evaluate
@@ -75,7 +75,7 @@ def choose_and_fit(clip: DualEncoder, task: Task, configs: Configs, minutes: flo
     """Choose a method for a task and fit it to all of its images; arguments and errors as of `decide`."""
     found = decide(clip, task, configs, minutes, console)
     config = settings_of_chosen(found.method, found.most_steps, task, configs, minutes)
-    settings = with_usable_cache(build_settings(config))
+    settings = training_settings(config)
     result = train_and_evaluate(config, clip, task, None, console, settings)
     return Choice(**vars(found), result=result)
 
@@ -96,9 +96,9 @@ def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, cons
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a method is chosen in one process: give the command without torchrun")
     task.check_has_images()
-    with limited_threads(clip.parameters), kept_features(configs) as kept:
+    with limited_threads(clip.parameters), settings_of_folds(configs) as short:
         chooser = Chooser(clip, task, Budget(60 * minutes), console)
-        tried = find_candidates(clip, task, kept)
+        tried = find_candidates(clip, task, short)
         how = f"in {chooser.folds} folds" if chooser.folds > 1 else "one a class, by published accuracies"
         counts = [count_text(len(tried), "method"), count_text(len(task.support), "image")]
         console.print(f"Choosing among {counts[0]} on {counts[1]}, {how}, in {minutes:g} minutes.", soft_wrap=True)
@@ -126,13 +126,15 @@ def settings_of_chosen(
 
 
 @contextmanager
-def kept_features(configs: Configs) -> Iterator[Configs]:
-    """Keep features in a temporary folder meanwhile, where the settings have none: every fold reads the same ones."""
+def settings_of_folds(configs: Configs) -> Iterator[Configs]:
+    """Return the settings of fits to folds: without a tracker, and with a cache, since all folds read the same features.
+
+    Where there is no usable cache, a temporary folder is one meanwhile.
+    """
+    settings = [with_usable_cache(build_settings(config)) for config in [*configs.values()][:1]]
     with TemporaryDirectory() as folder:
-        yield {
-            name: config | {"engine": config["engine"] | {"cache": config["engine"]["cache"] or folder}}
-            for name, config in configs.items()
-        }
+        own = {"cache": next((one.cache for one in settings if one.cache), folder), "tracker": None}
+        yield {name: config | {"engine": config["engine"] | own} for name, config in configs.items()}
 
 
 def make_row(one: Candidate, leads: str) -> ChoiceRow:
