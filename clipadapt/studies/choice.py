@@ -127,7 +127,7 @@ def settings_of_chosen(
 
 @contextmanager
 def settings_of_folds(configs: Configs) -> Iterator[Configs]:
-    """Return the settings of fits to folds: without a tracker, and with a cache, since all folds read the same features.
+    """Yield the settings of fits to folds: without a tracker, and with a cache, since folds read the same features.
 
     Where there is no usable cache, a temporary folder is one meanwhile.
     """

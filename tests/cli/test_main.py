@@ -30,6 +30,7 @@ class Api(SimpleNamespace):
         self.runs.append((config, directory))
         if self.error is not None:
             raise self.error
+        return SimpleNamespace(metrics={})
 
     def evaluate_finished(self, directory, data=None, console=None, config_dir=None, skip_broken=False):
         self.evaluated.append((directory, data))

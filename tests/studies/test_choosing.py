@@ -252,7 +252,7 @@ def test_auto_is_the_method_that_is_chosen(backbone, task, monkeypatch, tmp_path
     monkeypatch.setattr("clipadapt.api.choose", lambda *given, **also: SimpleNamespace(result=(given, also)))
     assert clipadapt.finetune(backbone, task, "auto", cpu=True) == (
         (backbone, task),
-        {"overrides": (), "config_dir": None, "cpu": True},
+        {"overrides": (), "config_dir": None, "console": None, "cpu": True},
     )
 
 
