@@ -138,6 +138,7 @@ def finetune(
     overrides: Sequence[str] = (),
     config_dir: str | Path | None = None,
     console: Console | None = None,
+    from_run: str | Path | None = None,
     **engine: Any,
 ) -> Result:
     """Adapt a backbone to a task and evaluate it on the task's test sets.
@@ -149,6 +150,7 @@ def finetune(
         overrides: settings as on the command line, such as "method.adaptation.n_ctx=4".
         config_dir: a folder with YAML files and modules of your own.
         console: where to print, with progress bars; None prints nothing.
+        from_run: a finished run whose learned tensors the fit starts with, `from=` on the command line.
         engine: settings below `engine`, such as `epochs=50`.
 
     Raises:
@@ -163,6 +165,8 @@ def finetune(
         return choose(backbone, task, overrides=overrides, config_dir=config_dir, console=console, **engine).result
     _check_given(backbone, task, "finetune", overrides)
     config = _settings_of_run(backbone, task, method, overrides, config_dir, engine)
+    if from_run is not None:
+        config["from"] = str(checked_path(from_run, "from_run").absolute())
     if config["method"]["pseudo_labels"] is not None:
         task = validated_images(task, config)  # load_task has validated the whole pool only where it has no labels
     settings = training_settings(config)

@@ -61,6 +61,7 @@ Settings (write key=value; `clipadapt --cfg job` prints all of them with their v
   engine.epochs=20                 how long to train; each method brings its paper's settings
   engine.precision=bf16            number format; engine.cpu=true stays off the GPU
   method.adaptation.n_ctx=4        a method's own knobs
+  from=DIR                         start with what that finished run learned: more images, or new classes
   output=outputs rerun=true        where runs go; compute a finished one again
 
 Options

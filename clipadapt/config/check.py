@@ -27,6 +27,7 @@ RUN = {
     "shots": Annotated[int, Ge(1)] | Literal["all"],
     "classes": Literal["all", "base"],
     "seed": Annotated[int, Interval(ge=0, lt=2**32)],
+    "from": LocalPath | None,
     "output": LocalPath,
     "rerun": bool,
     "allowed_targets": list[str],

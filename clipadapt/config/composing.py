@@ -115,11 +115,12 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
 
 
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return checked settings with absolute paths below `data`, since a run may be loaded from another folder."""
-    data = config["data"]
+    """Return checked settings with absolute paths of data and of `from`: a run may be loaded from another folder."""
+    data, start = config["data"], config["from"]
     hints = annotations(locate(data["_target_"], GROUPS["data"], config["allowed_targets"]))
     paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
-    return config | {"data": data | {key: str(Path(text).expanduser().absolute()) for key, text in paths.items()}}
+    absolute = {key: str(Path(text).expanduser().absolute()) for key, text in paths.items()}
+    return config | {"data": data | absolute, "from": start and str(Path(start).expanduser().absolute())}
 
 
 def raise_all(problems: Iterable[str]) -> None:

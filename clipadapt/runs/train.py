@@ -42,6 +42,7 @@ from clipadapt.runs.methods import (
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
+from clipadapt.runs.start import start_from
 from clipadapt.stopping import asked_to_stop
 from clipadapt.tasks import task_kind
 from clipadapt.threads import limited_threads
@@ -86,6 +87,8 @@ def _train_and_evaluate(
     console = console if is_main_process() else Console(quiet=True)
     teachers = load_teachers(clip, objective_class(config).teachers_for(config["method"]["objective"]))
     prepared = _prepare(config, clip, task, settings, console)
+    if config["from"] is not None:
+        start_from(config["from"], prepared, config)
     prepared.test_on_all()
     objective = build_objective(config, prepared, teachers)
     planned = plan(prepared, objective.teachers)

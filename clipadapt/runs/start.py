@@ -1,0 +1,44 @@
+"""Start of a fit from what a finished run learned."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clipadapt.engine.run import Run
+from clipadapt.errors import UserError, join_names
+from clipadapt.paths import checked_path
+from clipadapt.runs.learned import misfit
+from clipadapt.runs.result import read_result
+
+SHOWN_CLASSES = 6
+
+
+def start_from(run: str, prepared: Run, config: Mapping[str, Any]) -> None:
+    """Load what a finished run learned into the adaptation of a prepared one, which the fit then begins with.
+
+    Args:
+        run: directory of the finished run.
+        prepared: the run to fit.
+        config: its settings.
+
+    Raises:
+        UserError: no finished run is there, or it was learned on another backbone, by another method, or on other
+            classes than those that its numbers belong to; or the fit doesn't follow gradients, and so has no start.
+    """
+    method, adaptation = config["method"]["name"], prepared.head.adaptation
+    if not prepared.epochs:
+        raise UserError(f"from={run}: {method} isn't fitted by gradient, so that nothing can start it: leave out from=")
+    result = read_result(checked_path(run, "from"))
+    record = result.record
+    if record["backbone"]["fingerprint"] != prepared.clip.fingerprint:
+        raise UserError(f"from={run} was learned on the backbone {record['backbone']['name']} with other weights")
+    before, now = record["class_names"], prepared.task.class_names
+    if adaptation.capabilities.fixed_classes is not None and before != now:
+        other = [name for name in [*before, *now] if (name in before) != (name in now)] or now
+        raise UserError(
+            f"from={run}: what {method} learns belongs to its classes, and they differ "
+            f"({join_names(other, SHOWN_CLASSES)}): take a method that can name new classes, such as clip_adapter or "
+            "coop, or leave out from="
+        )
+    if problem := misfit(result.tensors, adaptation.state_dict()):
+        raise UserError(f"from={run} holds something else than {method} learns here ({problem}): give its settings")
+    adaptation.load_state_dict(result.tensors)
