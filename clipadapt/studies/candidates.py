@@ -91,9 +91,9 @@ class Candidate:
         steps = -(-images // settings.batch_size)
         return steps * settings.epochs_within(shots, steps)
 
-    def fit_seconds(self, images: int, shots: int) -> float:
-        """Return the expected seconds of a whole fit to this number of images, after a first fit."""
-        return self.other_seconds + self.step_seconds * self.whole_steps(images, shots)
+    def seconds_for(self, steps: int) -> float:
+        """Return the expected seconds of a fit of so many steps, after a first fit."""
+        return self.other_seconds + self.step_seconds * steps
 
     def steps_within(self, seconds: float) -> int:
         """Return the number of steps of a fit within some seconds, after a first fit."""

@@ -26,6 +26,7 @@ from clipadapt.runs.run import load_backbone_and_task, run
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.candidates import Candidate, find_candidates, limited
 from clipadapt.studies.choosing import CROSS_VALIDATION, PUBLISHED_ORDER, Budget, Chooser
+from clipadapt.studies.fold_fits import FoldFits
 from clipadapt.studies.folds import number_of_folds
 from clipadapt.studies.grid import RunSpec, grid_directory
 from clipadapt.threads import limited_threads
@@ -97,14 +98,14 @@ def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, cons
         raise UserError("a method is chosen in one process: give the command without torchrun")
     task.check_has_images()
     with limited_threads(clip.parameters), settings_of_folds(configs) as short:
-        chooser = Chooser(clip, task, Budget(60 * minutes), console)
+        budget, fits = Budget(60 * minutes), FoldFits(clip, task, console)
         tried = find_candidates(clip, task, short)
-        how = f"in {chooser.folds} folds" if chooser.folds > 1 else "one a class, by published accuracies"
+        how = f"in {fits.folds} folds" if fits.folds > 1 else "one a class, by published accuracies"
         counts = [count_text(len(tried), "method"), count_text(len(task.support), "image")]
         console.print(f"Choosing among {counts[0]} on {counts[1]}, {how}, in {minutes:g} minutes.", soft_wrap=True)
-        best = chooser.choose(tried)
-    rows = [make_row(one, chooser.leads) for one in tried]
-    found = Decision(best.method, best.most_steps, policy(task), chooser.title, rows)
+        best = Chooser(fits, budget).choose(tried)
+    rows = [make_row(one, fits.leads) for one in tried]
+    found = Decision(best.method, best.most_steps, policy(task), fits.title, rows)
     sheet = found.sheet()
     console.print(rich_table(sheet))
     for note in sheet.notes:

@@ -7,27 +7,16 @@ so on. Test images are never looked at.
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
 import torch
-from rich.console import Console
-from rich.text import Text
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.data.seeds import hash_seed
-from clipadapt.data.tasks import Task
-from clipadapt.errors import LASTING, UserError
-from clipadapt.report.tables import count_text, percent_text, seconds_text
-from clipadapt.runs.methods import build_settings
-from clipadapt.runs.train import train_and_evaluate
-from clipadapt.studies.candidates import PUBLISHED, Candidate, Fold, limited
-from clipadapt.studies.compare import RUN_FAILURES, describe_failure
-from clipadapt.studies.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
-from clipadapt.tasks import task_kind
+from clipadapt.errors import UserError
+from clipadapt.report.tables import count_text, seconds_text
+from clipadapt.studies.candidates import PUBLISHED, Candidate, Fold
+from clipadapt.studies.fold_fits import FoldFits
 
 CROSS_VALIDATION, PUBLISHED_ORDER = "cross-validation", "published accuracy after one shot"
 """How a method is chosen."""
@@ -49,7 +38,6 @@ FINALISTS, MOST_REPEATS = 3, 5
 
 NO_TIME = "no time left"
 SLOW = "too little time left: a step takes about {}"
-QUIET = Console(quiet=True)
 
 
 @dataclass
@@ -80,32 +68,18 @@ class Chooser:
     """The search for the best of several methods on a task.
 
     Attributes:
-        clip: the backbone.
-        task: the task; its test sets aren't read.
+        fits: the fits to folds of the task's support set.
         budget: the time.
-        console: where to print.
-        folds: number of folds.
-        leads: name of the figure that counts.
-        title: how it is called.
-        sign: 1 where more of it is better, else -1. Both are known after the first fit.
         image_seconds: what the image tower takes for an image.
     """
 
-    clip: DualEncoder
-    task: Task
+    fits: FoldFits
     budget: Budget
-    console: Console
-    folds: int = 0
-    leads: str = ""
-    title: str = ""
-    sign: int = 1
     image_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        """Find the number of folds, the figure that counts, and the speed of the image tower."""
-        labels = self.task.support.labels
-        self.folds, self.leads = number_of_folds(labels), task_kind(self.task).leading_figure(labels)
-        self.image_seconds = measure_image_seconds(self.clip)
+        """Measure the speed of the image tower."""
+        self.image_seconds = measure_image_seconds(self.fits.clip)
 
     def choose(self, candidates: Sequence[Candidate]) -> Candidate:
         """Return the best candidate, with the steps that its last fit may have; the others say why they aren't it.
@@ -114,11 +88,11 @@ class Chooser:
             UserError: the images take longer to encode than the budget, or no candidate could be fitted.
         """
         tried = [one for one in candidates if one.dropped is None]
-        if self.folds < 2:
+        if self.fits.folds < 2:
             return self._by_published_accuracy(tried)
         cheap = [one for one in tried if one.cheap]
         self._try_cheap(cheap)
-        self._halve([one for one in tried if one.dropped is None and len(one.scores) < self.folds])
+        self._halve([one for one in tried if one.dropped is None and len(one.scores) < self.fits.folds])
         best = self._repeat([one for one in candidates if one.dropped is None and one.scores])
         if best is None:
             reasons = "; ".join(f"{one.method}: {one.dropped}" for one in candidates)
@@ -136,14 +110,14 @@ class Chooser:
             self._look_at(one)
             if one is cheap[0]:
                 self._check_encoding(one.seconds)
-            if one is cheap[0] or self.folds * one.fit_seconds(self._learned_from, self.task.shots) <= share:
+            if one is cheap[0] or self.fits.folds * one.seconds_for(self.fits.whole_steps(one)) <= share:
                 one.allow(None)
-                self._try(one, self._repetition(0))
+                self.fits.fit(one, self.fits.repetition(0))
 
     def _look_at(self, one: Candidate) -> None:
         """Fit a candidate for the first time, for a few steps, to know what a step takes."""
-        one.allow(FIRST_STEPS if one.whole_steps(self._learned_from, self.task.shots) else None)
-        self._try(one, self._repetition(0)[:1])
+        one.allow(FIRST_STEPS if self.fits.whole_steps(one) else None)
+        self.fits.fit(one, self.fits.repetition(0)[:1])
 
     def _check_encoding(self, seconds: float) -> None:
         """Check that the support set's views can be encoded in the budget.
@@ -151,7 +125,7 @@ class Chooser:
         Args:
             seconds: what it took to encode one view of each image, or to find it in the cache.
         """
-        images, views = len(self.task.support), self.task.views or 0
+        images, views = len(self.fits.task.support), self.fits.task.views or 0
         needed = views * min(seconds, images * self.image_seconds)
         if self.budget.used + needed > CHEAP_SHARE * self.budget.seconds:
             minutes = math.ceil((self.budget.used + needed) / CHEAP_SHARE / 60)
@@ -170,13 +144,13 @@ class Chooser:
         rounds = max(1, math.ceil(math.log2(max(1, len(alive)) / FINALISTS)) + 1)
         share = max(0.0, self.budget.to_choose) / 2 / max(1, rounds - 1)
         for number in range(1, rounds):
-            folds = self._repetition(0)[:number]
+            folds = self.fits.repetition(0)[:number]
             self._fit_within(alive, folds, self.budget.used + share)
             ranked = self._ranked([one for one in alive if one.dropped is None])
             alive = ranked[: max(FINALISTS, math.ceil(len(ranked) / 2))]
             for one in ranked[len(alive) :]:
-                one.dropped = f"behind after {one.most_steps or 'all'} steps on {len(folds)} of {self.folds} folds"
-        self._fit_within(alive, self._repetition(0), self.budget.used + self.budget.to_choose)
+                one.dropped = f"behind after {one.most_steps or 'all'} steps on {len(folds)} of {self.fits.folds} folds"
+        self._fit_within(alive, self.fits.repetition(0), self.budget.used + self.budget.to_choose)
 
     def _fit_within(self, alive: Sequence[Candidate], folds: Sequence[Fold], until: float) -> None:
         """Fit candidates to some folds, in equal shares of the time until then."""
@@ -203,7 +177,7 @@ class Chooser:
         if one.dropped is not None:
             return
         spent = self.budget.used - before
-        whole = one.whole_steps(self._learned_from, self.task.shots)
+        whole = self.fits.whole_steps(one)
         fewest = min(whole, max(FEWEST_STEPS, whole // SHORTEST))
         if one.steps_within((left - spent) / len(folds)) < fewest:
             one.dropped = SLOW.format(f"{one.step_seconds:.2g} s")
@@ -211,34 +185,32 @@ class Chooser:
         affordable = one.steps_within((share - spent) / len(folds))
         steps = max(affordable, fewest)
         one.allow(None if steps >= whole else steps)
-        self._try(one, folds)
-
-    @property
-    def _learned_from(self) -> int:
-        """Return the number of images that a fold learns from."""
-        return len(self.task.support) * (self.folds - 1) // max(1, self.folds)
+        self.fits.fit(one, folds)
 
     def _repeat(self, found: Sequence[Candidate]) -> Candidate | None:
         """Return the best candidate after further repetitions among the best ones, as far as there is time."""
         for repeat in range(1, MOST_REPEATS):
             best = self._ranked(found)[:FINALISTS]
-            needed = sum(one.seconds / max(1, len(one.scores)) for one in best) * self.folds
+            needed = sum(one.seconds / max(1, len(one.scores)) for one in best) * self.fits.folds
             if len(best) < 2 or needed > self.budget.to_choose:
                 break
             for one in best:
-                self._try(one, self._repetition(repeat))
+                self.fits.fit(one, self.fits.repetition(repeat))
             found = [one for one in found if one.dropped is None]
         return next(iter(self._ranked(found)), None)
 
     def _ranked(self, found: Sequence[Candidate]) -> list[Candidate]:
         """Return candidates by their scores, the best first; equal ones by their losses."""
-        return sorted(found, key=lambda one: (-self.sign * round(one.score(), EQUAL), one.loss()))
+        return sorted(found, key=lambda one: (-self.fits.sign * round(one.score(), EQUAL), one.loss()))
 
     def _allow_last_fit(self, best: Candidate) -> None:
         """Allow the chosen candidate a whole fit, or as many steps as fit in the rest of the budget."""
-        images, shots = len(self.task.support), self.task.shots
-        room, whole = best.steps_within(self.budget.left), best.whole_steps(images, shots)
+        room, whole = best.steps_within(self.budget.left), self._last_steps(best)
         best.most_steps = None if whole <= room else max(room, best.most_steps or FEWEST_STEPS)
+
+    def _last_steps(self, one: Candidate) -> int:
+        """Return the number of steps of a whole fit to all images."""
+        return one.whole_steps(len(self.fits.task.support), self.fits.task.shots)
 
     def _by_published_accuracy(self, candidates: Sequence[Candidate]) -> Candidate:
         """Return the candidate with the best published accuracy after one shot whose fit is within the budget.
@@ -250,59 +222,16 @@ class Chooser:
             if one.method not in PUBLISHED:
                 break
             one.allow(FIRST_STEPS)
-            self._fit(one, self.task.without_tests())
+            self.fits.fit_to(one, self.fits.task.without_tests())
             one.most_steps = None
-            if one.dropped is None and one.fit_seconds(len(self.task.support), self.task.shots) < self.budget.left:
+            if one.dropped is None and one.seconds_for(self._last_steps(one)) < self.budget.left:
                 return one
-            one.dropped = one.dropped or SLOW.format(seconds_text(one.step_seconds))
+            one.dropped = one.dropped or SLOW.format(f"{one.step_seconds:.2g} s")
         known = ", ".join(PUBLISHED)
         raise UserError(
             "with one image a class there is nothing to hold out, and no method that was named has a published "
             f"accuracy after one shot and fits in the budget: give more images, more minutes, or one of {known}"
         )
-
-    def _repetition(self, repeat: int) -> list[Fold]:
-        """Return the folds of one repetition."""
-        return [(repeat, number) for number in range(self.folds)]
-
-    def _try(self, one: Candidate, folds: Sequence[Fold]) -> None:
-        """Fit a candidate to folds, as far as it hasn't been, and keep its scores on what they hold out."""
-        for repeat, number in folds:
-            if one.dropped is not None or (repeat, number) in one.scores:
-                continue
-            seed = hash_seed(self.task.seed, repeat)
-            held = stratified_folds(self.task.support.labels, self.folds, seed)[number]
-            metrics = self._fit(one, fold_task(self.task, held))
-            if metrics:
-                figures = metrics["tests"][HELD_OUT]
-                one.scores[repeat, number] = figures[self.leads]
-                one.losses[repeat, number] = figures.get("negative_log_likelihood", 0.0)
-                if "confusion" in metrics:
-                    one.confusions[repeat, number] = np.array(metrics["confusion"])
-                shown = metrics["figures"][self.leads]
-                self.title, self.sign = shown["title"], 1 if shown["higher_is_better"] else -1
-        if one.dropped is None and len(one.scores) > 1:
-            score, took = percent_text(one.score()), seconds_text(one.seconds)
-            self.console.print(Text(f"{one.method}: {score}, {took}"), soft_wrap=True)
-
-    def _fit(self, one: Candidate, task: Task) -> dict[str, Any]:
-        """Fit a candidate to a task, note what it took, and return its metrics; none if it failed."""
-        config, began = limited(one.config, one.most_steps), time.monotonic()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what they say, the run of the chosen method says again
-                result = train_and_evaluate(config, self.clip, task, None, QUIET, build_settings(config))
-        except LASTING:
-            raise
-        except RUN_FAILURES as error:
-            one.dropped = describe_failure(error)
-            return {}
-        seconds, steps = time.monotonic() - began, result.record["plan"]["steps"]
-        one.step_seconds = max(result.metrics["fit_seconds"], 1e-6) / max(1, steps)
-        one.other_seconds = max(0.0, seconds - result.metrics["fit_seconds"])
-        one.parameters = result.metrics["parameters"]
-        one.seconds += seconds
-        return result.metrics
 
 
 def measure_image_seconds(clip: DualEncoder) -> float:

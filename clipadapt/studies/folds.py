@@ -1,6 +1,7 @@
 """Cross-validation within a support set: folds that hold out some images of every class."""
 
-import random
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,31 +15,28 @@ MOST_FOLDS = 4
 
 def number_of_folds(labels: Sequence[int]) -> int:
     """Return the number of folds: that of the largest class's images, at most 4; 1 where no class has two images."""
-    return min(MOST_FOLDS, max(map(labels.count, {*labels}), default=1))
+    return min(MOST_FOLDS, max(Counter(labels).values(), default=1))
 
 
 def stratified_folds(labels: Sequence[int], folds: int, seed: int) -> list[list[int]]:
     """Return the indices that each fold holds out, with each class spread evenly over the folds.
 
-    Every image is held out once, but for the only image of a class, which is learned from in every fold. Classes start
-    at different folds, so that the folds are of nearly equal size.
+    Every image is held out once, but for the only image of a class, which is learned from in every fold.
 
     Args:
         labels: of the images.
-        folds: their number, at least 2.
-        seed: shuffles the images of each class.
+        folds: their number, at least 2, and at most that of the largest class's images.
+        seed: shuffles the images.
     """
-    stream, held = random.Random(seed), [list[int]() for _ in range(folds)]
-    start = 0
-    for label in dict.fromkeys(labels):
-        members = [index for index, own in enumerate(labels) if own == label]
-        if len(members) == 1:
-            continue
-        stream.shuffle(members)
-        for place, index in enumerate(members):
-            held[(start + place) % folds].append(index)
-        start += len(members)
-    return [sorted(some) for some in held]
+    from sklearn.model_selection import StratifiedKFold
+
+    counts = Counter(labels)
+    shared = [index for index, label in enumerate(labels) if counts[label] > 1]
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed % 2**32)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)  # its images are in some folds only
+        held = [rows for _, rows in split.split(shared, [labels[index] for index in shared])]
+    return [[shared[row] for row in rows] for rows in held]
 
 
 def fold_task(task: Task, held: Sequence[int]) -> Task:

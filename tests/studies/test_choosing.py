@@ -12,10 +12,11 @@ from rich.console import Console
 import clipadapt
 from clipadapt.cli import main
 from clipadapt.errors import SettingsError, UserError
-from clipadapt.studies import choosing
+from clipadapt.studies import choosing, fold_fits
 from clipadapt.studies.candidates import Candidate, find_candidates, needs_more
 from clipadapt.studies.choice import read
 from clipadapt.studies.choosing import Budget, Chooser
+from clipadapt.studies.fold_fits import FoldFits
 from clipadapt.studies.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
 from tests.small import composed
 
@@ -93,7 +94,7 @@ class Clock:
     def __init__(self, monkeypatch, costs):
         self.now, self.fits, self.costs = 0.0, [], costs
         monkeypatch.setattr(choosing.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(choosing, "train_and_evaluate", self.train)
+        monkeypatch.setattr(fold_fits, "train_and_evaluate", self.train)
         monkeypatch.setattr(choosing, "measure_image_seconds", lambda clip: 0.001)
 
     def train(self, config, clip, task, target, console, settings):
@@ -127,7 +128,7 @@ def simulate(monkeypatch, backbone, task):
     def run(costs, seconds):
         clock = Clock(monkeypatch, costs)
         monkeypatch.setattr(Candidate, "whole_steps", lambda self, images, shots: costs[self.method][2])
-        chooser = Chooser(backbone, task, Budget(seconds), QUIET)
+        chooser = Chooser(FoldFits(backbone, task, QUIET), Budget(seconds))
         found = simulated(costs)
         return chooser.choose(found), found, clock
 
@@ -147,7 +148,7 @@ def test_the_best_method_that_fits_in_the_budget_is_chosen_within_it(simulate):
     best, found, clock = simulate(COSTS, 600.0)
     assert best.method == "good" and best.most_steps is None
     assert {one.method: one.dropped for one in found}["slow"].startswith("too little time left: a step takes about 30")
-    assert clock.now + best.fit_seconds(0, 4) <= 600
+    assert clock.now + best.seconds_for(400) <= 600
     assert clock.fits[0][0] == "cheap"
 
 
@@ -176,16 +177,16 @@ def test_what_fails_is_told_and_left_out(monkeypatch, backbone, task):
     def fail(config, *rest):
         raise UserError("it can't")
 
-    monkeypatch.setattr(choosing, "train_and_evaluate", fail)
+    monkeypatch.setattr(fold_fits, "train_and_evaluate", fail)
     with pytest.raises(UserError, match="no method could be tried: zero_shot: it can't; coop: it can't"):
-        Chooser(backbone, task, Budget(60), QUIET).choose(candidates(backbone, task, ["coop", "zero_shot"]))
+        Chooser(FoldFits(backbone, task, QUIET), Budget(60)).choose(candidates(backbone, task, ["coop", "zero_shot"]))
 
 
 def test_images_that_take_too_long_to_encode_are_told_before(backbone, task, monkeypatch):
     monkeypatch.setattr(choosing, "measure_image_seconds", lambda clip: 10.0)
     views = clipadapt.load_task("digits", shots=4, views=8)
     with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* has no room: give minutes=\d"):
-        Chooser(backbone, views, Budget(0.5), QUIET).choose(candidates(backbone, views, ["zero_shot"]))
+        Chooser(FoldFits(backbone, views, QUIET), Budget(0.5)).choose(candidates(backbone, views, ["zero_shot"]))
 
 
 def test_a_choice_is_an_ordinary_run_that_says_how_it_was_chosen(backbone, task, tmp_path):
