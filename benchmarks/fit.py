@@ -6,7 +6,7 @@
 CoOp and CLIP-Adapter on drawn images in memory; without augmentation, or with stored views. Evaluation is not measured.
 Our side is a call of `finetune` less the same call with no epochs, which only prepares and evaluates; the difference is
 the time to transform and encode the images, and all steps. The plain side is one whole step on a transformed batch,
-times the number of steps. With `--kept`, a row of its own has the first run, which encodes the images, and another those
+times the number of steps. With `--kept`, the first run, which encodes the images, has a row of its own, before those
 that find them encoded.
 """
 
