@@ -1,6 +1,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -20,6 +21,7 @@ from clipadapt.engine.schedules import constant
 from clipadapt.errors import DivergenceError, UserError
 from clipadapt.features.encoder import Encoder
 from clipadapt.objectives import CrossEntropy
+from clipadapt.objectives.base import GradientRule
 from clipadapt.runs.plan import plan
 from tests.engine.tasks import CONTEXT, FEATURES, SGD, distance, fit, learned, prepare, same, settings, task
 
@@ -173,6 +175,15 @@ def test_nan_in_the_first_epoch_leaves_the_start(clip):
 def test_a_last_step_into_infinity_is_noticed(clip):
     with pytest.raises(DivergenceError, match=r"what is learned became infinite at step 1 \(epoch 1\)"):
         fit(prepare(clip, epochs=1, batch_size=7, optimizer=partial(torch.optim.SGD, lr=math.inf), schedule=constant))
+
+
+def test_a_rule_on_gradients_does_not_go_with_scaled_losses(clip):
+    run, rule = prepare(clip), GradientRule()
+    run.settings = replace(run.settings, precision="fp16")
+    with pytest.raises(UserError, match=r"doesn't go with fp16: use engine\.precision=bf16 or fp32"):
+        run.fit(CrossEntropy(clip, run.known), None, TrainState(), lambda progress: None, rule)
+    run.settings = replace(run.settings, precision="bf16")
+    run.fit(CrossEntropy(clip, run.known), None, TrainState(), lambda progress: None, rule)
 
 
 def test_nothing_to_learn_and_no_epochs(clip):

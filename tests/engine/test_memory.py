@@ -1,6 +1,7 @@
 import gc
 import weakref
 
+import psutil
 import torch
 
 from clipadapt.adaptations.context import Context
@@ -37,6 +38,11 @@ def test_measuring_leaves_nothing_behind():
     assert memory.saved_bytes(compute) == 40
     gc.collect()
     assert results[0]() is None
+
+
+def test_the_peak_of_a_process_is_in_megabytes():
+    now = psutil.Process().memory_info().rss / 1e6
+    assert 0.9 * now < memory.peak_memory_mb(CPU) < 100 * now
 
 
 def test_rows_follow_the_budget(clip):

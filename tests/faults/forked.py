@@ -1,9 +1,10 @@
-"""Run commands again and again, each time ended or failed by another of its calls to the file system.
+"""Run commands again and again, each time from files that a kill or a full disk has left.
 
 `python -m tests.faults.forked` reads a job in JSON from stdin and writes a report to stdout. It does a run once, so
-that all is imported; every other one is a forked process, which begins there. Calls are counted by Python's audit
-events, those of `os.fsync` and of the writing of shards, which have no event, by functions put in their place. What
-pictures show isn't drawn.
+that all is imported; every other one is a forked process, which begins there. What pictures show isn't drawn.
+
+A killed process leaves the files as they are before the call, so one run copies them before each of its calls. The
+same files need the command once more only once.
 """
 
 import contextlib
@@ -11,7 +12,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -19,15 +19,14 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from clipadapt.backbone import tiny
 from clipadapt.cli import main
 from clipadapt.console import run_command
-from clipadapt.features import cache
 from clipadapt.runs.directory import CONFIG, METRICS, PREDICTIONS, TENSORS, TRANSFER, RunDirectory
 from clipadapt.runs.finished import FinishedRun
 from clipadapt.runs.targets import EvaluationTarget
+from tests.faults.calls import Calls
 
-EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "fcntl.flock"}
-WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 EXACT = {CONFIG, TENSORS, METRICS, PREDICTIONS}
 """Files of a run that hold the same whenever it is computed; so do those of figures on other data."""
 TIMINGS = {"seconds", "fit_seconds", "peak_memory_mb"}
@@ -35,52 +34,9 @@ READING = {"evaluate", "transfer"}
 """Commands whose output has no times in it, and is the same each time."""
 
 
-class Calls:
-    """Counts the calls that change files below a folder, and acts at one of them.
-
-    Args:
-        root: the folder.
-        at: number of the call, from 1.
-        kill: whether the process is killed before this call; else the disk is full from this call on.
-    """
-
-    def __init__(self, root, at, kill):
-        self.root, self.at, self.kill = str(root), at, kill
-        self.count = 0
-        for owner, name in ((os, "fsync"), (cache, "save_file")):
-            setattr(owner, name, self.counted(getattr(owner, name)))
-        sys.addaudithook(self.hook)
-
-    def counted(self, function):
-        """Return a function that counts itself before it does what it did."""
-
-        def call(*arguments):
-            self.call(growing=True)
-            return function(*arguments)
-
-        return call
-
-    def hook(self, event, arguments):
-        """Count an audit event, if it changes a file below the folder."""
-        if event == "open":
-            path, _, flags = arguments
-            if isinstance(path, (str, os.PathLike)) and str(path).startswith(self.root) and flags & WRITES:
-                self.call(growing=True)
-        elif event in EVENTS and (isinstance(arguments[0], int) or str(arguments[0]).startswith(self.root)):
-            self.call(growing=event in ("os.mkdir", "os.rename"))
-
-    def call(self, growing):
-        """Count a call; kill the process before it, or fail it if it needs room on the disk."""
-        self.count += 1
-        if self.kill and self.count == self.at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if not self.kill and self.count >= self.at and growing:
-            raise OSError(28, "No space left on device")
-
-
-def run_forked(words, root, at=0, kill=True):
+def run_forked(words, root, at=0, kill=True, copies=None):
     """Run a command in a process of its own; return its exit code, what it wrote, and how many calls it made."""
-    return fork(lambda: command(words), root, at, kill)
+    return fork(lambda: command(words), root, at, kill, copies)
 
 
 def command(words):
@@ -103,7 +59,7 @@ def transfer(run):
     return 0
 
 
-def fork(action, root, at=0, kill=True):
+def fork(action, root, at=0, kill=True, copies=None):
     """Call a function that returns an exit code in a process of its own; return as `run_forked`."""
     log, count = Path(root, "log"), Path(root, "count")
     count.unlink(missing_ok=True)
@@ -111,12 +67,12 @@ def fork(action, root, at=0, kill=True):
     if process == 0:
         code, file = 1, log.open("w")
         sys.stdout = sys.stderr = file
-        calls = Calls(Path(root, "work"), at, kill)
+        calls = Calls(Path(root, "work"), at, kill, copies)
         try:
             code = action()
         except BaseException:
             file.write(traceback.format_exc())
-        calls.at = -1 if kill else sys.maxsize
+        calls.at, calls.copies = -1 if kill else sys.maxsize, None
         file.close()
         count.write_text(str(calls.count))
         os._exit(code)
@@ -137,8 +93,55 @@ def contents(folder):
     return found
 
 
+def state(folder):
+    """Return a hash of all files below a folder but for who holds a lock, and of the folders."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        content = b"" if path.is_dir() or path.suffix == ".lock" else path.read_bytes()
+        found.update(f"{path.relative_to(folder)}\0{path.is_dir()}\0{len(content)}\0".encode() + content)
+    return found.hexdigest()
+
+
+def fails(words, root, start, calls):
+    """Fail each of some calls of a command for want of room on the disk; yield the call's number and what is wrong."""
+    work = Path(root, "work")
+    for at in calls:
+        replace(work, start)
+        code, log, _ = run_forked(words, root, at, kill=False)
+        sentence = code == 0 or (code == 2 and "No space left" in log)
+        half = [str(path) for path in work.glob("out/**/*.part")]
+        yield at, [] if sentence and "Traceback" not in log and not half else [[at, "no sentence", code, log, half]]
+
+
+def kills(words, root, start, calls):
+    """Leave the files as a kill before each of some calls of a command does; yield the call's number, and nothing."""
+    work, copies = Path(root, "work"), Path(root, "copies")
+    replace(work, start)
+    run_forked(words, root, copies=copies)
+    for at in calls:
+        replace(work, copies / str(at))
+        yield at, []
+
+
+def replace(folder, by):
+    """Replace a folder by a copy of another one."""
+    shutil.rmtree(folder)
+    shutil.copytree(by, folder)
+
+
+def prepare(words, before, root):
+    """Run commands once in this process, so that all is imported, and the embedded backbone's weights are there."""
+    work, weights = Path(root, "work"), tiny.weights()
+    work.mkdir(parents=True)
+    tiny.weights = lambda: dict(weights)
+    os.environ["CLIPADAPT_CACHE"] = str(work / "cache")
+    Figure.savefig = lambda figure, file, **options: file.write(b"a picture")
+    with contextlib.redirect_stdout(sys.stderr):
+        main([word.replace(str(work), str(Path(root, "once"))) for word in before or words])
+
+
 def study(words, root, kill, every=1, first=1, before=(), cached=False):
-    """Run a command, end or fail it at every so many of its calls, and run it again each time.
+    """Run a command, end or fail it at every so many of its calls, and run it again from all that this leaves.
 
     Args:
         words: the command, as of `command`; OUT stands for its output and CACHE for its cache.
@@ -149,46 +152,35 @@ def study(words, root, kill, every=1, first=1, before=(), cached=False):
         before: a command that is finished before each run, whose output is kept.
         cached: whether what the whole run has cached stays there for the others.
     """
-    work, out = Path(root, "work"), Path(root, "work", "out")
+    work, start = Path(root, "work"), Path(root, "start")
     words, before = (
-        [word.replace("OUT", str(out)).replace("CACHE", str(Path(root, "work", "cache"))) for word in some]
+        [word.replace("OUT", str(work / "out")).replace("CACHE", str(work / "cache")) for word in some]
         for some in (words, before)
     )
-    start = Path(root, "start")
-    work.mkdir(parents=True)
-    os.environ["CLIPADAPT_CACHE"] = str(Path(root, "work", "cache"))
-    Figure.savefig = lambda figure, file, **options: file.write(b"a picture")
-    with contextlib.redirect_stdout(sys.stderr):
-        main([word.replace(str(work), str(Path(root, "once"))) for word in before or words])
+    prepare(words, before, root)
     if before:
         assert run_forked(before, root)[0] == 0, Path(root, "log").read_text()
     shutil.copytree(work, start)
     code, log, total = run_forked(words, root)
     assert code == 0, log
     reads = words[0] in READING
-    expected, problems, taken = (contents(out), log if reads else ""), [], 0
+    expected, problems, taken, seen = (contents(work / "out"), log if reads else ""), [], 0, set()
     if cached:
         shutil.copytree(work / "cache", start / "cache", dirs_exist_ok=True)
-        shutil.rmtree(work)
-        shutil.copytree(start, work)
+        replace(work, start)
         total = run_forked(words, root)[2]
-    for at in range(first, total + 1, every):
-        shutil.rmtree(work)
-        shutil.copytree(start, work)
-        code, log, _ = run_forked(words, root, at, kill)
-        taken += 1
-        if kill and code != -signal.SIGKILL:
-            problems.append([at, "not killed", code, log])
-        if not kill and (code not in (0, 2) or "Traceback" in log or (code == 2 and "No space left" not in log)):
-            problems.append([at, "no sentence", code, log])
-        if not kill and [path for path in out.rglob("*") if path.suffix == ".part"]:
-            problems.append([at, "half a file stays", code, log])
+    for at, wrong in (kills if kill else fails)(words, root, start, range(first, total + 1, every)):
+        taken, problems = taken + 1, problems + wrong
+        if (now := state(work)) in seen:
+            continue
+        seen.add(now)
         code, log, _ = run_forked(words, root)
-        found = (contents(out) if code == 0 else {}, log if reads or code else "")
+        found = (contents(work / "out") if code == 0 else {}, log if reads or code else "")
         if found != expected:
             differing = sorted({*found[0].items()} ^ {*expected[0].items()})
             problems.append([at, "another result", code, differing, log])
-    return {"calls": total, "taken": taken, "problems": problems}
+        sys.stderr.write(f"{at} of {total}, {len(seen)} states\n")
+    return {"calls": total, "taken": taken, "states": len(seen), "problems": problems}
 
 
 if __name__ == "__main__":

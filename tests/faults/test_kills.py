@@ -125,5 +125,5 @@ def test_every_call_of_a_small_run(tmp_path, action, kill):
 @pytest.mark.parametrize("case", CASES)
 def test_every_call(tmp_path, case, kill):
     report = study(tmp_path, kill=kill, **CASES[case])
-    sys.stdout.write(f"{case}: {report['taken']} of {report['calls']} calls\n")
+    sys.stdout.write(f"{case}: {report['taken']} of {report['calls']} calls, {report['states']} states\n")
     assert report["taken"] > 10 and not report["problems"]
