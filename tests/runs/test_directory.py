@@ -8,6 +8,7 @@ from clipadapt.checksums import dump_checked_json, read_checked_json
 from clipadapt.engine.fit import TrainState
 from clipadapt.errors import UserError, WriteError
 from clipadapt.files import write_atomically
+from clipadapt.runs import directory as directory_module
 from clipadapt.runs.directory import NEEDED, RunDirectory
 
 CONFIG = {"seed": 1, "note": "a"}
@@ -134,6 +135,19 @@ def test_a_run_computed_again_replaces_the_old_one_at_the_end(tmp_path):
     directory.replace_by(fresh)
     assert directory.result() == RESULT | {"accuracy": 0.75}
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_new_ones_name_is_on_the_disk_before_the_old_one_goes(tmp_path, monkeypatch):
+    old, seen = finished(tmp_path / "run"), []
+    new = finished(old.beside().path, accuracy=0.75)
+
+    def flush(folder):
+        runs = sorted(RunDirectory(path).result()["accuracy"] for path in folder.iterdir())
+        seen.append((folder, old.result()["accuracy"], runs))
+
+    monkeypatch.setattr(directory_module, "flush_folder", flush)
+    old.replace_by(new)
+    assert seen == [(tmp_path, 0.75, [0.5, 0.75])]
 
 
 def test_a_checkpoint_of_other_images_is_refused(tmp_path):
