@@ -102,10 +102,18 @@ def with_nearest(
     read, features = encode(clip, splits, [(one.test, one.index) for one in mistakes], update)
     found: dict[tuple[str, int], list[Neighbour]] = {}
     for first, part in enumerate(features.split(ROWS)):
-        cosines, places = (part @ near.T).topk(min(NEAREST, len(learned)), dim=-1)
+        cosines, places = (part @ near.T).topk(min(NEAREST + 1, len(learned)), dim=-1)
         for row, pairs in enumerate(zip(places.tolist(), cosines.tolist(), strict=True)):
+            tested = read[first * ROWS + row]
             indices = ((learned[place][1], cosine) for place, cosine in zip(*pairs, strict=True))
-            found[read[first * ROWS + row]] = [
-                Neighbour(k, names[k], task.class_names[support.labels[k]], cosine) for k, cosine in indices
-            ]
+            found[tested] = [
+                Neighbour(k, names[k], task.class_names[support.labels[k]], cosine)
+                for k, cosine in indices
+                if not is_same(task, *tested, k)
+            ][:NEAREST]
     return [replace(one, nearest=found.get((one.test, one.index), ())) for one in mistakes]
+
+
+def is_same(task: Task, test: str, index: int, k: int) -> bool:
+    """Return whether a test image is the k-th support image: what learns nothing may be tested on the pool."""
+    return task.tests[test] is task.pool and task.pool_indices[index] == task.support_indices[k]

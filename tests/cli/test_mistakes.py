@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn.functional import normalize
 
 from clipadapt.checksums import read_checked_json
@@ -14,13 +15,13 @@ from clipadapt.runs.finished import FinishedRun
 from clipadapt.runs.manifest import write_manifest
 
 WORDS = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=36", "shots=2"]
+REST = ["method=zero_shot", "engine.workers=0", "engine.cpu=true", "engine.cache=null"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("mistakes")
-    rest = ["method=zero_shot", "engine.workers=0", "engine.cpu=true", "engine.cache=null", f"output={place}"]
-    assert main([*WORDS, *rest]) == 0
+    assert main([*WORDS, *REST, f"output={place}"]) == 0
     (result,) = place.rglob("result.json")
     return result.parent
 
@@ -46,6 +47,21 @@ def test_all_mistakes_are_shown_with_their_neighbours(run, capsys, clip):
     cosines = torch.stack(support) @ own
     assert float(rows[0]["cosine_1"]) == pytest.approx(float(cosines.max()), abs=1e-5)
     assert rows[0]["label_1"] == task.class_names[task.support.labels[int(cosines.argmax())]]
+
+
+@pytest.mark.slow
+def test_an_image_is_not_its_own_neighbour(tmp_path):
+    for name, colour in (("cat", 0), ("dog", 90)):
+        for number in range(3):
+            path = tmp_path / "pets" / name / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (32, 32), (colour, 40 * number, 120)).save(path)
+    words = ["data=folder", f"data.root={tmp_path / 'pets'}", "shots=all", f"output={tmp_path / 'out'}"]
+    assert main([*words, *REST]) == 0
+    (result,) = tmp_path.rglob("result.json")
+    assert main(["mistakes", f"run={result.parent}"]) == 0
+    rows = list(csv.DictReader((result.parent / "mistakes.csv").read_text().splitlines()))
+    assert rows and all(row["image"] not in (row[f"nearest_{k}"] for k in (1, 2, 3)) for row in rows)
 
 
 def changed(run, tmp_path, name, change):
