@@ -13,6 +13,9 @@ from clipadapt.console import make_console
 from clipadapt.errors import UserError
 from clipadapt.paths import checked_path
 
+CONFIG = "config.yaml"
+"""The settings of a run; `clipadapt.runs.reading` has the name, too, and imports PyTorch."""
+
 if TYPE_CHECKING:
     from clipadapt.runs.reading import RunReader
 
@@ -38,8 +41,6 @@ def list_runs(folder: str) -> None:
 
 def find_runs(folder: Path) -> Iterator[Path]:
     """Yield the run directories below a folder, sorted; hidden folders are left out."""
-    from clipadapt.runs.reading import CONFIG
-
     for place, folders, files in os.walk(folder):
         if CONFIG in files:
             folders.clear()
@@ -62,13 +63,26 @@ def describe_run(run: "RunReader", name: str, usual: dict[str, dict[str, Any]]) 
     except UserError as error:
         return {"name": name, "note": str(error)}
     except (KeyError, TypeError):
-        return {"name": name, "note": "its config.yaml lacks settings that every run has"}
+        return {"name": name, "note": f"its {CONFIG} has no method.name"}
 
 
 def find_settings(config: Mapping[str, Any], usual: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return by key the settings of a run that differ from the defaults; `usual` has those composed before."""
+    """Return by key the settings of a run that differ from the defaults; `usual` has those composed before.
+
+    A task made by hand has no defaults, nor has a method of the user's own: what is below its key is left out.
+
+    Raises:
+        UserError: the settings are none of a run.
+    """
     own = {**config, "config_dir": None}  # which somebody else's run doesn't choose
-    return configuration.differing_settings(own, find_reference(own, usual))
+    try:
+        if "_target_" not in own["data"]:
+            return {}
+        found = configuration.differing_settings(own, find_reference(own, usual))
+        known = own["method"]["name"] in configuration.options("method")
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        raise UserError(f"its {CONFIG} holds no settings of a run") from error
+    return {key: value for key, value in found.items() if known or not key.startswith("method.")}
 
 
 def tell_apart(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

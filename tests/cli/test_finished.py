@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from clipadapt.cli import main
+from clipadapt.cli import finished, main
+from clipadapt.errors import UserError
 
 WORDS = ["data=drawn", "data.train_per_class=3", "data.validation_per_class=1", "data.test_images=12", "shots=1"]
 
@@ -80,3 +81,26 @@ def test_what_cannot_be_listed_or_shown(runs, capsys, words, message):
 def test_a_folder_without_runs(tmp_path, capsys):
     assert main(["list", f"folder={tmp_path}"]) == 2
     assert f"there are no runs in {tmp_path}" in capsys.readouterr().err
+
+
+def settings_of(data, method="mine"):
+    config = {"data": data, "backbone": {"name": "tiny"}, "method": {"name": method, "also": {}, "mine": 5}}
+    return finished.find_settings(config, {})
+
+
+def test_a_task_made_by_hand_and_a_method_of_ones_own_have_no_defaults():
+    assert settings_of({"name": "by hand"}) == {}
+    found = settings_of({"_target_": "mine.images", "root": "photos"})
+    assert found["data._target_"] == "mine.images" and not any(key.startswith("method.") for key in found)
+    assert settings_of({"_target_": "mine.images"}, "coop")["method.mine"] == 5
+
+
+@pytest.mark.parametrize("config", [{}, {"data": 5}, {"data": {"_target_": "x"}, "method": []}])
+def test_settings_that_are_none_of_a_run(config):
+    with pytest.raises(UserError, match=r"its config\.yaml holds no settings of a run"):
+        finished.find_settings(config, {})
+
+
+def test_a_path_that_is_none():
+    with pytest.raises(UserError, match=r"its config\.yaml holds no settings of a run"):
+        settings_of({"_target_": "x", "root": "~nobody-of-this-name/x"})
