@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "report": "data files paths errors",
     "config": "files plain_yaml paths errors",
     "runs": "predictor config report engine test_time features tasks data model objectives adaptations backbone "
-    "interfaces notebook console files plain_yaml checksums stopping threads errors",
+    "interfaces notebook console files paths plain_yaml checksums stopping threads errors",
     "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
     "api": "tasks studies runs predictor config report features data backbone paths errors",
     "cli": "api studies runs config report data console files paths stopping threads errors",
