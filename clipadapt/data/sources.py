@@ -58,9 +58,9 @@ def draw_image(task: str, split: str, style: str, size: int, index: int) -> Imag
     return Image.fromarray(draw_labelled(task, split, index, style=style, size=size)[0])
 
 
-def content_key(task: str, split: str, style: str, size: int, index: int) -> bytes:
-    """Return bytes that identify a drawing: its arguments, and the hash of the code that draws it."""
-    return repr((drawing_code_hash(), task, split, style, size, index)).encode()
+def content_key(code: str, task: str, split: str, style: str, size: int, index: int) -> bytes:
+    """Return bytes that identify a drawing: the hash of the code that draws it, and its arguments."""
+    return repr((code, task, split, style, size, index)).encode()
 
 
 def statements(module: Path) -> bytes:
@@ -85,7 +85,7 @@ def drawings(task: str, split: str, style: str, size: int, count: int, classes: 
     images = LazyImages(
         range(count),
         partial(draw_image, task, split, style, size),
-        content=partial(content_key, task, split, style, size),
+        content=partial(content_key, drawing_code_hash(), task, split, style, size),  # not in threads: ast isn't safe
     )
     return Split(images, [index % classes for index in range(count)])
 

@@ -1,9 +1,11 @@
 """The digits, the drawn tasks, and folders of images as people keep them."""
 
+import ast
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from PIL import Image
 
 from clipadapt.data.few_shot import make_task
-from clipadapt.data.sources import digits, drawn, folder, unlabelled
+from clipadapt.data.images import fingerprints
+from clipadapt.data.sources import digits, drawing_code_hash, drawn, folder, unlabelled
 from clipadapt.data.tasks import UNLABELLED
 from clipadapt.errors import UserError
 
@@ -95,6 +98,14 @@ def test_drawn_images_have_the_size_asked_for_and_travel_between_processes():
     again = pickle.loads(pickle.dumps(source.train))
     assert source.train.images[3].size == (48, 48)
     assert again.images[3].tobytes() == source.train.images[3].tobytes()
+
+
+def test_code_is_parsed_in_one_thread_only(monkeypatch):
+    parse, threads = ast.parse, []
+    monkeypatch.setattr(ast, "parse", lambda *given: threads.append(threading.current_thread()) or parse(*given))
+    drawing_code_hash.cache_clear()
+    fingerprints(drawn(test_images=12).tests["test"].images)
+    assert {*threads} == {threading.main_thread()}
 
 
 @pytest.mark.parametrize(
