@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -171,7 +172,8 @@ def overrides():
 @tries(3, share=0.5)
 def test_words_of_the_command_line(profile, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("clipadapt.runs.run.run", lambda *arguments: None)  # what runs is in the test below
+    done = SimpleNamespace(metrics={})
+    monkeypatch.setattr("clipadapt.runs.run.run", lambda *arguments: done)  # what runs is in the test below
 
     @profile
     @given(overrides())
