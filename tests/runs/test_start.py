@@ -15,27 +15,34 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def coop(backbone, tmp_path_factory):
+def adapter(backbone, tmp_path_factory):
     """A run of a few steps on half of the classes, and its directory."""
     task = clipadapt.load_task("digits", shots=1, classes="base")
-    result = clipadapt.finetune(backbone, task, "coop", epochs=2, **CPU)
-    return result, result.save(tmp_path_factory.mktemp("runs") / "coop")
+    result = clipadapt.finetune(backbone, task, "clip_adapter", epochs=2, **CPU)
+    return result, result.save(tmp_path_factory.mktemp("runs") / "adapter")
 
 
-def test_a_fit_goes_on_from_what_was_learned_with_new_classes(backbone, coop):
-    before, run = coop
+def test_a_fit_goes_on_from_what_was_learned_with_new_classes(backbone, adapter):
+    before, run = adapter
     task = clipadapt.load_task("digits", shots=1)
     overrides = ["engine.optimizer.lr=1e-9", "engine.schedule.warmup_epochs=0"]
-    after = clipadapt.finetune(backbone, task, "coop", overrides, from_run=run, epochs=1, **CPU)
-    fresh = clipadapt.finetune(backbone, task, "coop", overrides, epochs=1, **CPU)
-    learned = before.tensors["context"]
+    after = clipadapt.finetune(backbone, task, "clip_adapter", overrides, from_run=run, epochs=1, **CPU)
+    fresh = clipadapt.finetune(backbone, task, "clip_adapter", overrides, epochs=1, **CPU)
     assert len(after.record["class_names"]) == 10 != len(before.record["class_names"])
-    assert (after.tensors["context"] - learned).abs().max() < 1e-6 < (fresh.tensors["context"] - learned).abs().max()
+    for name, learned in before.tensors.items():
+        assert (after.tensors[name] - learned).abs().max() < 1e-6 < (fresh.tensors[name] - learned).abs().max()
 
 
-def test_the_command_starts_from_a_run_in_a_directory_of_its_own(coop, tmp_path):
-    words = ["shots=1", "engine.epochs=1", "engine.cpu=true", "engine.workers=0", f"output={tmp_path}"]
-    assert main([*words, f"from={coop[1]}"]) == 0
+def test_the_command_starts_from_a_run_in_a_directory_of_its_own(adapter, tmp_path):
+    words = [
+        "method=clip_adapter",
+        "shots=1",
+        "engine.epochs=1",
+        "engine.cpu=true",
+        "engine.workers=0",
+        f"output={tmp_path}",
+    ]
+    assert main([*words, f"from={adapter[1]}"]) == 0
     assert main(words) == 0
     assert len([*tmp_path.rglob("result.json")]) == 2
 
@@ -45,20 +52,20 @@ def test_the_command_starts_from_a_run_in_a_directory_of_its_own(coop, tmp_path)
     [
         ("linear_probe", {}, "linear_probe isn't fitted by gradient"),
         ("taskres", {"epochs": 1}, "what taskres learns belongs to its classes, and they differ .five, six"),
-        ("clip_adapter", {"epochs": 1}, "holds something else than clip_adapter learns here"),
+        ("coop", {"epochs": 1}, "holds something else than coop learns here"),
     ],
 )
-def test_a_start_that_does_not_fit_is_refused(method, options, message, backbone, coop):
+def test_a_start_that_does_not_fit_is_refused(method, options, message, backbone, adapter):
     task = clipadapt.load_task("digits", shots=1)
     with pytest.raises(UserError, match=message):
-        clipadapt.finetune(backbone, task, method, from_run=coop[1], **options, **CPU)
+        clipadapt.finetune(backbone, task, method, from_run=adapter[1], **options, **CPU)
 
 
-def test_another_backbone_is_refused(coop):
+def test_another_backbone_is_refused(adapter):
     task = clipadapt.load_task("digits", shots=1)
     other = clipadapt.load_backbone("tiny", pretrained=None)
     with pytest.raises(UserError, match="was learned on the backbone tiny with other weights"):
-        clipadapt.finetune(other, task, "coop", from_run=coop[1], epochs=1, **CPU)
+        clipadapt.finetune(other, task, "clip_adapter", from_run=adapter[1], epochs=1, **CPU)
 
 
 def test_no_run_is_told(tmp_path, capsys):
