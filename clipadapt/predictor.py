@@ -90,7 +90,8 @@ class Predictor:
         Raises:
             UserError: the learned tensors are class-specific, and `class_names` contains other classes.
         """
-        other = Predictor(self.model.for_classes(class_names), copy.deepcopy(self.test_time), self.kind, self.framing)
+        listed = [*class_names] if isinstance(class_names, Iterator) else class_names
+        other = Predictor(self.model.for_classes(listed), copy.deepcopy(self.test_time), self.kind, self.framing)
         other.reset()
         return other
 

@@ -157,6 +157,16 @@ def test_other_class_names(saved, digits):
     assert theirs[0] / theirs[2] == pytest.approx((ours[1] / ours[0]).item(), rel=1e-3)
 
 
+@pytest.mark.parametrize("given", ["cat", [], [1, 2], None, 5, ["cat", ""], [["cat"]], b"cat"])
+def test_class_names_that_are_none(saved, given):
+    with pytest.raises(clipadapt.UserError, match=r"class names must be a list of texts, as in \['cat', 'dog'\], and "):
+        clipadapt.load(saved).for_classes(given)
+
+
+def test_class_names_one_after_the_other(saved):
+    assert clipadapt.load(saved).for_classes(iter(["one", "zero"])).class_names == ["one", "zero"]
+
+
 def test_command_line_and_api_give_the_same_numbers(result, tmp_path):
     directory = command(tmp_path, "method.adaptation.n_ctx=4")
     assert_same((result.tensors, numbers(result.metrics), result.history), content(directory))

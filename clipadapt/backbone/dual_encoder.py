@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from clipadapt.backbone.prompts import Prompts, in_chunks
+from clipadapt.backbone.prompts import Prompts, by_class, in_chunks
 from clipadapt.backbone.rows import Prompt, Rows, Token
 from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.tokenizer import Tokenizer
@@ -232,10 +232,14 @@ class DualEncoder(ABC):
         shape = len(prompts), len(prompts[0])
         return in_chunks(self._sequences(prompts), shape, max_rows, arrange, count_rows)
 
-    def text_features(self, prompts: Sequence[Sequence[Prompt]]) -> Tensor:
-        """Encode prompts of C classes to frozen features `[C, templates, D]`; raises the errors of `tokenize`."""
+    def text_features(self, prompts: Sequence[str | Sequence[Prompt]] | str) -> Tensor:
+        """Encode prompts of C classes to frozen features `[C, templates, D]`; a text is one prompt of its class.
+
+        Raises:
+            UserError: they are no prompts, classes have different numbers of them, or as of `tokenize`.
+        """
         with torch.no_grad():
-            features: Tensor = self.tokenize_in_chunks(prompts, ROWS_AT_ONCE).run(self.text)
+            features: Tensor = self.tokenize_in_chunks(by_class(prompts), ROWS_AT_ONCE).run(self.text)
         return features
 
     def _sequences(self, prompts: Sequence[Sequence[Prompt]]) -> list[list[Token]]:

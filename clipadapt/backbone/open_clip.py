@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Annotated, Any, Self
 
 import torch
@@ -389,11 +390,11 @@ def _layout(model: Any) -> PromptLayout:
         known and causal and not class_token and pool in ("argmax", "eos"),
         pool,
         class_token,
-        lambda ids: _mask(text, ids, class_token),
+        partial(_mask, text, class_token),
     )
 
 
-def _mask(text: Any, ids: Tensor, class_token: bool) -> Tensor | None:
+def _mask(text: Any, class_token: bool, ids: Tensor) -> Tensor | None:
     """Return the attention mask of padded ids `[N, length]`, as open_clip builds it; None for full attention."""
     mask = getattr(text, "attn_mask", None)
     visible = None if mask is None else mask.cpu() == 0

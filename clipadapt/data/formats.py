@@ -15,6 +15,9 @@ CODECS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 PLUGINS = {".avif": "pillow-avif-plugin", ".heic": "pillow-heif", ".heif": "pillow-heif"}
 """End of a file's name to the package that reads such files, where Pillow alone doesn't."""
 
+VIA_JPEG = ("MPO",)
+"""Formats that Pillow opens as JPEG first: several pictures in one file, such as those of stereo cameras."""
+
 COMMON = ("bmp", "gif", "jpeg", "jpg", "png", "tif", "webp")
 
 if find_spec("pillow_heif") is not None:
@@ -26,7 +29,8 @@ def image_suffixes() -> frozenset[str]:
     """Return the ends of the names of image files that can be read, in lower case, with their dots."""
     known = Image.registered_extensions()
     lacking = {name for name, codec in CODECS.items() if not features.check(codec)}
-    return frozenset(end for end, name in known.items() if name in Image.OPEN and name not in NOT_READ | lacking)
+    read = {*Image.OPEN, *VIA_JPEG} - NOT_READ - lacking
+    return frozenset(end for end, name in known.items() if name in read)
 
 
 def describe_suffixes() -> str:

@@ -1,6 +1,7 @@
 """Image files decoded as upright RGB, and sequences of images that are loaded on access."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,8 @@ from clipadapt.errors import DataError
 from clipadapt.paths import irregular, shorten, why_unusable
 
 Item = TypeVar("Item")
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its words on damaged files are in our errors
 
 ENDINGS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";", "WEBP": b""}
 """The last bytes of a whole file by format; WebP files have none, since opening one reads all of it."""

@@ -13,8 +13,10 @@ from torch import Tensor
 from clipadapt.data.images import check_sides, digest, file_bytes, open_image, pixel_bytes
 from clipadapt.data.pixels import to_rgb
 from clipadapt.errors import DataError, UserError
+from clipadapt.notices import notice
 
 Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
+BYTES = bytes | bytearray | memoryview
 KINDS = "a path, the bytes of a file, a PIL image, an array of 8-bit pixels [height, width, 3] or a tensor"
 
 MARGIN = 0.5
@@ -23,6 +25,9 @@ MARGIN = 0.5
 EDGE = 0.1
 """Pixels that come so near to 0 and 1, and not beyond, were not normalised."""
 
+CONTRAST = 0.5
+"""Pixels from 0 to 1 that differ by more were probably not normalised: few images have only greys between."""
+
 
 def as_list(pictures: Picture | Iterable[Picture]) -> list[Any]:
     """Return one picture or several as a list.
@@ -30,7 +35,7 @@ def as_list(pictures: Picture | Iterable[Picture]) -> list[Any]:
     Raises:
         UserError: it is neither a picture nor pictures one after the other, or there are none.
     """
-    if isinstance(pictures, str | PathLike | Image.Image | bytes | bytearray | IOBase) or is_single(pictures):
+    if isinstance(pictures, str | PathLike | Image.Image | IOBase | BYTES) or is_single(pictures):
         return [pictures]
     if hasattr(pictures, "read"):  # an open file of another library, such as a temporary one
         return [pictures]
@@ -80,7 +85,7 @@ def read_bytes(picture: Any) -> bytes | None:
 
     An open file is read from its beginning, and left as it was.
     """
-    if isinstance(picture, bytes | bytearray):
+    if isinstance(picture, BYTES):
         return bytes(picture)
     if isinstance(picture, Image.Image) or not hasattr(picture, "read"):
         return None
@@ -146,13 +151,26 @@ def check_pixels(pixels: Tensor, size: tuple[int, int], preprocess: Mapping[str,
 
 
 def check_range(lowest: float, highest: float, preprocess: Mapping[str, Any]) -> None:
-    """Check that the lowest and highest value of a tensor may be those of normalised pixels; raises UserError."""
+    """Check that the lowest and highest value of a tensor may be those of normalised pixels.
+
+    Those that may be, and are probably not, are noted.
+
+    Raises:
+        UserError: They can't be.
+    """
     colours = [*zip(preprocess["mean"], preprocess["std"], strict=True)]
     black, white = min(-mean / std for mean, std in colours), max((1 - mean) / std for mean, std in colours)
     beyond = MARGIN * (white - black)
-    plain = 0 <= lowest < EDGE and 1 - EDGE < highest <= 1 and black < -EDGE
+    shares = lowest >= 0 and highest <= 1 and black < -EDGE
+    plain = shares and lowest < EDGE and highest > 1 - EDGE
     if plain or lowest < black - beyond or highest > white + beyond:
         raise UserError(
             f"a tensor must be normalised by the backbone's transform, to values from {black:.2f} (black) to "
             f"{white:.2f} (white), and one has values from {lowest:.3g} to {highest:.3g}: apply it, or give a PIL image"
+        )
+    if shares and highest - lowest > CONTRAST:
+        notice(
+            f"a tensor has values from {lowest:.3g} to {highest:.3g}, as pixels have that aren't normalised by the "
+            "backbone's transform: apply it, or give a PIL image",
+            stacklevel=5,
         )

@@ -11,8 +11,14 @@ from clipadapt.errors import DataError, join_names, nearest
 from clipadapt.notices import notice
 
 SHOWN_LABELS = 5
-WHOLE_NUMBER = re.compile(r"\d+(\.0+)?", re.ASCII)
-"""A class number; 1.0 is how tables with empty cells write 1."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+"""A number as text; 1.0 is how tables with empty cells write 1, and 1.0e+00 how NumPy does."""
+
+ALTERNATIVES, SUMS, NUMBERS = re.compile("[;|,]"), re.compile("[/+&]"), re.compile(r"\s+")
+"""What stands between several classes in one label: cat;dog, cat/dog, and 0 1 where classes are numbers."""
+
+TEXT_LIST = re.compile(r"[\[(]\s*(['\"]).*\1\s*,?\s*[\])]")
+"""A list of texts written as text, such as ['cat']."""
 
 
 class DataWarning(UserWarning):
@@ -45,7 +51,7 @@ def encode_labels(
     class_names = None if class_names is None else [one_form(name) for name in class_names]
     every = {label for found in written.values() for label in found}
     check_single(every.difference(class_names or ()), place)
-    in_numbers = bool(every) and all(map(WHOLE_NUMBER.fullmatch, every))
+    in_numbers = bool(every) and all(map(is_whole, every))
     if in_numbers and not every <= {*(class_names or ())}:
         written = {split: [str(int(float(label))) for label in found] for split, found in written.items()}
         every = {label for found in written.values() for label in found}
@@ -70,21 +76,43 @@ def encode_labels(
     return names, {split: [numbers[label] for label in found] for split, found in written.items()}
 
 
+def is_whole(label: str) -> bool:
+    """Return whether a label is a whole number."""
+    return NUMBER.fullmatch(label) is not None and float(label).is_integer()
+
+
 def check_single(labels: Collection[str], place: str) -> None:
-    """Check that each label is one class: half of several classes in one, such as cat;dog, share a class with others.
+    """Check that each label is one class.
+
+    Several are half of those such as cat;dog that share a class with others, those such as cat/dog whose parts are
+    other labels, and lists.
 
     Raises:
         DataError: The labels name several classes.
     """
-    parts = {label: {part.strip(" '\"[]()") for part in re.split("[;|,]", label)} - {""} for label in labels}
+    parts = {label: split_label(label, ALTERNATIVES) for label in labels}
     counts = Counter(part for own in parts.values() for part in own)
     several = sorted(label for label, own in parts.items() if len(own) > 1)
     shared = [label for label in several if any(counts[part] > 1 for part in parts[label])]
-    if 2 * len(shared) > len(several):
+    shared = shared if 2 * len(shared) > len(several) else []
+    shared += sorted(label for label in labels if TEXT_LIST.fullmatch(label) or is_sum(label, labels))
+    if shared:
         raise DataError(
             f"'{place}' has several classes in one label, such as {shared[0]!r}: tasks of several classes an image "
             "(multi-label) aren't a kind of task yet: give each image one class"
         )
+
+
+def split_label(label: str, between: re.Pattern[str]) -> set[str]:
+    """Return the parts of a label, without quotes and brackets."""
+    return {part.strip(" '\"[]()") for part in between.split(label)} - {""}
+
+
+def is_sum(label: str, labels: Collection[str]) -> bool:
+    """Return whether all parts of a label are labels of their own: cat/dog beside cat and dog, 0 1 beside 0 and 1."""
+    sums, numbers = split_label(label, SUMS), split_label(label, NUMBERS)
+    found = sums if len(sums) > 1 else numbers if all(map(is_whole, numbers)) else set()
+    return len(found) > 1 and found <= {*labels}
 
 
 def check_class_count(name: str, class_names: Sequence[str] | None, count: int) -> None:

@@ -8,13 +8,14 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from clipadapt.errors import DataError
 
-DARK = 16
-"""An image without a brighter value of 0 to 255 is nearly black; 12 bits in 16 go up to 15."""
+DARK, BRIGHT = 16, 239
+"""An image without a brighter value of 0 to 255 is nearly black; 12 bits in 16 go up to 15. Nearly white likewise."""
 
 EXTRA_SAMPLES, BANDS, BITS, FORMAT = 338, 277, 258, 339
 """TIFF's tags: what bands beside the colours are, the number of bands, the bits of each, and their kind of numbers."""
 
-NUMBERS = {1: "whole numbers without sign", 2: "whole numbers with a sign", 3: "floating-point numbers"}
+SIGNED = 2
+NUMBERS = {1: "whole numbers without sign", SIGNED: "whole numbers with a sign", 3: "floating-point numbers"}
 MODES = {"I": (1, 32, 2), "F": (1, 32, 3)}
 """Pillow's modes of unknown range, with their bands, bits and kind of numbers."""
 
@@ -46,8 +47,9 @@ def is_sixteen_bits(image: Image.Image) -> bool:
 
 def check_mode(image: Image.Image) -> None:
     """Check that an image's pixels have a known range; raises DataError with their bands, bits and sign."""
-    if image.mode in MODES and not is_sixteen_bits(image):
-        tags = getattr(image, "tag_v2", None)
+    tags = getattr(image, "tag_v2", None)
+    signed = tags is not None and SIGNED in tags.get(FORMAT, ())  # which Pillow reads as if they had none
+    if signed or (image.mode in MODES and not is_sixteen_bits(image)):
         raise DataError(describe_numbers(*(MODES[image.mode] if tags is None else read_tags(tags))))
 
 
@@ -118,4 +120,6 @@ def find_doubt(image: Image.Image) -> str | None:
         return f"of one colour, {'white' if min(lowest) == 255 else 'black' if not max(highest) else f'RGB {lowest}'}"
     if max(highest) <= DARK:
         return f"nearly black, with no value above {max(highest)} of 255"
+    if min(lowest) >= BRIGHT:
+        return f"nearly white, with no value below {min(lowest)} of 255"
     return None

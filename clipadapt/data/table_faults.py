@@ -14,11 +14,17 @@ USUAL = ("train", "val", "validation", "test")
 SHOWN_ROWS, SHOWN_FILES = 5, 5
 
 
-def check_missing(table: str, names: Sequence[str], columns: Collection[str]) -> None:
-    """Check that a table has all columns of these names; raises DataError with advice on each missing one."""
-    missing = [f"'{name}': {nearest(name, columns)}" for name in names if name not in columns]
+def check_missing(table: str, wanted: Mapping[str, str], columns: Collection[str]) -> None:
+    """Check that a table has all wanted columns, by the settings that name them.
+
+    Raises:
+        DataError: Some are missing; has advice on each.
+    """
+    missing = {key: name for key, name in wanted.items() if name not in columns}
     if missing:
-        raise DataError(f"the table '{table}' has no column {', and none called '.join(missing)}")
+        told = ", and none called ".join(f"'{name}': {nearest(name, columns)}" for name in missing.values())
+        keys = " and ".join(f"data.{key}=…" for key in missing)
+        raise DataError(f"the table '{table}' has no column {told}; say which it is with {keys}")
 
 
 def raise_faults(table: str, faults: Sequence[str]) -> NoReturn:

@@ -50,7 +50,7 @@ def csv(
     """
     table = Path(root).expanduser()
     columns = read_table(table, {path, label, split or SPLIT_COLUMN})
-    check_missing(root, [path, label, *([] if split is None else [split])], columns)
+    check_missing(root, {"path": path, "label": label, **({} if split is None else {"split": split})}, columns)
     files, labels = columns[path], columns[label]
     if not files:
         raise DataError(f"the table '{root}' has no rows below its header")

@@ -1,8 +1,9 @@
 """Single-label classification with class embeddings."""
 
 import math
+import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,9 +36,11 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
         UserError: the class names are no list of texts, or the learned tensors are class-specific and `class_names`
             contains other classes.
     """
-    listed = [] if isinstance(class_names, str) else list(class_names)
-    if not listed or not all(isinstance(name, str) for name in listed):
-        raise UserError(f"class names must be a list of texts, as in ['cat', 'dog'], and {class_names!r} is not")
+    listed = [] if isinstance(class_names, str) or not isinstance(class_names, Iterable) else list(class_names)
+    if not all(isinstance(name, str) and name.strip() for name in listed or [0]):
+        raise UserError(
+            f"class names must be a list of texts, as in ['cat', 'dog'], and {reprlib.repr(class_names)} is not"
+        )
     fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(

@@ -243,3 +243,20 @@ def test_a_word_is_told_once(clip):
 def test_a_backbone_is_shown_in_one_line(clip):
     assert repr(clip) == f"<CLIP tiny: {clip.parameters:,} weights, images 32 x 32, on cpu>"
     assert "<td" in clip._repr_html_() and "embedded" in clip._repr_html_()
+
+
+def test_a_sentence_is_a_sentence():
+    clip = golden()
+    whole = clip.text_features([["a red car"]])
+    assert whole.shape[:2] == (1, 1)
+    assert torch.equal(clip.text_features(["a red car"]), whole) and torch.equal(clip.text_features("a red car"), whole)
+    assert clip.text_features(["a red car", "a dog"]).shape[:2] == (2, 1)
+    assert clip.text_features([["a red car", "a dog"]]).shape[:2] == (1, 2)
+
+
+@pytest.mark.parametrize("given", [[], [[]], None, [1], ["a car", 1], [[1]], 5])
+def test_what_is_no_prompt(given):
+    with pytest.raises(UserError, match="prompts must be a list of texts"):
+        golden().text_features(given)
+    with pytest.raises(UserError, match="each class must have as many prompts"):
+        golden().text_features([["a car"], ["a dog", "a cat"]])

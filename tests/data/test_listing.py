@@ -17,7 +17,7 @@ def picture(path):
     return path
 
 
-@pytest.mark.parametrize("end", ["jfif", "JPE", "ppm", "pgm", "tga", "ico", "pcx", "jp2", "avif"])
+@pytest.mark.parametrize("end", ["jfif", "JPE", "mpo", "ppm", "pgm", "tga", "ico", "pcx", "jp2", "avif"])
 def test_what_pillow_reads_is_an_image(tmp_path, end):
     if f".{end.lower()}" not in image_suffixes():
         pytest.skip(f"Pillow was built without {end}")

@@ -1,6 +1,8 @@
 """Pixels of kinds that cameras, satellites and scanners write: read with their range, or refused by their names."""
 
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from PIL import Image
 from clipadapt.data.broken import check
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import open_image, verify_image
+from clipadapt.data.pixels import find_doubt, to_rgb
 from clipadapt.data.sources import folder
 from clipadapt.errors import UserError
 
@@ -49,6 +52,8 @@ def test_twelve_bits_of_a_pgm_are_read_with_their_range(tmp_path, text):
     [
         ("uint16", 13, 1, "13 bands of 16-bit whole numbers without sign"),
         ("uint8", 5, 1, "5 bands of 8-bit whole numbers without sign"),
+        ("int8", 1, 2, "1 band of 8-bit whole numbers with a sign"),
+        ("int8", 3, 2, "3 bands of 8-bit whole numbers with a sign"),
         ("int16", 1, 2, "1 band of 16-bit whole numbers with a sign"),
         ("uint32", 1, 1, "1 band of 32-bit whole numbers without sign"),
         ("float32", 1, 3, "1 band of 32-bit floating-point numbers"),
@@ -69,6 +74,22 @@ def test_a_fourth_band_is_transparency_only_if_the_file_says_so(tmp_path):
     array[..., 0], array[..., 3] = 200, 0
     assert open_image(write_tiff(tmp_path / "infrared.tif", array)).getpixel((0, 0)) == (200, 9, 9)
     assert open_image(write_tiff(tmp_path / "alpha.tif", array, extra=2)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("alpha", [0, 1, 9])
+def test_what_transparency_leaves_next_to_nothing_of(alpha):
+    values = np.random.default_rng(0).integers(0, 255, (8, 8, 4), np.uint8)
+    values[..., 3] = alpha
+    assert "white" in str(find_doubt(to_rgb(Image.fromarray(values))))
+    values[..., 3] = 255
+    assert find_doubt(to_rgb(Image.fromarray(values))) is None
+
+
+def test_pillow_logs_nothing_to_the_terminal(tmp_path):
+    path = write_tiff(tmp_path / "a.tif", np.ones((4, 4, 13), np.uint16))
+    program = f"from clipadapt.data.images import open_image; open_image({str(path)!r})"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False).stderr
+    assert "has 13 bands" in told and "More samples per pixel" not in told
 
 
 def noise(path, seed):

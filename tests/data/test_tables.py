@@ -118,12 +118,12 @@ def test_columns_of_one_name_that_are_read(table, name):
     ("text", "options", "message"),
     [
         (POOL, {"label": "lable"}, r"has no column 'lable': did you mean 'label'\? \(known: label, path\)"),
-        ("file,label\n", {}, r"has no column 'path': known are file, label"),
+        ("file,label\n", {}, r"has no column 'path': known are file, label; say which it is with data\.path=…$"),
         (POOL, {"split": "fold"}, "has no column 'fold'"),
         (
             POOL,
             {"label": "lable", "split": "fold"},
-            r"has no column 'lable': did you mean 'label'\? \(.*\), and none called 'fold': known are label, path$",
+            r"no column 'lable': did .*, and none called 'fold': .* with data\.label=… and data\.split=…$",
         ),
         ("path,label\n", {}, "has no rows below its header"),
         ("path,label\na.png,cat\nb.png,\nc.png\nd.png,dog", {}, r"labels\.csv' has no label in row 3, 4\n"),
@@ -246,10 +246,19 @@ def test_a_file_listed_twice_is_told_with_its_rows(table):
 
 
 @pytest.mark.parametrize(
-    "labels", [("cat;dog", "dog;owl"), ('"cat,dog"', '"dog,owl"'), ("['cat' 'x' | 'dog']", "dog|x")]
+    "labels",
+    [
+        ("cat;dog", "dog;owl"),
+        ('"cat,dog"', '"dog,owl"'),
+        ("['cat' 'x' | 'dog']", "dog|x"),
+        ("['cat']", "['dog']"),
+        ("cat/dog", "cat", "dog"),
+        ("cat+dog", "cat", "dog"),
+        ("0 1", "0", "1"),
+    ],
 )
 def test_several_classes_in_one_label(table, labels):
-    rows = [f"photos/{number}.png,{labels[number % 2]}" for number in range(8)]
+    rows = [f"photos/{number}.png,{labels[number % len(labels)]}" for number in range(8)]
     with pytest.raises(
         UserError, match=r"several classes in one label, such as .* \(multi-label\) aren't a kind of task"
     ):
@@ -260,6 +269,12 @@ def test_names_with_commas_are_names(table):
     names = ['"tench, Tinca tinca"', '"hook, claw"']
     text = "\n".join(["path,label", *(f"photos/{number}.png,{names[number % 2]}" for number in range(8))])
     assert csv(table(text)).class_names == ["hook, claw", "tench, Tinca tinca"]
+
+
+@pytest.mark.parametrize("label", ["wine red", "red/green", "C++"])
+def test_words_beside_one_of_them_are_names(table, label):
+    text = "\n".join(["path,label", *(f"photos/{number}.png,{['red', label][number % 2]}" for number in range(8))])
+    assert {*csv(table(text)).class_names} == {"red", label}
 
 
 def test_paths_of_windows(table, tmp_path):
