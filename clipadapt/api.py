@@ -21,7 +21,7 @@ from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
-from clipadapt.runs.learned import learned_head
+from clipadapt.runs.learned import load_predictor
 from clipadapt.runs.methods import build_backbone, training_settings
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
@@ -353,7 +353,7 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _check_device(device)
-    return Predictor(*learned_head(directory, device, torch.float32, config_dir))
+    return load_predictor(directory, device, config_dir)
 
 
 def _check_device(device: str) -> None:

@@ -3,7 +3,8 @@
 import copy
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ class Predictor:
         kind: the kind of task; None for classification.
         framing: how images that aren't square are seen.
         known: what images of the known classes say of further ones; None if there were none to say it.
+        made_by: makes this predictor again, from what can be pickled; None if nothing does.
     """
 
     def __init__(
@@ -44,12 +46,25 @@ class Predictor:
         kind: TaskKind | None = None,
         framing: Framing = CROPPED,
         known: KnownScores | None = None,
+        made_by: Callable[[], "Predictor"] | None = None,
     ) -> None:
         self.model = model.eval()
         self.test_time = test_time
         self.kind = kind or Classification()
         self.framing = framing
         self.known = known
+        self.made_by = made_by
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what a pickle or a copy holds: what this predictor was made of, and the state of its stream.
+
+        Raises:
+            UserError: this predictor isn't that of a run.
+        """
+        if self.made_by is None:
+            raise UserError("only predictors of runs can be pickled or copied, and this one was made by hand")
+        streams = self.test_time is not None and self.test_time.stream
+        return _restore, (self.made_by, self._stream().state_dict() if streams else None)
 
     def __repr__(self) -> str:
         """Return the classes, the backbone and the device."""
@@ -91,7 +106,9 @@ class Predictor:
             UserError: the learned tensors are class-specific, and `class_names` contains other classes.
         """
         listed = [*class_names] if isinstance(class_names, Iterator) else class_names
-        other = Predictor(self.model.for_classes(listed), copy.deepcopy(self.test_time), self.kind, self.framing)
+        made_by = None if self.made_by is None else partial(_for_classes, self.made_by, listed)
+        test_time = copy.deepcopy(self.test_time)
+        other = Predictor(self.model.for_classes(listed), test_time, self.kind, self.framing, made_by=made_by)
         other.reset()
         return other
 
@@ -274,3 +291,16 @@ class Predictor:
         if isinstance(picture, Tensor):
             return check_pixels(picture, self.model.clip.image_size, self.model.clip.preprocess)
         return self.model.clip.transform(self.framing.read(picture))
+
+
+def _restore(made_by: Callable[[], Predictor], state: dict[str, Tensor] | None) -> Predictor:
+    """Make a predictor again, with the state of its stream if it has one."""
+    predictor = made_by()
+    if state is not None and predictor.test_time is not None:
+        predictor.test_time.load_state_dict(state)
+    return predictor
+
+
+def _for_classes(made_by: Callable[[], Predictor], class_names: Sequence[str]) -> Predictor:
+    """Make a predictor again for other class names."""
+    return made_by().for_classes(class_names)

@@ -1,5 +1,7 @@
 """Predictors that adapt, from a run's directory on."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import clipadapt
 from clipadapt.api import evaluate
 from clipadapt.engine.evaluation import shuffled
 from clipadapt.errors import UserError
+from clipadapt.predictor import Predictor
 
 VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
 METHODS = {
@@ -113,3 +116,19 @@ def test_states_that_are_none(runs, tmp_path):
             stream.load_state(path)
     with pytest.raises(UserError, match="can't be written"):
         stream.save_state(tmp_path / "absent" / "state")
+
+
+def test_a_predictor_is_pickled_with_its_stream(runs, task):
+    predictor = clipadapt.load(runs("tda")[0], "cpu")
+    first, second = [[task.tests["test"].images[index]] for index in (0, 5)]
+    predictor.predict(first)
+    other = pickle.loads(pickle.dumps(predictor))
+    assert torch.equal(other.predict_proba(second), predictor.predict_proba(second))
+
+
+def test_what_a_pickle_holds_of_a_predictor(backbone, task):
+    result = clipadapt.finetune(backbone, task, "zero_shot", cpu=True, workers=0, cache=None)
+    image, other = task.tests["test"].images[0], result.predictor.for_classes(["star", "circle"])
+    assert torch.equal(pickle.loads(pickle.dumps(other)).predict_proba(image), other.predict_proba(image))
+    with pytest.raises(UserError, match="only predictors of runs can be pickled"):
+        pickle.dumps(Predictor(result.predictor.model))

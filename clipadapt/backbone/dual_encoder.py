@@ -2,9 +2,10 @@
 
 import copy
 import hashlib
+import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,10 +18,11 @@ from clipadapt.backbone.rows import Prompt, Rows, Token
 from clipadapt.backbone.text import PromptLayout
 from clipadapt.backbone.tokenizer import Tokenizer
 from clipadapt.backbone.towers import Tower
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, join_names
 from clipadapt.notebook import html_table
 
 ROWS_AT_ONCE = 2**16
+SHOWN_WORDS = 10
 """Rows of prompts without learned vectors that are encoded in one chunk: about 2 GB for ViT-B/16's text tower."""
 
 
@@ -73,6 +75,7 @@ class DualEncoder(ABC):
         kind = type(self)
         self.source = {"_target_": kind.target or f"{kind.__module__}.{kind.__qualname__}", **source}
         self.known_tokens, self._told_tokens = known_tokens, set[int]()
+        self._told_words: set[str] = set()
         self.scale, self.logit_bias = scale, logit_bias
         self.preprocess, self.transform = preprocess, transform
         self._tokenizer, self._layout = tokenizer, layout
@@ -85,6 +88,15 @@ class DualEncoder(ABC):
         """Return the backbone's name, size and place."""
         size, name = " x ".join(map(str, self.image_size)), self.source["name"]
         return f"<{type(self).__name__} {name}: {self.parameters:,} weights, images {size}, on {self.device}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a pickle or a copy holds: all but the towers, which are built from the model again."""
+        return {key: value for key, value in vars(self).items() if key not in ("towers", "image_of_all_tokens")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle or a copy held."""
+        vars(self).update(state)
+        self.towers = self.build_towers(self.model)
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
@@ -246,7 +258,8 @@ class DualEncoder(ABC):
         """Return the token sequences of prompts, class by class."""
         tokenizer = self.tokenizer
         sequences = [tokenizer.sequence(prompt) for templates in prompts for prompt in templates]
-        self._warn_unknown({token for sequence in sequences for token in sequence if isinstance(token, int)})
+        every = (prompt for templates in prompts for prompt in templates)
+        self._warn_unknown(every, {token for sequence in sequences for token in sequence if isinstance(token, int)})
         return sequences
 
     def arrange(
@@ -271,15 +284,19 @@ class DualEncoder(ABC):
         layout = self._layout.arrange(sequences, shape, placeholder, pad, first_class, unshared_prefix).to(self.device)
         return Rows(layout.ids, layout)
 
-    def _warn_unknown(self, tokens: set[int]) -> None:
-        """Warn of words that the pretraining lacks, of each once."""
-        unknown = sorted(tokens - self.known_tokens - self._told_tokens) if self.known_tokens is not None else []
-        if not unknown:
+    def _warn_unknown(self, prompts: Iterable[Prompt], tokens: set[int]) -> None:
+        """Warn of words with pieces that the pretraining lacks, of each word once."""
+        known = self.known_tokens
+        if known is None or not (unknown := tokens - known - self._told_tokens):
             return
-        self._told_tokens.update(unknown)
-        words = ", ".join(f"'{self.tokenizer.decode([token]).strip()}'" for token in unknown)
-        text = f"the backbone {self.source['name']} never saw these words in its pretraining: {words}"
-        warnings.warn(text, UserWarning, stacklevel=4)
+        self._told_tokens |= unknown
+        words = dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in self._told_words)
+        new = [word for word in words if not known.issuperset(self.tokenizer.encode(word))]
+        self._told_words.update(new)
+        if new:
+            shown = join_names([f"'{word}'" for word in new], SHOWN_WORDS)
+            text = f"the backbone {self.source['name']} never saw these words in its pretraining: {shown}"
+            warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:
@@ -288,3 +305,9 @@ def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def words_of(prompt: Prompt) -> list[str]:
+    """Return the words of a prompt's texts, without the punctuation around them."""
+    texts = [prompt] if isinstance(prompt, str) else [piece for piece in prompt if isinstance(piece, str)]
+    return re.findall(r"\w(?:[^\s]*\w)?", " ".join(texts))

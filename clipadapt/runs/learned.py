@@ -1,6 +1,8 @@
 """The classifier and the adaptation of a finished run, loaded from its directory."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
+from clipadapt.predictor import Predictor
 from clipadapt.runs.directory import CONFIG
 from clipadapt.runs.methods import adaptation_maker, build_backbone, build_kind, build_test_time, placeholder_task
 from clipadapt.runs.result import Result, read_result
@@ -69,6 +72,19 @@ def build_head(
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
     return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config), known_scores(result, clip)
+
+
+def load_predictor(directory: Path, device: str, config_dir: str | Path | None) -> Predictor:
+    """Load the predictor of a finished run; arguments and errors as of `learned_head`."""
+    result = read_result(directory)
+    config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
+    return make_predictor(result, config, trained_backbone(directory, result.record, config).to(device))
+
+
+def make_predictor(result: Result, config: Mapping[str, Any], clip: DualEncoder) -> Predictor:
+    """Return the predictor of a run on a backbone that is loaded; a pickle of it holds these arguments alone."""
+    alone = replace(result, clip=None)
+    return Predictor(*build_head(result, config, clip), made_by=partial(make_predictor, alone, config, clip))
 
 
 def trained_backbone(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> DualEncoder:

@@ -92,12 +92,12 @@ class Result:
         Raises:
             UserError: the backbone isn't at hand, or is rounded to another number format by now.
         """
-        from clipadapt.runs.learned import build_head  # needs this module
+        from clipadapt.runs.learned import make_predictor  # needs this module
 
         if self.clip is None or self.clip.dtype != torch.float32:
             why = "this result has no backbone" if self.clip is None else f"its backbone is in {self.clip.dtype} by now"
             raise UserError(f"{why}: clipadapt.load(result.save('a_folder')) loads one that predicts")
-        return Predictor(*build_head(self, self.config, self.clip))
+        return make_predictor(self, self.config, self.clip)
 
     def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
         """Return the prediction for each image, such as its class name; arguments and errors as of `Predictor.predict`.

@@ -37,10 +37,9 @@ def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
             contains other classes.
     """
     listed = [] if isinstance(class_names, str) or not isinstance(class_names, Iterable) else list(class_names)
-    if not all(isinstance(name, str) and name.strip() for name in listed or [0]):
-        raise UserError(
-            f"class names must be a list of texts, as in ['cat', 'dog'], and {reprlib.repr(class_names)} is not"
-        )
+    if not listed or not all(isinstance(name, str) and name.strip() for name in listed):
+        given = reprlib.repr(class_names)
+        raise UserError(f"class names must be a list of texts, as in ['cat', 'dog'], and {given} is not")
     fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(

@@ -260,3 +260,15 @@ def test_what_is_no_prompt(given):
         golden().text_features(given)
     with pytest.raises(UserError, match="each class must have as many prompts"):
         golden().text_features([["a car"], ["a dog", "a cat"]])
+
+
+def test_words_are_told_whole_and_some_of_many():
+    clip = CLIP.load("tiny", "embedded")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        clip.tokenize([["a photo of a 苹果 (Broforough).", "an SKU-4711."]])
+        clip.tokenize([["the 苹果"]])
+        clip.tokenize([[" ".join(f"zyx{number}q" for number in range(12))]])
+    told = [str(each.message).rpartition(": ")[2] for each in caught]
+    assert told[0] == "'苹果', 'Broforough', 'SKU-4711'"
+    assert len(told) == 2 and told[1].startswith("'zyx0q', 'zyx1q'") and told[1].endswith("and 2 more")
