@@ -688,3 +688,16 @@ def test_a_launcher_needs_a_sweep(capsys):
 def test_a_sweeps_settings_are_not_shown(capsys):
     assert main(["-m", "shots=1,2", "--cfg", "job"]) == 2
     assert "--cfg shows the settings of one run: leave out -m" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("+hydra.sweep.dir=x", "An item is already at 'hydra.sweep.dir'"),
+        ("hydra.sweeper.trials=3", "Could not override 'hydra.sweeper.trials'"),
+    ],
+)
+def test_hydras_own_keys_are_told_apart_from_ours(text, told):
+    with pytest.raises(UserError) as error:
+        config.compose([text])
+    assert told in str(error.value) and "known are" not in str(error.value)

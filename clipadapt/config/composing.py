@@ -219,6 +219,9 @@ def explain(text: str, known: Sequence[str], error: Exception, composed: DictCon
     if override.package is not None and not known:
         return f"{text}: there is no group {key}"
     if not known and OmegaConf.select(composed, key, throw_on_missing=False) is None:
+        if key.partition(".")[0].partition("/")[0] == "hydra":
+            reason = one_line(error).partition(" To append to your")[0]
+            return f"{text}: {reason} (clipadapt --info config shows Hydra's keys)"
         return f"there is no key {key}: {new_key(key) or unknown_key(key, list_keys(composed))}"
     reason, _, appended = one_line(error).partition(" To append to your")
     if key == LAUNCHER and "Could not load" in reason:

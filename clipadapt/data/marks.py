@@ -51,13 +51,14 @@ def find_mark(item: Any) -> str | None:
         state = os.stat(path)
         if not stat.S_ISREG(state.st_mode):  # a pipe would be waited for
             return None
-        return hash_blocks(path, start, state.st_size if size is None else size, state.st_mtime_ns, state.st_ino)
+        changed = state.st_mtime_ns, state.st_ctime_ns, state.st_ino  # writers may set the first one back
+        return hash_blocks(path, start, state.st_size if size is None else size, changed)
     return None
 
 
 @lru_cache(MAX_KNOWN)
-def hash_blocks(path: str, start: int, size: int, modified: int, inode: int) -> str:
-    """Return a hash of a file's size and some of its bytes; `modified` and `inode` tell when to read it again."""
+def hash_blocks(path: str, start: int, size: int, changed: tuple[int, int, int]) -> str:
+    """Return a hash of a file's size and some of its bytes; `changed` tells when to read it again."""
     found = hashlib.blake2b(str(size).encode(), digest_size=16)
     with open(path, "rb", buffering=0) as file:
         for offset in offsets(size):

@@ -75,3 +75,11 @@ def test_files_in_shards_have_marks_and_images_in_memory_none(pets):
     assert marks.find_mark(str(pets / "gone")) is None
     os.mkfifo(pets / "pipe.png")
     assert marks.find_mark(str(pets / "pipe.png")) is None
+
+
+def test_a_change_is_seen_though_the_time_was_set_back(pets):
+    path, before = pets / "train" / "cat" / "0.bmp", fingerprint(pets)
+    state, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:-8] + bytes(8))
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert fingerprint(pets) != before
