@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from clipadapt.backbone.prompts import Prompts, by_class, in_chunks
+from clipadapt.backbone.prompts import Prompts, in_chunks
 from clipadapt.backbone.rows import Prompt, Rows, Token
 from clipadapt.backbone.text import PromptLayout
-from clipadapt.backbone.tokenizer import Tokenizer
+from clipadapt.backbone.tokenizer import Tokenizer, by_class
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError, join_names
 from clipadapt.notebook import html_table
@@ -290,7 +290,7 @@ class DualEncoder(ABC):
         if known is None or not (unknown := tokens - known - self._told_tokens):
             return
         self._told_tokens |= unknown
-        words = dict.fromkeys(word for prompt in prompts for word in words_of(prompt) if word not in self._told_words)
+        words = dict.fromkeys(word for prompt in prompts for word in find_words(prompt) if word not in self._told_words)
         new = [word for word in words if not known.issuperset(self.tokenizer.encode(word))]
         self._told_words.update(new)
         if new:
@@ -307,7 +307,7 @@ def _fingerprint(model: Any, preprocess: dict[str, Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def words_of(prompt: Prompt) -> list[str]:
+def find_words(prompt: Prompt) -> list[str]:
     """Return the words of a prompt's texts, without the punctuation around them."""
     texts = [prompt] if isinstance(prompt, str) else [piece for piece in prompt if isinstance(piece, str)]
     return re.findall(r"\w(?:[^\s]*\w)?", " ".join(texts))

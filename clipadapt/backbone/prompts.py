@@ -11,8 +11,6 @@ from torch.utils.checkpoint import checkpoint
 
 from clipadapt.backbone.rows import Rows, Token
 from clipadapt.backbone.towers import FEATURES, Stage, Tower
-from clipadapt.errors import UserError
-from clipadapt.paths import shorten
 
 WORTH_PARTING = 0.9
 """Templates are laid out separately, each with its own prefix, if at most this share of the rows remains."""
@@ -69,25 +67,6 @@ class Prompts:
 
 def _checkpointed(encode: Callable[[Rows], Tensor], rows: Rows) -> Tensor:
     return checkpoint(encode, rows, use_reentrant=False)
-
-
-def by_class(prompts: Any) -> list[list[Any]]:
-    """Return prompts by class: a text is one class of one prompt, and a text in a list one prompt of its class.
-
-    Raises:
-        UserError: They are no prompts, or classes have different numbers of them.
-    """
-    listed = [prompts] if isinstance(prompts, str) else prompts if isinstance(prompts, Sequence) else []
-    found = [[one] if isinstance(one, str) else [*one] if isinstance(one, Sequence) else [] for one in listed]
-    texts = all(isinstance(prompt, str | Sequence) for templates in found for prompt in templates)
-    if not found or not all(found) or not texts:
-        raise UserError(
-            "prompts must be a list of texts, as in ['a red car', 'a dog'], or a list of texts for each class, and "
-            f"{shorten(repr(prompts))} is not"
-        )
-    if len({*map(len, found)}) > 1:
-        raise UserError("each class must have as many prompts as the others")
-    return found
 
 
 def in_chunks(

@@ -1,7 +1,9 @@
 """Tokenization of prompts with places for learned vectors."""
 
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clipadapt.backbone.rows import Prompt, Slot, Token
 from clipadapt.errors import UserError
@@ -55,3 +57,22 @@ class Tokenizer:
             f"most {self.length}: shorten the class name or the template"
             + (", or use fewer context tokens" if learned else "")
         )
+
+
+def by_class(prompts: Any) -> list[list[Any]]:
+    """Return prompts by class: a text is one class of one prompt, and a text in a list one prompt of its class.
+
+    Raises:
+        UserError: They are no prompts, or classes have different numbers of them.
+    """
+    listed = [prompts] if isinstance(prompts, str) else prompts if isinstance(prompts, Sequence) else []
+    found = [[one] if isinstance(one, str) else [*one] if isinstance(one, Sequence) else [] for one in listed]
+    texts = all(isinstance(prompt, str | Sequence) for templates in found for prompt in templates)
+    if not found or not all(found) or not texts:
+        raise UserError(
+            "prompts must be a list of texts, as in ['a red car', 'a dog'], or a list of texts for each class, and "
+            f"{reprlib.repr(prompts)} is not"
+        )
+    if len({*map(len, found)}) > 1:
+        raise UserError("each class must have as many prompts as the others")
+    return found
