@@ -1,5 +1,6 @@
 """The functions that a notebook calls; the command line does the same."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from clipadapt.config.given import plain
 from clipadapt.data import Task
 from clipadapt.data.given_data_sets import is_data_set, keep
 from clipadapt.data.given_tables import is_data_frame, is_pairs, keep_data_frame, keep_pairs
-from clipadapt.errors import UserError, WeightsError
+from clipadapt.errors import DataError, UserError, WeightsError
 from clipadapt.paths import checked_path, shorten
 from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
@@ -125,6 +126,12 @@ def load_task(
         source, options = "csv", keep_data_frame(source, options)
     elif is_pairs(source):
         source, options = "csv", keep_pairs(source, options)
+    elif not isinstance(source, str):
+        raise DataError(
+            "the first argument of load_task must be the name of a source, such as 'folder', a table of pandas, a "
+            f"Dataset, or a list of pairs of an image and its label, and it is a {type(source).__name__}"
+            + (" without any" if isinstance(source, list | tuple) and not source else "")
+        )
     values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}
     values |= {f"{'task' if key in TASK else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, values)
@@ -235,14 +242,16 @@ def choose(
     >>> choice.method in ("zero_shot", "tip_adapter"), choice.policy
     (True, 'cross-validation')
     """
-    minutes = check_minutes(minutes)
+    minutes, began = check_minutes(minutes), time.monotonic()
     _check_given(backbone, task, "choose", overrides)
     names = [*configuration.options("method", config_dir)] if methods == ALL else _as_list(methods)
     if not names:
         raise UserError("methods=[] leaves nothing to choose from")
+    if len({*map(str, names)}) < len(names):
+        raise UserError(f"methods={names} has a method twice")
     configs = {name: _settings_of_run(backbone, task, name, overrides, config_dir, engine) for name in names}
     usable = {name: config for name, config in configs.items() if methods != ALL or not needs_more(config)}
-    return choose_and_fit(backbone, task, usable, minutes, console or Console(quiet=True))
+    return choose_and_fit(backbone, task, usable, minutes, console or Console(quiet=True), began)
 
 
 def evaluate(

@@ -446,7 +446,7 @@ def test_overrides_that_are_no_list_of_texts(overrides):
 
 @pytest.mark.parametrize("value", [["digits"], None, 5, {"digits"}, lambda: 0])
 def test_names_of_files_that_are_no_names(value):
-    with pytest.raises(UserError, match="there is no data"):
+    with pytest.raises(UserError, match="the first argument of load_task must be the name of a source"):
         clipadapt.load_task(value)
     with pytest.raises(UserError, match="there is no kind"):
         clipadapt.load_task("digits", kind=value)

@@ -82,6 +82,9 @@ def find_settings(config: Mapping[str, Any], usual: dict[str, dict[str, Any]]) -
         known = own["method"]["name"] in configuration.options("method")
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise UserError(f"its {CONFIG} holds no settings of a run") from error
+    if "choice" in own:
+        found = {key: value for key, value in found.items() if not key.startswith("choice.")}
+        found["method"] = f"chosen among {len(own['choice']['among'])}"
     return {key: value for key, value in found.items() if known or not key.startswith("method.")}
 
 

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,8 @@ def run(arguments: list[str]) -> int:
         print_out(help_for(command, words.options.get("--config-dir")))
     elif "--version" in words.options:
         print_out(f"clipadapt {__version__}")
-    elif command in ("fit", None) and AUTO in words.settings and "--multirun" not in words.options:
+    elif command in ("fit", None) and AUTO in words.settings:
+        config.raise_all(["method=auto chooses for one run: give it without -m"] * ("--multirun" in words.options))
         choose_method(Words(words.options, [word for word in words.settings if word != AUTO]))
     elif command in ("fit", None):
         launching.launch(fit, rest)
@@ -115,6 +117,7 @@ def compare(words: Words) -> None:
 
 def choose_method(words: Words) -> None:
     """Run `clipadapt choose [methods=[…]] [minutes=10] [key=value …]`: find the best method, and fit it."""
+    began = time.monotonic()
     config.raise_all(f"{option} has no meaning here" for option in words.options if option != "--config-dir")
     folder = words.options.get("--config-dir")
     given, overrides = read_lists(words.settings, folder, (*GRID_KEYS, "minutes"))
@@ -124,12 +127,14 @@ def choose_method(words: Words) -> None:
         if key != "methods" and len(values) != 1
     )
     minutes = check_minutes(given.pop("minutes", [DEFAULT_MINUTES])[0])
+    if given.get("methods", [ALL]) == [ALL]:
+        grid(given | {"methods": ["zero_shot"]}, overrides, folder)  # what is wrong for all is told by one
     runs = grid({"methods": [ALL]} | given, overrides, folder)
     from clipadapt.studies.candidates import needs_more  # imports PyTorch
     from clipadapt.studies.choice import choose_in_directory
 
     usable = runs if given.get("methods", [ALL]) != [ALL] else [one for one in runs if not needs_more(one.config)]
-    choose_in_directory(usable, minutes, make_console())
+    choose_in_directory(usable, minutes, make_console(), began)
 
 
 def plain_settings(words: Words, known: Sequence[str], example: str = "") -> dict[str, str]:

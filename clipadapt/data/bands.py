@@ -1,5 +1,6 @@
 """Images of many bands, of signed and of floating-point numbers: which bands are colours, and which range they have."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -41,7 +42,7 @@ class Bands:
         if self.bands is not None and (len(self.bands) not in (1, COLOURS) or min(self.bands) < 1):
             raise DataError(f"task.bands={[*self.bands]} does not fit: bands count from 1: {HOW}")
         ends = self.value_range
-        if ends is not None and (len(ends) != 2 or not ends[0] < ends[1]):
+        if ends is not None and (len(ends) != 2 or not 0 < ends[1] - ends[0] < math.inf):
             raise DataError(
                 f"task.value_range={[*ends]} does not fit: it must be the values of black and white, as in [0,10000]"
             )

@@ -225,7 +225,8 @@ def no_test_images(source: Source, shots: int) -> str:
     """Return a sentence on a source of which nothing is left to test on."""
     return (
         f"'{source.name}' has no test images, and {shots} shots take all its {len(source.train)} images: what learns "
-        "can't be measured (a folder test, more images or fewer shots would do; clipadapt choose cross-validates)"
+        "can't be measured (a folder test, more images or fewer shots would do"
+        + ("; clipadapt choose cross-validates)" if shots > 1 else ")")
     )
 
 

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import io
+import math
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -16,6 +18,7 @@ from clipadapt.data.images import pixel_bytes
 from clipadapt.data.inputs import to_image
 from clipadapt.data.kept import keep_folder
 from clipadapt.errors import DataError
+from clipadapt.paths import shorten
 
 TABLE, PATH, IMAGE = "images.csv", "path", "image"
 
@@ -82,8 +85,26 @@ def keep_pairs(given: Iterable[Any], options: dict[str, Any]) -> dict[str, Any]:
         else:
             path = f"{place}.png"
             pictures[path] = to_image(image)
-        rows.append((path, "" if label is None else label))
+        rows.append((path, written_label(label, place)))
     return {**options, **keep_table([PATH, "label"], rows, pictures)}
+
+
+def written_label(label: Any, place: int) -> Any:
+    """Return a label as a table has it; a missing one is empty, and told with the table's other faults.
+
+    Raises:
+        DataError: it is neither text nor a whole number.
+    """
+    if label is None:
+        return ""
+    if isinstance(label, str):
+        return label
+    if isinstance(label, numbers.Real) and not isinstance(label, bool):
+        if math.isnan(label):
+            return ""
+        if float(label).is_integer():
+            return label
+    raise DataError(f"the label of item {place} must be a class name or a whole number, and is {shorten(repr(label))}")
 
 
 def keep_table(

@@ -7,7 +7,10 @@ from clipadapt.report.sheets import Sheet
 from clipadapt.report.tables import NONE, seconds_text
 
 HEAD = ["method", "score (%)", "95 %", "steps", "time", "learned", "new classes"]
-EXPLAINED = "95 %: by the number of images; time: of all fits; new classes: whether they can be named after the fit"
+EXPLAINED = [
+    "95 %: by the number of images; time: of all fits; new classes: whether they can be named after the fit",
+    "Below the last line are methods that were left out, with scores of fewer images or shorter fits.",
+]
 
 
 class ChoiceRow(TypedDict):
@@ -43,9 +46,18 @@ def choice_sheet(rows: Sequence[ChoiceRow], chosen: str, figure: str, policy: st
     free = [row for row in rows if row["dropped"] is None and row["score"] is not None and row not in first]
     dropped = [row for row in rows if row["dropped"] is not None]
     groups = [first, sorted(free, key=lambda row: -(row["score"] or 0.0)), [row for row in dropped if row["fits"]]]
-    title = f"{chosen} is chosen by {policy}" + (f": {figure} on images that were held out" if figure else "")
-    reasons = [f"{row['method']}: {row['dropped']}" for row in dropped]
-    return Sheet(title, HEAD, [[*map(_cells, some)] for some in groups if some], words=1, notes=[EXPLAINED, *reasons])
+    title = f"{chosen} is chosen by {policy}" + (f" ({figure})" if figure else "")
+    notes = [*EXPLAINED, *_reasons(dropped)]
+    return Sheet(title, HEAD, [[*map(_cells, some)] for some in groups if some], words=1, notes=notes)
+
+
+def _reasons(dropped: Sequence[ChoiceRow]) -> list[str]:
+    """Return why methods were left out, a line for each reason; what a reason has in brackets follows each name."""
+    found: dict[str, list[str]] = {}
+    for row in dropped:
+        reason, _, detail = str(row["dropped"]).partition(" (")
+        found.setdefault(reason, []).append(row["method"] + (f" ({detail}" if detail else ""))
+    return [f"{reason}: {', '.join(names)}" for reason, names in found.items()]
 
 
 def _cells(row: ChoiceRow) -> list[str]:

@@ -19,6 +19,7 @@ from clipadapt.runs.directory import RunDirectory
 from clipadapt.runs.lock import hold, tidy
 from clipadapt.runs.methods import build_backbone, training_settings
 from clipadapt.runs.result import Result, read_result
+from clipadapt.runs.start import start_change_note
 from clipadapt.runs.tasks import build_task, data_change_note, validated_images
 from clipadapt.runs.train import train_and_evaluate
 
@@ -87,8 +88,9 @@ def _show(config: dict[str, Any], target: RunDirectory, console: Console) -> Res
     """Show a finished run."""
     console.print(Text(f"This run is finished (rerun=true computes it again): {target.path}"))
     result = read_result(target.path)
-    if not console.quiet and (note := data_change_note(config, result.record)):
-        console.print(Text(f"note: {note}"))
+    if not console.quiet:
+        for note in filter(None, (data_change_note(config, result.record), start_change_note(config, result.record))):
+            console.print(Text(f"note: {note}"))
     summary.show_result(console, result.metrics)
     return result
 

@@ -42,7 +42,7 @@ from clipadapt.runs.methods import (
 )
 from clipadapt.runs.plan import Plan, plan
 from clipadapt.runs.result import Result, make_record
-from clipadapt.runs.start import start_from
+from clipadapt.runs.start import learned_hash, start_from
 from clipadapt.stopping import asked_to_stop
 from clipadapt.tasks import task_kind
 from clipadapt.threads import limited_threads
@@ -264,6 +264,8 @@ def _make_result(
     adaptation = prepared.head.adaptation
     tensors = {name: value.detach().cpu() for name, value in adaptation.state_dict().items()}
     files, record = adaptation.export(), make_record(prepared, planned, objective)
+    if config["from"] is not None:
+        record["start"] = learned_hash(config["from"])
     if predictions := metrics.pop("predictions", None):
         images = {name: image_names(split) for name, split in prepared.task.tests.items()}
         files |= {PREDICTIONS: json.dumps(predictions).encode()}

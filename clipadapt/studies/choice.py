@@ -38,7 +38,7 @@ Configs = Mapping[str, dict[str, Any]]
 """Settings of a run by the name of its method."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decision:
     """A method that was chosen for a task.
 
@@ -56,12 +56,16 @@ class Decision:
     figure: str
     rows: list[ChoiceRow]
 
+    def __repr__(self) -> str:
+        """Return the method and how it was chosen."""
+        return f"<{type(self).__name__} {self.method}: {self.policy} among {count_text(len(self.rows), 'method')}>"
+
     def sheet(self) -> Sheet:
         """Return the table of what was found."""
         return choice_sheet(self.rows, self.method, self.figure, self.policy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Choice(Decision):
     """A method that was chosen for a task, and the result of its run on all images.
 
@@ -72,16 +76,18 @@ class Choice(Decision):
     result: Result
 
 
-def choose_and_fit(clip: DualEncoder, task: Task, configs: Configs, minutes: float, console: Console) -> Choice:
+def choose_and_fit(
+    clip: DualEncoder, task: Task, configs: Configs, minutes: float, console: Console, began: float
+) -> Choice:
     """Choose a method for a task and fit it to all of its images; arguments and errors as of `decide`."""
-    found = decide(clip, task, configs, minutes, console)
+    found = decide(clip, task, configs, minutes, console, began)
     config = settings_of_chosen(found.method, found.most_steps, task, configs, minutes)
     settings = training_settings(config)
     result = train_and_evaluate(config, clip, task, None, console, settings)
     return Choice(**vars(found), result=result)
 
 
-def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, console: Console) -> Decision:
+def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, console: Console, began: float) -> Decision:
     """Choose a method for a task, and show what was found.
 
     Args:
@@ -90,6 +96,7 @@ def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, cons
         configs: settings of a run of each method that may be chosen.
         minutes: the time to choose and to fit; test images are evaluated on top of it.
         console: where to print.
+        began: when that time began, of `time.monotonic`.
 
     Raises:
         UserError: see `Chooser.choose`; the task has no images to learn from; or there are several processes.
@@ -98,11 +105,11 @@ def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, cons
         raise UserError("a method is chosen in one process: give the command without torchrun")
     task.check_has_images()
     with limited_threads(clip.parameters), settings_of_folds(configs) as short:
-        budget, fits = Budget(60 * minutes), FoldFits(clip, task, console)
+        budget, fits = Budget(60 * minutes, began), FoldFits(clip, task, console)
         tried = find_candidates(clip, task, short)
         how = f"in {fits.folds} folds" if fits.folds > 1 else "one a class, by published accuracies"
         counts = [count_text(len(tried), "method"), count_text(len(task.support), "image")]
-        console.print(f"Choosing among {counts[0]} on {counts[1]}, {how}, in {minutes:g} minutes.", soft_wrap=True)
+        console.print(f"Choosing among {counts[0]} on {counts[1]}, {how}, in {minutes_text(minutes)}.", soft_wrap=True)
         best = Chooser(fits, budget).choose(tried)
     rows = [make_row(one, fits.leads) for one in tried]
     found = Decision(best.method, best.most_steps, policy(task), fits.title, rows)
@@ -124,6 +131,11 @@ def settings_of_chosen(
     """Return the settings of the run of a chosen method, with how it was chosen below `choice`."""
     choice = {"by": policy(task), "among": sorted(configs), "minutes": minutes}
     return limited(configs[method], most_steps) | {"choice": choice}
+
+
+def minutes_text(minutes: float) -> str:
+    """Return a number of minutes in words."""
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
 @contextmanager
@@ -153,7 +165,7 @@ def make_row(one: Candidate, leads: str) -> ChoiceRow:
     }
 
 
-def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Console) -> Result:
+def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Console, began: float) -> Result:
     """Choose among the methods of runs on the same data, and do the run of the chosen one in its directory.
 
     The table is saved in `<output>/choose/`; if it is there, and the data haven't changed, nothing is tried again.
@@ -162,16 +174,20 @@ def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Consol
         runs: one for each method.
         minutes: as of `decide`.
         console: where to print.
+        began: as of `decide`.
 
     Raises:
         UserError: as of `decide`, or of the run.
     """
     folder = grid_directory(runs, FOLDER, [f"{minutes:g} minutes"])
+    make_folder(folder)  # before the time is spent
+    if (folder / SAVED).is_dir():
+        raise UserError(f"{folder / SAVED} is a folder, and the choice is a file of that name: move it away")
     clip, task = load_backbone_and_task(runs[0].config, console)
     configs = {spec.method: spec.config for spec in runs}
     found = None if runs[0].config["rerun"] else read(folder, task.fingerprint, configs)
     if found is None:
-        decision = decide(clip, task, configs, minutes, console)
+        decision = decide(clip, task, configs, minutes, console, began)
         save(folder, task.fingerprint, decision)
         found = decision.method, decision.most_steps
     console.print(Text(f"{found[0]} is chosen: {folder / TABLE} has the table."), soft_wrap=True)
@@ -181,7 +197,6 @@ def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Consol
 
 def save(folder: Path, fingerprint: str, found: Decision) -> None:
     """Write a decision: a table for people, and JSON that is read again."""
-    make_folder(folder)
     write_atomically(folder / TABLE, markdown_table(found.sheet()) + "\n")
     write_atomically(folder / SAVED, dump_checked_json({"fingerprint": fingerprint, **vars(found)}))
 

@@ -37,7 +37,7 @@ FINALISTS, MOST_REPEATS = 3, 5
 """Candidates that the last repetitions compare, and how often the cross-validation is done at the most."""
 
 NO_TIME = "no time left"
-SLOW = "too little time left: a step takes about {}"
+SLOW = "too little time left ({} a step)"
 
 
 @dataclass
@@ -101,16 +101,22 @@ class Chooser:
         return best
 
     def _try_cheap(self, cheap: Sequence[Candidate]) -> None:
-        """Fit candidates on features alone to every fold, if whole fits take no more than their share of the time."""
-        share = CHEAP_SHARE * self.budget.seconds / max(1, len(cheap))
-        for one in cheap:
-            if self.budget.used > CHEAP_SHARE * self.budget.seconds:
+        """Fit candidates on features alone to every fold, if whole fits take no more than their share of the time.
+
+        Those without steps, which are solved in closed form, come first, and are fitted to every fold.
+        """
+        limit = CHEAP_SHARE * self.budget.seconds
+        ordered = sorted(cheap, key=lambda one: (one is not cheap[0], self.fits.whole_steps(one)))
+        for place, one in enumerate(ordered):
+            share = (limit - self.budget.used) / (len(ordered) - place)
+            if share < 0:
                 one.dropped = NO_TIME
                 continue
             self._look_at(one)
-            if one is cheap[0]:
+            if place == 0:
                 self._check_encoding(one.seconds)
-            if one is cheap[0] or self.fits.folds * one.seconds_for(self.fits.whole_steps(one)) <= share:
+            whole = self.fits.whole_steps(one)
+            if not whole or self.fits.folds * one.seconds_for(whole) <= share:
                 one.allow(None)
                 self.fits.fit(one, self.fits.repetition(0))
 
@@ -126,6 +132,8 @@ class Chooser:
             seconds: what it took to encode one view of each image, or to find it in the cache.
         """
         images, views = len(self.fits.task.support), self.fits.task.views or 0
+        if not views:
+            return
         needed = views * min(seconds, images * self.image_seconds)
         if self.budget.used + needed > CHEAP_SHARE * self.budget.seconds:
             minutes = math.ceil((self.budget.used + needed) / CHEAP_SHARE / 60)
@@ -149,7 +157,7 @@ class Chooser:
             ranked = self._ranked([one for one in alive if one.dropped is None])
             alive = ranked[: max(FINALISTS, math.ceil(len(ranked) / 2))]
             for one in ranked[len(alive) :]:
-                one.dropped = f"behind after {one.most_steps or 'all'} steps on {len(folds)} of {self.fits.folds} folds"
+                one.dropped = f"behind ({one.most_steps or 'all'} steps, {len(folds)} of {self.fits.folds} folds)"
         self._fit_within(alive, self.fits.repetition(0), self.budget.used + self.budget.to_choose)
 
     def _fit_within(self, alive: Sequence[Candidate], folds: Sequence[Fold], until: float) -> None:

@@ -14,7 +14,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.seeds import hash_seed
 from clipadapt.data.tasks import Task
 from clipadapt.errors import LASTING
-from clipadapt.report.tables import percent_text, seconds_text
+from clipadapt.report.tables import count_text, percent_text, seconds_text
 from clipadapt.runs.methods import build_settings
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.candidates import Candidate, Fold, limited
@@ -82,8 +82,9 @@ class FoldFits:
                 shown = metrics["figures"][self.leads]
                 self.title, self.sign = shown["title"], 1 if shown["higher_is_better"] else -1
         if one.dropped is None and len(one.scores) > 1:
-            score, took = percent_text(one.score()), seconds_text(one.seconds)
-            self.console.print(Text(f"{one.method}: {score}, {took}"), soft_wrap=True)
+            steps = "whole fits" if one.most_steps is None else f"fits of {count_text(one.most_steps, 'step')}"
+            told = f"{one.method}: {percent_text(one.score())}, {len(one.scores)} {steps}, {seconds_text(one.seconds)}"
+            self.console.print(Text(told), soft_wrap=True)
 
     def fit_to(self, one: Candidate, task: Task) -> dict[str, Any]:
         """Fit a candidate to a task, note what it took, and return its metrics; none if it failed."""

@@ -45,7 +45,7 @@ def fold_task(task: Task, held: Sequence[int]) -> Task:
     The number of shots stays, so that a method's settings by shots are those of the whole task.
 
     Args:
-        task: the task; its test sets, its pool and the places of its images there are left out.
+        task: the task; its test sets and its pool are left out, and its images are numbered as in its support set.
         held: indices into the support set.
     """
     out = {*held}
@@ -53,7 +53,7 @@ def fold_task(task: Task, held: Sequence[int]) -> Task:
     return replace(
         task,
         support=task.support.select(kept),
-        support_indices=[],
+        support_indices=kept,
         tests={HELD_OUT: task.support.select(held)},
         test_indices=[],
         pool=None,

@@ -268,7 +268,7 @@ def test_a_method_of_ones_own_needs_no_change_here(api, tmp_path):
         (["shots=" + "9" * 5000], "can't be read"),
         (["x" * 5000 + "=1"], "there is no key xxx"),
         (["engine=${"], "engine=${ can't be read"),
-        (["engine=${x}"], "there is no engine '${x}': known are default"),
+        (["engine=${x}"], "there is no engine '${x}': the only one is 'default'"),
         (["method=linear_probe", "method.adaptation.start=???"], "method.adaptation.start"),
         (["allowed_targets=null"], "allowed_targets=null does not fit: it must be a list of text"),
         (["allowed_targets=[[a]]"], 'allowed_targets=[["a"]] does not fit'),

@@ -1,5 +1,7 @@
 """A fit that starts with what a finished run learned."""
 
+import shutil
+
 import pytest
 
 import clipadapt
@@ -47,12 +49,24 @@ def test_the_command_starts_from_a_run_in_a_directory_of_its_own(adapter, tmp_pa
     assert len([*tmp_path.rglob("result.json")]) == 2
 
 
+def test_a_start_that_has_changed_since_is_told(adapter, tmp_path, capsys):
+    start = shutil.copytree(adapter[1], tmp_path / "start")
+    words = ["method=clip_adapter", "shots=1", "engine.epochs=1", "engine.cpu=true", "engine.workers=0"]
+    words += [f"output={tmp_path / 'runs'}", f"from={start}"]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert "has changed since" not in capsys.readouterr().out
+    (start / "adaptation.safetensors").write_bytes(b"something else")
+    assert main(words) == 0
+    assert "from which this run started, has changed since" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     "method, options, message",
     [
         ("linear_probe", {}, "linear_probe isn't fitted by gradient"),
         ("taskres", {"epochs": 1}, "what taskres learns belongs to its classes, and they differ .five, six"),
-        ("coop", {"epochs": 1}, "holds something else than coop learns here"),
+        ("coop", {"epochs": 1}, "was learned by clip_adapter, and this is coop: add method=clip_adapter"),
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(method, options, message, backbone, adapter):

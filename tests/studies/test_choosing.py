@@ -147,7 +147,7 @@ COSTS = {
 def test_the_best_method_that_fits_in_the_budget_is_chosen_within_it(simulate):
     best, found, clock = simulate(COSTS, 600.0)
     assert best.method == "good" and best.most_steps is None
-    assert {one.method: one.dropped for one in found}["slow"].startswith("too little time left: a step takes about 30")
+    assert {one.method: one.dropped for one in found}["slow"].startswith("too little time left (30 s a step)")
     assert clock.now + best.seconds_for(400) <= 600
     assert clock.fits[0][0] == "cheap"
 
@@ -170,7 +170,7 @@ def test_the_better_half_goes_on_with_more_steps(simulate):
     assert best.method == "method7"
     steps = {name: sum(count for other, count in clock.fits if other == name) for name in costs}
     assert steps["method7"] > 4 * steps["method0"] > 0
-    assert {one.method: one.dropped for one in found}["method0"].startswith("behind after")
+    assert {one.method: one.dropped for one in found}["method0"].startswith("behind (")
 
 
 def test_what_fails_is_told_and_left_out(monkeypatch, backbone, task):
@@ -236,12 +236,26 @@ def test_with_one_image_a_class_the_published_accuracies_decide(tmp_path, capsys
         (["shots=[1,4]"], "shots=[1,4]: a method is chosen for one shots; give one value"),
         (["methods=[cop]"], "there is no method 'cop': did you mean 'coop'?"),
         (["methods=[]"], "say which methods"),
+        (["foo=1"], "there is no key foo"),
         (["methods=[linear_probe]", "shots=1"], "with one image a class there is nothing to hold out"),
     ],
 )
 def test_what_does_not_fit_is_told(words, message, capsys, tmp_path):
     assert main(["choose", *words, "engine.cpu=true", "engine.workers=0", f"output={tmp_path}"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_methods_solved_in_closed_form_are_tried_on_every_fold_first(simulate):
+    costs = {"cheap": (0.0, 0.2, 0), "cheap2": (0.05, 0.6, 400), "cheap3": (0.0, 0.9, 0), "cheap4": (0.0, 0.5, 0)}
+    best, _, clock = simulate(costs, 3.0)
+    assert best.method == "cheap3"
+    assert [name for name, _ in clock.fits[:12]] == ["cheap"] * 4 + ["cheap3"] * 4 + ["cheap4"] * 4
+
+
+def test_methods_that_label_images_themselves_can_be_named(backbone, task):
+    choice = clipadapt.choose(backbone, task, 0.5, ["upl", "zero_shot"], ["engine.epochs=1"], cpu=True, workers=0)
+    assert all(row["score"] is not None for row in choice.rows)
+    assert repr(choice).startswith("<Choice ") and len(repr(choice)) < 100
 
 
 def test_auto_is_the_method_that_is_chosen(backbone, task, monkeypatch, tmp_path):
