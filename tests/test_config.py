@@ -591,6 +591,7 @@ def test_a_grid_has_one_runs_values_where_none_are_given():
     assert spec.config == config.compose()
 
 
+@pytest.mark.slow
 def test_all_methods_are_those_of_ones_own_too(own):
     specs = studies.grid({"methods": ["all"]}, config_dir=own)
     assert [spec.method for spec in specs] == [*config.options("method", own)] and "shifting" in {

@@ -35,6 +35,7 @@ def test_a_fit_goes_on_from_what_was_learned_with_new_classes(backbone, adapter)
         assert (after.tensors[name] - learned).abs().max() < 1e-6 < (fresh.tensors[name] - learned).abs().max()
 
 
+@pytest.mark.slow
 def test_the_command_starts_from_a_run_in_a_directory_of_its_own(adapter, tmp_path):
     words = [
         "method=clip_adapter",

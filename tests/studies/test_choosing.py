@@ -252,6 +252,7 @@ def test_methods_solved_in_closed_form_are_tried_on_every_fold_first(simulate):
     assert [name for name, _ in clock.fits[:12]] == ["cheap"] * 4 + ["cheap3"] * 4 + ["cheap4"] * 4
 
 
+@pytest.mark.slow
 def test_methods_that_label_images_themselves_can_be_named(backbone, task):
     choice = clipadapt.choose(backbone, task, 0.5, ["upl", "zero_shot"], ["engine.epochs=1"], cpu=True, workers=0)
     assert all(row["score"] is not None for row in choice.rows)
