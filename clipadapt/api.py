@@ -23,7 +23,7 @@ from clipadapt.report.rows import Row
 from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import load_predictor
-from clipadapt.runs.methods import build_backbone, training_settings
+from clipadapt.runs.methods import build_backbone, training_settings, usual_device
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -360,7 +360,7 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     """
     directory = checked_path(directory, "the run directory")
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = usual_device()
     _check_device(device)
     return load_predictor(directory, device, config_dir)
 

@@ -1,4 +1,4 @@
-"""What a notebook shows of an object in place of its `repr`: a small HTML table."""
+"""Small HTML tables, which a notebook shows of objects in place of their `repr`."""
 
 from collections.abc import Sequence
 from html import escape

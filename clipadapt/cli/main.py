@@ -128,7 +128,8 @@ def choose_method(words: Words) -> None:
     )
     minutes = check_minutes(given.pop("minutes", [DEFAULT_MINUTES])[0])
     if given.get("methods", [ALL]) == [ALL]:
-        grid(given | {"methods": ["zero_shot"]}, overrides, folder)  # what is wrong for all is told by one
+        any_method = next(iter(config.options("method", folder)))
+        grid(given | {"methods": [any_method]}, overrides, folder)  # what is wrong for all is told by one
     runs = grid({"methods": [ALL]} | given, overrides, folder)
     from clipadapt.studies.candidates import needs_more  # imports PyTorch
     from clipadapt.studies.choice import choose_in_directory
@@ -235,7 +236,7 @@ def predict(words: Words) -> None:
         shown = errors
     if in_classes:
         names = unique_names(predictor.class_names)
-        choices = choose(scores, answers, names, shares)
+        choices = make_choices(scores, answers, names, shares)
         probabilities = scores.calibrate(answers) if scores and calibrate else answers
         show(form, paths, names, probabilities.numpy(), shown, choices)
     else:
@@ -285,7 +286,7 @@ def read_share(key: str, text: str) -> float:
     return share
 
 
-def choose(
+def make_choices(
     known: "KnownScores | None", probabilities: "Tensor", names: Sequence[str], shares: Mapping[str, float]
 ) -> "Choices":
     """Return which images are none of the classes, and their sets of classes, as far as that was asked for."""

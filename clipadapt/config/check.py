@@ -51,7 +51,7 @@ METHOD = {
     "interpolation": Annotated[float, Interval(ge=0, le=1)] | None,
 }
 CHOICE = {"by": str, "among": list[str], "minutes": float}
-"""How the method of a run was chosen, where it was."""
+"""Keys that say how the method of a run was chosen."""
 TASK = {
     "views": Annotated[int, Ge(0)] | None,
     "augment": Literal["none", "crop", "mirror", "crop_mirror"] | list[Literal["crop", "mirror"]],

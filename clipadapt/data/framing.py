@@ -1,4 +1,4 @@
-"""How images are seen: which bands are colours, and the square that the backbone sees of an image."""
+"""Framing of images: which bands are colours, and the square that the backbone sees of an image."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

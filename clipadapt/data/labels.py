@@ -15,7 +15,7 @@ NUMBER = re.compile(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 """A number as text; 1.0 is how tables with empty cells write 1, and 1.0e+00 how NumPy does."""
 
 ALTERNATIVES, SUMS, NUMBERS = re.compile("[;|,]"), re.compile("[/+&]"), re.compile(r"\s+")
-"""What stands between several classes in one label: cat;dog, cat/dog, and 0 1 where classes are numbers."""
+"""Separators of several classes in one label: cat;dog, cat/dog, and 0 1 where classes are numbers."""
 
 TEXT_LIST = re.compile(r"[\[(]\s*(['\"]).*\1\s*,?\s*[\])]")
 """A list of texts written as text, such as ['cat']."""

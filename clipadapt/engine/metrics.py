@@ -52,7 +52,7 @@ def evaluate_batches(
         predicted=as_list(predicted),
         ranked=[[(int(index), share) for index, share in row] for row in as_list(ranked)],
         scores=as_list(scores),
-        answers=[(answers.cpu(), targets.cpu()) for answers, targets in kept],
+        answers=joined(kept),
     )
 
 
@@ -76,6 +76,14 @@ def scaled_figures(
     for probabilities, targets in batches:
         metrics.update(scale_by_temperature(probabilities, temperature).to(device), targets.to(device))
     return {name: value.item() for name, value in metrics.compute().items()}
+
+
+def joined(batches: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of answers and targets as one on the CPU, in one copy from the device; an empty list if empty."""
+    if not batches:
+        return []
+    answers, targets = zip(*batches, strict=True)
+    return [(torch.cat(answers).cpu(), torch.cat(targets).cpu())]
 
 
 def as_list(parts: Sequence[Tensor | None]) -> list[Any]:

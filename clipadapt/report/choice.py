@@ -14,7 +14,7 @@ EXPLAINED = [
 
 
 class ChoiceRow(TypedDict):
-    """What a choice knows of a method.
+    """Row of a choice: a method, its score and its cost.
 
     `score` is the mean over `fits` folds of the leading figure on what they held out, `interval` the ends of its 95 %
     interval; each is None where there is none. Fits had `most_steps`, or all if None. `seconds` is the time of all

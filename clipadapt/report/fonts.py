@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FAMILIES = "Noto Sans"
-"""How the names of families begin that have, together, all scripts."""
+"""Beginnings of the names of families that have, together, all scripts."""
 EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
 SHOWN = 5
 

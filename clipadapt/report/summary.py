@@ -15,7 +15,7 @@ from clipadapt.report import pictures as draw
 from clipadapt.report import tables
 
 WORSE = 1.1
-"""How much worse a negative log likelihood has to be for a note."""
+"""Factor on a negative log likelihood from which on a note says that it is worse."""
 
 if TYPE_CHECKING:
     from clipadapt.data import Task

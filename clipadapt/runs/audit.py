@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.text import Text
 from torch import Tensor
@@ -20,7 +19,7 @@ from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report.audit import Suspect, audit_csv, audit_page, audit_table
 from clipadapt.report.tables import count_text
-from clipadapt.runs.methods import build_backbone
+from clipadapt.runs.methods import build_backbone, usual_device
 from clipadapt.runs.near_duplicates import encode
 from clipadapt.runs.tasks import framing
 
@@ -50,7 +49,7 @@ def audit_labels(config: Mapping[str, Any], console: Console) -> list[Suspect]:
     present, notes = labelled_splits(source)
     present = {name: framing(config).split(split) for name, split in present.items()}
     places = [(name, k) for name, split in present.items() for k, label in enumerate(split.labels) if label >= 0]
-    clip = build_backbone(config).to("cuda" if torch.cuda.is_available() else "cpu")
+    clip = build_backbone(config).to(usual_device())
     with bars.images(console, len(places), "encoded", transient=True) as update:
         read, features = encode(clip, present, places, update)
     labels = np.array([present[name].labels[index] for name, index in read], dtype=int)

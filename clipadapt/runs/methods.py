@@ -46,6 +46,11 @@ def build_backbone(config: Mapping[str, Any]) -> DualEncoder:
     return built
 
 
+def usual_device(cpu: bool = False) -> str:
+    """Return the device to compute on: a GPU if there is one, unless `cpu` says no."""
+    return "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+
+
 def build_settings(config: Mapping[str, Any]) -> Settings:
     """Build the engine's settings of a run.
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from clipadapt.data import Task
@@ -23,6 +22,7 @@ from clipadapt.report.mistakes import (
 )
 from clipadapt.runs.finished import FinishedRun
 from clipadapt.runs.learned import trained_backbone
+from clipadapt.runs.methods import usual_device
 from clipadapt.runs.near_duplicates import ROWS, encode
 from clipadapt.runs.reading import MISTAKES_CSV, MISTAKES_PAGE, RunReader
 
@@ -96,7 +96,7 @@ def with_nearest(
     if not mistakes or not len(support) or not support.labelled:
         return [*mistakes]
     clip = trained_backbone(run.directory, run.record, run.config)
-    clip.to("cuda" if torch.cuda.is_available() else "cpu")
+    clip.to(usual_device())
     splits, names = {**task.tests, "": support}, image_names(support)
     learned, near = encode(clip, splits, [("", index) for index in range(len(support))], update)
     read, features = encode(clip, splits, [(one.test, one.index) for one in mistakes], update)

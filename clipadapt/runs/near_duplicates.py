@@ -11,7 +11,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.duplicates import ImageIndex, describe_groups
 from clipadapt.data.tasks import Split
 from clipadapt.errors import DataError
-from clipadapt.runs.methods import build_backbone
+from clipadapt.runs.methods import build_backbone, usual_device
 
 BATCH, ROWS = 64, 1024
 
@@ -34,7 +34,7 @@ def find_near_duplicates(
         cosine: the least cosine of their features.
         update: called with the number of images encoded since the last call.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = usual_device()
     clip = build_backbone(config).to(device)
     places = [(name, index) for name, split in splits.items() for index in range(len(split))]
     kept, features = encode(clip, splits, places, update)

@@ -44,6 +44,7 @@ class Candidate:
         method: its name.
         config: the settings of its run.
         cheap: whether it computes on features alone.
+        learns: whether it learns anything, so that a fit reads views of the images to learn from.
         images_a_step: how many images go through the image tower in a step.
         scores: the leading figure on what each fold held out, of fits within the same number of steps.
         losses: the negative log likelihood there, which decides between equal scores, where the kind of task has one.
@@ -60,6 +61,7 @@ class Candidate:
     method: str
     config: dict[str, Any]
     cheap: bool
+    learns: bool = True
     images_a_step: int = 0
     scores: dict[Fold, float] = field(default_factory=dict)
     losses: dict[Fold, float] = field(default_factory=dict)
@@ -112,7 +114,7 @@ def limited(config: dict[str, Any], most_steps: int | None) -> dict[str, Any]:
 
 
 def find_candidates(clip: DualEncoder, task: Task, configs: Mapping[str, dict[str, Any]]) -> list[Candidate]:
-    """Return the candidates: those on features alone first, then by their published accuracies.
+    """Return the candidates: those that learn nothing first, then those on features, then by published accuracies.
 
     Args:
         clip: the backbone.
@@ -120,7 +122,7 @@ def find_candidates(clip: DualEncoder, task: Task, configs: Mapping[str, dict[st
         configs: settings of a run of each method.
     """
     found = [make_candidate(clip, task, name, config) for name, config in configs.items()]
-    return sorted(found, key=lambda one: (not one.cheap, one.method != "zero_shot", -PUBLISHED.get(one.method, 0.0)))
+    return sorted(found, key=lambda one: (not one.cheap, one.learns, -PUBLISHED.get(one.method, 0.0)))
 
 
 def needs_more(config: Mapping[str, Any]) -> bool:
@@ -142,12 +144,14 @@ def make_candidate(clip: DualEncoder, task: Task, method: str, config: dict[str,
         model = AdaptedCLIP(clip, adaptation)
     except UserError as error:
         return Candidate(method, config, cheap=False, dropped=str(error))
-    settings = build_settings(config)
+    settings, capabilities = build_settings(config), adaptation.capabilities
+    own = adaptation.has_parameters or capabilities.num_fitted_values or capabilities.fixed_classes is not None
     encodes = model.image_cut != "features" or (task.views is None and settings.epochs_for(task.shots) > 0)
     return Candidate(
         method,
         config,
         cheap=not encodes and model.text_cut == "features",
+        learns=bool(own),
         images_a_step=min(settings.batch_size, len(task.support)) if encodes else 0,
-        new_classes=adaptation.capabilities.fixed_classes is None,
+        new_classes=capabilities.fixed_classes is None,
     )

@@ -20,7 +20,7 @@ from clipadapt.files import make_folder, write_atomically
 from clipadapt.report.choice import ChoiceRow, choice_sheet
 from clipadapt.report.sheets import Sheet, markdown_table, rich_table
 from clipadapt.report.tables import count_text
-from clipadapt.runs.methods import build_settings, training_settings, with_usable_cache
+from clipadapt.runs.methods import build_settings, training_settings, usual_device, with_usable_cache
 from clipadapt.runs.result import Result
 from clipadapt.runs.run import load_backbone_and_task, run
 from clipadapt.runs.train import train_and_evaluate
@@ -104,6 +104,8 @@ def decide(clip: DualEncoder, task: Task, configs: Configs, minutes: float, cons
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("a method is chosen in one process: give the command without torchrun")
     task.check_has_images()
+    cpu = build_settings(next(iter(configs.values()))).cpu
+    clip.to(usual_device(cpu), clip.dtype)  # where its speed is measured
     with limited_threads(clip.parameters), settings_of_folds(configs) as short:
         budget, fits = Budget(60 * minutes, began), FoldFits(clip, task, console)
         tried = find_candidates(clip, task, short)
@@ -144,9 +146,9 @@ def settings_of_folds(configs: Configs) -> Iterator[Configs]:
 
     Where there is no usable cache, a temporary folder is one meanwhile.
     """
-    settings = [with_usable_cache(build_settings(config)) for config in [*configs.values()][:1]]
+    settings = with_usable_cache(build_settings(next(iter(configs.values()))))
     with TemporaryDirectory() as folder:
-        own = {"cache": next((one.cache for one in settings if one.cache), folder), "tracker": None}
+        own = {"cache": settings.cache or folder, "tracker": None}
         yield {name: config | {"engine": config["engine"] | own} for name, config in configs.items()}
 
 

@@ -106,14 +106,14 @@ class Chooser:
         Those without steps, which are solved in closed form, come first, and are fitted to every fold.
         """
         limit = CHEAP_SHARE * self.budget.seconds
-        ordered = sorted(cheap, key=lambda one: (one is not cheap[0], self.fits.whole_steps(one)))
+        ordered = sorted(cheap, key=lambda one: (one.learns, self.fits.whole_steps(one)))
         for place, one in enumerate(ordered):
             share = (limit - self.budget.used) / (len(ordered) - place)
             if share < 0:
                 one.dropped = NO_TIME
                 continue
             self._look_at(one)
-            if place == 0:
+            if not one.learns:
                 self._check_encoding(one.seconds)
             whole = self.fits.whole_steps(one)
             if not whole or self.fits.folds * one.seconds_for(whole) <= share:
@@ -214,7 +214,7 @@ class Chooser:
     def _allow_last_fit(self, best: Candidate) -> None:
         """Allow the chosen candidate a whole fit, or as many steps as fit in the rest of the budget."""
         room, whole = best.steps_within(self.budget.left), self._last_steps(best)
-        best.most_steps = None if whole <= room else max(room, best.most_steps or FEWEST_STEPS)
+        best.most_steps = None if whole <= max(0, room) else max(room, best.most_steps or FEWEST_STEPS)
 
     def _last_steps(self, one: Candidate) -> int:
         """Return the number of steps of a whole fit to all images."""
@@ -243,9 +243,12 @@ class Chooser:
 
 
 def measure_image_seconds(clip: DualEncoder) -> float:
-    """Return the seconds that the image tower takes for one of several images, without gradients."""
+    """Return the seconds that the image tower takes for one of several images, without gradients, on its device."""
     pixels = torch.zeros(MEASURED_IMAGES, 3, *clip.image_size, device=clip.device, dtype=clip.dtype)
-    began = time.monotonic()
-    with torch.no_grad():
-        clip.image.run(pixels).sum().item()  # waits for the device
-    return (time.monotonic() - began) / MEASURED_IMAGES
+    seconds = 0.0
+    for _ in range(2):  # the first time, a device gets ready
+        began = time.monotonic()
+        with torch.no_grad():
+            clip.image.run(pixels).sum().item()  # waits for the device
+        seconds = time.monotonic() - began
+    return seconds / MEASURED_IMAGES

@@ -245,6 +245,16 @@ def test_what_does_not_fit_is_told(words, message, capsys, tmp_path):
     assert message in capsys.readouterr().err
 
 
+def test_what_learns_nothing_comes_first_whatever_its_name(backbone, task):
+    first, *rest = candidates(backbone, task, ["linear_probe", "tip_adapter", "zero_shot", "clip_adapter"])
+    assert first.method == "zero_shot" and not first.learns and all(one.learns for one in rest)
+
+
+def test_a_closed_form_needs_no_steps_when_the_time_is_over(simulate):
+    best, _, _ = simulate({"cheap": (0.0, 0.9, 0)}, 0.3)
+    assert best.method == "cheap" and best.most_steps is None
+
+
 def test_methods_solved_in_closed_form_are_tried_on_every_fold_first(simulate):
     costs = {"cheap": (0.0, 0.2, 0), "cheap2": (0.05, 0.6, 400), "cheap3": (0.0, 0.9, 0), "cheap4": (0.0, 0.5, 0)}
     best, _, clock = simulate(costs, 3.0)
