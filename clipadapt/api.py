@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from clipadapt import config as configuration
@@ -18,12 +17,12 @@ from clipadapt.data.given_data_sets import is_data_set, keep
 from clipadapt.data.given_tables import is_data_frame, is_pairs, keep_data_frame, keep_pairs
 from clipadapt.errors import DataError, UserError, WeightsError
 from clipadapt.paths import checked_path, shorten
-from clipadapt.predictor import Predictor
 from clipadapt.report.rows import Row
 from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import load_predictor
-from clipadapt.runs.methods import build_backbone, training_settings, usual_device
+from clipadapt.runs.methods import build_backbone, training_settings
+from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.runs.train import train_and_evaluate
@@ -34,7 +33,7 @@ from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes
 from clipadapt.studies.protocols import comparison
 from clipadapt.tasks import task_kind
 
-__all__ = ["UserError", "choose", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
+__all__ = ["Predictor", "UserError", "choose", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
 
 AUTO = "auto"
 """The method that `choose` takes."""
@@ -341,14 +340,25 @@ def _as_list(value: Any) -> list[Any]:
     return [plain(one) for one in value]
 
 
-def load(directory: str | Path, device: str | None = None, config_dir: str | Path | None = None) -> Predictor:
+def load(
+    source: str | Path,
+    device: str | None = None,
+    config_dir: str | Path | None = None,
+    pretrained: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Predictor:
     """Load the classifier of a finished run; it adapts to the images it gets if the method does so at test time.
 
     Args:
-        directory: of the run.
+        source: the directory of a run, the folder of an artifact, or a repository of the Hugging Face hub, "user/name",
+            where no folder has that name.
         device: where to compute; None takes a GPU if there is one.
         config_dir: a folder of your own with the adaptation's module. A run can't name modules itself: it may be
             somebody else's.
+        pretrained: a tag or a file of the backbone's weights, where they aren't where the run had them.
+        revision: a branch, tag or commit of the repository; None for its main branch.
+        token: of the Hugging Face hub; None for that of `hf auth login`.
 
     Raises:
         UserError: no run is there, it isn't finished, or there is no such device.
@@ -358,17 +368,4 @@ def load(directory: str | Path, device: str | None = None, config_dir: str | Pat
     >>> load(result.save("saved"), device="cpu").class_names[:2]
     ['zero', 'one']
     """
-    directory = checked_path(directory, "the run directory")
-    if device is None:
-        device = usual_device()
-    _check_device(device)
-    return load_predictor(directory, device, config_dir)
-
-
-def _check_device(device: str) -> None:
-    """Check that tensors can be made on a device; raises UserError otherwise."""
-    try:
-        float(torch.zeros((), device=device))
-    except Exception as error:  # of as many kinds as there are devices
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"device={shorten(repr(device))} can't be used: {reason}") from error
+    return load_predictor(source, device, config_dir, pretrained, revision, token)

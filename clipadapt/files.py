@@ -2,12 +2,13 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
-from clipadapt.errors import WriteError
+from clipadapt.errors import UserError, WriteError
 
 ANY, FOLDER = "path", "path where there is such a folder"
 
@@ -93,3 +94,43 @@ def as_write_error(path: Path) -> Iterator[None]:
         else:
             advice = "mend that, or choose another folder; what was saved before is kept"
         raise WriteError(f"{path} can't be written ({error.strerror or error}): {advice}") from error
+
+
+def write_folder(path: Path, contents: Mapping[str, bytes | str]) -> None:
+    """Write a folder of files: it is there as a whole, or not at all.
+
+    Args:
+        path: the folder, which isn't there yet, or is empty.
+        contents: of its files, by their names.
+
+    Raises:
+        UserError: the folder is there and isn't empty, or a file is in its place.
+        WriteError: it can't be written; nothing is left behind.
+    """
+    check_free(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    make_folder(path.parent)
+    try:
+        with as_write_error(path):
+            part.mkdir()
+        for name, content in contents.items():
+            make_folder((part / name).parent)
+            write_atomically(part / name, content)
+        with as_write_error(path):
+            os.replace(part, path)
+            flush_folder(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_free(path: Path) -> None:
+    """Check that nothing is where a folder will be written, or an empty folder.
+
+    Raises:
+        UserError: something is there.
+    """
+    with as_write_error(path):
+        if path.is_dir() and not any(path.iterdir()):
+            return
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} is there already: choose another place, or move it away")

@@ -11,7 +11,7 @@ import clipadapt
 from clipadapt.api import evaluate
 from clipadapt.engine.evaluation import shuffled
 from clipadapt.errors import UserError
-from clipadapt.predictor import Predictor
+from clipadapt.runs.predictor import Predictor
 
 VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
 METHODS = {

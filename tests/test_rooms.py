@@ -39,13 +39,12 @@ MAY_IMPORT = {
     "engine": "test_time features tasks model data adaptations objectives backbone interfaces files paths stopping "
     "errors",
     "test_time": "tasks model adaptations objectives errors",
-    "predictor": "notebook tasks model data test_time checksums files paths threads errors",
     "report": "data files paths errors",
     "config": "files plain_yaml paths errors",
-    "runs": "predictor config report engine test_time features tasks data model objectives adaptations backbone "
+    "runs": "config report engine test_time features tasks data model objectives adaptations backbone "
     "interfaces notebook console files paths plain_yaml checksums stopping threads errors",
     "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
-    "api": "tasks studies runs predictor config report features data backbone paths errors",
+    "api": "tasks studies runs config report features data backbone paths errors",
     "cli": "api studies runs config report data console files paths stopping threads errors",
     "__init__": "api errors",
     "__main__": "cli",

@@ -89,6 +89,11 @@ class DualEncoder(ABC):
         size, name = " x ".join(map(str, self.image_size)), self.source["name"]
         return f"<{type(self).__name__} {name}: {self.parameters:,} weights, images {size}, on {self.device}>"
 
+    @property
+    def hub_id(self) -> str | None:
+        """Return the repository of the weights on the Hugging Face hub; None if they have none."""
+        return None
+
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle or a copy holds: all but the towers, which are built from the model again."""
         return {key: value for key, value in vars(self).items() if key not in ("towers", "image_of_all_tokens")}

@@ -65,6 +65,13 @@ class CLIP(DualEncoder):
             known_tokens=known_tokens,
         )
 
+    @property
+    def hub_id(self) -> str | None:
+        """Return the repository of the weights on the Hugging Face hub; None if they have none."""
+        tag = self.source.get("pretrained")
+        found = open_clip.get_pretrained_cfg(self.source["name"], tag) if tag else {}
+        return found.get("hf_hub", "").rstrip("/") or None
+
     @classmethod
     def load(cls, name: str, pretrained: str | None, seed: int = 0, image_size: int | None = None) -> Self:
         """Load a backbone on the CPU in float32.

@@ -113,7 +113,8 @@ def show_run(directory: Path) -> None:
     console.print(Text(f"{name} on {record['task']} with {record['backbone']['name']}: {directory}"), soft_wrap=True)
     if settings := find_settings(result.config, {}):
         console.print(Text(f"settings: {settings_text(settings)}"), soft_wrap=True)
-    console.print(tables.plan_table(record["plan"]))
+    if "plan" in record:  # an artifact has none
+        console.print(tables.plan_table(record["plan"]))
     summary.show_result(console, result.metrics)
     console.print(Text(f"clipadapt predict run={directory} images=… answers with it."), soft_wrap=True)
 

@@ -11,6 +11,8 @@ COMMANDS = {
     "list": "list the runs below a folder with their figures",
     "show": "show a finished run again",
     "mistakes": "show the test images that a finished run answers wrongly",
+    "pack": "write what a finished run learned as a folder for others",
+    "push": "write what a finished run learned to the Hugging Face hub",
     "methods": "list the methods, one line each with its paper",
     "data": "list the data there are, or look at every image of one",
 }
@@ -40,6 +42,10 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt list [folder=outputs]  {list}
   clipadapt show run=DIR           {show}
   clipadapt mistakes run=DIR       {mistakes}
+  clipadapt pack run=DIR out=FOLDER
+                                   {pack}
+  clipadapt push run=DIR repo=user/name
+                                   {push}
   clipadapt methods                {methods}
   clipadapt data list|prepare|verify|audit
                                    {data}
@@ -175,6 +181,29 @@ features. The same is in the run's directory as a page, mistakes.html, and as mi
 Examples
   clipadapt mistakes run=outputs/digits/tiny/coop/shots16-seed1"""
 
+PACK = """\
+clipadapt pack run=DIR out=FOLDER [pretrained=FILE] [--config-dir DIR]
+
+{pack}: the learned tensors, what is known of them, and a model card;
+no paths, no names of this machine, not the backbone's weights. FOLDER takes the place of a run in every command below.
+pretrained=FILE gives the backbone's weights where they aren't where the run had them.
+
+Examples
+  clipadapt pack run=outputs/digits/tiny/coop/shots16-seed1 out=my_model
+  clipadapt predict run=my_model images=photos
+  clipadapt evaluate run=my_model data=folder data.root=other_images"""
+
+PUSH = """\
+clipadapt push run=DIR repo=user/name [private=true] [revision=BRANCH] [message=TEXT] [pretrained=FILE]
+
+{push}, as clipadapt pack writes it to a folder. Log in first with `hf auth login`. A
+repository that isn't there is made; a model card that is there stays. It is read by its name, with a revision behind @.
+
+Examples
+  clipadapt push run=outputs/digits/tiny/coop/shots16-seed1 repo=me/digits private=true
+  clipadapt predict run=me/digits images=photos
+  clipadapt predict run=me/digits@v2 images=photos"""
+
 METHODS = """\
 clipadapt methods [--config-dir DIR]
 
@@ -231,6 +260,8 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         "list": LIST,
         "show": SHOW,
         "mistakes": MISTAKES,
+        "pack": PACK,
+        "push": PUSH,
         "methods": METHODS,
         "data": DATA,
     }

@@ -16,7 +16,9 @@ from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import Words, non_overrides, split
 from clipadapt.console import make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
+from clipadapt.files import check_free
 from clipadapt.paths import checked_path, shorten
+from clipadapt.runs.model_hub import fetch, is_repository
 from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes, grid, write_list
 from clipadapt.studies.protocols import comparison
 from clipadapt.threads import shorten_waits
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+    from clipadapt.api import Predictor
     from clipadapt.report.predictions import Choices
     from clipadapt.tasks.uncertainty import KnownScores
 
@@ -68,6 +71,8 @@ def run(arguments: list[str]) -> int:
             "list": list_runs,
             "show": show_run,
             "mistakes": show_mistakes,
+            "pack": pack,
+            "push": push,
             "methods": methods,
             "data": data_command.run,
         }
@@ -166,17 +171,20 @@ def with_example(text: str, example: str) -> str:
 
 
 def find_run_directory(found: dict[str, str], command: str) -> Path:
-    """Return the directory that `run=` names.
+    """Return the directory that `run=` names: a run's, an artifact's, or a copy of a repository of the hub.
 
     Raises:
-        UserError: the words have no `run=`, or there is no such directory.
+        UserError: the words have no `run=`, or there is no such directory and no such repository.
     """
     if not found.get("run"):
         raise UserError(f"say which run: clipadapt {command} run=outputs/digits/tiny/coop/shots16-seed1")
     directory = checked_path(found["run"], "run")
-    if not os.path.isdir(directory):
+    if os.path.isdir(directory):
+        return directory
+    name, _, revision = found["run"].partition("@")
+    if not is_repository(name):
         raise UserError(f"there is no run directory {directory}")
-    return directory
+    return fetch(name, revision or None, None)
 
 
 def evaluate(words: Words) -> None:
@@ -208,7 +216,7 @@ def _of_other_data(key: str) -> bool:
 
 def predict(words: Words) -> None:
     """Run `clipadapt predict run=DIR images=PATH [format=table|csv|json] [reject=0.05] [coverage=0.9] …`."""
-    known = ("run", "images", "format", "skip_broken", "calibrate", "reject", "coverage")
+    known = ("run", "images", "format", "skip_broken", "calibrate", "reject", "coverage", "pretrained")
     found = plain_settings(words, known, "clipadapt predict run=DIR images=PATH")
     directory = find_run_directory(found, "predict")
     form = found.get("format", "table")
@@ -217,12 +225,11 @@ def predict(words: Words) -> None:
     skip, calibrate = (read_switch(found, key) for key in ("skip_broken", "calibrate"))
     shares = {key: read_share(key, found[key]) for key in SHARES if key in found}
     paths = image_paths(found.get("images", ""))
-    from clipadapt import api
     from clipadapt.data.broken import broken_message
     from clipadapt.data.given_images import answer_readable, tell_left_out
     from clipadapt.data.tasks import unique_names
 
-    predictor = api.load(directory, config_dir=words.options.get("--config-dir"))
+    predictor = load(directory, words, found)
     in_classes = predictor.kind.probabilities
     scores = predictor.known_scores() if shares or calibrate else None
     if scores is not None:
@@ -346,6 +353,38 @@ def show_mistakes(words: Words) -> None:
 
     directory = find_run_directory(plain_settings(words, ("run",)), "mistakes")
     finished.show_mistakes(directory, words.options.get("--config-dir"))
+
+
+def pack(words: Words) -> None:
+    """Run `clipadapt pack run=DIR out=FOLDER`: write what a run learned as a folder for others."""
+    found = plain_settings(words, ("run", "out", "pretrained"), "clipadapt pack run=DIR out=FOLDER")
+    directory = find_run_directory(found, "pack")
+    if not found.get("out"):
+        raise UserError(f"say where to: clipadapt pack run={directory} out=my_model")
+    out = checked_path(found["out"], "out")
+    check_free(out)
+    load(directory, words, found).save_pretrained(out)
+    print_out(f"Packed in {out}: clipadapt predict run={out} images=… answers with it.")
+
+
+def push(words: Words) -> None:
+    """Run `clipadapt push run=DIR repo=user/name [private=true] [revision=…] [message=…]`: write it to the hub."""
+    known = ("run", "repo", "private", "revision", "message", "pretrained")
+    found = plain_settings(words, known, "clipadapt push run=DIR repo=user/name")
+    directory = find_run_directory(found, "push")
+    if not is_repository(found.get("repo", "")):
+        raise UserError(f"say which repository: clipadapt push run={directory} repo=user/name")
+    private = read_switch(found, "private") if "private" in found else None
+    options = {"revision": found.get("revision"), "commit_message": found.get("message")}
+    print_out(load(directory, words, found).push_to_hub(found["repo"], private=private, **options))
+
+
+def load(directory: Path, words: Words, found: Mapping[str, str]) -> "Predictor":
+    """Load the predictor of a run, with the folder and the weights that the words name."""
+    from clipadapt import api
+
+    folder = words.options.get("--config-dir")
+    return api.load(directory, config_dir=folder, pretrained=found.get("pretrained"))
 
 
 def methods(words: Words) -> None:

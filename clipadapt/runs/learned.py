@@ -1,8 +1,7 @@
 """The classifier and the adaptation of a finished run, loaded from its directory."""
 
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,17 @@ from clipadapt.engine.run import texts_at_once
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget
-from clipadapt.predictor import Predictor
-from clipadapt.runs.directory import CONFIG
-from clipadapt.runs.methods import adaptation_maker, build_backbone, build_kind, build_test_time, placeholder_task
+from clipadapt.runs.artifact import settings_file
+from clipadapt.runs.methods import (
+    adaptation_maker,
+    build_backbone,
+    build_kind,
+    build_test_time,
+    checked_device,
+    placeholder_task,
+)
+from clipadapt.runs.model_hub import find_learned
+from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.result import Result, read_result
 from clipadapt.runs.tasks import framing
 from clipadapt.tasks import Head, TaskKind
@@ -55,7 +62,7 @@ def learned_head(
         WeightsError: the backbone is not the one that the run was trained on.
     """
     result = read_result(directory)
-    config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
+    config = configuration.saved_settings(result.config, settings_file(directory), config_dir)
     clip = trained_backbone(directory, result.record, config).to(device, dtype)
     return build_head(result, config, clip, memory, processes)
 
@@ -74,30 +81,72 @@ def build_head(
     return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config), known_scores(result, clip)
 
 
-def load_predictor(directory: Path, device: str, config_dir: str | Path | None) -> Predictor:
-    """Load the predictor of a finished run; arguments and errors as of `learned_head`."""
+@dataclass(frozen=True)
+class LearnedModel:
+    """What a run learned, on a backbone that is loaded: predictors are made of it, and pickles of them hold it.
+
+    Attributes:
+        result: of the run, without its backbone.
+        config: its settings.
+        clip: the backbone that it was trained on.
+        class_names: those asked for with `for_classes`; None for the run's.
+    """
+
+    result: Result
+    config: Mapping[str, Any]
+    clip: DualEncoder
+    class_names: list[str] | None = None
+
+    def predictor(self) -> Predictor:
+        """Return a predictor of its own, on the same backbone."""
+        head = build_head(self.result, self.config, self.clip)
+        made = Predictor(*head, learned=replace(self, class_names=None))
+        return made if self.class_names is None else made.for_classes(self.class_names)
+
+
+def load_predictor(
+    source: str | Path,
+    device: str | None = None,
+    config_dir: str | Path | None = None,
+    pretrained: str | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Predictor:
+    """Load the predictor of a finished run or of an artifact; arguments and errors as of `clipadapt.load`."""
+    directory = find_learned(source, revision, token)
+    device = checked_device(device)
     result = read_result(directory)
-    config = configuration.saved_settings(result.config, directory / CONFIG, config_dir)
-    return make_predictor(result, config, trained_backbone(directory, result.record, config).to(device))
+    config = configuration.saved_settings(result.config, settings_file(directory), config_dir)
+    clip = trained_backbone(directory, result.record, config, pretrained).to(device)
+    return replace(learned_from(result, config, clip), class_names=result.record.get("for_classes")).predictor()
 
 
-def make_predictor(result: Result, config: Mapping[str, Any], clip: DualEncoder) -> Predictor:
-    """Return the predictor of a run on a backbone that is loaded; a pickle of it holds these arguments alone."""
-    alone = replace(result, clip=None)
-    return Predictor(*build_head(result, config, clip), made_by=partial(make_predictor, alone, config, clip))
+def learned_from(result: Result, config: Mapping[str, Any], clip: DualEncoder) -> LearnedModel:
+    """Return what a run learned; a pickle of it has the backbone once."""
+    return LearnedModel(replace(result, clip=None), config, clip)
 
 
-def trained_backbone(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> DualEncoder:
+def trained_backbone(
+    directory: Path, record: Mapping[str, Any], config: Mapping[str, Any], pretrained: str | None = None
+) -> DualEncoder:
     """Load the backbone that a finished run was trained on.
 
     Args:
         directory: of the run.
         record: as of its `Result`.
         config: its settings.
+        pretrained: a tag or a file of its weights on this machine; None for what the settings say.
 
     Raises:
-        WeightsError: there are other weights here.
+        WeightsError: there are other weights here, or none.
     """
+    if pretrained is not None:
+        config = {**config, "backbone": {**config["backbone"], "pretrained": pretrained}}
+    elif (file := record.get("weights_file")) is not None:
+        raise WeightsError(
+            f"{directory} was learned on a backbone ({config['backbone']['name']}) whose weights were the file {file} "
+            "of whoever packed it: get that file, and give it as pretrained=FILE"
+        )
     clip, expected = build_backbone(config), record["backbone"]["fingerprint"]
     if clip.fingerprint != expected:
         raise WeightsError(

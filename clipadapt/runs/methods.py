@@ -17,6 +17,7 @@ from clipadapt.errors import SettingsError, UserError
 from clipadapt.features.loader import usable_cache
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives.base import BackboneSpec, Objective
+from clipadapt.paths import shorten
 from clipadapt.tasks import TaskKind
 
 
@@ -49,6 +50,22 @@ def build_backbone(config: Mapping[str, Any]) -> DualEncoder:
 def usual_device(cpu: bool = False) -> str:
     """Return the device to compute on: a GPU if there is one, unless `cpu` says no."""
     return "cuda" if torch.cuda.is_available() and not cpu else "cpu"
+
+
+def checked_device(device: str | None) -> str:
+    """Return a device, the usual one if None, after a check that tensors can be made on it.
+
+    Raises:
+        UserError: they can't.
+    """
+    if device is None:
+        return usual_device()
+    try:
+        float(torch.zeros((), device=device))
+    except Exception as error:  # of as many kinds as there are devices
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"device={shorten(repr(device))} can't be used: {reason}") from error
+    return device
 
 
 def build_settings(config: Mapping[str, Any]) -> Settings:

@@ -21,11 +21,12 @@ from clipadapt.errors import UserError
 from clipadapt.files import as_write_error
 from clipadapt.notebook import html_table
 from clipadapt.objectives.base import Objective
-from clipadapt.predictor import Predictor
 from clipadapt.report import summary, tables
+from clipadapt.runs.artifact import ArtifactReader, is_artifact
 from clipadapt.runs.directory import PICTURES, RunDirectory
 from clipadapt.runs.metrics import Metrics
 from clipadapt.runs.plan import Plan
+from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.reading import RunReader
 
 
@@ -92,12 +93,12 @@ class Result:
         Raises:
             UserError: the backbone isn't at hand, or is rounded to another number format by now.
         """
-        from clipadapt.runs.learned import make_predictor  # needs this module
+        from clipadapt.runs.learned import learned_from  # needs this module
 
         if self.clip is None or self.clip.dtype != torch.float32:
             why = "this result has no backbone" if self.clip is None else f"its backbone is in {self.clip.dtype} by now"
             raise UserError(f"{why}: clipadapt.load(result.save('a_folder')) loads one that predicts")
-        return make_predictor(self, self.config, self.clip)
+        return learned_from(self, self.config, self.clip).predictor()
 
     def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
         """Return the prediction for each image, such as its class name; arguments and errors as of `Predictor.predict`.
@@ -106,6 +107,14 @@ class Result:
             UserError: as of `predictor`, too.
         """
         return self.predictor.predict(images, reject)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write an artifact for others; arguments and errors as of `Predictor.save_pretrained`, and of `predictor`."""
+        return self.predictor.save_pretrained(folder)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Write an artifact to the Hugging Face hub; as `Predictor.push_to_hub`, with the errors of `predictor`."""
+        return self.predictor.push_to_hub(repo_id, **options)
 
     def save(self, directory: str | Path) -> Path:
         """Write the run directory and return its path; `clipadapt.load` and the command line read it.
@@ -162,12 +171,12 @@ def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str,
 
 
 def read_result(directory: str | Path) -> Result:
-    """Read the result of a finished run from its directory.
+    """Read the result of a finished run from its directory, or what an artifact holds of it.
 
     Raises:
         UserError: no run is there, it isn't finished, or a file of it is damaged.
     """
-    source = RunReader(directory)
+    source = ArtifactReader(directory) if is_artifact(directory) else RunReader(directory)
     source.check_files()
     metrics = source.result()
     return Result(metrics, source.history(), source.config(), source.record(), source.tensors())

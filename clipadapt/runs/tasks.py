@@ -22,11 +22,14 @@ def build_task(config: Mapping[str, Any]) -> Task:
     """Build the task that composed settings describe.
 
     Raises:
-        DataError: images that aren't there or can't be a task, or a task that was made by hand.
+        DataError: images that aren't there or can't be a task, or a task that was made by hand or packed.
     """
     node = config["data"]
     if "_target_" not in node:
-        raise DataError(f"the task '{node['name']}' was made by hand and can't be loaded again: say which data to use")
+        raise DataError(
+            f"the settings don't say where the images of '{node['name']}' are, as it was made by hand or packed: name "
+            "data"
+        )
     source = configuration.build_source(config)
     kind = build_kind(config)
     how = config["task"]

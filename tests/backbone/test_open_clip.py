@@ -12,7 +12,7 @@ from torch.nn import functional
 from clipadapt.adaptations import Context, ZeroShot
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError, WeightsError
-from clipadapt.predictor import Predictor
+from clipadapt.runs.predictor import Predictor
 from clipadapt.tasks.classification import Classifier
 from tests.small import TASK, close, golden, images
 

@@ -247,5 +247,5 @@ def test_a_task_made_by_hand_asks_for_data(tmp_path):
     task = finished.replace(clipadapt.load_task("digits", shots=1), origin=None)
     result = clipadapt.finetune(clipadapt.load_backbone("tiny"), task, method="zero_shot")
     result.save(tmp_path / "run")
-    with pytest.raises(UserError, match="made by hand and can't be loaded again: say which data to use"):
+    with pytest.raises(UserError, match="made by hand or packed: name data"):
         evaluate_finished(tmp_path / "run", console=QUIET)

@@ -3,10 +3,10 @@
 import copy
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -19,10 +19,14 @@ from clipadapt.data.transforms import RandomCrops
 from clipadapt.errors import UserError, join_names
 from clipadapt.files import write_atomically
 from clipadapt.notebook import html_table
+from clipadapt.paths import checked_path
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.tasks.uncertainty import KnownScores
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
+
+if TYPE_CHECKING:
+    from clipadapt.runs.learned import LearnedModel
 
 BATCH, SHOWN = 64, 5
 
@@ -36,7 +40,7 @@ class Predictor:
         kind: the kind of task; None for classification.
         framing: how images that aren't square are seen.
         known: what images of the known classes say of further ones; None if there were none to say it.
-        made_by: makes this predictor again, from what can be pickled; None if nothing does.
+        learned: what a run learned, of which this predictor is made; None if it was made by hand.
     """
 
     def __init__(
@@ -46,14 +50,14 @@ class Predictor:
         kind: TaskKind | None = None,
         framing: Framing = CROPPED,
         known: KnownScores | None = None,
-        made_by: Callable[[], "Predictor"] | None = None,
+        learned: "LearnedModel | None" = None,
     ) -> None:
         self.model = model.eval()
         self.test_time = test_time
         self.kind = kind or Classification()
         self.framing = framing
         self.known = known
-        self.made_by = made_by
+        self.learned = learned
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what a pickle or a copy holds: what this predictor was made of, and the state of its stream.
@@ -61,10 +65,71 @@ class Predictor:
         Raises:
             UserError: this predictor isn't that of a run.
         """
-        if self.made_by is None:
-            raise UserError("only predictors of runs can be pickled or copied, and this one was made by hand")
         streams = self.test_time is not None and self.test_time.stream
-        return _restore, (self.made_by, self._stream().state_dict() if streams else None)
+        return _restore, (self._of_a_run(), self._stream().state_dict() if streams else None)
+
+    def _of_a_run(self) -> "LearnedModel":
+        if self.learned is None:
+            raise UserError("only predictors of runs can be saved, pickled or copied, and this one was made by hand")
+        return self.learned
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write an artifact: what was learned, as a folder for others, which `clipadapt.load` reads; return its path.
+
+        It has the learned tensors (`adaptation.safetensors`), what is known of them (`config.json`) and a model card
+        (`README.md`), and nothing of this machine. The backbone's weights aren't in it.
+
+        Raises:
+            UserError: the folder is there and isn't empty, the run names files of this machine, or the predictor was
+                made by hand.
+            WriteError: the folder can't be written.
+        """
+        from clipadapt.runs.artifact import write_artifact  # needs this module
+
+        return write_artifact(self._of_a_run(), checked_path(folder, "the folder of the artifact"))
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+    ) -> str:
+        """Write an artifact to a repository of the Hugging Face hub, which is made if it isn't there; return its URL.
+
+        A model card that is there already stays.
+
+        Args:
+            repo_id: "user/name".
+            private: whether a new repository is private; None for the account's usual.
+            token: of the hub; None for that of `hf auth login`.
+            revision: the branch, which is made if it isn't there; None for main.
+            commit_message: None for "clipadapt: METHOD on TASK".
+
+        Raises:
+            UserError: as of `save_pretrained`; or the hub can't be reached, or refuses.
+        """
+        from clipadapt.runs.model_hub import push  # needs this module
+
+        return push(self._of_a_run(), repo_id, private, token, revision, commit_message)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        device: str | None = None,
+        config_dir: str | Path | None = None,
+        pretrained: str | None = None,
+    ) -> "Predictor":
+        """Load a predictor from a repository of the Hugging Face hub, or a folder; see `clipadapt.load`."""
+        from clipadapt.runs.learned import load_predictor  # needs this module
+
+        return load_predictor(source, device, config_dir, pretrained, revision, token)
 
     def __repr__(self) -> str:
         """Return the classes, the backbone and the device."""
@@ -106,9 +171,9 @@ class Predictor:
             UserError: the learned tensors are class-specific, and `class_names` contains other classes.
         """
         listed = [*class_names] if isinstance(class_names, Iterator) else class_names
-        made_by = None if self.made_by is None else partial(_for_classes, self.made_by, listed)
-        test_time = copy.deepcopy(self.test_time)
-        other = Predictor(self.model.for_classes(listed), test_time, self.kind, self.framing, made_by=made_by)
+        model, test_time = self.model.for_classes(listed), copy.deepcopy(self.test_time)
+        learned = None if self.learned is None else replace(self.learned, class_names=model.class_names)
+        other = Predictor(model, test_time, self.kind, self.framing, learned=learned)
         other.reset()
         return other
 
@@ -293,14 +358,9 @@ class Predictor:
         return self.model.clip.transform(self.framing.read(picture))
 
 
-def _restore(made_by: Callable[[], Predictor], state: dict[str, Tensor] | None) -> Predictor:
+def _restore(learned: "LearnedModel", state: dict[str, Tensor] | None) -> Predictor:
     """Make a predictor again, with the state of its stream if it has one."""
-    predictor = made_by()
+    predictor = learned.predictor()
     if state is not None and predictor.test_time is not None:
         predictor.test_time.load_state_dict(state)
     return predictor
-
-
-def _for_classes(made_by: Callable[[], Predictor], class_names: Sequence[str]) -> Predictor:
-    """Make a predictor again for other class names."""
-    return made_by().for_classes(class_names)
