@@ -1,6 +1,7 @@
 """Artifacts: what a run learned as a folder for others, with nothing of the machine that it was made on."""
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -35,6 +36,8 @@ FORMAT = 1
 LARGEST = 2**26
 """Bytes of the settings: a run with 20,000 classes has some 6 MB."""
 
+WHOLE = re.compile(r"\d{1,18}", re.ASCII)
+
 RECORDED = ("task", "class_names", "templates", "shots", "seed", "classes", "fingerprint", "support_shape", "versions")
 COSTS = ("parameters", "share", "seconds", "peak_memory_mb", "processes", "schedule_note")
 """Metrics that are right for other classes, too."""
@@ -65,7 +68,8 @@ def write_artifact(learned: "LearnedModel", folder: Path) -> Path:
     }
     check_portable(content["settings"])
     card = model_card(content["settings"], content["record"], content["metrics"], learned.clip.hub_id)
-    write_folder(folder, {TENSORS: tensors, SETTINGS: dump_checked_json(content), CARD: card})
+    as_read = json.loads(json.dumps(content))  # whole numbers as keys are texts in JSON
+    write_folder(folder, {TENSORS: tensors, SETTINGS: dump_checked_json(as_read), CARD: card})
     return folder
 
 
@@ -165,7 +169,8 @@ class ArtifactReader:
 
     def config(self) -> dict[str, Any]:
         """Return the run's settings as they are written: plain values, of which nothing is known yet."""
-        return dict(self._content["settings"])
+        found: dict[str, Any] = with_whole_keys(self._content["settings"])
+        return found
 
     def record(self) -> dict[str, Any]:
         """Return the run's task, backbone and versions.
@@ -217,6 +222,15 @@ def check_content(content: Any, folder: Path) -> dict[str, Any]:
         if not isinstance(content.get(name), kind):
             raise ValueError(f"it has no {name}")
     return content
+
+
+def with_whole_keys(value: Any) -> Any:
+    """Return a value of JSON with whole numbers as keys where they are texts of digits, as YAML has them."""
+    if isinstance(value, list):
+        return [with_whole_keys(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {int(key) if WHOLE.fullmatch(key) else key: with_whole_keys(inner) for key, inner in value.items()}
 
 
 def _plain(value: Any) -> Any:
