@@ -25,7 +25,8 @@ BLOCK = re.compile(r"`mine/(\S+)`:\n\n```(?:yaml|python)\n(.*?)```", re.DOTALL)
 PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 STUDY = re.compile(r"^(clipadapt (compare|choose)|python recipes/)")
-OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt mistakes ", "clipadapt list", "clipadapt evaluate ")
+OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt mistakes ", "clipadapt list", "clipadapt pack ")
+EVALUATE, PUSH = "clipadapt evaluate ", "clipadapt push "
 SLOW_PAGES = ("api.md", "unequal_classes.md", "which_method.md")
 SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
 """Each command that the pages show, once, and a page that shows it."""
@@ -78,7 +79,9 @@ def data(mine, tmp_path, monkeypatch):
     sys.modules.pop("mlp_pair", None)
 
 
-@pytest.mark.parametrize("command", [one for one in SHOWN if not one.startswith(OF_A_RUN) and not STUDY.match(one)])
+@pytest.mark.parametrize(
+    "command", [one for one in SHOWN if not one.startswith((*OF_A_RUN, EVALUATE, PUSH)) and not STUDY.match(one)]
+)
 def test_the_commands_of_the_pages_are_composed(command, data):
     check_command(command)
 
@@ -111,7 +114,7 @@ def deployed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[:4])])
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN)])
 def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed, monkeypatch, capsys):
     monkeypatch.chdir(deployed)
     words = shlex.split(command.partition(" > ")[0])[1:]
@@ -127,7 +130,16 @@ def test_a_finished_run_is_shown_and_predicts_as_on_the_pages(command, deployed,
         assert [*ours] == [*theirs] and [*ours["probabilities"]] == [*theirs["probabilities"]]
 
 
-@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN[4])])
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(PUSH)])
+def test_what_is_pushed_on_the_pages_is_a_run(command, deployed, monkeypatch):
+    pushed = []
+    monkeypatch.chdir(deployed)
+    monkeypatch.setattr("clipadapt.Predictor.push_to_hub", lambda found, *name, **options: pushed.append(name) or "")
+    assert main([re.sub("^run=.*", "run=RUN", word) for word in shlex.split(command)[1:]]) == 0
+    assert pushed == [("me/my_model",)]
+
+
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(EVALUATE)])
 def test_the_evaluations_of_the_pages_are_called(command, data, monkeypatch):
     called = []
     monkeypatch.setattr("clipadapt.runs.finished.evaluate_finished", lambda run, **others: called.append(run))
