@@ -33,13 +33,18 @@ NO_FLUSH = {errno.EINVAL, errno.ENOTSUP}
 """Errors of file systems that can't flush a folder, and have no need to."""
 
 
+def part_path(path: Path) -> Path:
+    """Return the file that is written before it takes the name of a path."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write a file atomically: at any moment, a power cut too, the old content or the new one is there.
 
     Raises:
         WriteError: the file can't be written; nothing is left behind.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_path(path)
     with as_write_error(path):
         try:
             with part.open("wb") as file:
@@ -51,6 +56,27 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         finally:
             with suppress(OSError):  # the error above is the one to tell
                 part.unlink(missing_ok=True)
+
+
+def check_new_file(path: Path, key: str) -> None:
+    """Check, before long work, that a file can be written at its end: that it isn't there, and that its folder is.
+
+    Args:
+        path: the file.
+        key: of the setting that names it, for the message.
+
+    Raises:
+        UserError: there is something of this name.
+        WriteError: the file can't be written.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{key}={path} is there already: move it away, or name another file")
+    if not path.parent.is_dir():
+        raise UserError(f"{key}={path} can't be written: there is no folder {path.parent}")
+    part = part_path(path)
+    with as_write_error(path):
+        part.open("wb").close()
+        part.unlink()
 
 
 def make_folder(path: Path) -> list[Path]:

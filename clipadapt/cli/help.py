@@ -139,18 +139,20 @@ Choices
 {groups}"""
 
 PREDICT = """\
-clipadapt predict run=DIR images=PATH [format=table|csv|json] [skip_broken=true] [reject=SHARE] [coverage=SHARE]
-                  [calibrate=true]
+clipadapt predict run=DIR images=PATH [format=table|csv|json] [output=FILE] [top=K] [skip_broken=true]
+                  [threshold=P | reject=SHARE] [unknown=TEXT] [coverage=SHARE] [calibrate=true]
 
 {predict}: class names and probabilities. PATH is a file, a folder or a pattern.
+top=5 shows the five most probable classes of each image. output=answers.csv (or .json) writes a new file, whole or not
+at all. threshold=0.5 answers "none of these" where no class has that probability, and unknown=TEXT says it otherwise.
 reject=0.05 answers "none of these" where an image is less like the classes than 95 % of their own images; coverage=0.9
 adds sets of classes that hold the right one for 90 % of images; calibrate=true scales probabilities by a temperature,
-so that they are right as often as they say. All of them are set on the run's validation images.
+so that they are right as often as they say. These three are set on the run's validation images.
 An image that can't be read has a row with the reason, and the exit code is 2; skip_broken=true leaves it out.
 
 Examples
   clipadapt predict run=outputs/digits/tiny/coop/shots16-seed1 images=digit.png
-  clipadapt predict run=runs/mine images=photos format=csv > answers.csv
+  clipadapt predict run=runs/mine images=photos output=answers.csv top=5
   clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json
   clipadapt predict run=runs/mine images=photos reject=0.05 coverage=0.9"""
 

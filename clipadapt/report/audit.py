@@ -1,7 +1,5 @@
 """Images whose label is probably wrong: a table, CSV, and a page with the images."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from clipadapt.report.csv_rows import as_csv
 from clipadapt.report.gallery import Card, Gallery
 from clipadapt.report.tables import count_text, percent_text
 
@@ -50,11 +49,8 @@ def audit_table(suspects: Sequence[Suspect]) -> Table:
 
 def audit_csv(suspects: Sequence[Suspect]) -> str:
     """Return CSV with a row for each image, in their order."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "image", "label", "likelier", "probability"])
-    writer.writerows([one.split, one.image, one.label, one.likelier, f"{one.probability:.6g}"] for one in suspects)
-    return text.getvalue()
+    rows = ([one.split, one.image, one.label, one.likelier, f"{one.probability:.6g}"] for one in suspects)
+    return as_csv([["split", "image", "label", "likelier", "probability"], *rows])
 
 
 def audit_page(title: str, suspects: Sequence[Suspect], splits: Mapping[str, "Split"], notes: Sequence[str]) -> Gallery:

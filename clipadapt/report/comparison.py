@@ -3,14 +3,14 @@
 Accuracies are fractions: means over seeds, with half their 95 % intervals.
 """
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from clipadapt.report.csv_rows import as_csv
 from clipadapt.report.extra_test_sets import has_extra_tests, tests_sheet
 from clipadapt.report.points import collect_points
 from clipadapt.report.rows import (
@@ -189,17 +189,15 @@ def latex(rows: Sequence[Row]) -> str:
 def csv_text(rows: Sequence[Row]) -> str:
     """Return the rows as CSV, with `accuracy`, `interval` and `zero_shot_accuracy` for each test set, by its name."""
     names = list(dict.fromkeys(name for row in rows for name in row["scores"]))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     plain = ["backbone", "data", "method", "title", "shots", "zero_shot"]
     took = ["parameters", "seconds", "peak_memory_mb", "schedule_note"]
     scores = ["accuracy", "interval", "zero_shot_accuracy"]
     tests = [f"{part} on {IN_WORDS.get(name, name)}" for name in names for part in scores]
-    writer.writerow([*plain, "seeds", *tests, *took, "failed"])
+    lines: list[list[Any]] = [[*plain, "seeds", *tests, *took, "failed"]]
     for row in rows:
         found = [row["scores"].get(name) for name in names]
         numbers = [None if score is None else score[part] for score in found for part in scores]  # type: ignore[literal-required]
         line = [[row[key] for key in keys] for keys in (plain, took)]  # type: ignore[literal-required]
         seeds = " ".join(map(str, row["seeds"]))
-        writer.writerow([*line[0], seeds, *numbers, *line[1], "; ".join(row["failed"])])
-    return text.getvalue()
+        lines.append([*line[0], seeds, *numbers, *line[1], "; ".join(row["failed"])])
+    return as_csv(lines)

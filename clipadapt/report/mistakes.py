@@ -1,7 +1,5 @@
 """Mistakes on test images, grouped by confusion: a table, CSV, and a page with the images."""
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from clipadapt.report.csv_rows import as_csv
 from clipadapt.report.gallery import Card, Gallery
 from clipadapt.report.tables import count_text, percent_text
 
@@ -103,14 +102,12 @@ def mistakes_table(mistakes: Sequence[Mistake]) -> Table:
 def mistakes_csv(mistakes: Sequence[Mistake]) -> str:
     """Return CSV of mistakes: test set, image, class, answer, probability, and the nearest images with their labels."""
     most = max((len(one.nearest) for one in mistakes), default=0)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     near = [f"{name}_{k}" for k in range(1, most + 1) for name in ("nearest", "label", "cosine")]
-    writer.writerow(["test", "image", "truth", "answer", "probability", *near])
+    rows = [["test", "image", "truth", "answer", "probability", *near]]
     for one in mistakes:
         cells = [cell for each in one.nearest for cell in (each.image, each.label, f"{each.cosine:.6g}")]
-        writer.writerow([one.test, one.image, one.truth, one.answer, f"{one.probability:.6g}", *cells])
-    return text.getvalue()
+        rows.append([one.test, one.image, one.truth, one.answer, f"{one.probability:.6g}", *cells])
+    return as_csv(rows)
 
 
 def mistakes_page(title: str, mistakes: Sequence[Mistake], tests: Mapping[str, "Split"], support: "Split") -> Gallery:

@@ -3,8 +3,6 @@
 `errors` has the reason for each such image by its name; the probabilities or answers are those of the other images.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 from rich.text import Text
+
+from clipadapt.report.csv_rows import as_csv
 
 Errors = Mapping[str, str]
 NONE_OF_THESE = "none of these"
@@ -28,14 +28,22 @@ class Choices:
     Attributes:
         rejected: whether each image is none of the classes; None where that wasn't asked for.
         sets: a set of classes for each image; None where that wasn't asked for.
+        unknown: the answer for an image that is none of the classes; None for "none of these", and null in JSON.
+        top: how many of the most probable classes to write; None for two in a table, and all in CSV and JSON.
     """
 
     rejected: Sequence[bool] | None = None
     sets: Sequence[Sequence[str]] | None = None
+    unknown: str | None = None
+    top: int | None = None
+
+    def is_rejected(self, place: int) -> bool:
+        """Return whether the image at a place is none of the classes."""
+        return self.rejected is not None and self.rejected[place]
 
     def name(self, place: int, best: str) -> str:
         """Return the answer for the image at a place: its most probable class, or that it is none of them."""
-        return NONE_OF_THESE if self.rejected is not None and self.rejected[place] else best
+        return (self.unknown or NONE_OF_THESE) if self.is_rejected(place) else best
 
     def cells(self, place: int) -> list[str]:
         """Return the set of the image at a place as a cell; no cell where no sets were asked for."""
@@ -43,6 +51,8 @@ class Choices:
 
 
 PLAIN = Choices()
+SHOWN = 2
+"""Most probable classes in a table, unless others are asked for."""
 
 
 def predictions_table(
@@ -52,7 +62,7 @@ def predictions_table(
     errors: Errors = NO_ERRORS,
     choices: Choices = PLAIN,
 ) -> Table:
-    """Return a table with one row per image: the likeliest class and the next one, with probabilities in percent.
+    """Return a table with one row per image: the likeliest class and the next ones, with probabilities in percent.
 
     Args:
         images: names of the B images.
@@ -61,15 +71,17 @@ def predictions_table(
         errors: why images can't be read, by their names.
         choices: which of the images with probabilities are none of the classes, and their sets of classes.
     """
-    table = Table("image", "class", "probability", "next", *(["one of"] if choices.sets is not None else []))
+    top = SHOWN if choices.top is None else choices.top
+    more = ["next"] * (top > 1) + ["one of"] * (choices.sets is not None)
+    table = Table("image", "class", "probability", *more)
     table.columns[2].justify = "right"
     for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
             table.add_row(Text(image, overflow="fold"), Text(errors[image], style="red"))
             continue
-        best, *others = np.argsort(-row, kind="stable")
-        following = f"{class_names[others[0]]} ({100 * row[others[0]]:.1f} %)" if others else ""
-        cells = [image, choices.name(place, class_names[best]), f"{100 * row[best]:.1f} %", following]
+        best, *others = most_probable(row, top)
+        following = "\n".join(f"{class_names[other]} ({100 * row[other]:.1f} %)" for other in others)
+        cells = [image, choices.name(place, class_names[best]), f"{100 * row[best]:.1f} %", *[following] * (top > 1)]
         among = [cell.replace("|", ", ") for cell in choices.cells(place)]
         table.add_row(*(Text(cell, overflow="fold") for cell in [*cells, *among]))
     return table
@@ -84,22 +96,23 @@ def predictions_csv(
 ) -> str:
     """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`.
 
-    If sets were asked for, `set` has their classes, parted by |. If there are errors, `error` is the last column.
+    If K most probable classes were asked for, `class_1`, `probability_1` to `class_K`, `probability_K` are in place of
+    the last. If sets were asked for, `set` has their classes, parted by |. If there are errors, `error` is the last
+    column.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    more = ["set"] * (choices.sets is not None)
-    error = ["error"] if errors else []
-    writer.writerow(["image", "class", "probability", *(f"p({name})" for name in class_names), *more, *error])
+    ranks = None if choices.top is None else min(choices.top, len(class_names))
+    each = [f"p({name})" for name in class_names] if ranks is None else _rank_columns(ranks)
+    more, error = ["set"] * (choices.sets is not None), ["error"] if errors else []
+    rows: list[list[Any]] = [["image", "class", "probability", *each, *more, *error]]
     for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
-            writer.writerow([image, "", "", *("" for _ in class_names), *("" for _ in more), errors[image]])
+            rows.append([image, "", "", *("" for _ in each), *("" for _ in more), errors[image]])
             continue
-        best = int(np.argmax(row))
-        answer = choices.name(place, class_names[best])
-        cells = [*row.tolist(), *choices.cells(place), *("" for _ in error)]
-        writer.writerow([image, answer, float(row[best]), *cells])
-    return text.getvalue()
+        best, *_ = ranked = most_probable(row, ranks)
+        shares = [cell for k in ranked for cell in (class_names[k], float(row[k]))] if ranks else row.tolist()
+        cells = [*shares, *choices.cells(place), *("" for _ in error)]
+        rows.append([image, choices.name(place, class_names[best]), float(row[best]), *cells])
+    return as_csv(rows)
 
 
 def predictions_json(
@@ -111,19 +124,22 @@ def predictions_json(
 ) -> str:
     """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name.
 
-    The class is null for an image that is none of them; `set` has a list of classes, if sets were asked for.
+    The class is null for an image that is none of them, unless `choices` has another name for it; `set` has a list of
+    classes, if sets were asked for. If K most probable classes were asked for, `top` has them with their probabilities,
+    the most probable first, in place of `probabilities`.
     """
     records: list[dict[str, Any]] = []
     for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
             records.append({"image": image, "error": errors[image]})
             continue
-        best = int(np.argmax(row))
-        by_name = dict(zip(class_names, row.tolist(), strict=True))
-        rejected = choices.rejected is not None and choices.rejected[place]
+        best, *_ = ranked = most_probable(row, choices.top)
         more = {} if choices.sets is None else {"set": list(choices.sets[place])}
-        answer = {"class": None if rejected else class_names[best], "probability": float(row[best])}
-        records.append({"image": image, **answer, **more, "probabilities": by_name})
+        name = choices.unknown if choices.is_rejected(place) else class_names[best]
+        answer = {"image": image, "class": name, "probability": float(row[best]), **more}
+        top = [{"class": class_names[k], "probability": float(row[k])} for k in ranked]
+        by_name = dict(zip(class_names, row.tolist(), strict=True))
+        records.append(answer | ({"probabilities": by_name} if choices.top is None else {"top": top}))
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -138,10 +154,7 @@ def tested_csv(tests: Mapping[str, Mapping[str, Any]], images: Mapping[str, Sequ
         images: names of each test set's images.
     """
     most = max((len(row) for one in tests.values() for row in one["ranked"]), default=0)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    ranks = [column for k in range(1, most + 1) for column in (f"class_{k}", f"probability_{k}")]
-    writer.writerow(["test", "image", "truth", "answer", "zero_shot", *ranks])
+    lines = [["test", "image", "truth", "answer", "zero_shot", *_rank_columns(most)]]
     for name, one in tests.items():
         in_words = partial(_in_words, one["class_names"], bool(one["ranked"]))
         rows = one["ranked"] or [[]] * len(one["labels"])
@@ -149,8 +162,19 @@ def tested_csv(tests: Mapping[str, Mapping[str, Any]], images: Mapping[str, Sequ
             images[name], one["labels"], one["adapted"], one["zero_shot"], rows, strict=True
         ):
             shown = [cell for index, share in ranked for cell in (in_words(index), f"{share:.6g}")]
-            writer.writerow([name, image, in_words(label), in_words(after), in_words(before), *shown])
-    return text.getvalue()
+            lines.append([name, image, in_words(label), in_words(after), in_words(before), *shown])
+    return as_csv(lines)
+
+
+def most_probable(row: np.ndarray, count: int | None) -> list[int]:
+    """Return the indices of the `count` most probable classes, the most probable first; of all if it is None."""
+    found: list[int] = np.argsort(-row, kind="stable")[:count].tolist()
+    return found
+
+
+def _rank_columns(count: int) -> list[str]:
+    """Return the names of the columns of so many most probable classes."""
+    return [column for k in range(1, count + 1) for column in (f"class_{k}", f"probability_{k}")]
 
 
 def _in_words(class_names: Sequence[str], classes: bool, value: Any) -> Any:
@@ -170,15 +194,11 @@ def answers_table(images: Sequence[str], answers: Sequence[Any], errors: Errors 
 
 def answers_csv(images: Sequence[str], answers: Sequence[Any], errors: Errors = NO_ERRORS) -> str:
     """Return CSV with the columns `image` and `answer`."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     found = _merge(images, answers, errors)
-    if errors:
-        writer.writerow(("image", "answer", "error"))
-        writer.writerows((image, "" if answer is None else answer, errors.get(image, "")) for image, answer in found)
-    else:
-        writer.writerows([("image", "answer"), *found])
-    return text.getvalue()
+    if not errors:
+        return as_csv([("image", "answer"), *found])
+    rows = ((image, "" if answer is None else answer, errors.get(image, "")) for image, answer in found)
+    return as_csv([("image", "answer", "error"), *rows])
 
 
 def answers_json(images: Sequence[str], answers: Sequence[Any], errors: Errors = NO_ERRORS) -> str:

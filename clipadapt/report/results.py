@@ -1,9 +1,9 @@
 """All results of all runs as one CSV table: a row per run and test set."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from clipadapt.report.csv_rows import as_csv
 
 COLUMNS = [
     "backbone",
@@ -30,8 +30,4 @@ COLUMNS = [
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     """Return the rows as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv([COLUMNS, *([row[column] for column in COLUMNS] for row in rows)])

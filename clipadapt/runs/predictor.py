@@ -21,7 +21,7 @@ from clipadapt.files import write_atomically
 from clipadapt.notebook import html_table
 from clipadapt.paths import checked_path
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
-from clipadapt.tasks.uncertainty import KnownScores
+from clipadapt.tasks.uncertainty import KnownScores, check_fraction
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
 
@@ -225,22 +225,33 @@ class Predictor:
         self._check_classes()
         return torch.cat([outputs.float().cpu() for outputs in self._batches(images)])
 
-    def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
+    def predict(
+        self, images: Picture | Iterable[Picture], reject: float | None = None, threshold: float | None = None
+    ) -> list[Any]:
         """Return the prediction for each image, such as its class name.
 
         Args:
             images: as of `answers`.
             reject: the share of images of the known classes that may be answered with None, "none of these"; images of
                 other classes are so more often. None rejects none.
+            threshold: the probability below which an answer is None, in place of `reject`; None for no threshold.
 
         Raises:
-            UserError: as of `answers`, or there are too few validation images for this share.
+            UserError: as of `answers`; there are too few validation images for this share; or both are given.
         """
+        if threshold is not None:
+            self._check_classes()
+            check_fraction(threshold, f"threshold={threshold}")
+            if reject is not None:
+                raise UserError("reject and threshold both say which answers are None: give one of them")
         answers = self.answers(images)
         decoded = self.kind.decode(answers, self.model)
-        if reject is None:
+        if threshold is not None:
+            rejected = (answers.amax(dim=-1) < threshold).tolist()
+        elif reject is not None:
+            rejected = self.known_scores().reject(answers, reject).tolist()
+        else:
             return decoded
-        rejected = self.known_scores().reject(answers, reject).tolist()
         return [None if no else name for name, no in zip(decoded, rejected, strict=True)]
 
     def predict_set(self, images: Picture | Iterable[Picture], coverage: float = 0.9) -> list[list[str]]:

@@ -100,13 +100,15 @@ class Result:
             raise UserError(f"{why}: clipadapt.load(result.save('a_folder')) loads one that predicts")
         return learned_from(self, self.config, self.clip).predictor()
 
-    def predict(self, images: Picture | Iterable[Picture], reject: float | None = None) -> list[Any]:
+    def predict(
+        self, images: Picture | Iterable[Picture], reject: float | None = None, threshold: float | None = None
+    ) -> list[Any]:
         """Return the prediction for each image, such as its class name; arguments and errors as of `Predictor.predict`.
 
         Raises:
             UserError: as of `predictor`, too.
         """
-        return self.predictor.predict(images, reject)
+        return self.predictor.predict(images, reject, threshold)
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write an artifact for others; arguments and errors as of `Predictor.save_pretrained`, and of `predictor`."""

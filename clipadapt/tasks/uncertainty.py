@@ -111,8 +111,7 @@ def threshold(scores: Sequence[float], share: float, asked: str) -> float:
     Raises:
         UserError: the share is out of range, or there are fewer than 1 / share - 1 scores.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
-        raise UserError(f"{asked} does not fit: it must be a number above 0 and below 1")
+    check_fraction(share, asked)
     rank = math.floor(share * (len(scores) + 1) + TINY)
     if not rank:
         raise UserError(
@@ -120,6 +119,16 @@ def threshold(scores: Sequence[float], share: float, asked: str) -> float:
             f"{len(scores)}: give it a folder val/ or more shots, or ask for less"
         )
     return sorted(scores)[rank - 1]
+
+
+def check_fraction(value: object, asked: str) -> None:
+    """Check that a value is a number between 0 and 1; `asked` is the setting, for the message.
+
+    Raises:
+        UserError: it isn't.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise UserError(f"{asked} does not fit: it must be a number above 0 and below 1")
 
 
 def concept_matching(probabilities: Tensor, scale: float) -> Tensor:

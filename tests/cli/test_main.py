@@ -14,7 +14,8 @@ from PIL import Image
 
 import clipadapt
 from clipadapt import config
-from clipadapt.cli.main import image_paths, main
+from clipadapt.cli.main import main
+from clipadapt.cli.predicting import image_paths
 from clipadapt.errors import UserError, WriteError
 
 ROOT = Path(clipadapt.__file__).resolve().parent.parent

@@ -1,7 +1,9 @@
 """`clipadapt predict` with reject= and coverage=, and the same in Python."""
 
+import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 
 import clipadapt
 from clipadapt.cli import main
+from clipadapt.cli.predicting import check_options, read_options
 
 WORDS = ["data=drawn", "data.train_per_class=6", "data.validation_per_class=2", "data.test_images=24", "shots=2"]
 
@@ -111,3 +114,78 @@ def test_a_run_without_a_temperature(run):
 def test_shares_that_cannot_be(run, capsys, word, message):
     assert main(["predict", f"run={run[0]}", f"images={run[1]}", word]) == 2
     assert message in capsys.readouterr().err
+
+
+def answered(run, capsys, *words):
+    """The answers of `clipadapt predict` on a grey square and the run's own words, as JSON."""
+    assert main(["predict", f"run={run[0]}", f"images={run[1]}", *words, "format=json"]) == 0
+    return json.loads(capsys.readouterr().out)[0]
+
+
+def test_the_most_probable_classes(run, capsys):
+    directory, nothing = run
+    found = answered(run, capsys, "top=3", "threshold=0.999999")
+    probabilities = clipadapt.load(directory).predict_proba(nothing)[0]
+    names = clipadapt.load(directory).class_names
+    expected = [(names[k], float(probabilities[k])) for k in probabilities.argsort(descending=True)[:3]]
+    assert [(one["class"], one["probability"]) for one in found["top"]] == expected
+    assert found["class"] is None and found["probability"] == expected[0][1] and "probabilities" not in found
+
+
+def test_a_threshold_of_ones_own_in_a_file(run, capsys, tmp_path):
+    path = tmp_path / "answers.csv"
+    words = ["predict", f"run={run[0]}", f"images={run[1]}", "threshold=0.999999", "unknown=other", f"output={path}"]
+    assert main([*words, "top=99"]) == 0
+    assert f"1 image: {path} has the answers" in capsys.readouterr().out
+    (row,) = csv.DictReader(path.read_text().splitlines())
+    assert row["class"] == "other" and "class_12" in row and "class_13" not in row and "p(star)" not in row
+    assert float(row["probability"]) == float(row["probability_1"]) >= float(row["probability_2"])
+    assert main(words) == 2 and "is there already: move it away" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_threshold_in_python(run):
+    predictor = clipadapt.load(run[0])
+    best = float(predictor.predict_proba(run[1]).max())
+    assert predictor.predict(run[1], threshold=best + 1e-4) == [None]
+    assert predictor.predict(run[1], threshold=best - 1e-4) == predictor.predict(run[1]) != [None]
+    assert predictor.for_classes(["cat", "dog"]).predict(run[1], threshold=0.999999) == [None]
+    with pytest.raises(clipadapt.UserError, match="reject and threshold both say which answers are None"):
+        predictor.predict(run[1], reject=0.2, threshold=0.5)
+    with pytest.raises(clipadapt.UserError, match=r"^threshold=1\.5 does not fit: it must be a number above 0"):
+        predictor.predict(run[1], threshold=1.5)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["top=0"], "top=0 does not fit: it must be a whole number (at least 1)"),
+        (["threshold=80"], "threshold=80 does not fit: it must be a number above 0 and below 1"),
+        (["threshold=0.5", "reject=0.2"], "reject= and threshold= both say which answers are none of the classes"),
+        (["unknown=other"], "unknown= names the answers that reject= or threshold= take away"),
+        (["output=answers"], "output=answers has no format by its name: end it in .csv or .json"),
+        (["output=answers.csv", "format=json"], "is csv by its name, and format=json is another format"),
+        (["output=answers.csv", "format=table"], "a table is for the terminal"),
+        (["output=nowhere/answers.csv"], "output=nowhere/answers.csv can't be written: there is no folder nowhere"),
+        (["output=.", "format=csv"], "output=. is there already"),
+        (["thresholds=0.5"], "there is no key thresholds: did you mean 'threshold'?"),
+    ],
+)
+def test_wishes_that_cannot_be_are_refused_before_any_work(capsys, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", f"run={tmp_path}", "images=no_such_image.png", *words]) == 2
+    assert message in capsys.readouterr().err and not [*tmp_path.iterdir()]
+
+
+def test_an_unknown_of_the_name_of_a_class(run, capsys):
+    name = clipadapt.load(run[0]).class_names[0]
+    assert main(["predict", f"run={run[0]}", f"images={run[1]}", "threshold=0.5", f"unknown={name}"]) == 2
+    assert f"unknown={name} is the name of a class of this run" in capsys.readouterr().err
+
+
+def test_answers_without_classes_have_no_threshold(run):
+    predictor = clipadapt.load(run[0])
+    options = read_options({"threshold": "0.5"})
+    with pytest.raises(clipadapt.UserError, match=r"^this run's answers are no classes with probabilities, which thre"):
+        check_options(options, SimpleNamespace(kind=SimpleNamespace(probabilities=False)), ["threshold"])
+    assert check_options(options, predictor, ["threshold"]) is None

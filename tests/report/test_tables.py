@@ -8,6 +8,9 @@ import pytest
 from rich.console import Console
 
 from clipadapt.report import predictions, summary, tables
+from clipadapt.report.audit import Suspect, audit_csv
+from clipadapt.report.csv_rows import guarded_cell
+from clipadapt.report.mistakes import Mistake, Neighbour, mistakes_csv
 from clipadapt.report.statistics import mean_interval
 
 RESULT = {
@@ -118,3 +121,34 @@ def test_worse_probabilities_are_told(likelihood, accuracy, told):
     found = {**RESULT, **scores, "figures": {**RESULT["figures"], **figures}}
     assert (summary.probabilities_note(found) is not None) is told
     assert summary.probabilities_note({**found, "tests": {}}) is None is summary.probabilities_note(RESULT)
+
+
+def test_as_many_classes_as_asked_for():
+    probabilities, names = np.array([[0.25, 0.75, 0.0], [0.875, 0.125, 0.0]]), ["cat", "dog", "cow"]
+    table = predictions.predictions_table(["a", "b"], names, probabilities, choices=predictions.Choices(top=3))
+    assert next(iter(table.columns[3].cells)).plain == "cat (25.0 %)\ncow (0.0 %)"
+    table = predictions.predictions_table(["a", "b"], names, probabilities, choices=predictions.Choices(top=1))
+    assert [column.header for column in table.columns] == ["image", "class", "probability"]
+    choices = predictions.Choices(rejected=[True, False], unknown="other", top=2)
+    rows = [*csv.DictReader(io.StringIO(predictions.predictions_csv(["a", "b"], names, probabilities, {}, choices)))]
+    assert [*rows[0].values()] == ["a", "other", "0.75", "dog", "0.75", "cat", "0.25"]
+    found = json.loads(predictions.predictions_json(["a", "b"], names, probabilities, {}, choices))
+    assert found[0]["class"] == "other" and found[1]["top"][0] == {"class": "cat", "probability": 0.875}
+
+
+def test_a_name_that_is_a_formula_is_text_in_every_csv():
+    names, probabilities = ["=1+1", "-3"], np.array([[0.25, 0.75]])
+    assert "\nx.png,-3,0.75,0.25,0.75\n" in predictions.predictions_csv(["x.png"], names, probabilities)
+    assert "\n'@x.png,'=1+1,0.75" in predictions.predictions_csv(["@x.png"], names, 1 - probabilities)
+    assert [*map(guarded_cell, ("-", "-inf", "+1", "+a", -1, None, "\tx"))] == [
+        "-",
+        "-inf",
+        "+1",
+        "'+a",
+        -1,
+        None,
+        "'\tx",
+    ]
+    mistake = Mistake("test", 0, "a.png", "=1+1", "dog", 0.5, [Neighbour(0, "b.png", "=2", 0.5)])
+    assert mistakes_csv([mistake]).splitlines()[1] == "test,a.png,'=1+1,dog,0.5,b.png,'=2,0.5"
+    assert "'=1+1" in audit_csv([Suspect("train", 0, "a.png", "=1+1", "dog", 0.5)])
