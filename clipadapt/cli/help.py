@@ -125,13 +125,15 @@ Choices
 
 EVALUATE = """\
 clipadapt evaluate run=DIR [data=NAME data.key=value … task.skip_broken=true classes=data|run]
+                   [output=FILE.json]
 
-{evaluate}. On other data their classes compete with each other, as in the papers; with classes=run all
-classes of the run do, as when it is deployed.
+{evaluate}: all figures that a run shows. output= writes them to a new file. On other data
+their classes compete with each other, as in the papers; with classes=run all classes of the run do, as when it is
+deployed.
 
 Examples
   clipadapt evaluate run=outputs/digits/tiny/coop/shots16-seed1
-  clipadapt evaluate run=runs/mine data=folder data.root=more_images
+  clipadapt evaluate run=runs/mine data=folder data.root=more_images output=figures.json
   clipadapt evaluate run=outputs/imagenet/ViT-B-16/coop/shots16-seed1 data=imagenet_a
   clipadapt evaluate run=runs/own --config-dir mine     a run with an adaptation of your own
 

@@ -1,8 +1,10 @@
 """The command line, with a function for each command. PyTorch is imported only after the settings are checked."""
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from clipadapt import __version__, config
@@ -14,9 +16,9 @@ from clipadapt.cli.predicting import predict
 from clipadapt.cli.signals import stop_on_signals
 from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import Words, split
-from clipadapt.console import make_console, print_out, run_command
+from clipadapt.console import is_main_process, make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
-from clipadapt.files import check_free
+from clipadapt.files import check_free, check_new_file, write_atomically
 from clipadapt.paths import checked_path, shorten
 from clipadapt.runs.model_hub import is_repository
 from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes, grid, write_list
@@ -134,10 +136,10 @@ def choose_method(words: Words) -> None:
 
 
 def evaluate(words: Words) -> None:
-    """Run `clipadapt evaluate run=DIR [data=… classes=data|run]`: evaluate a run on its own test sets or other data."""
+    """Run `clipadapt evaluate run=DIR [data=… classes=… output=FILE]`: on a run's own test sets or other data."""
     data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
-    found = plain_settings(rest, ("run", "data", "classes"), "clipadapt evaluate run=DIR data=NAME")
+    found = plain_settings(rest, ("run", "data", "classes", "output"), "clipadapt evaluate run=DIR data=NAME")
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
@@ -145,6 +147,7 @@ def evaluate(words: Words) -> None:
         raise UserError("classes= says which classes compete on other data: name them with data=…")
     folder = words.options.get("--config-dir")
     chosen = config.compose([f"data={found['data']}", *data], folder) if "data" in found else None
+    output = find_figures_file(found["output"]) if "output" in found else None
     from clipadapt.runs.competing import check_competing
     from clipadapt.runs.finished import evaluate_finished
 
@@ -152,7 +155,25 @@ def evaluate(words: Words) -> None:
     if chosen is not None:
         other |= {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
     other |= {"classes": check_competing(found["classes"])} if "classes" in found else {}
-    evaluate_finished(directory, console=make_console(), config_dir=folder, **other)
+    figures = evaluate_finished(directory, console=make_console(), config_dir=folder, **other)
+    if output is not None and is_main_process():
+        of = {"run": str(directory), "data": other.get("data"), "classes": other.get("classes", "data")}
+        found = json.loads(json.dumps(of | figures), parse_constant=lambda _: None)  # JSON knows no NaN
+        write_atomically(output, json.dumps(found, indent=2) + "\n")
+        print_out(f"The figures: {output}")
+
+
+def find_figures_file(text: str) -> Path:
+    """Return the file that `output=` names for the figures of an evaluation.
+
+    Raises:
+        UserError: it doesn't end in .json, is there, or can't be written.
+    """
+    path = checked_path(text, "output")
+    if path.suffix.lower() != ".json":
+        raise UserError(f"output={shorten(text)} doesn't end in .json, the format of the figures")
+    check_new_file(path, "output")
+    return path
 
 
 def _of_other_data(key: str) -> bool:

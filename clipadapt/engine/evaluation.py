@@ -23,12 +23,13 @@ COVERAGE = 0.9
 """A coverage that is checked on the test images."""
 
 
-def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
+def evaluate_run(run: Run, validation: bool = False, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Evaluate zero-shot and adapted CLIP on the task's test sets; the run's figures are those of the first one.
 
     Args:
         run: a run whose adaptation is fitted.
         validation: whether to evaluate the validation split, too; its figures choose nothing here.
+        known: the `known_scores` of a validation split that was evaluated before, in place of that.
 
     Returns:
         For classification: `accuracy` and `calibration_error` of the first test set, each with its `zero_shot_`
@@ -51,6 +52,7 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
         measured[name] = replace(before, answers=[]), replace(after, answers=[] if measured else after.answers)
     # After the tests, so that what an adaptation draws at random on them doesn't depend on the validation split.
     validated = validation_figures(run, own) if validation and len(run.task.validation) else {}
+    known = validated.get("known_scores", known)
     if not measured:
         return {"tests": {}} | validated
     tests = {name: figures(before, after) for name, (before, after) in measured.items()}
@@ -64,10 +66,8 @@ def evaluate_run(run: Run, validation: bool = False) -> dict[str, Any]:
             "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
         }
         | validated
-        | covered(validated.get("known_scores"), after.scores)
-        | calibrated(
-            run, run.task.tests[first].class_names or run.task.class_names, validated.get("known_scores"), after
-        )
+        | covered(known, after.scores)
+        | calibrated(run, run.task.tests[first].class_names or run.task.class_names, known, after)
     )
 
 

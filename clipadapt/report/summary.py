@@ -35,12 +35,22 @@ def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print the accuracies of zero-shot CLIP and the adapted one, if there is a test set, and the costs."""
     if console.quiet:
         return
-    if metrics["tests"]:
-        if "per_class" in metrics:
-            console.print(_with_schedule_note(tables.per_class_table(metrics), metrics))
-    else:
+    if not metrics["tests"]:
         console.print("There is no test set: accuracy can't be measured.")
-    console.print(_with_schedule_note(tables.result_table(metrics), metrics))
+    _show_figures(console, metrics, tables.result_table(metrics))
+
+
+def show_evaluation(console: Console, metrics: Mapping[str, Any]) -> None:
+    """Print what `show_result` prints, of a finished run that is evaluated again: all but the costs."""
+    if not console.quiet:
+        _show_figures(console, metrics, tables.evaluation_table(metrics))
+
+
+def _show_figures(console: Console, metrics: Mapping[str, Any], table: Table) -> None:
+    """Print the accuracies of classes, the table of all figures, and what else is to be known of them."""
+    if "per_class" in metrics:
+        console.print(_with_schedule_note(tables.per_class_table(metrics), metrics))
+    console.print(_with_schedule_note(table, metrics))
     if note := probabilities_note(metrics):
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
@@ -57,11 +67,6 @@ def probabilities_note(metrics: Mapping[str, Any]) -> str | None:
         "its answers are no worse than zero-shot CLIP's, but its probabilities are (negative log likelihood "
         f"{after:.3g}, zero-shot {before:.3g}): read its answers, and trust a high probability less"
     )
-
-
-def show_tests(console: Console, metrics: Mapping[str, Any]) -> None:
-    """Print the accuracies of zero-shot CLIP and the adapted one on each test set."""
-    console.print(_with_schedule_note(tables.tests_table(metrics), metrics))
 
 
 def _with_schedule_note(table: Table, metrics: Mapping[str, Any]) -> Table:

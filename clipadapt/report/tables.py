@@ -105,9 +105,8 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """
     table = _against_zero_shot("", "Result")
     if result["tests"]:
-        _compare_tests(table, result)
-    if "covered" in result:
-        table.add_row("class within its 90 % set", "", percent_text(result["covered"]), "", end_section=True)
+        _compare_tests(table, result, _calibrated_text(result))
+    _add_covered(table, result)
     table.add_row("learned parameters", "0", f"{result['parameters']:,}", "")
     table.add_row("share of the backbone", "", share_text(result["share"]), "")
     table.add_row("time", "", seconds_text(result["seconds"]), "")
@@ -117,14 +116,12 @@ def result_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
-def tests_table(result: Mapping[str, Any]) -> Table:
-    """Return a table of accuracies on each test set, zero-shot and adapted; `result` as in `result_table`."""
-    figures = result["figures"]
-    table = _against_zero_shot("test set", figures[next(iter(figures))]["title"].capitalize())
-    leads = next(iter(figures))
-    for name, scores in result["tests"].items():
-        _compare_figure(table, result, leads, scores, f"{name}: {count_text(scores['images'], 'image')}")
-    _compare_harmonic(table, result["tests"])
+def evaluation_table(result: Mapping[str, Any]) -> Table:
+    """Return a table of all figures of `result_table`, without costs, with the numbers of images in its title."""
+    images = [f"{name}: {count_text(scores['images'], 'image')}" for name, scores in result["tests"].items()]
+    table = _against_zero_shot("", f"Result on {', '.join(images)}")
+    _compare_tests(table, result, _calibrated_text(result) if "calibrated" in result else None)
+    _add_covered(table, result)
     return table
 
 
@@ -213,7 +210,13 @@ def _against_zero_shot(first: str, title: str) -> Table:
     return table
 
 
-def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
+def _add_covered(table: Table, result: Mapping[str, Any]) -> None:
+    if "covered" in result:
+        table.add_row("class within its 90 % set", "", percent_text(result["covered"]), "", end_section=True)
+
+
+def _compare_tests(table: Table, result: Mapping[str, Any], calibrated: str | None) -> None:
+    """Add all figures; `calibrated` is the calibration error after temperature scaling, None for no row of it."""
     leads, *others = result["figures"]
     _compare_figure(table, result, leads, result, last=not others)
     _add_interval(table, result, leads)
@@ -222,10 +225,10 @@ def _compare_tests(table: Table, result: Mapping[str, Any]) -> None:
             _compare_figure(table, result, leads, scores, label=f"  on {name}")
         _compare_harmonic(table, result["tests"])
     for name in others:
-        last, scaled = name == others[-1], name == "calibration_error"
+        last, scaled = name == others[-1], name == "calibration_error" and calibrated is not None
         _compare_figure(table, result, name, result, last=last and not scaled)
         if scaled:
-            table.add_row("  after temperature scaling", "", _calibrated_text(result), "", end_section=last)
+            table.add_row("  after temperature scaling", "", calibrated, "", end_section=last)
 
 
 def _compare_figure(

@@ -58,7 +58,7 @@ class FinishedRun:
         self.directory = Path(directory)
         self.config_dir = config_dir
         result = read_result(directory)
-        self.record, self.tensors = result.record, result.tensors
+        self.record, self.tensors, self.metrics = result.record, result.tensors, result.metrics
         self.config = configuration.saved_settings(result.config, self.directory / CONFIG, config_dir)
         self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
@@ -162,9 +162,17 @@ class FinishedRun:
         progress = partial(bars.images, console)
         with limited_threads(head.clip.parameters):
             run = Run.for_evaluation(self._head_for(task), task, accelerator, self.settings, progress, test_time)
-            found = evaluate_run(run)
+            known = self._known_scores(task)
+            found = evaluate_run(run, known=known)
         found.pop("predictions", None)
+        if known is not None:
+            found["known_scores"] = known
         return found | {"schedule_note": self.settings.schedule_note}
+
+    def _known_scores(self, task: Task) -> Mapping[str, Any] | None:
+        """Return what the run's validation images say of answers on a task; None of other classes or templates."""
+        same = (task.class_names, task.templates) == (self.record["class_names"], self.record["templates"])
+        return self.metrics.get("known_scores") if same else None
 
     def _head_for(self, task: Task) -> Head:
         _, head, _ = self._learned
@@ -255,5 +263,5 @@ def evaluate_finished(
         note = data_change_note(run.config, run.record) if data is None else None
     if note:
         console.print(Text(f"note: {note}"))
-    summary.show_tests(console, metrics)
+    summary.show_evaluation(console, metrics)
     return metrics

@@ -1,5 +1,7 @@
 """`clipadapt list` and `clipadapt show`."""
 
+import json
+import re
 import shutil
 
 import pytest
@@ -57,6 +59,29 @@ def test_a_run_is_shown(runs, capsys):
     assert main(["show", f"run={runs[1]}"]) == 0
     said = capsys.readouterr().out
     assert "zero_shot on drawn-shapes with tiny" in said and "learned parameters" in said and "Plan" in said
+
+
+def figure_rows(text):
+    """The rows of the last table of an output, as text without its layout, but for costs."""
+    rows = [" ".join(re.findall(r"[^\s│]+", line)) for line in text.splitlines() if "│" in line]
+    costs = ("learned", "share of", "time", "peak memory", "every step", "steps")
+    return {row for row in rows if not row.startswith(costs) and "%" in row}
+
+
+def test_an_evaluation_shows_the_figures_of_the_run_and_keeps_them(runs, capsys, tmp_path):
+    assert main(["show", f"run={runs[1]}"]) == 0
+    shown = figure_rows(capsys.readouterr().out)
+    output = tmp_path / "figures.json"
+    assert main(["evaluate", f"run={runs[1]}", f"output={output}"]) == 0
+    said = capsys.readouterr().out
+    assert figure_rows(said) == shown and any("95 % interval" in row for row in shown)
+    assert "Brier score" in said and f"The figures: {output}" in said
+    metrics, kept = (json.loads(path.read_text()) for path in (runs[1] / "result.json", output))
+    assert kept["run"] == str(runs[1]) and kept["data"] is None and kept["tests"] == metrics["tests"]
+    assert main(["evaluate", f"run={runs[1]}", f"output={output}"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main(["evaluate", f"run={runs[1]}", "output=figures.csv"]) == 2
+    assert "output=figures.csv doesn't end in .json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,14 @@ def test_calibration_after_temperature_scaling_is_shown_or_why_it_is_not():
     assert "no validation" in text_of(tables.result_table(RESULT))
 
 
+def test_an_evaluation_has_the_figures_of_a_result_without_costs():
+    tests = {name: {**figures, "images": 3} for name, figures in RESULT["tests"].items()}
+    text = text_of(tables.evaluation_table(RESULT | {"tests": tests, "covered": 0.875}))
+    for part in ("Result on test: 3 images, sketch: 3 images", "on sketch", "calibration error", "3.0 %", "87.5 %"):
+        assert part in text
+    assert "no validation" not in text and "peak memory" not in text
+
+
 def test_classes_are_listed_with_their_change():
     text = text_of(tables.per_class_table(RESULT))
     assert "+50.0" in text and "-10.0" in text

@@ -89,6 +89,16 @@ def test_other_data_without_a_test_set_are_measured_whole(run, tmp_path):
     assert evaluate_finished(run, data, QUIET)["images"] == 9
 
 
+def test_other_classes_have_no_temperature_of_the_run(run, tmp_path):
+    metrics = json.loads((run / "result.json").read_text())
+    own, names = FinishedRun(run), json.loads((run / "record.json").read_text())["class_names"]
+    assert own._known_scores(own.task(None, QUIET)) == metrics["known_scores"]
+    few_images(tmp_path, names[:3])
+    data = config.compose(["data=folder", f"data.root={tmp_path}"])["data"]
+    assert own._known_scores(own.task(data, QUIET)) is None
+    assert own._known_scores(own.task(data, QUIET, classes="run")) == metrics["known_scores"]
+
+
 def few_images(folder, names, count=3):
     """A folder of flat images, a folder for each class."""
     for label, name in enumerate(names):
