@@ -29,14 +29,11 @@ from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.candidates import needs_more
 from clipadapt.studies.choice import Choice, choose_and_fit
 from clipadapt.studies.compare import run_study
-from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes
+from clipadapt.studies.grid import ALL, AUTO, DEFAULT_MINUTES, check_minutes
 from clipadapt.studies.protocols import comparison
 from clipadapt.tasks import task_kind
 
 __all__ = ["Predictor", "UserError", "choose", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
-
-AUTO = "auto"
-"""The method that `choose` takes."""
 
 RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
@@ -128,7 +125,7 @@ def load_task(
     elif not isinstance(source, str):
         raise DataError(
             "the first argument of load_task must be the name of a source, such as 'folder', a table of pandas, a "
-            f"Dataset, or a list of pairs of an image and its label, and it is a {type(source).__name__}"
+            f"Dataset, or a list of pairs of an image and its label, and it is of the type {type(source).__name__}"
             + (" without any" if isinstance(source, list | tuple) and not source else "")
         )
     values = {"data": source, "kind": kind, "shots": shots, "seed": seed, "classes": classes}

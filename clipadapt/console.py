@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -83,9 +84,9 @@ def tell_end(error: BaseException) -> int | None:
     """Write why a command has ended to stderr and return its exit code; None, and nothing, for a fault of ours."""
     number = asked_to_stop()
     if isinstance(error, KeyboardInterrupt) or number is not None:  # a request may come to light as another error
-        where = f" in {error.args[0]}" if isinstance(error, KeyboardInterrupt) and error.args else ""
+        kept = error.args[0] if isinstance(error, KeyboardInterrupt) and error.args else finished_work()
         by = f" by {number.name}" if number is not None else ""
-        tell_survivor(f"\nStopped{by}. Finished work is kept{where}: run the same command again to continue.")
+        tell_survivor(f"\nStopped{by}. {kept}")
         return EXIT_INTERRUPTED if number is None else 128 + number
     if isinstance(error, LostProcess):
         tell_survivor(f"clipadapt: {error}")
@@ -94,6 +95,12 @@ def tell_end(error: BaseException) -> int | None:
         print_error(f"clipadapt: {error}")
         return EXIT_USER_ERROR
     return None
+
+
+def finished_work(place: str | Path | None = None) -> str:
+    """Return the sentence on work that the same command goes on with; it is the argument of a KeyboardInterrupt."""
+    where = "" if place is None else f" in {place}"
+    return f"Finished work is kept{where}: run the same command again to continue."
 
 
 def tell_survivor(message: str) -> None:

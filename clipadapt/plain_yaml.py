@@ -1,5 +1,6 @@
 """Reader and writer of YAML files with plain values only, so that untrusted files are safe to read."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,12 +16,35 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN = [None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))]
 
 
+INTERPOLATION = re.compile(r"(\\*)\$\{")
+"""The beginning of an interpolation, which a backslash before it makes text, as for OmegaConf."""
+
+
+def escape(text: str) -> str:
+    """Return a text in which `${` begins no interpolation."""
+    return INTERPOLATION.sub(r"\1\1\\${", text)
+
+
+def unescape(text: str) -> str:
+    """Return a text without what `escape` put into it."""
+    return INTERPOLATION.sub(lambda found: found[1][: len(found[1]) // 2] + "${", text)
+
+
+def interpolates(text: str) -> bool:
+    """Return whether a text has an interpolation that isn't escaped."""
+    return any(len(found[1]) % 2 == 0 for found in INTERPOLATION.finditer(text))
+
+
 class PlainLoader(Loader):
     """YAML loader of text, numbers, booleans, null, lists and tables with unique keys."""
 
     yaml_constructors: ClassVar = {tag: SafeConstructor.yaml_constructors[tag] for tag in PLAIN}
 
     keys = 0
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> str:
+        """Return the text of a scalar, with `${` where it was escaped."""
+        return unescape(super().construct_scalar(node))
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str | int, Any]:
         """Return a table whose keys are texts or whole numbers, and unique."""
@@ -45,6 +69,10 @@ class PlainDumper(yaml.SafeDumper):
         """Return True: write no references between values."""
         return True
 
+    def represent_scalar(self, tag: str, value: str, style: str | None = None) -> yaml.ScalarNode:
+        """Return the node of a scalar, with `${` escaped."""
+        return super().represent_scalar(tag, escape(value), style)
+
 
 def dump_plain_yaml(table: dict[str, Any]) -> str:
     """Return a table of plain values as YAML, its keys in their order."""
@@ -52,7 +80,9 @@ def dump_plain_yaml(table: dict[str, Any]) -> str:
 
 
 def read_plain_yaml(path: Path) -> dict[str, Any]:
-    """Read the table in a YAML file of bounded size and depth, without tags, references, merges or interpolations.
+    r"""Read the table in a YAML file of bounded size and depth, without tags, references, merges or interpolations.
+
+    An escaped `\${` is the text `${`, which nothing resolves.
 
     Raises:
         UserError: The file can't be read, or has anything but a table of plain values.
@@ -93,7 +123,7 @@ def check_events(text: str) -> None:
             raise refused(event, "a reference (& or *) is not allowed")
         if getattr(event, "tag", None) is not None:
             raise refused(event, f"the tag {event.tag} is not allowed")
-        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+        if isinstance(event, yaml.ScalarEvent) and interpolates(event.value):
             raise refused(event, "an interpolation (${…}) is not allowed")
 
 

@@ -10,14 +10,14 @@ from signal import Signals
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal has asked the process to end; the argument, if there is one, names the folder of finished work.
+    """A signal has asked the process to end; the argument, if there is one, is a sentence on what is kept.
 
     Attributes:
         signal: the signal.
     """
 
-    def __init__(self, number: Signals, *place: str) -> None:
-        super().__init__(*place)
+    def __init__(self, number: Signals, *kept: str) -> None:
+        super().__init__(*kept)
         self.signal = number
 
 

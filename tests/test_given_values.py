@@ -7,6 +7,7 @@ import torch
 import clipadapt
 from clipadapt import config
 from clipadapt.errors import UserError
+from clipadapt.plain_yaml import dump_plain_yaml, read_plain_yaml
 
 DIFFICULT = [
     "a[1]",
@@ -61,7 +62,7 @@ def test_references_see_what_is_given(tmp_path, monkeypatch):
         ({"data": "digit's"}, "there is no data 'digit's'"),
         ({"data": "${seed}", "data.root": "x"}, "there is no data '${seed}'"),
         ({"engine.epoch": 3}, "no key engine.epoch for Settings: did you mean 'epochs'?"),
-        ({"engine.epochs": "3"}, "engine.epochs=3 does not fit"),
+        ({"engine.epochs": "3"}, "engine.epochs='3' does not fit"),
         ({"engine.accumulate": 2}, "it is called engine.gradient_accumulation_steps now"),
         ({"seed.x": 2}, "there is no key seed.x: seed is no table"),
         ({"method": "zero_shot", "engine.epochs": {}}, "engine.epochs={} does not fit"),
@@ -95,3 +96,42 @@ def test_devices_of_another_type_are_refused(device, tmp_path):
 def test_a_key_is_given_once():
     with pytest.raises(UserError, match=r"engine\.epochs is given twice: by itself, and as engine\.epochs=5"):
         config.compose(["engine.epochs=5"], values={"engine.epochs": 3})
+
+
+@pytest.mark.parametrize("text", DIFFICULT)
+def test_settings_of_any_text_are_read_as_they_were_written(text, tmp_path):
+    table = {"data": {"root": f"/pictures/{text}", "class_names": {text: "cat"}}, "numbers": [1, 1.5, None, True]}
+    (tmp_path / "config.yaml").write_text(dump_plain_yaml(table))
+    assert read_plain_yaml(tmp_path / "config.yaml") == table
+
+
+def test_an_interpolation_that_is_not_escaped_is_refused(tmp_path):
+    for text in ("${oc.env:HOME}", r"\\\\${oc.env:HOME}", "$${x}"):
+        (tmp_path / "config.yaml").write_text(f"a: '{text}'\n")
+        with pytest.raises(UserError, match="an interpolation"):
+            read_plain_yaml(tmp_path / "config.yaml")
+
+
+def test_a_number_in_quotes_is_told():
+    for shots in ("4", "0"):
+        with pytest.raises(UserError) as caught:
+            config.compose(values={"shots": shots})
+        assert str(caught.value).startswith(f"shots={shots!r} does" if shots == "4" else "shots=0 does not fit")
+    with pytest.raises(UserError, match=r"^shots='4' does not fit: .* or all; it is text: without quotes, 4, it fits$"):
+        clipadapt.load_task("digits", shots="4")
+
+
+def test_a_run_on_a_folder_of_any_name_is_read_again(tmp_path):
+    from PIL import Image
+
+    root = tmp_path / "${oc.env:HOME} [1]"
+    for name in ("cat", "${x}"):
+        (root / name).mkdir(parents=True)
+        for shade in range(4):
+            Image.new("RGB", (8, 8), (40 * shade, 9, len(name))).save(root / name / f"{shade}.png")
+    task = clipadapt.load_task("folder", shots=1, root=root)
+    result = clipadapt.finetune(clipadapt.load_backbone(), task, "zero_shot", cpu=True, workers=0)
+    run = result.save(tmp_path / "run")
+    assert clipadapt.load(run).class_names == task.class_names
+    assert clipadapt.evaluate(run)["tests"] == result.metrics["tests"]
+    assert result.save(run) == run  # the same settings

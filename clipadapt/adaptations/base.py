@@ -26,6 +26,8 @@ class Capabilities:
         all_tokens: the logits need the image features of all tokens, `[B, 1 + P, D]`: the pooled feature, then the
             features of P patches.
         needs_validation: `fit_closed_form` uses the validation split.
+        validation_switch: the argument of the constructor that is false for a fit without the validation split; None
+            if there is none.
         unshared_prefix: the prompts may not share the rows of a common prefix; dropout in text blocks needs this.
         supports_batched_params: learned tensors may have one more leading dimension, with an entry for each of several
             images; class embeddings then have that dimension, too. Only the text tower may use these tensors.
@@ -36,6 +38,7 @@ class Capabilities:
     conditional: bool = False
     all_tokens: bool = False
     needs_validation: bool = False
+    validation_switch: str | None = None
     unshared_prefix: bool = False
     supports_batched_params: bool = False
     num_fitted_values: int = 0
@@ -47,6 +50,7 @@ class Capabilities:
             conditional=self.conditional or other.conditional,
             all_tokens=self.all_tokens or other.all_tokens,
             needs_validation=self.needs_validation or other.needs_validation,
+            validation_switch=self.validation_switch or other.validation_switch,
             unshared_prefix=self.unshared_prefix or other.unshared_prefix,
             supports_batched_params=self.supports_batched_params and other.supports_batched_params,
             num_fitted_values=self.num_fitted_values + other.num_fitted_values,

@@ -57,7 +57,7 @@ class FeatureCache(Adaptation):
     ) -> None:
         super().__init__(clip, task)
         self.search = search
-        self.declare(fixed_classes=tuple(task.class_names), needs_validation=search)
+        self.declare(fixed_classes=tuple(task.class_names), needs_validation=search, validation_switch="search")
         self.alphas, self.betas, self.scale = grid(most_alpha, alphas), grid(most_beta, betas), scale
         keys = functional.normalize(task.support.image.float().mean(dim=0), dim=-1)
         if learn_keys:

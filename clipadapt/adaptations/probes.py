@@ -117,7 +117,7 @@ class TextBlendedProbe(Adaptation):
     ) -> None:
         super().__init__(clip, task)
         self.select = select
-        self.declare(fixed_classes=tuple(task.class_names), needs_validation=select)
+        self.declare(fixed_classes=tuple(task.class_names), needs_validation=select, validation_switch="select")
         self.epochs, self.momentum, self.alpha_period = epochs, momentum, alpha_period
         image, labels = task.support.flat()
         text = self.class_embeddings(clip.text_features(self.prompts(task.class_names)).float())

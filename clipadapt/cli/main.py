@@ -16,7 +16,7 @@ from clipadapt.cli.predicting import predict
 from clipadapt.cli.signals import stop_on_signals
 from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import Words, split
-from clipadapt.console import is_main_process, make_console, print_out, run_command
+from clipadapt.console import finished_work, is_main_process, make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
 from clipadapt.files import check_free, check_new_file, write_atomically
 from clipadapt.paths import checked_path, shorten
@@ -97,7 +97,7 @@ def fit(settings: dict[str, Any]) -> dict[str, Any]:
     try:
         return run_in_directory(settings, directory, make_console()).metrics
     except KeyboardInterrupt as stop:
-        stop.args = (str(directory),)
+        stop.args = (finished_work(directory),)
         raise
 
 

@@ -37,11 +37,23 @@ def check_value(path: str, value: Any, annotation: Any) -> list[str]:
         return unusable_path(path, value, annotation)
     advice = choice_hint(path, value)
     options = literals(annotation)
-    if options and isinstance(value, str):
+    shown = written(value)
+    if isinstance(value, str) and is_quoted_number(value, annotation):
+        shown, advice = f"'{shown}'", f"; it is text: without quotes, {shown}, it fits"
+    elif options and isinstance(value, str):
         advice = f"; {nearest(value, options)}"
     elif isinstance(value, bool | int | float) and accepts(annotation, str(value)):
         advice = f"; for text quote it: {path}=\"'{value}'\""
-    return [f"{path}={written(value)} does not fit: it must be {describe(annotation)}{advice}"]
+    return [f"{path}={shown} does not fit: it must be {describe(annotation)}{advice}"]
+
+
+def is_quoted_number(text: str, annotation: Any) -> bool:
+    """Return whether a text is that of a number that fits an annotation."""
+    try:
+        number = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(number, int | float) and not isinstance(number, bool) and accepts(annotation, number)
 
 
 def unusable_path(path: str, value: Any, annotation: Any) -> list[str]:
@@ -100,7 +112,7 @@ def describe(annotation: Any) -> str:
         limits = ", ".join(filter(None, map(bound, parts[1:])))
         return f"{describe(parts[0])} ({limits})" if limits else describe(parts[0])
     if origin is Literal:
-        return f"one of {', '.join(map(str, parts))}"
+        return f"one of {', '.join(map(str, parts))}" if len(parts) > 1 else str(parts[0])
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(part) for part in parts if describe(part)))
     if origin in (list, tuple, Sequence):

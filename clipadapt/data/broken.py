@@ -181,7 +181,8 @@ def without_broken(task: Task, pool: bool = False, update: UpdateProgress | None
         if bad:
             changes["left_out"][name] = [*bad.values()]
             others = f"; {len(replaced):,} others of their classes are in their place" if replaced else ""
-            notice(f"{task.name}: {len(bad):,} of {len(split):,} images are broken, and left out of '{name}'{others}")
+            are = "is" if len(bad) == 1 else "are"
+            notice(f"{task.name}: {len(bad):,} of {len(split):,} images {are} broken, and left out of '{name}'{others}")
     return replace(task, **changes)
 
 

@@ -224,7 +224,8 @@ def select_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
 def no_test_images(source: Source, shots: int) -> str:
     """Return a sentence on a source of which nothing is left to test on."""
     return (
-        f"'{source.name}' has no test images, and {shots} shots take all its {len(source.train)} images: what learns "
+        f"'{source.name}' has no test images, and {shots} {'shot takes' if shots == 1 else 'shots take'} all its "
+        f"{len(source.train)} images: what learns "
         "can't be measured (a folder test, more images or fewer shots would do"
         + ("; clipadapt choose cross-validates)" if shots > 1 else ")")
     )

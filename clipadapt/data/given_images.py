@@ -40,8 +40,13 @@ def find_images(given: str) -> list[str]:
 
 
 def match(pattern: Path, left_out: LeftOut) -> list[str]:
-    """Return the image files that match a pattern, in natural order; counts the other files that match."""
-    files = [path for path in glob.glob(as_pattern(pattern), recursive=True) if not os.path.isdir(path)]
+    """Return the image files that match a pattern, in natural order; counts the other files that match.
+
+    Brackets that match nothing stand for themselves: 'my [2023]*/*.png' has the images in 'my [2023] photos'.
+    """
+    text = as_pattern(pattern)
+    matching = glob.glob(text, recursive=True) or glob.glob(text.replace("[", "[[]"), recursive=True)
+    files = [path for path in matching if not os.path.isdir(path)]
     reasons = {path: why_left_out(os.path.basename(path)) for path in files}
     left_out.update(filter(None, reasons.values()))
     return sorted((path for path, reason in reasons.items() if reason is None), key=natural_order)
@@ -103,4 +108,5 @@ def tell_left_out(errors: Mapping[str, str], count: int) -> None:
     """Warn of the broken ones of `count` images, which are left out."""
     if errors:
         shown = join_names([*errors.values()], SHOWN)
-        notice(f"{len(errors):,} of {count:,} images are broken, and left out: {shown}")
+        are = "is" if len(errors) == 1 else "are"
+        notice(f"{len(errors):,} of {count:,} images {are} broken, and left out: {shown}")

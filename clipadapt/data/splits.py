@@ -108,13 +108,14 @@ def check_others(root: Path, found: Mapping[str, Path], others: Collection[Path]
     part, first = next(iter(found.items()))
     if ignored and not are_alike([*found.values()]) and not are_alike([first, *ignored]):
         raise DataError(
-            f"'{root}' has a {first.name} folder with folders in it, and beside it {names}: if {first.name} is a "
+            f"'{root}' has the folder {first.name} with folders in it, and beside it {names}: if {first.name} is a "
             f"split, data.{KEYS[part]}={first.name} takes it for one; if all are classes, data.splits=false"
         )
     if "train" not in found and (ignored or "test" not in found):
-        raise DataError(f"'{root}' has a {first.name} folder but no train folder beside it: {CHOICE}")
+        only = f", only {names}" if ignored else ""
+        raise DataError(f"'{root}' has the folder {first.name} but no train folder beside it{only}: {CHOICE}")
     if ignored:
-        notice(f"'{root}' has a {first.name} folder, so its {names} is not read", stacklevel=5)
+        notice(f"'{root}' has the folder {first.name}, so its {names} is not read", stacklevel=5)
 
 
 def inner_names(folder: Path) -> frozenset[str]:

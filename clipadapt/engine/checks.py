@@ -46,7 +46,9 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
     if settings.epochs_for(task.shots) and adaptation.has_parameters:
         task.check_has_images()
     if adaptation.capabilities.needs_validation and not len(task.validation):
-        advice = "take fewer shots, or give it a folder val/" if guessed is None else "it needs labels"
+        advice = "take fewer shots, give it a folder val/" if guessed is None else "it needs labels"
+        if (switch := adaptation.capabilities.validation_switch) is not None:
+            advice = f"{advice}, or set method.adaptation.{switch}=false, which does without"
         raise UserError(
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
             f"{advice}"

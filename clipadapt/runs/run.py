@@ -1,6 +1,6 @@
 """Do one run in its directory: begin it, resume it, show it if it is finished, or compute it again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from clipadapt.console import is_main_process
 from clipadapt.data import Task
 from clipadapt.engine.processes import as_lost_process
 from clipadapt.engine.settings import Settings
+from clipadapt.engine.tracking import check_tracker
 from clipadapt.files import as_write_error
 from clipadapt.report import summary
 from clipadapt.runs.directory import RunDirectory
@@ -85,14 +86,28 @@ def is_finished(target: RunDirectory, config: dict[str, Any]) -> bool:
 
 
 def _show(config: dict[str, Any], target: RunDirectory, console: Console) -> Result:
-    """Show a finished run."""
+    """Show a finished run.
+
+    Raises:
+        SettingsError: a tracker is asked for that isn't installed.
+    """
+    check_tracker(config["engine"]["tracker"])
     console.print(Text(f"This run is finished (rerun=true computes it again): {target.path}"))
     result = read_result(target.path)
     if not console.quiet:
-        for note in filter(None, (data_change_note(config, result.record), start_change_note(config, result.record))):
+        notes = data_change_note(config, result.record), start_change_note(config, result.record)
+        for note in filter(None, (*notes, tracker_note(config, result.config))):
             console.print(Text(f"note: {note}"))
     summary.show_result(console, result.metrics)
     return result
+
+
+def tracker_note(config: dict[str, Any], saved: Mapping[str, Any]) -> str | None:
+    """Return a note if a finished run's figures didn't go to the tracker that is asked for now, else None."""
+    asked = config["engine"]["tracker"]
+    if asked is None or asked == saved["engine"].get("tracker"):
+        return None
+    return f"engine.tracker={asked} gets nothing of a run that is finished: rerun=true computes it again, and sends it"
 
 
 def _compute(config: dict[str, Any], target: RunDirectory, console: Console, load: Load) -> Result:

@@ -31,8 +31,8 @@ def encode(value: Any, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise UserError(
-        f"the state of engine.optimizer or engine.schedule has a {type(value).__name__}, which no checkpoint can hold: "
-        "keep it as numbers, text, lists, tables or tensors"
+        f"the state of engine.optimizer or engine.schedule has a value of the type {type(value).__name__}, which "
+        "no checkpoint can hold: keep it as numbers, text, lists, tables or tensors"
     )
 
 

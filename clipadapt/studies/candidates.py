@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.config import compose
 from clipadapt.data.tasks import Task
 from clipadapt.errors import UserError
 from clipadapt.features.task_views import number_of_views
@@ -111,6 +112,12 @@ class Candidate:
 def limited(config: dict[str, Any], most_steps: int | None) -> dict[str, Any]:
     """Return a run's settings with a limit on its steps, if there is one."""
     return config if most_steps is None else {**config, "engine": {**config["engine"], "max_steps": most_steps}}
+
+
+def without_learning(one: Candidate) -> Candidate:
+    """Return zero-shot CLIP as a candidate, with another one's settings beside its method."""
+    method = compose(["method=zero_shot"])["method"]
+    return Candidate(method["name"], one.config | {"method": method}, cheap=True, learns=False)
 
 
 def find_candidates(clip: DualEncoder, task: Task, configs: Mapping[str, dict[str, Any]]) -> list[Candidate]:

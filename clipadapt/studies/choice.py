@@ -14,6 +14,7 @@ from rich.text import Text
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.checksums import dump_checked_json, read_checked_json
+from clipadapt.console import finished_work
 from clipadapt.data.tasks import Task
 from clipadapt.errors import UserError
 from clipadapt.files import make_folder, write_atomically
@@ -189,12 +190,30 @@ def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Consol
     configs = {spec.method: spec.config for spec in runs}
     found = None if runs[0].config["rerun"] else read(folder, task.fingerprint, configs)
     if found is None:
-        decision = decide(clip, task, configs, minutes, console, began)
+        with as_stopped_choice(configs):
+            decision = decide(clip, task, configs, minutes, console, began)
         save(folder, task.fingerprint, decision)
         found = decision.method, decision.most_steps
     console.print(Text(f"{found[0]} is chosen: {folder / TABLE} has the table."), soft_wrap=True)
     config = settings_of_chosen(*found, task, configs, minutes)
-    return run(config, configuration.run_directory(config), console, lambda *_: (clip, task))
+    directory = configuration.run_directory(config)
+    try:
+        return run(config, directory, console, lambda *_: (clip, task))
+    except KeyboardInterrupt as stop:
+        stop.args = (finished_work(directory),)
+        raise
+
+
+@contextmanager
+def as_stopped_choice(configs: Configs) -> Iterator[None]:
+    """Let a request to stop say what is kept of a choice that isn't made: encoded images, where there is a cache."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        cached = any(config["engine"]["cache"] is not None for config in configs.values())
+        kept = "Images that were encoded are kept, but no scores" if cached else "No scores are kept"
+        stop.args = (f"{kept}: the same command begins the choice again.",)
+        raise
 
 
 def save(folder: Path, fingerprint: str, found: Decision) -> None:

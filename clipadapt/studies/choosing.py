@@ -15,7 +15,7 @@ import torch
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.report.tables import count_text, seconds_text
-from clipadapt.studies.candidates import PUBLISHED, Candidate, Fold
+from clipadapt.studies.candidates import PUBLISHED, Candidate, Fold, without_learning
 from clipadapt.studies.fold_fits import FoldFits
 
 CROSS_VALIDATION, PUBLISHED_ORDER = "cross-validation", "published accuracy after one shot"
@@ -91,6 +91,8 @@ class Chooser:
         if self.fits.folds < 2:
             return self._by_published_accuracy(tried)
         cheap = [one for one in tried if one.cheap]
+        if all(one.learns for one in cheap) and any(not one.images_a_step for one in tried):
+            self._check_encoding_first(tried[0])
         self._try_cheap(cheap)
         self._halve([one for one in tried if one.dropped is None and len(one.scores) < self.fits.folds])
         best = self._repeat([one for one in candidates if one.dropped is None and one.scores])
@@ -143,6 +145,13 @@ class Chooser:
                 f"minutes={minutes}, or task.views=0"
             )
 
+    def _check_encoding_first(self, any_of_them: Candidate) -> None:
+        """Check the same where every method learns: zero-shot CLIP shows what one view of each image takes."""
+        if self.fits.task.views:
+            first = without_learning(any_of_them)
+            self.fits.fit_to(first, self.fits.fold(*self.fits.repetition(0)[0]))
+            self._check_encoding(first.seconds)
+
     def _halve(self, others: Sequence[Candidate]) -> None:
         """Fit the other candidates by successive halving; those that stay have scores on every fold.
 
@@ -157,7 +166,7 @@ class Chooser:
             ranked = self._ranked([one for one in alive if one.dropped is None])
             alive = ranked[: max(FINALISTS, math.ceil(len(ranked) / 2))]
             for one in ranked[len(alive) :]:
-                one.dropped = f"behind ({one.most_steps or 'all'} steps, {len(folds)} of {self.fits.folds} folds)"
+                one.dropped = f"behind ({steps_text(one.most_steps)}, {len(folds)} of {self.fits.folds} folds)"
         self._fit_within(alive, self.fits.repetition(0), self.budget.used + self.budget.to_choose)
 
     def _fit_within(self, alive: Sequence[Candidate], folds: Sequence[Fold], until: float) -> None:
@@ -240,6 +249,11 @@ class Chooser:
             "with one image a class there is nothing to hold out, and no method that was named has a published "
             f"accuracy after one shot and fits in the budget: give more images, more minutes, or one of {known}"
         )
+
+
+def steps_text(most_steps: int | None) -> str:
+    """Return a number of steps in words; None is all of them."""
+    return "all steps" if most_steps is None else count_text(most_steps, "step")
 
 
 def measure_image_seconds(clip: DualEncoder) -> float:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clipadapt import config as configuration
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.console import is_main_process, make_console
+from clipadapt.console import finished_work, is_main_process, make_console
 from clipadapt.data.few_shot import evaluation_only_task
 from clipadapt.data.tasks import Task
 from clipadapt.errors import LASTING, DataError, UserError
@@ -95,7 +95,7 @@ def run_study(study: Study, console: Console) -> list[Row]:
             text = f"{place} {describe_run(spec)}: {summary_line(outcomes[-1], finished_before)}"
             console.print(Text(text), soft_wrap=True)
     except KeyboardInterrupt as stop:
-        stop.args = (runs[0].config["output"],)
+        stop.args = (finished_work(runs[0].config["output"]),)
         raise
     rows = [*aggregate_rows(outcomes, [target.name for target in targets])]
     comparison.show(console, rows)

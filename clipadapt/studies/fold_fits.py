@@ -65,14 +65,17 @@ class FoldFits:
         """Return the folds of one repetition."""
         return [(repeat, number) for number in range(self.folds)]
 
+    def fold(self, repeat: int, number: int) -> Task:
+        """Return the task of a fold."""
+        seed = hash_seed(self.task.seed, repeat)
+        return fold_task(self.task, stratified_folds(self.task.support.labels, self.folds, seed)[number])
+
     def fit(self, one: Candidate, folds: Sequence[Fold]) -> None:
         """Fit a candidate to folds, as far as it hasn't been, and keep its scores on what they hold out."""
         for repeat, number in folds:
             if one.dropped is not None or (repeat, number) in one.scores:
                 continue
-            seed = hash_seed(self.task.seed, repeat)
-            held = stratified_folds(self.task.support.labels, self.folds, seed)[number]
-            metrics = self.fit_to(one, fold_task(self.task, held))
+            metrics = self.fit_to(one, self.fold(repeat, number))
             if metrics:
                 figures = metrics["tests"][HELD_OUT]
                 one.scores[repeat, number] = figures[self.leads]

@@ -19,7 +19,8 @@ from clipadapt.config.values import check_value, written
 from clipadapt.errors import SettingsError, nearest
 from clipadapt.paths import shorten
 
-ALL = "all"
+ALL, AUTO = "all", "auto"
+"""The words for every method, and for the one that `clipadapt choose` finds."""
 DEFAULT_MINUTES = 10
 """Time to choose a method and fit it."""
 LONGEST_LISTING = 40
@@ -100,7 +101,9 @@ def find_faults(axes: Axes, config_dir: str | Path | None) -> Iterator[str]:
         yield from find_repeated(axis, listed)
         known = options(GRID_KEYS[axis], config_dir)
         for value in listed:
-            if known and written(value) not in known:
+            if axis == "methods" and value == AUTO and AUTO not in known:
+                yield f"{AUTO} chooses among methods, and is none of a list: clipadapt choose methods=[…] does that"
+            elif known and written(value) not in known:
                 yield f"there is no {GRID_KEYS[axis]} '{written(value)}': {nearest(written(value), known)}"
             elif not known:
                 yield from check_value(axis, value, RUN[axis])

@@ -97,7 +97,7 @@ class KnownScores:
 
 def fewest_scores(share: float) -> int:
     """Return how many scores a threshold for a share takes at least."""
-    return math.ceil(1 / share - TINY) - 1
+    return math.ceil((1 - TINY) / share) - 1
 
 
 def threshold(scores: Sequence[float], share: float, asked: str) -> float:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -340,3 +341,12 @@ def test_images_are_a_file_a_folder_or_a_pattern(tmp_path):
     assert image_paths("deep/other.bin") == ["deep/other.bin"]
     with pytest.raises(UserError, match="no images"):
         image_paths("deep/*.gif")
+
+
+def test_brackets_of_a_name_stand_for_themselves_before_and_after_a_star(tmp_path):
+    for folder in ("my [2023] photos", "my 2 photos"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.png").touch()
+    assert image_paths("my [2023]*/*.png") == ["my 2 photos/a.png"]  # which the pattern means
+    shutil.rmtree("my 2 photos")
+    assert image_paths("my [2023]*/*.png") == image_paths("*[2023] photos/*.png") == ["my [2023] photos/a.png"]

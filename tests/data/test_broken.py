@@ -104,7 +104,7 @@ def test_unlabelled_images_are_looked_at(tmp_path):
     (tmp_path / "a.png").write_text("no image")
     task = make_task(unlabelled(str(tmp_path), ["cat", "dog"]), 1, 1)
     assert "a.png' can't be read" in complaint(task)[1]
-    with pytest.warns(UserWarning, match="1 of 2 images are broken, and left out of 'pool'"):
+    with pytest.warns(UserWarning, match="1 of 2 images is broken, and left out of 'pool'"):
         sound = without_broken(task)
     assert (sound.pool.labels, sound.pool_indices, len(sound.pool)) == ([UNLABELLED], [0], 1)
     (tmp_path / "0.png").unlink()
@@ -121,7 +121,7 @@ def test_a_labelled_pool_is_looked_at_where_it_is_used(tmp_path):
     assert len(complaint(task, pool=True)) == 2
     assert count_used_images(task) == 2 + 2 + 8 and count_used_images(task, pool=True) == 2 + 2 + 8 + 18
     assert without_broken(task) == task
-    with pytest.warns(UserWarning, match="1 of 18 images are broken, and left out of 'pool'"):
+    with pytest.warns(UserWarning, match="1 of 18 images is broken, and left out of 'pool'"):
         assert without_broken(task, pool=True).pool_indices == [number for number in range(18) if number != index]
 
 
@@ -159,7 +159,7 @@ def test_spares_take_the_place_of_broken_images(tmp_path):
     cut(tmp_path / "train" / "cat" / f"{task.validation_indices[0]}.png")
     again = task_of(tmp_path, shots=3)
     assert again.support_indices == task.support_indices
-    with pytest.warns(UserWarning, match="1 of 6 images are broken, and left out of 'support'; 1 others of their"):
+    with pytest.warns(UserWarning, match="1 of 6 images is broken, and left out of 'support'; 1 others of their"):
         found = without_broken(again)
     assert without_broken(again).support_indices == found.support_indices
     changed = [place for place in range(6) if found.support_indices[place] != task.support_indices[place]]

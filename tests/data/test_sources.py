@@ -254,8 +254,19 @@ def test_classes_that_test_lacks_are_told_when_the_task_is_made(tmp_path):
 def test_test_folder_without_train(tmp_path):
     source = read(fill(tmp_path, "test/cat", "test/dog"))
     assert source.class_names == ["cat", "dog"] and not len(source.train) and len(source.tests["test"]) == 6
-    with pytest.raises(UserError, match="has a val folder but no train folder beside it"):
+    with pytest.raises(UserError, match="has the folder val but no train folder beside it"):
         read(fill(tmp_path / "other", "val/cat", "val/dog"))
+
+
+def test_trainval_is_named_where_there_is_no_train_folder(tmp_path):
+    root = fill(tmp_path, "trainval/cat", "trainval/dog", "test/cat", "test/dog")
+    with pytest.raises(UserError, match=r"has the folder test but no train folder beside it, only trainval: say"):
+        read(root)
+
+
+def test_eval_is_said_without_an_article(tmp_path):
+    with pytest.raises(UserError, match="has the folder eval with folders in it, and beside it cat, dog: if eval is a"):
+        read(fill(tmp_path, "cat", "dog", "eval/cat", "eval/dog"))
 
 
 def test_test_folder_beside_classes(tmp_path):
@@ -272,7 +283,7 @@ def test_two_folders_for_one_split(tmp_path):
 
 def test_image_folders_beside_train_are_told(tmp_path):
     root = fill(tmp_path, "train/cat", "train/dog", "extra/cat", "extra/dog")
-    with pytest.warns(UserWarning, match="has a train folder, so its extra is not read"):
+    with pytest.warns(UserWarning, match="has the folder train, so its extra is not read"):
         read(root)
 
 

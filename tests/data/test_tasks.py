@@ -89,6 +89,11 @@ def test_nothing_left_to_test_on(shots):
     assert len(task.support) == 8 and not task.tests and not len(task.validation)
 
 
+def test_one_shot_is_one():
+    with pytest.warns(UserWarning, match="has no test images, and 1 shot takes all its 2 images: what learns"):
+        make_task(source_of(split_of(1, 1)), shots=1, seed=1)
+
+
 def test_all_shots_are_all_images_of_unequal_classes():
     task = make_task(source_of(split_of(3, 7), None, {"test": split_of(1, 1)}), shots="all", seed=1)
     assert (task.shots, len(task.support)) == (7, 10)

@@ -1,10 +1,15 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from clipadapt.engine import Settings
+from clipadapt.engine.checks import check_images
 from clipadapt.engine.schedules import constant, cosine, shortened
+from clipadapt.errors import UserError
+from clipadapt.runs.methods import adaptation_maker
+from tests.small import composed, golden, task_on
 
 
 def optimizer(rate=0.002):
@@ -77,3 +82,17 @@ def test_a_shortened_schedule_is_gone_through_as_a_whole():
 def test_epochs_below_the_table_and_without_one():
     assert Settings(epochs={4: 7, 8: 9}, optimizer=optimizer, schedule=cosine).epochs_for(1) == 7
     assert Settings(epochs=3, optimizer=optimizer, schedule=cosine).epochs_for(16) == 3
+
+
+@pytest.mark.parametrize(
+    "method, switch", [("tip_adapter", "search"), ("tip_adapter_f", "search"), ("lp_plus_plus", "select")]
+)
+def test_a_search_without_validation_images_names_its_way_out(method, switch):
+    key = f"method.adaptation.{switch}"
+    settings = Settings(epochs=1, optimizer=optimizer, schedule=cosine)
+    task = SimpleNamespace(name="pets", validation=[], shots=2, check_has_images=lambda: None)
+    found = adaptation_maker(composed(f"method={method}"))(golden(), task_on())
+    with pytest.raises(UserError, match=rf"'pets' has no images left for one: take fewer .*, or set {key}=false, wh"):
+        check_images(found, task, settings, None)
+    without = adaptation_maker(composed(f"method={method}", f"{key}=false"))(golden(), task_on())
+    check_images(without, task, settings, None)

@@ -153,3 +153,14 @@ def test_mlflows_runs_are_read_back(tmp_path, monkeypatch):
     assert {one.step: one.value for one in losses} == pytest.approx(
         {row["epoch"]: row["loss"] for row in read_result(run).history}
     )
+
+
+def test_a_tracker_beside_a_finished_run_is_checked_and_told(tmp_path, monkeypatch, capsys):
+    tracked_run(tmp_path)
+    capsys.readouterr()
+    monkeypatch.setattr(tracking, "version", lambda name: "1.0")
+    tracked_run(tmp_path, "engine.tracker=mlflow")
+    assert "note: engine.tracker=mlflow gets nothing of a run that is finished: rerun=true" in capsys.readouterr().out
+    monkeypatch.setattr(tracking, "version", lambda name: version(f"no-{name}"))
+    assert main([*WORDS, "engine.tracker=mlflow", f"output={tmp_path}"]) == 2
+    assert "engine.tracker=mlflow needs mlflow: pip install 'clipadapt[mlflow]'" in capsys.readouterr().err

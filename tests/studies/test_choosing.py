@@ -305,3 +305,43 @@ def test_a_folder_with_unequal_classes_is_compared_by_balanced_accuracy(backbone
     unequal = clipadapt.load_task("folder", root=tmp_path / "images", shots="all", views=0)
     choice = clipadapt.choose(backbone, unequal, 0.3, ["zero_shot", "linear_probe"], cpu=True, workers=0)
     assert choice.figure == "balanced accuracy"
+
+
+def test_where_every_method_learns_the_time_to_encode_is_known_before_the_first_fit(backbone, monkeypatch):
+    views, fitted = clipadapt.load_task("digits", shots=4, views=8), []
+    train = fold_fits.train_and_evaluate
+    monkeypatch.setattr(choosing, "measure_image_seconds", lambda clip: 10.0)
+
+    def noted(config, *rest):
+        fitted.append(config["method"]["name"])
+        return train(config, *rest)
+
+    monkeypatch.setattr(fold_fits, "train_and_evaluate", noted)
+    with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* has no room"):
+        Chooser(FoldFits(backbone, views, QUIET), Budget(0.5)).choose(candidates(backbone, views, ["clip_adapter"]))
+    assert fitted == ["zero_shot"]
+
+
+@pytest.mark.parametrize(
+    "words, kept",
+    [
+        (["engine.cache=null"], "No scores are kept: the same command begins"),
+        ([], "Images that were encoded are kept, but no scores: the same command begins the choice again"),
+    ],
+)
+def test_a_choice_that_is_stopped_says_what_is_kept(words, kept, tmp_path, monkeypatch, capsys):
+    def stop(*rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fold_fits, "train_and_evaluate", stop)
+    words = [*words, "methods=[zero_shot]", "shots=4", "engine.workers=0", "engine.cpu=true", f"output={tmp_path}"]
+    assert main(["choose", *words]) == 130
+    said = capsys.readouterr().err
+    assert f"Stopped. {kept}" in said and "Finished work" not in said
+
+
+def test_auto_is_no_method_of_a_list(capsys):
+    for command in ("compare", "choose"):
+        assert main([command, "methods=[auto]"]) == 2
+        said = "auto chooses among methods, and is none of a list: clipadapt choose methods=[…] does that"
+        assert capsys.readouterr().err == f"clipadapt: {said}\n"

@@ -1,5 +1,9 @@
 """Images that are none of the classes, and sets of classes: what their thresholds promise is kept."""
 
+import itertools
+import math
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from torchmetrics.classification import MulticlassCalibrationError
 
 from clipadapt.errors import UserError
-from clipadapt.tasks.uncertainty import KnownScores, concept_matching, fit_temperature, threshold
+from clipadapt.tasks.uncertainty import KnownScores, concept_matching, fewest_scores, fit_temperature, threshold
 
 
 def draw(count, seed, spread=2.0):
@@ -103,3 +107,15 @@ def test_images_without_a_temperature():
     assert fit_temperature(right, torch.tensor([1, 0])) is None  # infinite
     with pytest.raises(UserError, match="calibrate=true needs a temperature, and the run has none: all of its"):
         KnownScores([0.5], [0.5], 1.0).calibrate(right)
+
+
+@pytest.mark.parametrize("coverage, count", [("0.8", 4), ("0.9", 9), ("0.99", 99), ("0.999", 999), ("0.9999", 9999)])
+def test_the_fewest_images_are_those_of_split_conformal_prediction(coverage, count):
+    """The least n with ceil((n + 1) coverage) <= n, in exact fractions."""
+    exact = Fraction(coverage)
+    assert count == next(n for n in itertools.count(1) if math.ceil((n + 1) * exact) <= n)
+    share = 1 - float(coverage)
+    assert fewest_scores(share) == count
+    assert threshold([0.5] * count, share, "coverage") == 0.5
+    with pytest.raises(UserError, match=f"needs at least {count} validation images"):
+        threshold([0.5] * (count - 1), share, "coverage")
