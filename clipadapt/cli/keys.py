@@ -9,7 +9,6 @@ from clipadapt import config
 from clipadapt.config.overrides import Words, non_overrides
 from clipadapt.errors import UserError, nearest
 from clipadapt.paths import checked_path, shorten
-from clipadapt.runs.model_hub import fetch, is_repository
 
 if TYPE_CHECKING:
     from clipadapt.api import Predictor
@@ -53,6 +52,8 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
     directory = checked_path(found["run"], "run")
     if os.path.isdir(directory):
         return directory
+    from clipadapt.runs.model_hub import fetch, is_repository  # imports NumPy
+
     name, _, revision = found["run"].partition("@")
     if not is_repository(name):
         raise UserError(f"there is no run directory {directory}")

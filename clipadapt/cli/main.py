@@ -20,7 +20,6 @@ from clipadapt.console import finished_work, is_main_process, make_console, prin
 from clipadapt.errors import UserError, nearest
 from clipadapt.files import check_free, check_new_file, write_atomically
 from clipadapt.paths import checked_path, shorten
-from clipadapt.runs.model_hub import is_repository
 from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes, grid, write_list
 from clipadapt.studies.protocols import comparison
 from clipadapt.threads import shorten_waits
@@ -220,6 +219,8 @@ def push(words: Words) -> None:
     known = ("run", "repo", "private", "revision", "message", "pretrained")
     found = plain_settings(words, known, "clipadapt push run=DIR repo=user/name")
     directory = find_run_directory(found, "push")
+    from clipadapt.runs.model_hub import is_repository  # imports NumPy
+
     if not is_repository(found.get("repo", "")):
         raise UserError(f"say which repository: clipadapt push run={directory} repo=user/name")
     private = read_switch(found, "private") if "private" in found else None
