@@ -72,6 +72,7 @@ def run_command(action: Callable[[], int]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
+            warnings.filterwarnings("ignore", "Image size .* decompression bomb")  # Pillow's: our error says more
             return action()
     except (Exception, KeyboardInterrupt) as error:
         code = tell_end(error)

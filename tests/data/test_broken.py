@@ -5,6 +5,7 @@ import warnings
 import pytest
 from PIL import Image
 
+from clipadapt.cli import main
 from clipadapt.data.broken import check, count_used_images, find_broken, without_broken
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.images import LazyImages, open_image, verify_image
@@ -63,6 +64,22 @@ def test_all_broken_files_are_told_at_once(tmp_path):
     assert first.startswith(f"{len(BROKEN)} images can't be used: mend or remove them, or leave them out")
     assert len(lines) == len(broken)
     assert all(any(f"'{path}'" in line for line in lines) for path in broken)
+
+
+@pytest.mark.parametrize(
+    ("side", "reason"), [(9_459, "image file is truncated"), (9_460, "it claims 89,491,600 pixels, and more than")]
+)
+def test_a_cut_image_of_89_million_pixels_is_told_before_the_fit(tmp_path, capsys, side, reason):
+    train, tested = (pets(tmp_path / "pets") / split / "cat" / "large.png" for split in ("train", "test"))
+    Image.new("1", (side, side)).save(train)  # once below the number of pixels that are decoded, once above it
+    train.write_bytes(train.read_bytes()[: train.stat().st_size // 2])
+    tested.write_bytes(train.read_bytes())
+    words = ["data=folder", f"data.root={tmp_path / 'pets'}", f"output={tmp_path / 'out'}", "engine.cpu=true"]
+    assert main(["method=zero_shot", "shots=8", *words]) == 2
+    _, first, *lines = capsys.readouterr().err.splitlines()  # a note comes first: there are fewer than 8
+    assert first.startswith("clipadapt: 2 images can't be used") and len(lines) == 2
+    assert all(f"'{path}' can't be read: {reason}" in line for path, line in zip((train, tested), lines, strict=True))
+    assert not (tmp_path / "out").exists()
 
 
 def test_support_and_validation_are_decoded_and_the_others_are_not(tmp_path):
