@@ -145,6 +145,16 @@ def test_classes_of_the_run_keep_its_templates(tmp_path):
     assert found == [["my {}"], ["a photo of a {}."], ["their {}"]]
 
 
+@pytest.mark.parametrize("method", ["tpt", "tda"])
+def test_templates_of_null_are_the_datas_own_at_test_time(method, tmp_path):
+    root = few_images(tmp_path / "images", ["red", "blue"], 5)
+    words = [f"method={method}", "method.test_time.views=2", "data=folder", f"data.root={root}", "shots=1"]
+    few = ["data.templates=null", "engine.cpu=true", "engine.workers=0", f"output={tmp_path / 'runs'}"]
+    assert main([*words, *few]) == 0
+    (record,) = (tmp_path / "runs").rglob("record.json")
+    assert json.loads(record.read_text())["templates"] == ["a photo of a {}."]
+
+
 def test_images_that_were_learned_from_are_no_test_set(tmp_path):
     folder = few_images(tmp_path / "images", ["red", "blue"], 9)
     words = ["data=folder", f"data.root={folder}"]
