@@ -15,10 +15,11 @@ from clipadapt import config as configuration
 from clipadapt.config import file_name
 from clipadapt.data.tasks import UNLABELLED, Source, Split, image_names
 from clipadapt.errors import DataError, UserError, join_names
-from clipadapt.files import make_folder, write_atomically
+from clipadapt.files import write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report.audit import Suspect, audit_csv, audit_page, audit_table
 from clipadapt.report.tables import count_text
+from clipadapt.runs.lock import hold_and_tidy
 from clipadapt.runs.methods import build_backbone, usual_device
 from clipadapt.runs.near_duplicates import encode
 from clipadapt.runs.tasks import framing
@@ -172,6 +173,6 @@ def save(
     folder: Path, title: str, suspects: Sequence[Suspect], splits: Mapping[str, Split], notes: Sequence[str]
 ) -> None:
     """Write the page and the CSV of suspect labels to a folder."""
-    make_folder(folder)
-    write_atomically(folder / TABLE, audit_csv(suspects).encode("utf-8", "surrogateescape"))
-    write_atomically(folder / PAGE, audit_page(title, suspects, splits, notes).html())
+    with hold_and_tidy(folder):
+        write_atomically(folder / TABLE, audit_csv(suspects).encode("utf-8", "surrogateescape"))
+        write_atomically(folder / PAGE, audit_page(title, suspects, splits, notes).html())

@@ -85,6 +85,22 @@ def tidy(directory: Path, remove: Callable[[], None]) -> None:
                 _release(path, descriptor)
 
 
+@contextmanager
+def hold_and_tidy(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of tables, which is made, and remove the unfinished files that a killed process left.
+
+    Raises:
+        UserError: as of `hold`.
+        WriteError: the folder or its lock file can't be written.
+    """
+    make_folder(folder)
+    with hold(folder):
+        with suppress(OSError):
+            for part in folder.glob(".*.part"):
+                part.unlink(missing_ok=True)
+        yield
+
+
 class _NoLocks(Exception):
     """The file system has no locks."""
 

@@ -10,7 +10,7 @@ from PIL import Image
 from clipadapt.config import data_name
 from clipadapt.data import Split
 from clipadapt.errors import DataError, UserError
-from clipadapt.files import make_folder, write_atomically
+from clipadapt.files import write_atomically
 from clipadapt.report import comparison, results
 from clipadapt.report.curves import few_shot_curves
 from clipadapt.report.page import Page, PredictionChanges
@@ -20,6 +20,7 @@ from clipadapt.report.rows import Row
 from clipadapt.report.statistics import BASE, HARMONIC, NEW, aggregate_scores
 from clipadapt.report.tables import shots_text
 from clipadapt.runs.directory import RunDirectory
+from clipadapt.runs.lock import hold_and_tidy
 from clipadapt.runs.methods import build_settings
 from clipadapt.runs.tasks import build_task, validated_images
 from clipadapt.studies import RunSpec, Study
@@ -193,15 +194,15 @@ def save(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome]) -> N
     and test set, curves.png accuracy against shots, report.html all of it and the images whose predictions changed.
     """
     folder = study.directory
-    make_folder(folder)
-    write_atomically(folder / "comparison.md", comparison.markdown(rows))
-    write_atomically(folder / "comparison.tex", comparison.latex(rows))
-    write_atomically(folder / "rows.csv", comparison.csv_text(rows))
-    write_atomically(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
-    points, zero_shot = collect_points(rows)
-    if points:
-        halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
-        schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
-        few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
-    write_atomically(folder / "results.csv", results.csv_text(list_results(outcomes)))
-    write_atomically(folder / "report.html", make_page(study, rows, outcomes).html())
+    with hold_and_tidy(folder):
+        write_atomically(folder / "comparison.md", comparison.markdown(rows))
+        write_atomically(folder / "comparison.tex", comparison.latex(rows))
+        write_atomically(folder / "rows.csv", comparison.csv_text(rows))
+        write_atomically(folder / "rows.json", json.dumps(rows, indent=2) + "\n")
+        points, zero_shot = collect_points(rows)
+        if points:
+            halves = comparison.HALF_AND_HALF if any(HARMONIC in row["scores"] for row in rows) else None
+            schedule_note = "; ".join(text for text in (halves, rows[0]["schedule_note"]) if text)
+            few_shot_curves(points, zero_shot, folder / "curves.png", schedule_note or None)
+        write_atomically(folder / "results.csv", results.csv_text(list_results(outcomes)))
+        write_atomically(folder / "report.html", make_page(study, rows, outcomes).html())

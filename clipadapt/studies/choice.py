@@ -17,10 +17,11 @@ from clipadapt.checksums import dump_checked_json, read_checked_json
 from clipadapt.console import finished_work
 from clipadapt.data.tasks import Task
 from clipadapt.errors import UserError
-from clipadapt.files import make_folder, write_atomically
+from clipadapt.files import write_atomically
 from clipadapt.report.choice import ChoiceRow, choice_sheet
 from clipadapt.report.sheets import Sheet, markdown_table, rich_table
 from clipadapt.report.tables import count_text
+from clipadapt.runs.lock import hold_and_tidy
 from clipadapt.runs.methods import build_settings, training_settings, usual_device, with_usable_cache
 from clipadapt.runs.result import Result
 from clipadapt.runs.run import load_backbone_and_task, run
@@ -183,9 +184,9 @@ def choose_in_directory(runs: Sequence[RunSpec], minutes: float, console: Consol
         UserError: as of `decide`, or of the run.
     """
     folder = grid_directory(runs, FOLDER, [f"{minutes:g} minutes"])
-    make_folder(folder)  # before the time is spent
-    if (folder / SAVED).is_dir():
-        raise UserError(f"{folder / SAVED} is a folder, and the choice is a file of that name: move it away")
+    with hold_and_tidy(folder):  # it can be written: known before the time is spent
+        if (folder / SAVED).is_dir():
+            raise UserError(f"{folder / SAVED} is a folder, and the choice is a file of that name: move it away")
     clip, task = load_backbone_and_task(runs[0].config, console)
     configs = {spec.method: spec.config for spec in runs}
     found = None if runs[0].config["rerun"] else read(folder, task.fingerprint, configs)
@@ -218,8 +219,9 @@ def as_stopped_choice(configs: Configs) -> Iterator[None]:
 
 def save(folder: Path, fingerprint: str, found: Decision) -> None:
     """Write a decision: a table for people, and JSON that is read again."""
-    write_atomically(folder / TABLE, markdown_table(found.sheet()) + "\n")
-    write_atomically(folder / SAVED, dump_checked_json({"fingerprint": fingerprint, **vars(found)}))
+    with hold_and_tidy(folder):
+        write_atomically(folder / TABLE, markdown_table(found.sheet()) + "\n")
+        write_atomically(folder / SAVED, dump_checked_json({"fingerprint": fingerprint, **vars(found)}))
 
 
 def read(folder: Path, fingerprint: str, configs: Configs) -> tuple[str, int | None] | None:

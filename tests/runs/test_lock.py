@@ -11,7 +11,7 @@ import pytest
 
 from clipadapt.errors import UserError, WriteError
 from clipadapt.runs import lock
-from clipadapt.runs.lock import hold, lock_path, tidy
+from clipadapt.runs.lock import hold, hold_and_tidy, lock_path, tidy
 
 FORK = multiprocessing.get_context("fork")
 
@@ -123,3 +123,14 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(WriteError, match=r"file can't be written"), hold(tmp_path / "file" / "run"):
         pass
+
+
+def test_a_folder_of_tables_is_made_locked_and_tidied(tmp_path):
+    folder = tmp_path / "compare" / "study"
+    with hold_and_tidy(folder):
+        assert lock_path(folder).exists() and folder.is_dir()
+        (folder / ".rows.csv.1.part").touch()  # as of a killed process
+        (folder / "rows.csv").touch()
+    with hold_and_tidy(folder):
+        assert [path.name for path in folder.iterdir()] == ["rows.csv"]
+    assert [path.name for path in folder.parent.iterdir()] == ["study"]
