@@ -29,7 +29,9 @@ from tests.faults.calls import Calls
 
 EXACT = {CONFIG, TENSORS, METRICS, PREDICTIONS}
 """Files of a run that hold the same whenever it is computed; so do those of figures on other data."""
-TIMINGS = {"seconds", "fit_seconds", "peak_memory_mb"}
+VALUES = {"result.json", "rows.json", "choice.json"}
+"""Files of a run, a study and a choice that hold the same but for times, and checksums over these."""
+TIMINGS = {"seconds", "fit_seconds", "peak_memory_mb", "sha256"}
 READING = {"evaluate", "transfer"}
 """Commands whose output has no times in it, and is the same each time."""
 
@@ -85,12 +87,19 @@ def contents(folder):
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name, data = path.relative_to(folder).as_posix(), path.read_bytes()
-        if path.name == "result.json":
-            data = json.dumps({key: value for key, value in json.loads(data).items() if key not in TIMINGS}).encode()
+        if path.name in VALUES:
+            data = json.dumps(without_times(json.loads(data))).encode()
         elif path.name not in EXACT and path.parent.name != TRANSFER:
             data = b""
         found[name] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def without_times(value):
+    """Return a value of JSON without times, however deep they stand in it."""
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMINGS}
+    return [*map(without_times, value)] if isinstance(value, list) else value
 
 
 def state(folder):

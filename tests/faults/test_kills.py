@@ -29,7 +29,15 @@ CASES = {
     "tip_adapter_f": {"words": [word for word in TIP if word != "shots=1"], "cached": True},
     "encode": {"words": [*SHORT, "method=linear_probe"]},
     "compare": {
-        "words": ["compare", "methods=[zero_shot,tip_adapter]", "data=[drawn]", "shots=[1]", "seed=[1,2]", *FEW],
+        "words": ["compare", "methods=[zero_shot,tip_adapter]", "data=[drawn]", "shots=[1]", "seed=[1]", *FEW],
+        "cached": True,
+    },
+    "choose": {
+        "words": ["choose", "methods=[zero_shot,tip_adapter]", "data=drawn", "shots=2", "seed=1", *FEW],
+        "cached": True,
+    },
+    "sweep": {
+        "words": ["-m", "method=zero_shot,tip_adapter", *SHORT],
         "cached": True,
     },
     "evaluate": {"words": ["evaluate", "RUN=OUT"], "before": COOP},
