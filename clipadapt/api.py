@@ -63,6 +63,13 @@ def load_backbone(
     >>> load_backbone().source["name"]
     'tiny'
     """
+    return build_backbone(backbone_settings(name, pretrained, seed, config_dir, **options))
+
+
+def backbone_settings(
+    name: str, pretrained: str | None, seed: int | None = None, config_dir: str | Path | None = None, **options: Any
+) -> dict[str, Any]:
+    """Compose the settings of a run with a backbone; arguments and errors as of `load_backbone`."""
     if not isinstance(name, str):
         raise WeightsError(f"name must be text, as in load_backbone('tiny'), and {shorten(repr(name))} is not")
     files = configuration.options("backbone", config_dir)
@@ -81,7 +88,7 @@ def load_backbone(
     values = {"backbone": name if known else "open_clip"}
     values |= {f"backbone.{key}": value for key, value in ({} if known else {"name": name}).items()}
     values |= {f"backbone.{key}": value for key, value in given.items()}
-    return build_backbone(configuration.compose((), config_dir, values))
+    return configuration.compose((), config_dir, values)
 
 
 def load_task(
@@ -167,7 +174,7 @@ def finetune(
     if method == AUTO:
         return choose(backbone, task, overrides=overrides, config_dir=config_dir, console=console, **engine).result
     _check_given(backbone, task, "finetune", overrides)
-    config = _settings_of_run(backbone, task, method, overrides, config_dir, engine)
+    config = run_settings(backbone, task, method, overrides, config_dir, engine)
     if from_run is not None:
         config["from"] = str(checked_path(from_run, "from_run").absolute())
     if config["method"]["pseudo_labels"] is not None:
@@ -182,13 +189,18 @@ def _check_given(backbone: Any, task: Any, function: str, overrides: Sequence[st
         raise UserError(
             f"{function} takes a backbone from load_backbone(…) and a task from load_task(…), not their names"
         )
+    check_method_overrides(overrides)
+
+
+def check_method_overrides(overrides: Sequence[str]) -> None:
+    """Check that overrides are settings, and none is of the task or the backbone; raises UserError."""
     configuration.check_overrides(overrides)
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
             raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
 
 
-def _settings_of_run(
+def run_settings(
     backbone: DualEncoder,
     task: Task,
     method: str,
@@ -245,7 +257,7 @@ def choose(
         raise UserError("methods=[] leaves nothing to choose from")
     if len({*map(str, names)}) < len(names):
         raise UserError(f"methods={names} has a method twice")
-    configs = {name: _settings_of_run(backbone, task, name, overrides, config_dir, engine) for name in names}
+    configs = {name: run_settings(backbone, task, name, overrides, config_dir, engine) for name in names}
     usable = {name: config for name, config in configs.items() if methods != ALL or not needs_more(config)}
     return choose_and_fit(backbone, task, usable, minutes, console or Console(quiet=True), began)
 

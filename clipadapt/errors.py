@@ -78,6 +78,10 @@ class WriteError(UserError):
     """A file or folder that can't be written: no room, no permission. What was saved before is whole."""
 
 
+class InputError(DataError, ValueError):
+    """Images, features or labels that a scikit-learn estimator can't take; also a ValueError, as scikit-learn raises."""
+
+
 class MissingFigure(UserError, KeyError):
     """A figure that a run doesn't have; also a KeyError, as a mapping raises."""
 

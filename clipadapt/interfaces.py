@@ -14,14 +14,20 @@ class LabelledFeatures:
     Attributes:
         image: raw image features of V views of N images, `[V, N, D]`, not normalised.
         labels: class indices, `[N]`.
+        weights: weight of each image in a fit, `[N]`; None if all count the same.
     """
 
     image: Tensor
     labels: Tensor
+    weights: Tensor | None = None
 
     def flat(self) -> tuple[Tensor, Tensor]:
         """Return every view as a separate sample: features `[V * N, D]` in float32, and labels `[V * N]`."""
         return self.image.float().flatten(0, 1), self.labels.repeat(len(self.image))
+
+    def flat_weights(self) -> Tensor | None:
+        """Return the weights `[V * N]` of the samples of `flat`; None if all count the same."""
+        return None if self.weights is None else self.weights.repeat(len(self.image))
 
 
 class SupportView(Protocol):

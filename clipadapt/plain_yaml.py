@@ -92,6 +92,16 @@ def read_plain_yaml(path: Path) -> dict[str, Any]:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from error
+    return parse_plain_yaml(content, path)
+
+
+def parse_plain_yaml(content: bytes, path: str | Path) -> dict[str, Any]:
+    """Return the table in the content of a YAML file; what is allowed, and errors, as of `read_plain_yaml`.
+
+    Args:
+        content: The bytes.
+        path: Where they are from, for messages.
+    """
     if len(content) > MAX_BYTES:
         raise UserError(f"{path} holds no settings: it is larger than {MAX_BYTES // 10**6} MB")
     try:

@@ -33,6 +33,7 @@ class Capabilities:
             images; class embeddings then have that dimension, too. Only the text tower may use these tensors.
         num_fitted_values: the number of values that `fit_closed_form` computes and that are not parameters.
         fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
+        weighs_images: `fit_closed_form` counts each image by its weight, and nothing else is learned from images.
     """
 
     conditional: bool = False
@@ -43,6 +44,7 @@ class Capabilities:
     supports_batched_params: bool = False
     num_fitted_values: int = 0
     fixed_classes: tuple[str, ...] | None = None
+    weighs_images: bool = False
 
     def merge(self, other: "Capabilities") -> "Capabilities":
         """Return the capabilities of two adaptations composed."""
@@ -55,6 +57,7 @@ class Capabilities:
             supports_batched_params=self.supports_batched_params and other.supports_batched_params,
             num_fitted_values=self.num_fitted_values + other.num_fitted_values,
             fixed_classes=self.fixed_classes or other.fixed_classes,
+            weighs_images=self.weighs_images and other.weighs_images,
         )
 
 

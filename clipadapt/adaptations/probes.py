@@ -18,7 +18,8 @@ from clipadapt.interfaces import AdaptedFeatures, SupportView
 class LinearProbe(Adaptation):
     """CLIP's linear probe: logistic regression on raw image features (Radford et al., ICML 2021, arXiv:2103.00020).
 
-    scikit-learn fits the probe with L-BFGS. Every view of a support image is a separate sample.
+    scikit-learn fits the probe with L-BFGS. Every view of a support image is a separate sample; if images have weights,
+    the loss of a sample is multiplied by its image's.
 
     Args:
         clip: the frozen backbone.
@@ -45,7 +46,7 @@ class LinearProbe(Adaptation):
         self.register_buffer("weight", torch.zeros(len(self.names), clip.width or 0))
         self.register_buffer("bias", torch.zeros(len(self.names)))
         fitted = self.weight.numel() + self.bias.numel()
-        self.declare(fixed_classes=tuple(self.names), num_fitted_values=fitted)
+        self.declare(fixed_classes=tuple(self.names), num_fitted_values=fitted, weighs_images=True)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return logits `[B, C]` of raw image features `[B, D]`; `text` and `scale` are ignored."""
@@ -57,12 +58,15 @@ class LinearProbe(Adaptation):
         Raises:
             UserError: a class has no support image.
         """
-        weight, bias = self.regression(*learned.support.flat(), tolerance=self.tolerance)
+        support = learned.support
+        weight, bias = self.regression(*support.flat(), self.tolerance, support.flat_weights())
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
-    def regression(self, image: Tensor, labels: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-        """Fit a logistic regression to features `[N, D]` and labels `[N]`.
+    def regression(
+        self, image: Tensor, labels: Tensor, tolerance: float, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Fit a logistic regression to features `[N, D]`, labels `[N]` and perhaps weights `[N]` of the samples.
 
         For two classes, scikit-learn returns one row for their difference; each class gets half of that row.
 
@@ -78,7 +82,7 @@ class LinearProbe(Adaptation):
         if absent:
             raise UserError(f"a linear probe needs images of every class, and the support set has no {absent[0]}")
         found = LogisticRegression(C=self.C, max_iter=self.max_iterations, tol=tolerance)
-        found.fit(image.cpu().numpy(), labels.cpu().numpy())
+        found.fit(image.cpu().numpy(), labels.cpu().numpy(), None if weights is None else weights.cpu().numpy())
         weight, bias = torch.from_numpy(found.coef_), torch.from_numpy(found.intercept_)
         if len(self.names) == 2:
             return torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2

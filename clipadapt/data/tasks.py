@@ -32,11 +32,13 @@ class Split:
         images: RGB images, which may be loaded on access.
         labels: Targets, as the kind of task has them: class numbers from 0, or UNLABELLED.
         class_names: The class names, if they differ from the task's.
+        weights: The weight of each image in what is learned, 0 or more; None if all count the same.
     """
 
     images: Sequence[Image.Image]
     labels: list[Any]
     class_names: list[str] | None = None
+    weights: list[float] | None = None
 
     def __post_init__(self) -> None:
         """Check that there are as many labels as images."""
@@ -58,7 +60,9 @@ class Split:
 
     def select(self, indices: Sequence[int]) -> "Split":
         """Return the images at these indices with their labels, in their order, without loading any."""
-        return replace(self, images=select(self.images, indices), labels=[self.labels[index] for index in indices])
+        labels = [self.labels[index] for index in indices]
+        weights = None if self.weights is None else [self.weights[index] for index in indices]
+        return replace(self, images=select(self.images, indices), labels=labels, weights=weights)
 
 
 @dataclass(frozen=True)

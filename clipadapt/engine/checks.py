@@ -55,6 +55,20 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
         )
 
 
+def check_weights(adaptation: Adaptation, task: Task) -> None:
+    """Check that a method can weigh the images that it learns from, if their weights differ.
+
+    Raises:
+        UserError: it can't.
+    """
+    weights = task.support.weights or []
+    if len({*weights}) > 1 and not adaptation.capabilities.weighs_images:
+        raise UserError(
+            "the images to learn from have weights that differ, and this method counts all of them the same: leave the "
+            "weights out, or take method=linear_probe, whose loss they multiply"
+        )
+
+
 def check_imbalance(choice: str | None, adaptation: Adaptation, task: Task, settings: Settings) -> None:
     """Check that a setting for classes of unequal size has a fit by gradient to act on.
 

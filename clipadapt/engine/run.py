@@ -14,7 +14,13 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.batches import BatchSampler
-from clipadapt.engine.checks import check_images, check_imbalance, check_number_format, check_whole_batch
+from clipadapt.engine.checks import (
+    check_images,
+    check_imbalance,
+    check_number_format,
+    check_weights,
+    check_whole_batch,
+)
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.imbalance import Choice as ImbalanceChoice
 from clipadapt.engine.imbalance import Imbalance
@@ -35,6 +41,7 @@ from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
 from clipadapt.tasks import Head, TaskKind, task_kind
 from clipadapt.test_time.base import TestTimeMethod
 
+LoaderMaker = Callable[[Accelerator, Settings, ProgressFactory, TaskKind], FeatureLoader]
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 
 
@@ -82,6 +89,7 @@ class Run:
         pseudo_labels: Choice | None = None,
         objective: type[Objective] = Objective,
         imbalance: ImbalanceChoice | None = None,
+        loader_maker: LoaderMaker | None = None,
     ) -> "Run":
         """Move the backbone to its device, label unlabelled images, and build the adaptation and its head.
 
@@ -95,12 +103,13 @@ class Run:
             pseudo_labels: which images get zero-shot CLIP's labels; None for the task's own labels, if there are any.
             objective: class of the objective.
             imbalance: how classes of unequal size are treated; None for not at all.
+            loader_maker: makes the loader of features from the arguments of `make_loader`, which is used if None.
 
         Raises:
             UserError: the backbone has been rounded to another number format, a method that trains has no images, a
                 validation split that is needed is empty, a test set has classes that the method can't be evaluated
-                on, a method that adapts along the test stream has several processes, or a batch would be split for an
-                objective that needs whole batches.
+                on, a method that adapts along the test stream has several processes, a batch would be split for an
+                objective that needs whole batches, or images have weights that the method can't count by.
         """
         accelerator = accelerator_for(settings, test_time)
         check_whole_batch(objective, settings, accelerator.num_processes)
@@ -108,12 +117,13 @@ class Run:
         reset_peak_memory(accelerator.device)
         clip.to(accelerator.device, DTYPES[settings.precision])
         kind = task_kind(task)
-        loader = make_loader(accelerator, settings, progress, kind)
+        loader = (loader_maker or make_loader)(accelerator, settings, progress, kind)
         task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
         torch.manual_seed(task.seed)
         known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
         check_images(adaptation, task, settings, guessed)
+        check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)
         kind.check(adaptation, task)
         if test_time is not None and not kind.probabilities:

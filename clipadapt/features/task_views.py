@@ -114,4 +114,5 @@ def samples(loader: FeatureLoader, model: AdaptedCLIP, split: Split, views: int,
     with torch.no_grad(), loader.processes.autocast():
         features = [model.encode_image(x, model.image_cut) for x in values.flatten(0, 1).split(MICRO_BATCH)]
     labels = loader.collate(split.labels).to(values.device)
-    return LabelledFeatures(torch.cat(features).unflatten(0, (views, -1)), labels)
+    weights = None if split.weights is None else torch.tensor(split.weights, device=values.device)
+    return LabelledFeatures(torch.cat(features).unflatten(0, (views, -1)), labels, weights)

@@ -203,6 +203,11 @@ def _fit(
             if asked_to_stop() or is_lost_process(error):
                 _save_last_epoch(progress, target)
             raise
+    finish_fit(prepared, config)
+
+
+def finish_fit(prepared: Run, config: Mapping[str, Any]) -> None:
+    """Interpolate what gradients have fitted, if the method does, and fit in closed form what they haven't."""
     ratio = config["method"]["interpolation"]
     if ratio is not None:
         prepared.head.adaptation.interpolate(ratio)

@@ -1,0 +1,87 @@
+"""Labels as scikit-learn's users have them: sorted classes, the words that CLIP reads, weights, held-out images."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_array, column_or_1d
+
+from clipadapt.errors import InputError, join_names
+
+SHOWN = 5
+MOST_HELD_OUT = 4
+"""Images of a class that a method's own choice is made on, as `load_task` draws them."""
+
+
+def sorted_classes(y: Any) -> tuple[np.ndarray, list[int]]:
+    """Return the sorted labels, and the index of each image's label among them.
+
+    Raises:
+        ValueError: labels are missing or numbers that aren't classes, or there is one class.
+    """
+    if y is None:
+        raise InputError("requires y to be passed, but the target y is None")
+    labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
+    check_classification_targets(labels)
+    classes, indices = np.unique(labels, return_inverse=True)
+    if len(classes) < 2:
+        raise InputError(f"y has one class, {classes[0]}, and a classifier learns to tell two or more apart")
+    return classes, indices.tolist()
+
+
+def class_words(classes: np.ndarray, class_names: Mapping[Any, str] | None) -> list[str]:
+    """Return the words for each label: those of `class_names`, or the label itself if it is text.
+
+    Raises:
+        InputError: a label has no words, or two labels have the same.
+    """
+    given = {} if class_names is None else class_names
+    if not isinstance(given, Mapping):
+        raise InputError(f"class_names must be a table of labels and words, as {{0: 'cat'}}, and is {given!r}")
+    labels = classes.tolist()
+    words = [given.get(label, label) for label in labels]
+    missing = [str(label) for label, word in zip(labels, words, strict=True) if not isinstance(word, str)]
+    if missing:
+        raise InputError(
+            f"CLIP reads the names of classes, and labels without words are in y: {join_names(missing, SHOWN)}; give "
+            f"them as class_names={{{missing[0]}: 'the words', …}}"
+        )
+    blank = [repr(label) for label, word in zip(labels, words, strict=True) if not word.strip()]
+    if blank:
+        raise InputError(f"the label {blank[0]} has no words: give them as class_names={{{blank[0]}: 'the words', …}}")
+    twice = [word for word, count in Counter(words).items() if count > 1]
+    if twice:
+        raise InputError(f"two labels of class_names have the same words, '{twice[0]}', which CLIP can't tell apart")
+    return words
+
+
+def checked_weights(sample_weight: Any, count: int) -> list[float] | None:
+    """Return the weights of `count` images; None for none.
+
+    Raises:
+        InputError: they are no list of as many numbers that are finite, not negative and not all zero.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=np.float64)
+    if weights.shape != (count,):
+        raise InputError(f"sample_weight must be a list of {count} numbers, and its shape is {weights.shape}")
+    if not np.isfinite(weights).all() or (weights < 0).any():
+        raise InputError("sample_weight must hold finite numbers that aren't negative")
+    if not weights.any():
+        raise InputError("Sample weights must contain at least one non-zero number: all of sample_weight are zero")
+    return [float(weight) for weight in weights]
+
+
+def hold_out(labels: list[int], count: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the indices to learn from and those held out: up to `count` of each class, and at most half of it."""
+    drawn = np.random.default_rng(seed)
+    members = {label: [place for place, one in enumerate(labels) if one == label] for label in sorted({*labels})}
+    held = {
+        int(place)
+        for own in members.values()
+        for place in drawn.choice(own, size=min(count, len(own) // 2), replace=False)
+    }
+    return [place for place in range(len(labels)) if place not in held], sorted(held)
