@@ -55,7 +55,8 @@ class LogitsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label `[N]`."""
-        return self.classes_[self._all_logits(X).argmax(axis=1)]
+        logits = self._all_logits(X)
+        return self.classes_[logits.argmax(axis=1)]
 
     def _all_logits(self, X: Any) -> np.ndarray:
         """Return logits `[N, C]` in float64."""

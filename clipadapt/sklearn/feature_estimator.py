@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from clipadapt.errors import InputError
@@ -18,7 +18,7 @@ from clipadapt.sklearn.feature_fits import (
     fit_to_features,
     needs_validation,
 )
-from clipadapt.sklearn.labels import MOST_HELD_OUT, checked_weights, hold_out, sorted_classes
+from clipadapt.sklearn.labels import MOST_HELD_OUT, counted_labels, hold_out, sorted_classes
 from clipadapt.sklearn.learned import load_state
 from clipadapt.sklearn.precomputed import PrecomputedEncoder, class_means
 from clipadapt.tasks import Classifier
@@ -78,23 +78,23 @@ class CLIPFeatureClassifier(LogitsClassifier):
         Args:
             X: the features.
             y: the labels.
-            sample_weight: weight of each image's loss, `[N]`; only linear_probe counts by weights that differ.
+            sample_weight: weight of each image's loss, `[N]`. Images of weight 0 are left out; only linear_probe counts
+                the others by weights that differ.
 
         Raises:
             ValueError: features, labels, weights or settings that can't be used.
             DivergenceError: a loss that isn't finite.
         """
         features = self._features(X, reset=True)
-        if y is not None:
-            check_consistent_length(X, y)
+        kept, y, weights = counted_labels(y, sample_weight, len(features))
+        features = features[kept]
         classes, labels = sorted_classes(y)
-        weights = checked_weights(sample_weight, len(labels))
         with as_input_errors():
             config = compose_feature_settings(self.method, self._overrides(), self.config_dir)
             clip = PrecomputedEncoder(self._text(features, labels, len(classes)), float(self.logit_scale))
             count = self.validation_images
             if count is None:
-                count = MOST_HELD_OUT if needs_validation(config, clip, len(labels)) else 0
+                count = MOST_HELD_OUT * needs_validation(config, clip, len(labels))
             samples = split_samples(features, labels, weights, count, self.seed)
             state = fit_to_features(config, clip, samples, self.seed)
             classifier = build_classifier(state, self.config_dir)
@@ -141,9 +141,7 @@ class CLIPFeatureClassifier(LogitsClassifier):
         return {name: value for name, value in super().__getstate__().items() if name != "_classifier"}
 
 
-def split_samples(
-    features: Tensor, labels: list[int], weights: list[float] | None, count: int, seed: int
-) -> Samples:
+def split_samples(features: Tensor, labels: list[int], weights: list[float] | None, count: int, seed: int) -> Samples:
     """Return samples of which up to `count` of each class are held out to choose on."""
     learned, held = hold_out(labels, count, seed)
     return Samples(

@@ -15,16 +15,28 @@ MOST_HELD_OUT = 4
 """Images of a class that a method's own choice is made on, as `load_task` draws them."""
 
 
-def sorted_classes(y: Any) -> tuple[np.ndarray, list[int]]:
-    """Return the sorted labels, and the index of each image's label among them.
+def counted_labels(y: Any, sample_weight: Any, count: int) -> tuple[np.ndarray, np.ndarray, list[float] | None]:
+    """Return which of `count` images have a weight other than 0, their labels, and their weights, None for none.
 
     Raises:
-        ValueError: labels are missing or numbers that aren't classes, or there is one class.
+        ValueError: labels or weights are missing or too many, labels are numbers that aren't classes, or weights can't
+            be used.
     """
     if y is None:
         raise InputError("requires y to be passed, but the target y is None")
     labels = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
+    if len(labels) != count:
+        raise InputError(f"X has {count} images, and y has {len(labels)} labels: give one for each image")
     check_classification_targets(labels)
+    if sample_weight is None:
+        return np.arange(count), labels, None
+    weights = checked_weights(sample_weight, count)
+    kept = np.flatnonzero(weights)
+    return kept, labels[kept], weights[kept].tolist()
+
+
+def sorted_classes(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return the labels that there are, sorted, and the index of each image's label among them; raises InputError."""
     classes, indices = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError(f"y has one class, {classes[0]}, and a classifier learns to tell two or more apart")
@@ -57,14 +69,12 @@ def class_words(classes: np.ndarray, class_names: Mapping[Any, str] | None) -> l
     return words
 
 
-def checked_weights(sample_weight: Any, count: int) -> list[float] | None:
-    """Return the weights of `count` images; None for none.
+def checked_weights(sample_weight: Any, count: int) -> np.ndarray:
+    """Return the weights `[N]` of `count` images.
 
     Raises:
         InputError: they are no list of as many numbers that are finite, not negative and not all zero.
     """
-    if sample_weight is None:
-        return None
     weights = np.asarray(sample_weight, dtype=np.float64)
     if weights.shape != (count,):
         raise InputError(f"sample_weight must be a list of {count} numbers, and its shape is {weights.shape}")
@@ -72,7 +82,7 @@ def checked_weights(sample_weight: Any, count: int) -> list[float] | None:
         raise InputError("sample_weight must hold finite numbers that aren't negative")
     if not weights.any():
         raise InputError("Sample weights must contain at least one non-zero number: all of sample_weight are zero")
-    return [float(weight) for weight in weights]
+    return weights
 
 
 def hold_out(labels: list[int], count: int, seed: int) -> tuple[list[int], list[int]]:
