@@ -79,7 +79,7 @@ class WriteError(UserError):
 
 
 class InputError(DataError, ValueError):
-    """Images, features or labels that a scikit-learn estimator can't take; also a ValueError, as scikit-learn raises."""
+    """Images, features or labels that an estimator can't take; also a ValueError, as scikit-learn raises."""
 
 
 class MissingFigure(UserError, KeyError):

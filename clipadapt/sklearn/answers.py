@@ -25,7 +25,7 @@ def as_input_errors() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-class LogitsClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogitsClassifier(ClassifierMixin, BaseEstimator):
     """A classifier whose answers follow from logits.
 
     Attributes:

@@ -22,7 +22,7 @@ from clipadapt.tasks import Classification
 from clipadapt.threads import limited_threads
 
 
-class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """A transformer from images to unit features `[N, D]` of a frozen backbone, for any classifier after it.
 
     It learns nothing. What it computes is kept on disk, as by `clipadapt.finetune`, so that no image is encoded twice.
@@ -91,7 +91,7 @@ class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
 
     @property
     def _n_features_out(self) -> int:
-        """Return the number of features, for their names: clipembedder0, clipembedder1 …"""
+        """Return the number of features, for their names, such as clipembedder0."""
         clip = shared_backbone(compose_backbone(self.backbone, self.pretrained, self.config_dir), self.cpu)
         return clip.width or self.transform(np.zeros((1, *clip.image_size, 3), dtype=np.uint8)).shape[1]
 

@@ -52,6 +52,8 @@ class CLIPFeatureClassifier(LogitsClassifier):
     ['up']
     """
 
+    _classifier: Classifier | None = None
+
     def __init__(
         self,
         method: str = "linear_probe",
@@ -104,9 +106,9 @@ class CLIPFeatureClassifier(LogitsClassifier):
     def logits(self, X: Any) -> np.ndarray:
         """Return the logits `[N, C]` of features `[N, D]`."""
         features = self._features(X, reset=False)
-        if "_classifier" not in vars(self):
-            self._classifier: Classifier = build_classifier(load_state(self._learned), self.config_dir)
-        device, found = self._classifier.clip.device, []
+        if self._classifier is None:
+            self._classifier = build_classifier(load_state(self._learned), self.config_dir)
+        device, found = self._classifier.clip.device, list[Tensor]()
         with torch.no_grad():
             text = self._classifier.precompute()
             for some in features.split(MICRO_BATCH):
@@ -131,8 +133,8 @@ class CLIPFeatureClassifier(LogitsClassifier):
         expected = (classes, features.shape[1])
         if given.shape != expected:
             raise InputError(
-                f"class_weights must be [classes, features] = {[*expected]}, a row for each label in the order in which "
-                f"they are sorted, and it is {[*given.shape]}"
+                f"class_weights must be [classes, features] = {[*expected]}, a row for each label in their "
+                f"sorted order, and it is {[*given.shape]}"
             )
         return given
 

@@ -61,6 +61,8 @@ class CLIPClassifier(LogitsClassifier):
     (2, 2)
     """
 
+    _predictor: Predictor | None = None
+
     def __init__(
         self,
         method: str = "tip_adapter_f",
@@ -93,7 +95,7 @@ class CLIPClassifier(LogitsClassifier):
         """Fit the method to images and their labels.
 
         Args:
-            X: a list of N paths or PIL images, an array `[N, height, width, 3]` of 8-bit pixels, or a column of a table.
+            X: a list of paths or PIL images, an array `[N, height, width, 3]` of 8-bit pixels, or a column of a table.
             y: the labels `[N]`.
             sample_weight: weight of each image's loss, `[N]`. Images of weight 0 are left out; only linear_probe counts
                 the others by weights that differ.
@@ -110,14 +112,13 @@ class CLIPClassifier(LogitsClassifier):
             words = class_words(classes, self.class_names)
             images = Split(to_images([pictures[place] for place in kept]), labels, weights=weights)
             self.result_ = self._fit(images, words)
-        self.classes_ = classes
-        vars(self).pop("_predictor", None)
+        self.classes_, self._predictor = classes, None
         return self
 
     def logits(self, X: Any) -> np.ndarray:
         """Return the logits `[N, C]` of images; kinds of X as of `fit`."""
         pictures = as_pictures(X)
-        if "_predictor" not in vars(self):
+        if self._predictor is None:
             self._predictor = self._make_predictor()
         self._predictor.reset()  # a method that adapts along a stream of images starts one with each call
         return self._predictor.decision(pictures).numpy()

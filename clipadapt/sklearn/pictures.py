@@ -61,8 +61,8 @@ def kind_of(picture: Any, place: int) -> str:
         if isinstance(picture, types):
             return name
     raise InputError(
-        f"an image must be a path, a PIL image or an array of 8-bit pixels [height, width, 3], and item {place} of X is "
-        f"of the type {type(picture).__name__}"
+        f"an image must be a path, a PIL image or an array of 8-bit pixels [height, width, 3], and item {place} of X "
+        f"is of the type {type(picture).__name__}"
     )
 
 
