@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "interfaces notebook console files paths plain_yaml checksums stopping threads errors",
     "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
     "api": "tasks studies runs config report features data backbone paths errors",
+    "sklearn": "api runs config engine features tasks model data adaptations backbone plain_yaml threads errors",
     "cli": "api studies runs config report data console files paths stopping threads errors",
     "__init__": "api errors",
     "__main__": "cli",
@@ -61,6 +62,7 @@ BASES = {
     ("test_time", "objectives"): "clipadapt.objectives.base",
     ("runs", "adaptations"): "clipadapt.adaptations.base",
     ("runs", "objectives"): "clipadapt.objectives.base",
+    ("sklearn", "adaptations"): "clipadapt.adaptations.base",
 }
 """The one module of a room that another may import: it knows no concrete adaptation or objective."""
 

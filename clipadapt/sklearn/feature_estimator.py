@@ -12,7 +12,7 @@ from clipadapt.errors import InputError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.sklearn.answers import LogitsClassifier, as_input_errors
 from clipadapt.sklearn.feature_fits import (
-    Samples,
+    GivenFeatures,
     build_classifier,
     compose_feature_settings,
     fit_to_features,
@@ -97,7 +97,7 @@ class CLIPFeatureClassifier(LogitsClassifier):
             count = self.validation_images
             if count is None:
                 count = MOST_HELD_OUT * needs_validation(config, clip, len(labels))
-            samples = split_samples(features, labels, weights, count, self.seed)
+            samples = split_features(features, labels, weights, count, self.seed)
             state = fit_to_features(config, clip, samples, self.seed)
             classifier = build_classifier(state, self.config_dir)
         self.classes_, self._learned, self._classifier = classes, state.dump(), classifier
@@ -143,10 +143,12 @@ class CLIPFeatureClassifier(LogitsClassifier):
         return {name: value for name, value in super().__getstate__().items() if name != "_classifier"}
 
 
-def split_samples(features: Tensor, labels: list[int], weights: list[float] | None, count: int, seed: int) -> Samples:
+def split_features(
+    features: Tensor, labels: list[int], weights: list[float] | None, count: int, seed: int
+) -> GivenFeatures:
     """Return samples of which up to `count` of each class are held out to choose on."""
     learned, held = hold_out(labels, count, seed)
-    return Samples(
+    return GivenFeatures(
         features[learned],
         [labels[place] for place in learned],
         None if weights is None else [weights[place] for place in learned],

@@ -35,7 +35,7 @@ CLASS_WEIGHTS = "class_weights"
 
 
 @dataclass(frozen=True)
-class Samples:
+class GivenFeatures:
     """Features and class indices to learn from, and those to choose on.
 
     Attributes:
@@ -86,7 +86,9 @@ def class_names(clip: PrecomputedEncoder) -> list[str]:
     return [f"class {place}" for place in range(len(clip.text_features("")))]
 
 
-def fit_to_features(config: dict[str, Any], clip: PrecomputedEncoder, samples: Samples, seed: int) -> LearnedState:
+def fit_to_features(
+    config: dict[str, Any], clip: PrecomputedEncoder, samples: GivenFeatures, seed: int
+) -> LearnedState:
     """Fit a method to features, and return what it has learned.
 
     Args:
@@ -123,7 +125,7 @@ def prepare_run(config: dict[str, Any], clip: PrecomputedEncoder, task: Task) ->
     )
 
 
-def make_feature_task(names: list[str], samples: Samples, seed: int) -> Task:
+def make_feature_task(names: list[str], samples: GivenFeatures, seed: int) -> Task:
     """Return the task of learning from features."""
     most = max(samples.labels.count(label) for label in {*samples.labels})
     support = Split(cast(Any, samples.features), samples.labels, weights=samples.weights)

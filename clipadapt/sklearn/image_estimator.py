@@ -15,8 +15,8 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data import Task
 from clipadapt.data.tasks import Split
 from clipadapt.errors import InputError
-from clipadapt.predictor import Predictor
-from clipadapt.runs.learned import make_predictor, trained_backbone
+from clipadapt.runs.predictor import Predictor
+from clipadapt.runs.learned import learned_from, trained_backbone
 from clipadapt.runs.methods import adaptation_maker, placeholder_task, training_settings
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import validated_images
@@ -155,7 +155,7 @@ class CLIPClassifier(LogitsClassifier):
         clip = shared_backbone(config, config["engine"]["cpu"])
         if clip.fingerprint != self.result_.record["backbone"]["fingerprint"]:
             trained_backbone(Path(PLACE), self.result_.record, config)  # says which weights are needed
-        return make_predictor(self.result_, config, clip)
+        return learned_from(self.result_, config, clip).predictor()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a pickle holds: parameters, labels, and of what was learned no object of ours."""

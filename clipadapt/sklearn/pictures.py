@@ -31,7 +31,7 @@ def as_pictures(X: Any) -> list[Any]:
             f"pixels, and it is {f'of the shape {X.shape}' if isinstance(X, np.ndarray) else 'a single one'}"
         )
     pictures = as_list(X)
-    kinds = [kind_of(picture, place) for place, picture in enumerate(pictures)]
+    kinds = [find_kind(picture, place) for place, picture in enumerate(pictures)]
     if other := next((place for place, kind in enumerate(kinds) if kind != kinds[0]), None):
         raise InputError(
             f"X must hold images of one kind, and item {other} is of the kind {kinds[other]} where the first is of the "
@@ -55,7 +55,7 @@ def single_column(X: Any) -> Any:
     return X[:, 0] if objects and X.shape[1] == 1 else X
 
 
-def kind_of(picture: Any, place: int) -> str:
+def find_kind(picture: Any, place: int) -> str:
     """Return the kind of an image; raises InputError if it has none of the `KINDS`."""
     for name, types in KINDS.items():
         if isinstance(picture, types):

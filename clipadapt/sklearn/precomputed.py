@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 
 from clipadapt.backbone.dual_encoder import DualEncoder
@@ -16,7 +15,7 @@ from clipadapt.data.tasks import Augment, Split, Task
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import UserError
 from clipadapt.features.batch_sources import InMemoryFeatures
-from clipadapt.features.loader import CachePlacement, FeatureLoader, ProgressFactory
+from clipadapt.features.loader import CachePlacement, FeatureLoader, Processes, ProgressFactory
 from clipadapt.model import AdaptedCLIP
 from clipadapt.tasks import TaskKind
 
@@ -104,10 +103,10 @@ class PrecomputedLoader(FeatureLoader):
 
 
 def make_precomputed_loader(
-    accelerator: Accelerator, settings: Settings, progress: ProgressFactory, kind: TaskKind
+    processes: Processes, settings: Settings, progress: ProgressFactory, kind: TaskKind
 ) -> PrecomputedLoader:
     """Return the loader of a run on features; arguments as of `engine.run.make_loader`."""
-    return PrecomputedLoader(accelerator, progress=progress, collate=kind.collate)
+    return PrecomputedLoader(processes, progress=progress, collate=kind.collate)
 
 
 def class_means(features: Tensor, labels: Sequence[int], classes: int) -> Tensor:
