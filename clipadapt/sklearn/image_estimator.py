@@ -15,9 +15,9 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data import Task
 from clipadapt.data.tasks import Split
 from clipadapt.errors import InputError
-from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.learned import learned_from, trained_backbone
 from clipadapt.runs.methods import adaptation_maker, placeholder_task, training_settings
+from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import validated_images
 from clipadapt.runs.train import train_and_evaluate
