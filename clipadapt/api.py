@@ -22,6 +22,7 @@ from clipadapt.runs.competing import check_competing
 from clipadapt.runs.finished import evaluate_finished
 from clipadapt.runs.learned import load_predictor
 from clipadapt.runs.methods import build_backbone, training_settings
+from clipadapt.runs.model_hub import find_learned
 from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.result import Result
 from clipadapt.runs.tasks import build_task, validated_images
@@ -267,16 +268,18 @@ def evaluate(
     data: str | None = None,
     config_dir: str | Path | None = None,
     console: Console | None = None,
+    pretrained: str | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test sets, or on other data.
 
     Args:
-        run: the run's directory.
+        run: the run's directory, the folder of an artifact, or a repository of the Hugging Face hub, as for `load`.
         data: a name in conf/data or in `config_dir`, whose class names take the place of the run's; the run's own data
             if None.
         config_dir: a folder with YAML files and modules of your own.
         console: where to print; None prints nothing.
+        pretrained: a tag or a file of the backbone's weights, where they aren't where the run had them.
         options: of the other data, and `skip_broken`, as of `load_task`; `classes="run"` lets all classes of the run
             compete, not those of the data alone.
 
@@ -292,16 +295,16 @@ def evaluate(
     >>> evaluate(result.save("one_shot"))["accuracy"] == result.metrics["accuracy"]
     True
     """
-    run = checked_path(run, "the run directory")
+    run, console = find_learned(run), console or Console(quiet=True)
     if data is None and options:
         raise UserError(f"{', '.join(options)} belong to other data: say which, as in data='folder'")
     if data is None:
-        return evaluate_finished(run, None, console or Console(quiet=True), config_dir)
+        return evaluate_finished(run, None, console, config_dir, pretrained=pretrained)
     classes = check_competing(options.pop("classes", "data"))
     values = {f"{'task' if key == 'skip_broken' else 'data'}.{key}": value for key, value in options.items()}
     config = configuration.compose((), config_dir, {"data": data, **values})
     skip = config["task"]["skip_broken"]
-    return evaluate_finished(run, config["data"], console or Console(quiet=True), config_dir, skip, classes)
+    return evaluate_finished(run, config["data"], console, config_dir, skip, classes, pretrained)
 
 
 def compare(

@@ -125,7 +125,7 @@ Choices
 
 EVALUATE = """\
 clipadapt evaluate run=DIR [data=NAME data.key=value … task.skip_broken=true classes=data|run]
-                   [output=FILE.json]
+                   [output=FILE.json] [pretrained=FILE]
 
 {evaluate}: all figures that a run shows. output= writes them to a new file. On other data
 their classes compete with each other, as in the papers; with classes=run all classes of the run do, as when it is

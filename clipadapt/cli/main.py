@@ -138,7 +138,8 @@ def evaluate(words: Words) -> None:
     """Run `clipadapt evaluate run=DIR [data=… classes=… output=FILE]`: on a run's own test sets or other data."""
     data = [word for word in words.settings if _of_other_data(word.partition("=")[0].lstrip("+"))]
     rest = Words(words.options, [word for word in words.settings if word not in data])
-    found = plain_settings(rest, ("run", "data", "classes", "output"), "clipadapt evaluate run=DIR data=NAME")
+    known = ("run", "data", "classes", "output", "pretrained")
+    found = plain_settings(rest, known, "clipadapt evaluate run=DIR data=NAME")
     directory = find_run_directory(found, "evaluate")
     if data and "data" not in found:
         raise UserError(f"say which data first: data=folder {' '.join(data)}")
@@ -150,7 +151,7 @@ def evaluate(words: Words) -> None:
     from clipadapt.runs.competing import check_competing
     from clipadapt.runs.finished import evaluate_finished
 
-    other: dict[str, Any] = {}
+    other: dict[str, Any] = {"pretrained": found.get("pretrained")}
     if chosen is not None:
         other |= {"data": chosen["data"], "skip_broken": chosen["task"]["skip_broken"]}
     other |= {"classes": check_competing(found["classes"])} if "classes" in found else {}

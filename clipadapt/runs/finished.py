@@ -30,8 +30,9 @@ from clipadapt.errors import DataError
 from clipadapt.files import make_folder, write_atomically
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
+from clipadapt.runs.artifact import settings_file
 from clipadapt.runs.competing import Competing, among_classes
-from clipadapt.runs.directory import CONFIG, TRANSFER
+from clipadapt.runs.directory import TRANSFER
 from clipadapt.runs.learned import learned_adaptation, learned_head
 from clipadapt.runs.methods import build_kind, build_settings, build_test_time, with_usable_cache
 from clipadapt.runs.records import check_figures
@@ -49,17 +50,24 @@ class FinishedRun:
         directory: of the run.
         config_dir: a folder of the user's own with the adaptation's module.
         cache: folder of the disk cache on this machine; None for no disk cache.
+        pretrained: a tag or a file of the backbone's weights on this machine; None for what the settings say.
 
     Raises:
         UserError: no finished run is there, or, on first use, its backbone is not the one that it was trained on.
     """
 
-    def __init__(self, directory: str | Path, config_dir: str | Path | None = None, cache: str | None = None) -> None:
-        self.directory = Path(directory)
+    def __init__(
+        self,
+        directory: str | Path,
+        config_dir: str | Path | None = None,
+        cache: str | None = None,
+        pretrained: str | None = None,
+    ) -> None:
+        self.directory, self.pretrained = Path(directory), pretrained
         self.config_dir = config_dir
         result = read_result(directory)
         self.record, self.tensors, self.metrics = result.record, result.tensors, result.metrics
-        self.config = configuration.saved_settings(result.config, self.directory / CONFIG, config_dir)
+        self.config = configuration.saved_settings(result.config, settings_file(self.directory), config_dir)
         self.settings = build_settings({**self.config, "engine": {**self.config["engine"], "cache": cache}})
 
     @cached_property
@@ -74,6 +82,7 @@ class FinishedRun:
             self.config_dir,
             self.settings.memory,
             accelerator.num_processes,
+            self.pretrained,
         )
         return accelerator, head, test_time
 
@@ -238,6 +247,7 @@ def evaluate_finished(
     config_dir: str | Path | None = None,
     skip_broken: bool = False,
     classes: Competing = "data",
+    pretrained: str | None = None,
 ) -> dict[str, Any]:
     """Evaluate a finished run on its own test sets or on another task's, and show the metrics.
 
@@ -248,6 +258,7 @@ def evaluate_finished(
         config_dir: a folder of the user's own with the adaptation's module.
         skip_broken: leave out images of the other data that can't be read.
         classes: which classes compete on the other data; see `FinishedRun.task`.
+        pretrained: a tag or a file of the backbone's weights on this machine; None for what the settings say.
 
     Returns:
         The metrics, as in a run's `metrics`.
@@ -257,7 +268,7 @@ def evaluate_finished(
             or a method that adapts along a stream, in several processes.
     """
     console = console or Console()
-    run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"])
+    run = FinishedRun(directory, config_dir, configuration.compose()["engine"]["cache"], pretrained)
     metrics = run.evaluate_task(run.task(data, console, skip_broken, classes), console)
     with cache_only():
         note = data_change_note(run.config, run.record) if data is None else None

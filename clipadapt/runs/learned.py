@@ -43,6 +43,7 @@ def learned_head(
     config_dir: str | Path | None,
     memory: float | None = None,
     processes: int = 1,
+    pretrained: str | None = None,
 ) -> LearnedHead:
     """Load the head of a finished run, its test-time method or None, its kind of task, and how it sees images.
 
@@ -56,6 +57,7 @@ def learned_head(
         memory: gigabytes that the text side may take if the method adapts at test time; None for half of the free
             memory.
         processes: number of processes that share the device, if it is a CPU.
+        pretrained: a tag or a file of the backbone's weights on this machine; None for what the settings say.
 
     Raises:
         UserError: no finished run, or a target that isn't allowed.
@@ -63,7 +65,7 @@ def learned_head(
     """
     result = read_result(directory)
     config = configuration.saved_settings(result.config, settings_file(directory), config_dir)
-    clip = trained_backbone(directory, result.record, config).to(device, dtype)
+    clip = trained_backbone(directory, result.record, config, pretrained).to(device, dtype)
     return build_head(result, config, clip, memory, processes)
 
 

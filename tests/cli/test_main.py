@@ -34,10 +34,12 @@ class Api(SimpleNamespace):
             raise self.error
         return SimpleNamespace(metrics={})
 
-    def evaluate_finished(self, directory, data=None, console=None, config_dir=None, skip_broken=False):
+    def evaluate_finished(
+        self, directory, data=None, console=None, config_dir=None, skip_broken=False, pretrained=None
+    ):
         self.evaluated.append((directory, data))
 
-    def load(self, directory, config_dir=None):
+    def load(self, directory, config_dir=None, pretrained=None):
         rows = torch.tensor([[0.25, 0.75], [0.875, 0.125]])
         kind = SimpleNamespace(probabilities=True)
         return SimpleNamespace(kind=kind, class_names=["cat", "dog"], predict_proba=lambda paths: rows[: len(paths)])

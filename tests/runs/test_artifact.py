@@ -160,6 +160,11 @@ def test_weights_of_a_file_are_asked_for(tmp_path, photos, image):
         clipadapt.load(folder)
     found = clipadapt.load(folder, device="cpu", pretrained=str(weights))
     assert torch.equal(found.predict_proba(image), result.predictor.predict_proba(image))
+    words = {"data": "folder", "root": str(photos)}
+    figures = clipadapt.evaluate(folder, **words, pretrained=str(weights))
+    assert figures["accuracy"] == result.metrics["accuracy"]
+    with pytest.raises(WeightsError, match=r"whose weights were the file my_weights\.pt"):
+        clipadapt.evaluate(folder, **words)
     with pytest.raises(WeightsError, match="was learned on another backbone"):
         clipadapt.load(folder, pretrained="embedded")
 
