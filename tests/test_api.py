@@ -254,6 +254,7 @@ def test_a_stopped_run_does_not_go_on_with_other_images(tmp_path, monkeypatch, c
     command(tmp_path / "runs", *words, "rerun=true")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_goes_on_to_the_same_result(tmp_path):
     words = ["shots=1", "engine.epochs=30", "engine.workers=0", "engine.cpu=true", "engine.checkpoint_seconds=0"]
     words += ["data=drawn", *FEW_DRAWINGS]

@@ -548,11 +548,13 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, words", COMMANDS)
 def test_every_command_that_a_recipe_shows_can_be_run(name, words):
     assert studies.study(name, words.split()).runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name.removeprefix("recipe/") for name in FILES if name.startswith("recipe/")])
 def test_every_protocol_has_a_recipe_with_runs_to_do(name):
     program = ast.parse(Path(__file__).parent.parent.joinpath("recipes", f"{name}.py").read_text())
@@ -675,6 +677,7 @@ def test_a_protocol_is_kept(protocol, words, said):
         studies.study(protocol, words)
 
 
+@pytest.mark.slow
 def test_what_a_protocol_is_may_be_said():
     assert studies.study("base_to_new", ["classes=base"]).runs
     names = [target.name for target in studies.study("cross_dataset", ["data=[digits]"]).targets]

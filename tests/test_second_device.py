@@ -121,7 +121,9 @@ def folder(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("name", ["coop", "tip_adapter_f", "clip_lora", "tpt"])
+@pytest.mark.parametrize(
+    "name", ["tip_adapter_f", "tpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("coop", "clip_lora"))]
+)
 def test_a_run_is_measured_again_and_predicts(name, folder, tmp_path):
     backbone = clipadapt.load_backbone("tiny")
     task = clipadapt.load_task("folder", shots=1, root=str(folder), views=0)

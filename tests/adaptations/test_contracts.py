@@ -84,7 +84,7 @@ OF_ONE_TEMPLATE = {"context", "lora"}
 ITERATING = ("transport_context", "visual_transport")
 LABELS = torch.tensor([0, 3, 1, 4])
 EACH = pytest.mark.parametrize("case", CASES)
-COMPILED = ("zero_shot", "context", "image_context", "feature_adapter")
+COMPILED = ("zero_shot", "context")
 """Kinds that are compiled in the default run; `pytest -m slow` compiles the others."""
 
 

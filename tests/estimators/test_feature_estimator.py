@@ -19,6 +19,7 @@ LABELS = np.array(["ant", "bee", "cat"])[Y]
 QUICK = ("engine.max_steps=5",)
 
 
+@pytest.mark.slow
 def test_a_fit_to_features_is_the_fit_to_their_images():
     backbone, task = clipadapt.load_backbone("tiny"), clipadapt.load_task("digits", shots=2, views=0)
     result = clipadapt.finetune(backbone, task, "taskres", QUICK, cpu=True, workers=0)
