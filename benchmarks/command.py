@@ -58,7 +58,7 @@ def pixels(clip: CLIP, *leading: int) -> Tensor:
 
 def task(names: Sequence[str], template: str = "{}") -> SimpleNamespace:
     """Return the part of a task that an adaptation may read."""
-    return SimpleNamespace(class_names=list(names), templates=[template])
+    return SimpleNamespace(class_names=list(names), templates=[template], words={})
 
 
 def class_names(count: int) -> list[str]:

@@ -1,9 +1,11 @@
 """Interfaces to a task that adaptations and objectives may rely on; no test images are accessible through them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -36,6 +38,10 @@ class SupportView(Protocol):
     @property
     def class_names(self) -> list[str]:
         """Names of the C classes."""
+
+    @property
+    def words(self) -> Mapping[str, Sequence[str]]:
+        """Names for CLIP of each class that has others than its own."""
 
     @property
     def templates(self) -> list[str]:
@@ -85,3 +91,34 @@ def format_templates(templates: Sequence[str], names: Sequence[str]) -> list[lis
 def class_prompts(templates: Sequence[str], names: Sequence[str]) -> list[list[str]]:
     """Return the prompts of each class: the templates with the class name, underscores as spaces."""
     return format_templates(templates, [underscores_to_spaces(name) for name in names])
+
+
+Prompter = Callable[[Sequence[str], Sequence[str]], list[list[str]]]
+
+
+def names_by_class(class_names: Sequence[str], words: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Return the names for CLIP of each class: those in `words`, or else its own."""
+    return [[*words.get(name, [name])] for name in class_names]
+
+
+def prompts_by_name(
+    templates: Sequence[str], task: SupportView, fill: Prompter = class_prompts
+) -> tuple[list[list[str]], list[int]]:
+    """Return the prompts of every name of a task's classes, class by class, and how many names each class has."""
+    names = names_by_class(task.class_names, task.words)
+    return fill(templates, [*chain.from_iterable(names)]), [len(some) for some in names]
+
+
+def mean_over_names(text: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the mean over the prompts of all names of each class, `[..., C, 1, D]`.
+
+    Where each class has one name, `text` is returned as it is.
+
+    Args:
+        text: text features `[..., N, templates, D]` of N names, class by class.
+        counts: how many names each of the C classes has.
+    """
+    if max(counts) == 1:
+        return text
+    classes = [some.flatten(-3, -2).mean(dim=-2, keepdim=True) for some in text.split([*counts], dim=-3)]
+    return torch.stack(classes, dim=-3)

@@ -22,7 +22,7 @@ def task_on(device: str = "cpu") -> Any:
     """Five classes, with features of two views of two images each."""
     image = torch.randn(2, 10, 64, generator=torch.Generator().manual_seed(2)).to(device)
     support = LabelledFeatures(image, torch.arange(10, device=device) % len(CLASS_NAMES))
-    return SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, support=support)
+    return SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, words={}, support=support)
 
 
 TASK = task_on()

@@ -129,7 +129,7 @@ def our_loss(clip, adaptation, images, labels):
 
 def test_the_plain_steps_are_the_methods(clip):
     images, labels = pixels(4), torch.tensor([0, 1, 2, 0])
-    task = SimpleNamespace(class_names=NAMES, templates=[fit.TEMPLATE])
+    task = SimpleNamespace(class_names=NAMES, templates=[fit.TEMPLATE], words={})
     coop, context = plain.CoOp(clip, NAMES, 4), Context(clip, task, 4)
     adapter, mixed = plain.Adapter(clip, NAMES, fit.TEMPLATE), FeatureAdapter(clip, task)
     for model, adaptation in ((coop, context), (adapter, mixed)):

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "adaptations": "backbone interfaces errors",
     "objectives": "backbone interfaces errors",
     "model": "adaptations backbone",
-    "data": "notebook postponed notices files paths errors",
+    "data": "notebook postponed notices files plain_yaml paths errors",
     "tasks": "model data objectives adaptations backbone interfaces errors",
     "features": "tasks model data adaptations backbone interfaces errors",
     "engine": "test_time features tasks model data adaptations objectives backbone interfaces files paths stopping "

@@ -61,6 +61,7 @@ def test_words_for_class_folders(tmp_path):
     word = "data.class_names={SKU-4711: cordless drill, '001.Red_circle': ein Kreis für Kinder}"
     found = config.compose(["data=folder", f"data.root={tmp_path}", word])
     source = config.build_source(found)
-    assert source.class_names == ["ein Kreis für Kinder", "owl", "cordless drill"] and source.train.labels == [0, 1, 2]
+    assert source.class_names == ["001.Red_circle", "owl", "SKU-4711"] and source.train.labels == [0, 1, 2]
+    assert source.words == {"001.Red_circle": ["ein Kreis für Kinder"], "SKU-4711": ["cordless drill"]}
     with pytest.raises(UserError, match=r"no class folder 'SKU-4712' for data\.class_names: did you mean 'SKU-4711'"):
         folder(str(tmp_path), class_names={"SKU-4712": "drill"})

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import chain as chained
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
-from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts
+from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts, mean_over_names, names_by_class
 
 Edit = Callable[[Any], Any]
 
@@ -34,6 +35,7 @@ class Capabilities:
         num_fitted_values: the number of values that `fit_closed_form` computes and that are not parameters.
         fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
         weighs_images: `fit_closed_form` counts each image by its weight, and nothing else is learned from images.
+        one_name: what is learned stands before one name for CLIP of each class, the first of several.
     """
 
     conditional: bool = False
@@ -45,6 +47,7 @@ class Capabilities:
     num_fitted_values: int = 0
     fixed_classes: tuple[str, ...] | None = None
     weighs_images: bool = False
+    one_name: bool = False
 
     def merge(self, other: "Capabilities") -> "Capabilities":
         """Return the capabilities of two adaptations composed."""
@@ -58,6 +61,7 @@ class Capabilities:
             num_fitted_values=self.num_fitted_values + other.num_fitted_values,
             fixed_classes=self.fixed_classes or other.fixed_classes,
             weighs_images=self.weighs_images and other.weighs_images,
+            one_name=self.one_name or other.one_name,
         )
 
 
@@ -75,10 +79,13 @@ class Adaptation(nn.Module):
     capabilities: Capabilities = Capabilities()
     required_points: tuple[str, ...] = ()
     """Points that a backbone's towers must have, such as "text.words"; every backbone has "image.pixels"."""
+    averages_raw_text: bool = False
+    """Whether `class_embeddings` averages raw text features over prompts, not unit ones."""
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__()
         self.templates = task.templates
+        self.class_words = task.words
 
     @property
     def has_parameters(self) -> bool:
@@ -90,12 +97,41 @@ class Adaptation(nn.Module):
         """Return the points that a backbone's towers must have, given the other arguments of the constructor."""
         return cls.required_points
 
-    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
-        """Return the prompts of each class: the task's templates with the class name, underscores as spaces.
+    def find_names(self, classes: Sequence[str], words: Mapping[str, Sequence[str]] | None = None) -> list[list[str]]:
+        """Return the names for CLIP that each class has prompts for.
 
-        Every class has the same number of prompts.
+        Args:
+            classes: labels of the classes.
+            words: names for CLIP of classes that have others than their labels; None for the task's.
+        """
+        names = names_by_class(classes, self.class_words if words is None else words)
+        return [some[:1] for some in names] if self.capabilities.one_name else names
+
+    def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
+        """Return the prompts of each name for CLIP: the task's templates with the name, underscores as spaces.
+
+        Every name has the same number of prompts.
         """
         return [[*prompts] for prompts in class_prompts(self.templates, names)]
+
+    def frozen_text(self, clip: DualEncoder, classes: Sequence[str]) -> Tensor:
+        """Return text features `[C, templates, D]` of the frozen text tower, with `merge_names` applied."""
+        names = self.find_names(classes)
+        return self.merge_names(clip.text_features(self.prompts([*chained.from_iterable(names)])), [*map(len, names)])
+
+    def merge_names(self, text: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return text features to give to `class_embeddings`, where classes have several names for CLIP.
+
+        A class then has one feature, the mean over the prompts of all its names. Where each class has one name, `text`
+        is returned as it is.
+
+        Args:
+            text: text features `[..., N, templates, D]` of N names, class by class.
+            counts: how many names each of the C classes has.
+        """
+        if max(counts) == 1:
+            return text
+        return mean_over_names(text.float() if self.averages_raw_text else functional.normalize(text, dim=-1), counts)
 
     def declare(self, **changes: Any) -> None:
         """Set some of this adaptation's capabilities, by name."""
@@ -128,7 +164,8 @@ class Adaptation(nn.Module):
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Return class embeddings `[..., C, D]` of text features `[..., C, templates, D]`.
 
-        The features are normalised, averaged over the templates, and normalised again.
+        The features are normalised, averaged over the templates, and normalised again; those of several names of a
+        class are averaged together with them before, in `merge_names`.
         """
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
@@ -231,6 +268,10 @@ class Composed(Adaptation):
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Return the prompts of the part that overrides them."""
         return self.own["prompts"].prompts(names)
+
+    def merge_names(self, text: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return text features to give to the part that overrides the class embeddings, merged as it needs them."""
+        return self.own["class_embeddings"].merge_names(text, counts)
 
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Return the class embeddings of the part that overrides them."""

@@ -56,6 +56,7 @@ class Context(Adaptation):
         words: str | None = None,
     ) -> None:
         super().__init__(clip, task)
+        self.declare(one_name=True)
         clip.text.cut(["words"])
         self.class_token_position = class_token_position
         self.class_specific = class_specific and words is None
@@ -181,6 +182,7 @@ class DeepContext(Adaptation):
         words: str | None = "a photo of a",
     ) -> None:
         super().__init__(clip, task)
+        self.declare(one_name=True)
         clip.text.cut(["words"])
         self.points = ["words", *clip.text.first_blocks(depth)[1:]]
         self.context = nn.Parameter(0.02 * torch.randn(len(self.points), n_ctx, clip.text_width or 0))

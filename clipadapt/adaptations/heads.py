@@ -19,6 +19,8 @@ from clipadapt.interfaces import SupportView, format_templates
 class RawText(Adaptation):
     """A base class for class embeddings of raw text features: class names as written, no normalisation."""
 
+    averages_raw_text = True
+
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
         self.declare(fixed_classes=tuple(task.class_names))
@@ -65,7 +67,7 @@ class LearnedClassWeights(RawText):
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__(clip, task)
-        self.prototypes = nn.Parameter(super().class_embeddings(clip.text_features(self.prompts(task.class_names))))
+        self.prototypes = nn.Parameter(super().class_embeddings(self.frozen_text(clip, task.class_names)))
 
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Return the learned class weights, `[C, D]`."""
@@ -87,6 +89,8 @@ class LinearHead(Adaptation):
         scale: scale of the logits, used instead of the backbone's.
     """
 
+    averages_raw_text = True
+
     def __init__(
         self,
         clip: DualEncoder,
@@ -97,7 +101,7 @@ class LinearHead(Adaptation):
         super().__init__(clip, task)
         self.declare(fixed_classes=tuple(task.class_names))
         self.scale = math.exp(logit_scale)
-        self.zero_shot = self.class_embeddings(clip.text_features(self.prompts(task.class_names)))
+        self.zero_shot = self.class_embeddings(self.frozen_text(clip, task.class_names))
         random = nn.Linear(clip.width or 0, len(task.class_names), bias=False).weight
         self.weight = nn.Parameter(self.zero_shot.clone() if start == "zero_shot" else random.detach())
 

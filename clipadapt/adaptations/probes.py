@@ -124,7 +124,7 @@ class TextBlendedProbe(Adaptation):
         self.declare(fixed_classes=tuple(task.class_names), needs_validation=select, validation_switch="select")
         self.epochs, self.momentum, self.alpha_period = epochs, momentum, alpha_period
         image, labels = task.support.flat()
-        text = self.class_embeddings(clip.text_features(self.prompts(task.class_names)).float())
+        text = self.class_embeddings(self.frozen_text(clip, task.class_names).float())
         weight, cosine = class_sums(functional.normalize(image, dim=-1), labels, text)
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(torch.empty(len(text)).uniform_(-1, 1) / math.sqrt(text.shape[-1]))

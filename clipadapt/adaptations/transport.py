@@ -89,6 +89,7 @@ class TransportContext(Adaptation):
         pooled: bool = False,
     ) -> None:
         super().__init__(clip, task)
+        self.declare(one_name=True)
         clip.text.cut(["words"])
         self.epsilon, self.max_iterations, self.threshold, self.pooled = epsilon, max_iterations, threshold, pooled
         self.context = nn.Parameter(0.02 * torch.randn(n_prompts, n_ctx, clip.text_width or 0))

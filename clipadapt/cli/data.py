@@ -136,7 +136,7 @@ def verify(settings: Sequence[str], folder: str | None) -> None:
     problems = [
         *dict.fromkeys(text for each in found.values() for text in each.broken.values()),
         *find_equal(present, source.class_names),
-        *ambiguous_names(source.class_names),
+        *ambiguous_names(source.names_for_clip),
     ]
     if cosine:
         from clipadapt.runs.near_duplicates import find_near_duplicates

@@ -196,10 +196,12 @@ def class_answers(
     names = unique_names(predictor.class_names)
     probabilities = scores.calibrate(answers) if scores and options.calibrate else answers
     choices = make_choices(options, scores, answers, probabilities, names)
+    labelled = zip(names, predictor.class_names, strict=True)
+    words = {name: predictor.words[label] for name, label in labelled if label in predictor.words}
     if options.form == TABLE:
-        return predictions.predictions_table(paths, names, probabilities.numpy(), errors, choices)
+        return predictions.predictions_table(paths, names, probabilities.numpy(), errors, choices, words)
     write = {"csv": predictions.predictions_csv, "json": predictions.predictions_json}[options.form]
-    return write(paths, names, probabilities.numpy(), errors, choices)
+    return write(paths, names, probabilities.numpy(), errors, choices, words)
 
 
 def make_choices(

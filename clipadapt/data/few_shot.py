@@ -153,9 +153,10 @@ def make_task(
         test_indices=rest,
         validation_listed=listed is not None,
         kind=kind,
+        words=source.words,
     )
     splits = [task.support, task.validation, *task.tests.values()]
-    task = replace(task, fingerprint=compute_fingerprint(task.class_names, splits, source.train))
+    task = replace(task, fingerprint=compute_fingerprint(task, splits, source.train))
     if classes == BASE:
         task = base_to_new(task)
     if remarks := (kind or ByClass()).remarks(task):
@@ -182,8 +183,9 @@ def evaluation_only_task(source: Source, seed: int, kind: Drawing | None = None)
         support_indices=[],
         validation_indices=[],
         kind=kind,
+        words=source.words,
     )
-    task = replace(task, fingerprint=compute_fingerprint(task.class_names, [*task.tests.values()], source.train))
+    task = replace(task, fingerprint=compute_fingerprint(task, [*task.tests.values()], source.train))
     if remarks := (kind or ByClass()).remarks(task):
         notice(f"{task.name}: {'; '.join(remarks)}")
     return task

@@ -4,7 +4,9 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 
+from clipadapt.data.class_words import check_distinct, other_words
 from clipadapt.data.listing import natural_order, one_form
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, join_names, nearest
@@ -162,9 +164,17 @@ def to_source(
     templates: list[str] | None,
     splits: Mapping[str, Split],
     usual: str = "a photo of a {}.",
+    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Source:
-    """Return a source made of the splits "train", "val" and "test"; the last two may be missing."""
-    warn_of_ambiguous_names(name, class_names)
+    """Return a source made of the splits "train", "val" and "test"; the last two may be missing.
+
+    Raises:
+        DataError: Two of the names for CLIP in `words`, or of the class names that they leave, are equal.
+    """
+    others = other_words(words)
+    if others:
+        check_distinct(class_names, others)
+    warn_of_ambiguous_names(name, [text for label in class_names for text in others.get(label, [label])])
     return Source(
         name=name,
         class_names=class_names,
@@ -172,4 +182,5 @@ def to_source(
         train=splits["train"],
         validation=splits.get("val"),
         tests={"test": splits["test"]} if "test" in splits else {},
+        words=others,
     )

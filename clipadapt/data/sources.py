@@ -6,7 +6,6 @@ the class name; None takes the source's own.
 
 import ast
 import hashlib
-from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from clipadapt.data.class_words import ClassWords, check_known, read_words, split_class_names
 from clipadapt.data.folders import Layout, read_folder
 from clipadapt.data.images import LazyImages
 from clipadapt.data.labels import to_source
-from clipadapt.data.listing import one_form
 from clipadapt.data.tasks import Source, Split
 from clipadapt.errors import DataError, nearest
 from clipadapt.files import FilePath
@@ -147,7 +146,7 @@ def drawn(
 def folder(
     root: FilePath,
     templates: list[str] | None = None,
-    class_names: dict[str, str] | None = None,
+    class_names: FilePath | ClassWords | None = None,
     splits: bool | None = None,
     train: str | None = None,
     validation: str | None = None,
@@ -155,7 +154,8 @@ def folder(
 ) -> Source:
     """Read a folder of image files with one folder per class, or train, val and test folders of such folders.
 
-    Class names are the folders' names, or the words that `class_names` has for them. Without a val folder, validation
+    Class names are the folders' names. Where these aren't what CLIP should read, `class_names` has one name or several
+    for CLIP; answers still have the folders' names. Without a val folder, validation
     images are drawn from the training images; without a test folder, the images outside the support and validation
     sets are the test set. Splits have usual names (train, training, val, valid, dev, test, eval, holdout …, in any
     case), or all hold folders of the same names.
@@ -163,7 +163,8 @@ def folder(
     Args:
         root: The folder.
         templates: Sentences with {} for the class name; None for "a photo of a {}."
-        class_names: The words for CLIP by folders' names, for those that need others: SKU-4711 to "cordless drill".
+        class_names: The names for CLIP by folders' names, for those that need others: SKU-4711 to "cordless drill", or
+            to a list of names; or a file of them (see `read_words`).
         splits: False if all folders in it are classes, whatever their names.
         train: The name of the folder to learn from; None for a usual name.
         validation: The name of the folder to validate on.
@@ -175,34 +176,28 @@ def folder(
     layout = Layout(splits is not False, {"train": train, "val": validation, "test": test})
     place = Path(root).expanduser()
     found = read_folder(place, None, layout)
-    names = in_words(root, found.class_names, class_names or {})
-    return to_source(place.resolve().name, names, templates, found.splits)
+    words = read_words(class_names or {})
+    check_known(words, found.class_names, root, "class folder")
+    return to_source(place.resolve().name, found.class_names, templates, found.splits, words=words)
 
 
-def unlabelled(root: FilePath, class_names: list[str], templates: list[str] | None = None) -> Source:
+def unlabelled(
+    root: FilePath, class_names: FilePath | list[str | list[str]] | ClassWords, templates: list[str] | None = None
+) -> Source:
     """Read a folder of image files without labels, flat or with subfolders, whose possible classes are known.
 
     A subfolder named test is the test set, with one folder per class; without it there is no test set.
 
     Args:
         root: The folder.
-        class_names: Names of the classes.
+        class_names: Names of the classes; of a list of names for one class, the first is what it is called; or the
+            names for CLIP by class, or a file of them (see `read_words`).
         templates: Sentences with {} for the class name; None for "a photo of a {}."
 
     Raises:
         DataError: There are no images, fewer than two classes, or other classes in the test folder.
     """
     place = Path(root).expanduser()
-    found = read_folder(place, class_names)
-    return to_source(place.resolve().name, found.class_names, templates, found.splits)
-
-
-def in_words(root: str, folders: Sequence[str], words: Mapping[str, str]) -> list[str]:
-    """Return the words for class folders, by `words` or else their names; raises DataError for unknown folders."""
-    words = {one_form(str(name)): str(text) for name, text in words.items()}
-    unknown = [name for name in words if name not in folders]
-    if unknown:
-        raise DataError(
-            f"'{root}' has no class folder '{unknown[0]}' for data.class_names: {nearest(unknown[0], folders)}"
-        )
-    return [words.get(name, name) for name in folders]
+    names, words = split_class_names(class_names)
+    found = read_folder(place, names or [*words])
+    return to_source(place.resolve().name, found.class_names, templates, found.splits, words=words)

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
+from clipadapt.data.class_words import with_words
 from clipadapt.data.images import LazyImages, select
 from clipadapt.data.marks import find_marks
 from clipadapt.errors import DataError, join_names
@@ -70,7 +71,8 @@ class Source:
     """A data set: a pool to draw support sets from (`train`), and optional validation and test splits.
 
     `validation` is None and `tests` is empty if there are no such splits; the first test set is called "test". The pool
-    may be unlabelled as a whole, and is empty for a data set that is for testing only. If `allow_duplicate_names` is
+    may be unlabelled as a whole, and is empty for a data set that is for testing only. `words` has the names for CLIP
+    of the classes that have others than their own. If `allow_duplicate_names` is
     true, classes may share a name, as two pairs of CLIP's names for ImageNet do.
 
     Raises:
@@ -85,6 +87,12 @@ class Source:
     validation: Split | None
     tests: dict[str, Split]
     allow_duplicate_names: bool = False
+    words: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def names_for_clip(self) -> list[str]:
+        """Return the names for CLIP of all classes."""
+        return [text for name in self.class_names for text in self.words.get(name, [name])]
 
     def __post_init__(self) -> None:
         """Check the class names and templates."""
@@ -120,6 +128,8 @@ class Task:
         classes: "all"; or "base" for the first half of the source's classes, tested on both halves.
         views: Views of each support image: None for fresh random ones, k for k stored ones, 0 for the centre crop.
         augment: What random views are, if there are any (see `data.transforms.RandomViews`).
+        words: The names for CLIP of each class that has others than its own; answers, tables and files call a class by
+            its own name.
         support: `shots` images per class, or all images of a class with fewer; empty if the pool is empty or
             unlabelled.
         validation: Up to min(shots, 4) images per class; may be empty.
@@ -161,6 +171,7 @@ class Task:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     kind: "Drawing | None" = None
     augment: Augment = "crop_mirror"
+    words: dict[str, list[str]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Return the task's name and sizes."""
@@ -170,7 +181,7 @@ class Task:
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
         rows = [
-            ("classes", f"{len(self.class_names):,}: {join_names(self.class_names, SHOWN)}"),
+            ("classes", f"{len(self.class_names):,}: {join_names(self.names_with_words, SHOWN)}"),
             ("templates", join_names(self.templates, SHOWN)),
             ("images to learn from", f"{len(self.support):,}: {self.shots} of each class, seed {self.seed}"),
             ("validation images", f"{len(self.validation):,}"),
@@ -180,6 +191,16 @@ class Task:
 
     def _tests_text(self) -> str:
         return ", ".join(f"{name}: {len(split):,}" for name, split in self.tests.items()) or "no test images"
+
+    @property
+    def names_with_words(self) -> list[str]:
+        """Return the class names with the names for CLIP in brackets, where they are others."""
+        return with_words(self.class_names, self.words)
+
+    @property
+    def words_by_class(self) -> dict[str, list[str]]:
+        """Return the names for CLIP of every class."""
+        return {name: self.words.get(name, [name]) for name in self.class_names}
 
     @property
     def augmentation(self) -> Augment:
@@ -209,16 +230,18 @@ class Task:
         return replace(self, tests={})
 
 
-def compute_fingerprint(class_names: Sequence[str], splits: Sequence[Split], pool: Split) -> str:
-    """Return a hash, as 16 hexadecimal digits, of class names, labels and marks of image files (see `find_marks`).
+def compute_fingerprint(task: Task, splits: Sequence[Split], pool: Split) -> str:
+    """Return a hash, as 16 hexadecimal digits, of names for CLIP, labels and marks of image files (see `find_marks`).
 
     Args:
-        class_names: The task's class names.
+        task: The task, whose classes' names count.
         splits: The splits to learn from and to test on.
         pool: The pool the first of them was drawn from; only its labels count.
     """
     found = [(split.labels, find_marks(split.images)) for split in splits]
-    content = repr((class_names, found, pool.labels))
+    names = [task.words.get(name, [name]) for name in task.class_names]  # not by class: names may be equal
+    single = all(len(some) == 1 for some in names)
+    content = repr(([some[0] for some in names] if single else names, found, pool.labels))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

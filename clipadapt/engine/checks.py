@@ -1,5 +1,7 @@
 """Checks of a method against its task, backbone and settings, before anything is trained."""
 
+import warnings
+
 import torch
 
 from clipadapt.adaptations.base import Adaptation
@@ -8,8 +10,11 @@ from clipadapt.data.tasks import Task
 from clipadapt.engine.accelerator import DTYPES
 from clipadapt.engine.pseudo_labels import PseudoLabels
 from clipadapt.engine.settings import Settings
-from clipadapt.errors import UserError
+from clipadapt.errors import UserError, join_names
 from clipadapt.objectives.base import Objective
+
+SHOWN = 5
+"""Names of classes in a sentence."""
 
 
 def check_number_format(clip: DualEncoder, settings: Settings) -> None:
@@ -83,3 +88,14 @@ def check_imbalance(choice: str | None, adaptation: Adaptation, task: Task, sett
         )
     if not all(isinstance(label, int) for label in task.support.labels):
         raise UserError(f"method.imbalance={choice} is for classes, and this kind of task has other targets")
+
+
+def note_one_name(adaptation: Adaptation, task: Task) -> None:
+    """Warn if classes have several names for CLIP, and the method learns what stands before one name."""
+    several = [name for name, names in task.words.items() if len(names) > 1]
+    if several and adaptation.capabilities.one_name:
+        warnings.warn(
+            f"this method learns words that stand before one name of each class: of {join_names(several, SHOWN)} it "
+            "takes the first name; zero-shot CLIP beside it averages over all",
+            stacklevel=3,
+        )

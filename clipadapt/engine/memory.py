@@ -5,6 +5,7 @@ import resource
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -43,29 +44,30 @@ def max_rows(
     if clip.text_width is None:
         return None
     plain = WIDTHS * clip.text_width * clip.dtype.itemsize
-    followed = MARGIN * _saved_bytes_per_row(clip, adaptation, class_names)
+    names = [*chain.from_iterable(adaptation.find_names(class_names))]
+    followed = MARGIN * _saved_bytes_per_row(clip, adaptation, names)
     if adaptation.capabilities.conditional:
         plain, followed = plain * tested, followed * images
     return max(1, int(memory / max(plain, followed)))
 
 
-def _saved_bytes_per_row(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> float:
-    """Return the bytes that autograd saves for each row, measured on a few classes; 0 for fewer than three classes."""
+def _saved_bytes_per_row(clip: DualEncoder, adaptation: Adaptation, names: Sequence[str]) -> float:
+    """Return the bytes that autograd saves for each row, measured on a few names; 0 for fewer than three names."""
     cut = clip.text.cut([*adaptation.edits("text"), *adaptation.stages("text")])
-    some = min(PROBED, len(class_names))
+    some = min(PROBED, len(names))
     if cut == "features" or some < 3:
         return 0.0
-    rows, saved = zip(*(_probe(clip, adaptation, class_names[:count]) for count in (some // 3, some)), strict=True)
+    rows, saved = zip(*(_probe(clip, adaptation, names[:count]) for count in (some // 3, some)), strict=True)
     blocks = sum(point.startswith("block.") for point in clip.text.points)
     unseen = ATTENDED_AGAIN * (clip.text_width or 0) * clip.dtype.itemsize * blocks
     return (saved[1] - saved[0]) / (rows[1] - rows[0]) + unseen
 
 
-def _probe(clip: DualEncoder, adaptation: Adaptation, class_names: Sequence[str]) -> tuple[int, int]:
-    """Return the number of rows of these classes' prompts, and the bytes that autograd saves for them."""
+def _probe(clip: DualEncoder, adaptation: Adaptation, names: Sequence[str]) -> tuple[int, int]:
+    """Return the number of rows of these names' prompts, and the bytes that autograd saves for them."""
     with warnings.catch_warnings(action="ignore"):  # the tokenization of all classes warns, once
         unshared = adaptation.capabilities.unshared_prefix
-        prompts = clip.tokenize_in_chunks(adaptation.prompts(class_names), unshared_prefix=unshared)
+        prompts = clip.tokenize_in_chunks(adaptation.prompts(names), unshared_prefix=unshared)
     image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.capabilities.conditional else None
     edits, stages = adaptation.edits("text", image), adaptation.stages("text")
     with torch.enable_grad():

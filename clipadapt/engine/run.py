@@ -20,6 +20,7 @@ from clipadapt.engine.checks import (
     check_number_format,
     check_weights,
     check_whole_batch,
+    note_one_name,
 )
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.imbalance import Choice as ImbalanceChoice
@@ -122,6 +123,7 @@ class Run:
         torch.manual_seed(task.seed)
         known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
+        note_one_name(adaptation, task)
         check_images(adaptation, task, settings, guessed)
         check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)

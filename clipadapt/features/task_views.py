@@ -30,6 +30,7 @@ class LazySupportView:
 
     def __init__(self, clip: DualEncoder, task: Task, loader: FeatureLoader) -> None:
         self.class_names = task.class_names
+        self.words = task.words
         self.templates = task.templates
         self._clip, self._task, self._loader = clip, task, loader
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import SupportView, class_prompts
+from clipadapt.interfaces import SupportView, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
 
@@ -27,8 +27,9 @@ class Handwritten(CrossEntropy):
 
     def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
         super().__init__(clip, task)
-        prompts = class_prompts(templates or task.templates, task.class_names)
-        self.handwritten = functional.normalize(clip.text_features(prompts).float().mean(dim=1), dim=-1)
+        prompts, counts = prompts_by_name(templates or task.templates, task)
+        text = mean_over_names(clip.text_features(prompts).float(), counts)
+        self.handwritten = functional.normalize(text.mean(dim=1), dim=-1)
         self.scale = clip.scale
 
     def zero_shot(self, image: Tensor) -> Tensor:

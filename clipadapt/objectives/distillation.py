@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
-from clipadapt.interfaces import SupportView, class_prompts
+from clipadapt.interfaces import SupportView, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import BackboneSpec, Objective, Output
 
 
@@ -46,7 +46,7 @@ class Distillation(Objective):
         weight: Annotated[float, Ge(0)] = 1000.0,
     ) -> None:
         super().__init__(clip, task)
-        self.prompts = class_prompts(templates or task.templates, task.class_names)
+        self.prompts, self.name_counts = prompts_by_name(templates or task.templates, task)
         self.temperature = temperature
         self.weight = weight
 
@@ -68,6 +68,7 @@ class Distillation(Objective):
         """Set the teachers, and compute the class embeddings `[C, D]` of each teacher."""
         super().use_teachers(teachers)
         units = [functional.normalize(one.text_features(self.prompts).float(), dim=-1) for one in teachers]
+        units = [mean_over_names(unit, self.name_counts) for unit in units]
         self.classes = [functional.normalize(unit.mean(dim=1), dim=-1) for unit in units]
 
     def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:

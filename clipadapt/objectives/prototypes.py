@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import LabelledFeatures, SupportView, format_templates
+from clipadapt.interfaces import LabelledFeatures, SupportView, format_templates, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
 
@@ -37,7 +37,8 @@ class PrototypeConstraint(CrossEntropy):
         constraint: Literal["none", "l2", "l2-constant", "l2-corrected", "l2-balanced"] = "l2",
     ) -> None:
         super().__init__(clip, task)
-        self.start = clip.text_features(format_templates(task.templates, task.class_names)).float().mean(dim=1)
+        prompts, counts = prompts_by_name(task.templates, task, format_templates)
+        self.start = mean_over_names(clip.text_features(prompts).float(), counts).mean(dim=1)
         self.scale = clip.scale
         self.constraint = constraint
         self.multipliers = self._multipliers(task)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from clipadapt.report.csv_rows import as_csv
 from clipadapt.report.gallery import Card, Gallery
+from clipadapt.report.predictions import NO_WORDS, SEPARATOR, WORD_COLUMNS, ClassNames
 from clipadapt.report.tables import count_text, percent_text
 
 if TYPE_CHECKING:
@@ -99,14 +100,19 @@ def mistakes_table(mistakes: Sequence[Mistake]) -> Table:
     return table
 
 
-def mistakes_csv(mistakes: Sequence[Mistake]) -> str:
-    """Return CSV of mistakes: test set, image, class, answer, probability, and the nearest images with their labels."""
+def mistakes_csv(mistakes: Sequence[Mistake], words: ClassNames = NO_WORDS) -> str:
+    """Return CSV of mistakes: test set, image, class, answer, probability, and the nearest images with their labels.
+
+    If there are `words`, names for CLIP of classes, the last columns are those of the class and the answer.
+    """
     most = max((len(one.nearest) for one in mistakes), default=0)
     near = [f"{name}_{k}" for k in range(1, most + 1) for name in ("nearest", "label", "cosine")]
-    rows = [["test", "image", "truth", "answer", "probability", *near]]
+    rows = [["test", "image", "truth", "answer", "probability", *near, *WORD_COLUMNS[: 2 * bool(words)]]]
     for one in mistakes:
         cells = [cell for each in one.nearest for cell in (each.image, each.label, f"{each.cosine:.6g}")]
-        rows.append([one.test, one.image, one.truth, one.answer, f"{one.probability:.6g}", *cells])
+        cells += [""] * (3 * most - len(cells)) if words else []
+        named = [SEPARATOR.join(words.get(name, ())) for name in (one.truth, one.answer)] if words else []
+        rows.append([one.test, one.image, one.truth, one.answer, f"{one.probability:.6g}", *cells, *named])
     return as_csv(rows)
 
 

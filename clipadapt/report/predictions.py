@@ -1,6 +1,7 @@
 """Predictions of a classifier as a table, CSV or JSON; an image that can't be read has a row with the reason.
 
 `errors` has the reason for each such image by its name; the probabilities or answers are those of the other images.
+A class is called by its label; `words` has the names for CLIP of the classes that have others, which are beside it.
 """
 
 import json
@@ -14,11 +15,17 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from clipadapt.data.class_words import with_words
 from clipadapt.report.csv_rows import as_csv
 
 Errors = Mapping[str, str]
+ClassNames = Mapping[str, Sequence[str]]
 NONE_OF_THESE = "none of these"
 NO_ERRORS: Errors = MappingProxyType({})
+NO_WORDS: ClassNames = MappingProxyType({})
+SEPARATOR = "|"
+"""Between several names in one cell."""
+WORD_COLUMNS = ("truth_words", "answer_words")
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Choices:
 
     def cells(self, place: int) -> list[str]:
         """Return the set of the image at a place as a cell; no cell where no sets were asked for."""
-        return [] if self.sets is None else ["|".join(self.sets[place])]
+        return [] if self.sets is None else [SEPARATOR.join(self.sets[place])]
 
 
 PLAIN = Choices()
@@ -61,6 +68,7 @@ def predictions_table(
     probabilities: np.ndarray,
     errors: Errors = NO_ERRORS,
     choices: Choices = PLAIN,
+    words: ClassNames = NO_WORDS,
 ) -> Table:
     """Return a table with one row per image: the likeliest class and the next ones, with probabilities in percent.
 
@@ -70,6 +78,7 @@ def predictions_table(
         probabilities: `[B, C]`, rows sum to one; without the images in `errors`.
         errors: why images can't be read, by their names.
         choices: which of the images with probabilities are none of the classes, and their sets of classes.
+        words: names for CLIP of the classes that have others than their own.
     """
     top = SHOWN if choices.top is None else choices.top
     more = ["next"] * (top > 1) + ["one of"] * (choices.sets is not None)
@@ -81,7 +90,8 @@ def predictions_table(
             continue
         best, *others = most_probable(row, top)
         following = "\n".join(f"{class_names[other]} ({100 * row[other]:.1f} %)" for other in others)
-        cells = [image, choices.name(place, class_names[best]), f"{100 * row[best]:.1f} %", *[following] * (top > 1)]
+        (answer,) = with_words([choices.name(place, class_names[best])], words)
+        cells = [image, answer, f"{100 * row[best]:.1f} %", *[following] * (top > 1)]
         among = [cell.replace("|", ", ") for cell in choices.cells(place)]
         table.add_row(*(Text(cell, overflow="fold") for cell in [*cells, *among]))
     return table
@@ -93,16 +103,17 @@ def predictions_csv(
     probabilities: np.ndarray,
     errors: Errors = NO_ERRORS,
     choices: Choices = PLAIN,
+    words: ClassNames = NO_WORDS,
 ) -> str:
     """Return CSV with columns `image`, `class`, `probability`, and each class's probability `[B, C]` as `p(<name>)`.
 
     If K most probable classes were asked for, `class_1`, `probability_1` to `class_K`, `probability_K` are in place of
-    the last. If sets were asked for, `set` has their classes, parted by |. If there are errors, `error` is the last
-    column.
+    the last. If sets were asked for, `set` has their classes, parted by |; if there are names for CLIP, `words` has
+    those of the class, parted by |. If there are errors, `error` is the last column.
     """
     ranks = None if choices.top is None else min(choices.top, len(class_names))
     each = [f"p({name})" for name in class_names] if ranks is None else _rank_columns(ranks)
-    more, error = ["set"] * (choices.sets is not None), ["error"] if errors else []
+    more, error = ["set"] * (choices.sets is not None) + ["words"] * bool(words), ["error"] if errors else []
     rows: list[list[Any]] = [["image", "class", "probability", *each, *more, *error]]
     for image, place, row in _rows(images, class_names, probabilities, errors):
         if row is None:
@@ -110,8 +121,10 @@ def predictions_csv(
             continue
         best, *_ = ranked = most_probable(row, ranks)
         shares = [cell for k in ranked for cell in (class_names[k], float(row[k]))] if ranks else row.tolist()
-        cells = [*shares, *choices.cells(place), *("" for _ in error)]
-        rows.append([image, choices.name(place, class_names[best]), float(row[best]), *cells])
+        answer = choices.name(place, class_names[best])
+        named = [SEPARATOR.join(words.get(answer, ()))] if words else []
+        cells = [*shares, *choices.cells(place), *named, *("" for _ in error)]
+        rows.append([image, answer, float(row[best]), *cells])
     return as_csv(rows)
 
 
@@ -121,12 +134,13 @@ def predictions_json(
     probabilities: np.ndarray,
     errors: Errors = NO_ERRORS,
     choices: Choices = PLAIN,
+    words: ClassNames = NO_WORDS,
 ) -> str:
     """Return a JSON list of objects with `image`, `class`, `probability` and `probabilities` `[B, C]` by class name.
 
     The class is null for an image that is none of them, unless `choices` has another name for it; `set` has a list of
     classes, if sets were asked for. If K most probable classes were asked for, `top` has them with their probabilities,
-    the most probable first, in place of `probabilities`.
+    the most probable first, in place of `probabilities`. `words` has the names for CLIP of a class that has others.
     """
     records: list[dict[str, Any]] = []
     for image, place, row in _rows(images, class_names, probabilities, errors):
@@ -135,6 +149,7 @@ def predictions_json(
             continue
         best, *_ = ranked = most_probable(row, choices.top)
         more = {} if choices.sets is None else {"set": list(choices.sets[place])}
+        more |= {} if choices.is_rejected(place) or not (named := words.get(class_names[best])) else {"words": [*named]}
         name = choices.unknown if choices.is_rejected(place) else class_names[best]
         answer = {"image": image, "class": name, "probability": float(row[best]), **more}
         top = [{"class": class_names[k], "probability": float(row[k])} for k in ranked]
@@ -143,26 +158,32 @@ def predictions_json(
     return json.dumps(records, indent=2, ensure_ascii=False) + "\n"
 
 
-def tested_csv(tests: Mapping[str, Mapping[str, Any]], images: Mapping[str, Sequence[str]]) -> str:
+def tested_csv(
+    tests: Mapping[str, Mapping[str, Any]], images: Mapping[str, Sequence[str]], words: ClassNames = NO_WORDS
+) -> str:
     """Return CSV of what zero-shot and adapted CLIP say of every test image, a row for each.
 
     Columns: `test`, `image`, `truth` (empty without a label), `answer`, `zero_shot`; then, with probabilities, the most
-    probable classes and their probabilities, `class_1`, `probability_1` to at most `class_5`, `probability_5`.
+    probable classes and their probabilities, `class_1`, `probability_1` to at most `class_5`, `probability_5`; then, if
+    there are `words`, those of the truth and the answer, `truth_words` and `answer_words`, parted by |.
 
     Args:
         tests: by test set: `class_names`, `labels`, `adapted`, `zero_shot` and `ranked`, as a run's predictions.
         images: names of each test set's images.
+        words: names for CLIP of the classes that have others than their own.
     """
     most = max((len(row) for one in tests.values() for row in one["ranked"]), default=0)
-    lines = [["test", "image", "truth", "answer", "zero_shot", *_rank_columns(most)]]
+    lines = [["test", "image", "truth", "answer", "zero_shot", *_rank_columns(most), *WORD_COLUMNS[: 2 * bool(words)]]]
     for name, one in tests.items():
-        in_words = partial(_in_words, one["class_names"], bool(one["ranked"]))
+        as_name = partial(_as_name, one["class_names"], bool(one["ranked"]))
         rows = one["ranked"] or [[]] * len(one["labels"])
         for image, label, after, before, ranked in zip(
             images[name], one["labels"], one["adapted"], one["zero_shot"], rows, strict=True
         ):
-            shown = [cell for index, share in ranked for cell in (in_words(index), f"{share:.6g}")]
-            lines.append([name, image, in_words(label), in_words(after), in_words(before), *shown])
+            shown = [cell for index, share in ranked for cell in (as_name(index), f"{share:.6g}")]
+            shown += [""] * (2 * most - len(shown)) if words else []
+            named = [SEPARATOR.join(words.get(as_name(index), ())) for index in (label, after)] if words else []
+            lines.append([name, image, as_name(label), as_name(after), as_name(before), *shown, *named])
     return as_csv(lines)
 
 
@@ -177,7 +198,7 @@ def _rank_columns(count: int) -> list[str]:
     return [column for k in range(1, count + 1) for column in (f"class_{k}", f"probability_{k}")]
 
 
-def _in_words(class_names: Sequence[str], classes: bool, value: Any) -> Any:
+def _as_name(class_names: Sequence[str], classes: bool, value: Any) -> Any:
     """Return the name of a class index, empty for an unknown class; other answers stay as they are."""
     if not classes:
         return value

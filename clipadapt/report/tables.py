@@ -28,7 +28,7 @@ def task_table(task: "Task", pseudo_labels: Mapping[str, Any] | None = None) -> 
     return _key_value_table(
         f"Task: {task.name}",
         {
-            "classes": f"{len(task.class_names):,} ({_shortened(task.class_names)})",
+            "classes": f"{len(task.class_names):,} ({_shortened(task.names_with_words)})",
             "templates": _shortened(task.templates, shown=3),
             "support set": f"{sampled}, {views_text(task.views, task.augmentation)}",
             "validation": count_text(len(task.validation), "image"),

@@ -98,6 +98,7 @@ def portable_record(learned: "LearnedModel") -> dict[str, Any]:
     backbone, file = learned.result.record["backbone"], weights_file(learned.config)
     return {
         **record,
+        "words": learned.result.record.get("words", {}),
         "backbone": backbone if file is None else {**backbone, "pretrained": file},
         "weights_file": file or learned.result.record.get("weights_file"),
         "for_classes": learned.class_names or learned.result.record.get("for_classes"),

@@ -20,7 +20,7 @@ def check_competing(classes: Any) -> Competing:
     return chosen
 
 
-def among_classes(task: Task, class_names: list[str], templates: list[str]) -> Task:
+def among_classes(task: Task, class_names: list[str], templates: list[str], words: dict[str, list[str]]) -> Task:
     """Return a task's test sets with all of a run's classes competing.
 
     Raises:
@@ -37,4 +37,4 @@ def among_classes(task: Task, class_names: list[str], templates: list[str]) -> T
         places = [class_names.index(class_name) for class_name in own]
         labels = [places[label] if label != UNLABELLED else label for label in split.labels]
         tests[name] = replace(split, labels=labels, class_names=None)
-    return replace(task, class_names=class_names, templates=templates, tests=tests)
+    return replace(task, class_names=class_names, templates=templates, words=words, tests=tests)

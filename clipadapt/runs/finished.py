@@ -38,7 +38,7 @@ from clipadapt.runs.methods import build_kind, build_settings, build_test_time, 
 from clipadapt.runs.records import check_figures
 from clipadapt.runs.result import read_result
 from clipadapt.runs.targets import EvaluationTarget
-from clipadapt.runs.tasks import build_task, data_change_note, framing, validated_images
+from clipadapt.runs.tasks import build_task, data_change_note, framing, named_as_recorded, validated_images
 from clipadapt.tasks import Head, task_kind
 from clipadapt.threads import limited_threads
 
@@ -130,7 +130,7 @@ class FinishedRun:
 
     def _own(self, config: Mapping[str, Any]) -> Task:
         """Return the run's own task; one without a test set is tested on all of it if nothing was learned from it."""
-        task = build_task(config)
+        task = named_as_recorded(build_task(config), self.record)
         learned_nothing = not (self.tensors or self.record["pseudo_labels"])
         if task.tests or task.pool is None or not (learned_nothing and task.pool.labelled and len(task.pool)):
             return task
@@ -142,9 +142,10 @@ class FinishedRun:
             task = make_task(source, record["shots"], record["seed"], kind=build_kind(config))
         else:
             task = evaluation_only_task(source, record["seed"], build_kind(config))
-        task = framing(config).task(task)
+        task = named_as_recorded(framing(config).task(task), record)
+        words = record.get("words", {})
         if classes == "run" or len(task.class_names) == 1:
-            return among_classes(task, record["class_names"], record["templates"])
+            return among_classes(task, record["class_names"], record["templates"], words)
         if {*task.class_names} < {*record["class_names"]}:
             warnings.warn(
                 f"tested among the {len(task.class_names)} classes of '{task.name}': with classes=run, all "
@@ -155,7 +156,7 @@ class FinishedRun:
         chosen = config["data"].get("templates") != usual.get("templates")
         if chosen or not {*task.class_names} <= {*record["class_names"]}:
             return task
-        return replace(task, templates=record["templates"])
+        return replace(task, templates=record["templates"], words={**words, **task.words})
 
     def evaluate_task(self, task: Task, console: Console) -> dict[str, Any]:
         """Evaluate on a task's test sets; the task's class names and templates take the place of the run's.
@@ -185,11 +186,13 @@ class FinishedRun:
 
     def _head_for(self, task: Task) -> Head:
         _, head, _ = self._learned
+        known = {name: head.words[name] for name in task.class_names if name in head.words}
+        classes = task.class_names if known == task.words else dict(task.words_by_class)
         if task.templates != self.record["templates"]:
             clip = head.clip
             adaptation = learned_adaptation(read_result(self.directory), self.config, clip, task.templates)
-            return task_kind(task).head(clip, adaptation, task.class_names, head.max_rows)
-        return head if task.class_names == head.class_names else head.for_classes(task.class_names)
+            return task_kind(task).head(clip, adaptation, classes, head.max_rows)
+        return head if classes == head.class_names else head.for_classes(classes)
 
     def evaluate_targets(self, targets: Sequence[EvaluationTarget], console: Console) -> dict[str, dict[str, float]]:
         """Return metrics by target: read from the run's directory, or evaluated and saved there.

@@ -91,13 +91,13 @@ class LearnedModel:
         result: of the run, without its backbone.
         config: its settings.
         clip: the backbone that it was trained on.
-        class_names: those asked for with `for_classes`; None for the run's.
+        class_names: those asked for with `for_classes`, by class if with names for CLIP; None for the run's.
     """
 
     result: Result
     config: Mapping[str, Any]
     clip: DualEncoder
-    class_names: list[str] | None = None
+    class_names: list[str] | dict[str, list[str]] | None = None
 
     def predictor(self) -> Predictor:
         """Return a predictor of its own, on the same backbone."""
@@ -181,7 +181,8 @@ def learned_adaptation(
         UserError: the tensors don't fit the adaptation, or aren't finite.
     """
     record = result.record
-    task = placeholder_task(clip, record["class_names"], templates or record["templates"], record["support_shape"])
+    names, words = record["class_names"], record.get("words", {})
+    task = placeholder_task(clip, names, templates or record["templates"], record["support_shape"], words)
     adaptation = adaptation_maker(config)(clip, task)
     problem = misfit(result.tensors, adaptation.state_dict())
     if problem:

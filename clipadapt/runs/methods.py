@@ -161,14 +161,18 @@ def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:
 
 
 def placeholder_task(
-    clip: DualEncoder, class_names: list[str], templates: list[str], support_shape: Sequence[int]
+    clip: DualEncoder,
+    class_names: list[str],
+    templates: list[str],
+    support_shape: Sequence[int],
+    words: Mapping[str, Sequence[str]],
 ) -> SimpleNamespace:
     """Return a task to build an adaptation for without images: its support features `[V, N, D]` are zeros."""
     views, images, width = support_shape
     nothing = LabelledFeatures(
         torch.zeros(views, images, width, device=clip.device), torch.zeros(images, dtype=torch.long)
     )
-    return SimpleNamespace(class_names=class_names, templates=templates, support=nothing)
+    return SimpleNamespace(class_names=class_names, templates=templates, support=nothing, words=words)
 
 
 def methods_for(clip: DualEncoder, config_dir: str | Path | None = None) -> list[str]:

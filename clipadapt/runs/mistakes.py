@@ -54,7 +54,7 @@ def show_mistakes(directory: Path, console: Console, config_dir: str | Path | No
     with bars.images(console, len(found) + len(task.support), "compared", transient=True) as update:
         found = with_nearest(found, task, run, update)
     title = f"{run.config['method']['name']} on {run.record['task']}"
-    write_atomically(directory / MISTAKES_CSV, mistakes_csv(found).encode("utf-8", "surrogateescape"))
+    write_atomically(directory / MISTAKES_CSV, mistakes_csv(found, task.words).encode("utf-8", "surrogateescape"))
     write_atomically(directory / MISTAKES_PAGE, mistakes_page(title, found, task.tests, task.support).html())
     if found:
         console.print(mistakes_table(found))

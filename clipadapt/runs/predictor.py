@@ -3,7 +3,7 @@
 import copy
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ from clipadapt.files import write_atomically
 from clipadapt.notebook import html_table
 from clipadapt.paths import checked_path
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
+from clipadapt.tasks.base import ClassNames
 from clipadapt.tasks.uncertainty import KnownScores, check_fraction
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
@@ -158,21 +159,32 @@ class Predictor:
         return self.model.class_names
 
     @property
+    def words(self) -> Mapping[str, Sequence[str]]:
+        """Names for CLIP of each class that has others than its own."""
+        return self.model.words
+
+    @property
     def logit_bias(self) -> float | None:
         """The backbone's logit bias; see `Classifier.logit_bias`."""
         return self.model.logit_bias
 
-    def for_classes(self, class_names: Sequence[str]) -> "Predictor":
+    def for_classes(self, class_names: ClassNames) -> "Predictor":
         """Return a predictor with the same adaptation for other class names.
 
         The test-time method of the new predictor starts without the state that earlier images left in this one.
 
+        Args:
+            class_names: the classes; or, by class, its name or a list of its names for CLIP.
+
         Raises:
-            UserError: the learned tensors are class-specific, and `class_names` contains other classes.
+            UserError: the learned tensors are class-specific, and `class_names` contains other classes; or a class has
+                no name, or one that another class has, too.
         """
         listed = [*class_names] if isinstance(class_names, Iterator) else class_names
         model, test_time = self.model.for_classes(listed), copy.deepcopy(self.test_time)
-        learned = None if self.learned is None else replace(self.learned, class_names=model.class_names)
+        names = model.class_names
+        chosen = {name: [*model.words.get(name, [name])] for name in names} if isinstance(listed, Mapping) else names
+        learned = None if self.learned is None else replace(self.learned, class_names=chosen)
         other = Predictor(model, test_time, self.kind, self.framing, learned=learned)
         other.reset()
         return other
@@ -336,7 +348,9 @@ class Predictor:
         return self.test_time
 
     def _belongs_to(self) -> str:
-        return json.dumps({"backbone": self.model.clip.fingerprint, "class_names": self.class_names})
+        own = {name: [*self.words[name]] for name in self.class_names if name in self.words}
+        words = {"words": own} if own else {}
+        return json.dumps({"backbone": self.model.clip.fingerprint, "class_names": self.class_names, **words})
 
     def _outputs(self, pictures: Sequence[Picture], text: Tensor | None) -> Tensor:
         clip = self.model.clip

@@ -18,6 +18,7 @@ class Record(BaseModel):
 
     task: str
     class_names: Annotated[list[str], Len(1)]
+    words: dict[str, Annotated[list[str], Len(1)]] = {}
     templates: list[str]
     shots: int
     seed: int

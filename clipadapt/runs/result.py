@@ -150,6 +150,7 @@ def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str,
     return {
         "task": task.name,
         "class_names": task.class_names,
+        "words": task.words,
         "templates": task.templates,
         "shots": task.shots,
         "seed": task.seed,

@@ -11,6 +11,7 @@ from clipadapt.paths import checked_path
 from clipadapt.runs.learned import misfit
 from clipadapt.runs.reading import TENSORS
 from clipadapt.runs.result import read_result
+from clipadapt.runs.tasks import named_as_recorded
 
 SHOWN_CLASSES = 6
 
@@ -50,7 +51,7 @@ def start_from(run: str, prepared: Run, config: Mapping[str, Any]) -> None:
     record = result.record
     if record["backbone"]["fingerprint"] != prepared.clip.fingerprint:
         raise UserError(f"from={run} was learned on the backbone {record['backbone']['name']} with other weights")
-    before, now = record["class_names"], prepared.task.class_names
+    before, now = record["class_names"], named_as_recorded(prepared.task, record).class_names
     if adaptation.capabilities.fixed_classes is not None and before != now:
         other = [name for name in [*before, *now] if (name in before) != (name in now)] or now
         raise UserError(

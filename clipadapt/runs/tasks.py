@@ -40,6 +40,24 @@ def build_task(config: Mapping[str, Any]) -> Task:
     return framing(config).task(task)
 
 
+def named_as_recorded(task: Task, record: Mapping[str, Any]) -> Task:
+    """Return a task whose classes are called as in the record of a run on its data.
+
+    Records without `words` are older: there, a class was called by its name for CLIP.
+    """
+    if "words" in record or not task.words:
+        return task
+
+    def first(names: Sequence[str]) -> list[str]:
+        return [task.words.get(name, [name])[0] for name in names]
+
+    tests = {
+        name: replace(split, class_names=split.class_names and first(split.class_names))
+        for name, split in task.tests.items()
+    }
+    return replace(task, class_names=first(task.class_names), words={}, tests=tests)
+
+
 def augmentation(choice: str | Sequence[str]) -> Augment:
     """Return `task.augment` in one word: [mirror, crop] is "crop_mirror", an empty list "none"."""
     return cast(Augment, choice if isinstance(choice, str) else "_".join(sorted({*choice})) or "none")

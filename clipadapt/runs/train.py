@@ -274,5 +274,7 @@ def _make_result(
     if predictions := metrics.pop("predictions", None):
         images = {name: image_names(split) for name, split in prepared.task.tests.items()}
         files |= {PREDICTIONS: json.dumps(predictions).encode()}
-        files |= {PREDICTIONS_CSV: tested_csv(predictions, images).encode("utf-8", "surrogateescape")}
+        files |= {
+            PREDICTIONS_CSV: tested_csv(predictions, images, prepared.task.words).encode("utf-8", "surrogateescape")
+        }
     return Result(metrics, history, config, record, tensors, files, prepared.clip)

@@ -147,7 +147,8 @@ def make_candidate(clip: DualEncoder, task: Task, method: str, config: dict[str,
     """Return a candidate, with what its adaptation says when it is built without images."""
     shape = (number_of_views(task), len(task.support), clip.width or 0)
     try:
-        adaptation = adaptation_maker(config)(clip, placeholder_task(clip, task.class_names, task.templates, shape))
+        empty = placeholder_task(clip, task.class_names, task.templates, shape, task.words)
+        adaptation = adaptation_maker(config)(clip, empty)
         model = AdaptedCLIP(clip, adaptation)
     except UserError as error:
         return Candidate(method, config, cheap=False, dropped=str(error))

@@ -1,7 +1,7 @@
 """Base classes of a kind of task: its targets, its head, and its metrics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, ClassVar
@@ -21,6 +21,10 @@ NO_LABEL = -1
 """A target that all metrics ignore."""
 
 
+ClassNames = Sequence[str] | Mapping[str, str | Sequence[str]]
+"""Names of classes; or, by class, its name or its several names for CLIP."""
+
+
 class Head(AdaptedCLIP):
     """An adapted CLIP with a layer that computes outputs from the towers' features.
 
@@ -31,6 +35,11 @@ class Head(AdaptedCLIP):
     class_names: list[str]
 
     @property
+    def words(self) -> Mapping[str, Sequence[str]]:
+        """Names for CLIP of each class that has others than its own."""
+        return self.adaptation.class_words
+
+    @property
     def text_chunks(self) -> int:
         """Number of text chunks under activation checkpointing; 1 without checkpointing."""
         return 1
@@ -39,7 +48,7 @@ class Head(AdaptedCLIP):
         """Return a tensor that is the same for all images at evaluation, such as class embeddings, or None."""
         return None
 
-    def for_classes(self, class_names: Sequence[str]) -> "Head":
+    def for_classes(self, class_names: ClassNames) -> "Head":
         """Return a head with the same adaptation for other class names.
 
         Raises:
@@ -121,7 +130,7 @@ class TaskKind(ABC):
         self,
         clip: DualEncoder,
         adaptation: Adaptation,
-        class_names: Sequence[str],
+        class_names: ClassNames,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Head:
@@ -130,7 +139,7 @@ class TaskKind(ABC):
         Args:
             clip: the frozen backbone, on its device.
             adaptation: the adaptation to apply, on the same device.
-            class_names: the task's class names.
+            class_names: the task's class names; by class, if its names for CLIP are others than the task's.
             max_rows: as for `AdaptedCLIP`.
             activation_checkpointing: as for `AdaptedCLIP`.
         """

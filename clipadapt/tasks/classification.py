@@ -3,8 +3,9 @@
 import math
 import reprlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -13,13 +14,14 @@ from torch import Tensor
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.prompts import Prompts
+from clipadapt.data.class_words import check_distinct, other_words, read_words
 from clipadapt.data.few_shot import ByClass
 from clipadapt.data.tasks import Task, unique_names
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import Objective, Output
 from clipadapt.objectives.supervised import CrossEntropy
-from clipadapt.tasks.base import NO_LABEL, Evaluation, Head, Measure, TaskKind
+from clipadapt.tasks.base import NO_LABEL, ClassNames, Evaluation, Head, Measure, TaskKind
 from clipadapt.tasks.confusion import class_figures, intervals
 from clipadapt.tasks.uncertainty import concept_matching
 
@@ -29,12 +31,12 @@ UNEQUAL = 2
 """Times as many test images of one class as of another, above which balanced accuracy leads."""
 
 
-def check_classes(adaptation: Adaptation, class_names: Sequence[str]) -> None:
+def check_classes(adaptation: Adaptation, class_names: ClassNames) -> None:
     """Check that an adaptation can classify the given classes.
 
     Raises:
-        UserError: the class names are no list of texts, or the learned tensors are class-specific and `class_names`
-            contains other classes.
+        UserError: the class names are no list or table of texts, or the learned tensors are class-specific and
+            `class_names` contains other classes.
     """
     listed = [] if isinstance(class_names, str) or not isinstance(class_names, Iterable) else list(class_names)
     if not listed or not all(isinstance(name, str) and name.strip() for name in listed):
@@ -54,16 +56,18 @@ class Classifier(Head):
     Args:
         clip: the frozen backbone, on its device.
         adaptation: the adaptation to apply, on the same device.
-        class_names: the C classes. If the learned tensors are class-specific, a subset of their classes in any order:
-            logits are computed for all classes and then selected, as ImageNet classifiers are tested on ImageNet-A and
-            ImageNet-R (Hendrycks et al., CVPR 2021, arXiv:1907.07174, section 3). Of several classes with the same
-            name, the first is selected.
+        class_names: the C classes; or, by class, its name or a list of its names for CLIP. Without these, a class has
+            the names that the task gives it, or else its own. If the learned tensors are class-specific, a subset of
+            their classes in any order: logits are computed for all classes and then selected, as ImageNet classifiers
+            are tested on ImageNet-A and ImageNet-R (Hendrycks et al., CVPR 2021, arXiv:1907.07174, section 3). Of
+            several classes with the same name, the first is selected.
         max_rows: as for `AdaptedCLIP`.
         activation_checkpointing: as for `AdaptedCLIP`.
 
     Attributes:
         class_names: names of the C classes.
-        text_start: activations of the classes' prompts at the text cut.
+        name_counts: how many names for CLIP each class has.
+        text_start: activations of the prompts of all names at the text cut.
 
     Raises:
         UserError: a prompt is too long, a tower lacks a point, or the learned tensors belong to other classes.
@@ -73,16 +77,27 @@ class Classifier(Head):
         self,
         clip: DualEncoder,
         adaptation: Adaptation,
-        class_names: Sequence[str],
+        class_names: ClassNames,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> None:
         check_classes(adaptation, class_names)
         super().__init__(clip, adaptation, max_rows, activation_checkpointing)
         self.class_names = list(class_names)
+        own = read_words(class_names) if isinstance(class_names, Mapping) else {}
+        self._words = other_words({**adaptation.class_words, **own})
         computed = list(adaptation.capabilities.fixed_classes or class_names)
         self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
-        self.text_start = self.prepare_text(adaptation.prompts(computed))
+        if own:
+            check_distinct(computed, self._words)
+        names = adaptation.find_names(computed, self._words)
+        self.name_counts = [len(some) for some in names]
+        self.text_start = self.prepare_text(adaptation.prompts([*chain.from_iterable(names)]))
+
+    @property
+    def words(self) -> Mapping[str, Sequence[str]]:
+        """Names for CLIP of each class that has others than its own."""
+        return self._words
 
     @property
     def text_chunks(self) -> int:
@@ -90,13 +105,16 @@ class Classifier(Head):
         prompts = self.text_start
         return sum(map(len, prompts.chunks)) if isinstance(prompts, Prompts) and prompts.activation_checkpointing else 1
 
-    def for_classes(self, class_names: Sequence[str]) -> "Classifier":
+    def for_classes(self, class_names: ClassNames) -> "Classifier":
         """Return a classifier for other class names that shares the adaptation and its tensors."""
         return Classifier(self.clip, self.adaptation, class_names, self.max_rows, self.activation_checkpointing)
 
     def text_features(self, image: Tensor | None = None) -> Tensor:
-        """Return text features `[..., C, templates, D]` of the classes' prompts; arguments as for `encode_text`."""
-        return self.encode_text(self.text_start, image)
+        """Return text features `[..., C, templates, D]` of the classes' prompts; arguments as for `encode_text`.
+
+        Of classes with several names, the prompts are averaged: `[..., C, 1, D]`.
+        """
+        return self.adaptation.merge_names(self.encode_text(self.text_start, image), self.name_counts)
 
     def class_embeddings(self, image: Tensor | None = None) -> Tensor:
         """Return class embeddings `[C, D]`; or `[B, C, D]` conditional on image features `[B, D]`."""
@@ -165,7 +183,7 @@ class Classification(ByClass, TaskKind):
         self,
         clip: DualEncoder,
         adaptation: Adaptation,
-        class_names: Sequence[str],
+        class_names: ClassNames,
         max_rows: int | None = None,
         activation_checkpointing: bool = False,
     ) -> Classifier:

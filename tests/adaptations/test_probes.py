@@ -33,7 +33,7 @@ def test_every_view_is_a_sample():
 
 def test_two_classes_decide_as_scikit_learn_does():
     support = LabelledFeatures(TASK.support.image, torch.arange(10) % 2)
-    task = SimpleNamespace(class_names=["cat", "dog"], templates=TEMPLATES, support=support)
+    task = SimpleNamespace(class_names=["cat", "dog"], templates=TEMPLATES, words={}, support=support)
     built = adaptation("linear_probe", task=task)
     built.fit_closed_form(SimpleNamespace(support=support))
     image, labels = (x.numpy() for x in support.flat())

@@ -42,7 +42,9 @@ class Api(SimpleNamespace):
     def load(self, directory, config_dir=None, pretrained=None):
         rows = torch.tensor([[0.25, 0.75], [0.875, 0.125]])
         kind = SimpleNamespace(probabilities=True)
-        return SimpleNamespace(kind=kind, class_names=["cat", "dog"], predict_proba=lambda paths: rows[: len(paths)])
+        return SimpleNamespace(
+            kind=kind, class_names=["cat", "dog"], words={}, predict_proba=lambda paths: rows[: len(paths)]
+        )
 
 
 @pytest.fixture(autouse=True)

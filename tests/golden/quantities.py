@@ -176,7 +176,7 @@ class Bench:
     @cached_property
     def task(self) -> Any:
         names = self.record.meta["class_names"]
-        plain = SimpleNamespace(class_names=names, templates=self.templates)
+        plain = SimpleNamespace(class_names=names, templates=self.templates, words={})
         if "support_views" in self.inputs:
             plain.support = LabelledFeatures(self.features(self.inputs["support_views"]), self.inputs["support_labels"])
         elif {"images", "labels"} <= self.inputs.keys():
