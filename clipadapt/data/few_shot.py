@@ -229,7 +229,7 @@ def no_test_images(source: Source, shots: int) -> str:
         f"'{source.name}' has no test images, and {shots} {'shot takes' if shots == 1 else 'shots take'} all its "
         f"{len(source.train)} images: what learns "
         "can't be measured (a folder test, more images or fewer shots would do"
-        + ("; clipadapt choose cross-validates)" if shots > 1 else ")")
+        + ("; engine.cross_validate=2 and clipadapt choose cross-validate)" if shots > 1 else ")")
     )
 
 

@@ -42,6 +42,8 @@ class Settings:
         compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
         checkpoint_seconds: minimum number of seconds between two checkpoints.
         tracker: where the first process sends losses and figures, too; None: nowhere.
+        cross_validate: number of folds of the support set that the method is fitted to and measured on, too, where
+            there may be nothing to test on; None: it isn't.
     """
 
     epochs: Annotated[int, Ge(0)] | Annotated[dict[int, Annotated[int, Ge(0)]], MinLen(1)]
@@ -61,6 +63,7 @@ class Settings:
     compile: bool = False
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
     tracker: Literal["tensorboard", "mlflow", "wandb", "trackio"] | None = None
+    cross_validate: Annotated[int, Ge(2)] | None = None
 
     def epochs_for(self, shots: int) -> int:
         """Return the number of epochs for a task of `shots` shots."""

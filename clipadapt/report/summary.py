@@ -51,6 +51,8 @@ def _show_figures(console: Console, metrics: Mapping[str, Any], table: Table) ->
     if "per_class" in metrics:
         console.print(_with_schedule_note(tables.per_class_table(metrics), metrics))
     console.print(_with_schedule_note(table, metrics))
+    if "cross_validation" in metrics:
+        console.print(_with_schedule_note(tables.cross_validation_table(metrics["cross_validation"]), metrics))
     if note := probabilities_note(metrics):
         console.print(Text(f"note: {note}"), soft_wrap=True)
 

@@ -125,6 +125,14 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
     return table
 
 
+def cross_validation_table(found: Mapping[str, Any]) -> Table:
+    """Return a table of the figures that `cross_validate` in `clipadapt.runs` finds, zero-shot and adapted."""
+    table = _against_zero_shot("", f"Cross-validated over the support set: {count_text(found['folds'], 'fold')}")
+    for name in found["figures"]:
+        _compare_figure(table, found, name, found["scores"])
+    return table
+
+
 def per_class_table(result: Mapping[str, Any], limit: int = 20) -> Table:
     """Return a table of each class's accuracy, zero-shot and adapted; only the `limit` classes that changed most.
 

@@ -48,6 +48,15 @@ class Scores(BaseModel):
     temperature: Annotated[float, Gt(0)] | None = None
 
 
+class CrossValidation(BaseModel):
+    """Figures on images of the support set that folds have held out."""
+
+    folds: int
+    images: int
+    figures: dict[str, Figure]
+    scores: Figures
+
+
 class Result(BaseModel):
     """What is used of every run's metrics; those on the first test set are there by their names, too."""
 
@@ -60,6 +69,7 @@ class Result(BaseModel):
     zero_shot_intervals: dict[str, Interval] = {}
     known_scores: Scores | None = None
     calibrated: Figures = {}
+    cross_validation: CrossValidation | None = None
     parameters: int
     share: float
     seconds: float

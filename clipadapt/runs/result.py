@@ -1,7 +1,7 @@
 """The result of a run, and the run directory that it is saved in and read from."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
@@ -37,7 +37,8 @@ class Result:
     Attributes:
         metrics: `accuracy`, `zero_shot_accuracy` and `calibration_error` as fractions of the test set, and `per_class`,
             where there is one; `tests`, learned `parameters` and their `share` of the backbone, `seconds`,
-            `peak_memory_mb`, `processes`; a `schedule_note` to show beside them, or None.
+            `peak_memory_mb`, `processes`; a `schedule_note` to show beside them, or None; the `cross_validation`, if
+            there was one: no figures of a test, but of images of the support set that fits to folds have held out.
         history: loss, training accuracy and learning rate of each epoch.
         config: the settings of the run.
         record: task, with its pseudo-labels if it has any and the broken images `left_out` of it; backbone, plan and
@@ -70,9 +71,11 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        size = tables.parameters_text(self.metrics["parameters"], self.metrics["share"])
-        costs = [("learned parameters", "", size), ("time", "", tables.seconds_text(self.metrics["seconds"]))]
         rows = self._figures() or [("test images", "", "none")]
+        size = tables.parameters_text(self.metrics["parameters"], self.metrics["share"])
+        held_out = self.metrics.get("cross_validation")
+        rows += [] if held_out is None else [_cross_validated_row(held_out)]
+        costs = [("learned parameters", "", size), ("time", "", tables.seconds_text(self.metrics["seconds"]))]
         return html_table(self._title(), [*rows, *costs], ("", "zero-shot", "adapted"))
 
     def _title(self) -> str:
@@ -141,6 +144,13 @@ class Result:
         summary.draw_pictures(self.metrics, self.history, names, target.path / PICTURES)
         target.finish(self.tensors, self.record, self.history, self.metrics, self.files)
         return target.path
+
+
+def _cross_validated_row(found: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return the leading figure of a cross-validation for a notebook: title, zero-shot and adapted."""
+    name, figure = next(iter(found["figures"].items()))
+    before, after = (tables.figure_text(found["scores"][key], figure) for key in (f"zero_shot_{name}", name))
+    return f"{figure['title']}, cross-validated over the support set ({found['folds']} folds)", before, after
 
 
 def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from clipadapt.objectives.base import Objective
 from clipadapt.report import progress as bars
 from clipadapt.report import summary
 from clipadapt.report.predictions import tested_csv
+from clipadapt.runs.cross_validation import check_cross_validation, cross_validate
 from clipadapt.runs.directory import PREDICTIONS, PREDICTIONS_CSV, RunDirectory
 from clipadapt.runs.methods import (
     adaptation_maker,
@@ -84,6 +85,8 @@ def _train_and_evaluate(
 ) -> Result:
     began = time.monotonic()
     settings = build_settings(config) if settings is None else settings
+    if settings.cross_validate is not None:
+        check_cross_validation(settings.cross_validate, task, config)
     console = console if is_main_process() else Console(quiet=True)
     teachers = load_teachers(clip, objective_class(config).teachers_for(config["method"]["objective"]))
     prepared = _prepare(config, clip, task, settings, console)
@@ -107,12 +110,27 @@ def _train_and_evaluate(
             "peak_memory_mb": peak_memory_mb(prepared.accelerator.device),
         }
         tracking.log_metrics(metrics, progress.epoch)
+    if settings.cross_validate is not None:
+        metrics["cross_validation"] = _cross_validate(config, clip, task, console, settings)
     result = _make_result(prepared, planned, objective, config, metrics, progress.history)
     if target is not None and is_main_process():
         result.save(target.path)
     prepared.accelerator.wait_for_everyone()
     summary.show_result(console, result.metrics)
     return result
+
+
+def _cross_validate(
+    config: dict[str, Any], clip: DualEncoder, task: Task, console: Console, settings: Settings
+) -> dict[str, Any]:
+    """Return what `cross_validate` finds of a run's method, with its settings but for those of the whole run."""
+    folds, own = settings.cross_validate or 0, replace(settings, cross_validate=None, tracker=None)
+    console.print(f"Fits to {folds} folds of the images to learn from, to measure on what each holds out.")
+
+    def fit(part: Task) -> dict[str, Any]:
+        return _train_and_evaluate(config, clip, part, None, Console(quiet=True), own).metrics
+
+    return cross_validate(folds, task, fit)
 
 
 def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence[DualEncoder]) -> Objective:

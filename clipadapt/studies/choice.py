@@ -21,6 +21,7 @@ from clipadapt.files import write_atomically
 from clipadapt.report.choice import ChoiceRow, choice_sheet
 from clipadapt.report.sheets import Sheet, markdown_table, rich_table
 from clipadapt.report.tables import count_text
+from clipadapt.runs.folds import number_of_folds
 from clipadapt.runs.lock import hold_and_tidy
 from clipadapt.runs.methods import build_settings, training_settings, usual_device, with_usable_cache
 from clipadapt.runs.result import Result
@@ -29,7 +30,6 @@ from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.candidates import Candidate, find_candidates, limited
 from clipadapt.studies.choosing import CROSS_VALIDATION, PUBLISHED_ORDER, Budget, Chooser
 from clipadapt.studies.fold_fits import FoldFits
-from clipadapt.studies.folds import number_of_folds
 from clipadapt.studies.grid import RunSpec, grid_directory
 from clipadapt.threads import limited_threads
 
@@ -144,13 +144,13 @@ def minutes_text(minutes: float) -> str:
 
 @contextmanager
 def settings_of_folds(configs: Configs) -> Iterator[Configs]:
-    """Yield the settings of fits to folds: without a tracker, and with a cache, since folds read the same features.
+    """Yield the settings of fits to folds: without a tracker and folds of their own, and with a cache.
 
-    Where there is no usable cache, a temporary folder is one meanwhile.
+    Folds read the same features. Where there is no usable cache, a temporary folder is one meanwhile.
     """
     settings = with_usable_cache(build_settings(next(iter(configs.values()))))
     with TemporaryDirectory() as folder:
-        own = {"cache": settings.cache or folder, "tracker": None}
+        own = {"cache": settings.cache or folder, "tracker": None, "cross_validate": None}
         yield {name: config | {"engine": config["engine"] | own} for name, config in configs.items()}
 
 

@@ -15,11 +15,11 @@ from clipadapt.data.seeds import hash_seed
 from clipadapt.data.tasks import Task
 from clipadapt.errors import LASTING
 from clipadapt.report.tables import count_text, percent_text, seconds_text
+from clipadapt.runs.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
 from clipadapt.runs.methods import build_settings
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.studies.candidates import Candidate, Fold, limited
 from clipadapt.studies.compare import RUN_FAILURES, describe_failure
-from clipadapt.studies.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
 from clipadapt.tasks import task_kind
 
 QUIET = Console(quiet=True)

@@ -12,12 +12,12 @@ from rich.console import Console
 import clipadapt
 from clipadapt.cli import main
 from clipadapt.errors import SettingsError, UserError
+from clipadapt.runs.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
 from clipadapt.studies import choosing, fold_fits
 from clipadapt.studies.candidates import Candidate, find_candidates, needs_more
 from clipadapt.studies.choice import read
 from clipadapt.studies.choosing import Budget, Chooser
 from clipadapt.studies.fold_fits import FoldFits
-from clipadapt.studies.folds import HELD_OUT, fold_task, number_of_folds, stratified_folds
 from tests.small import composed
 
 QUIET = Console(quiet=True)
