@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -158,6 +159,17 @@ def test_for_classes_takes_several_names(saved, photos):
         plain.for_classes({"cup": ["mug", "cup"], "mug": "mug"})
     with pytest.raises(clipadapt.UserError, match="'cup' has no name for CLIP"):
         plain.for_classes({"cup": [], "mug": "mug"})
+
+
+def test_artifacts_and_pickles_have_the_names(saved, photos, tmp_path):
+    paths = sorted(map(str, photos.glob("test/*/*.png")))
+    run = clipadapt.load(saved, device="cpu")
+    named = run.for_classes({label: ["red mug", "cup"] if label == "cup" else label for label in LABELS})
+    assert not torch.equal(named.predict_proba(paths), run.predict_proba(paths))
+    for place, one in enumerate((run, named)):
+        packed = clipadapt.load(one.save_pretrained(tmp_path / str(place)), device="cpu")
+        for other in (packed, pickle.loads(pickle.dumps(one))):
+            assert other.words == one.words and torch.equal(other.predict_proba(paths), one.predict_proba(paths))
 
 
 def test_a_notice_says_that_one_name_is_taken():
