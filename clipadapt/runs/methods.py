@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -165,7 +165,7 @@ def placeholder_task(
     class_names: list[str],
     templates: list[str],
     support_shape: Sequence[int],
-    words: Mapping[str, Sequence[str]],
+    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> SimpleNamespace:
     """Return a task to build an adaptation for without images: its support features `[V, N, D]` are zeros."""
     views, images, width = support_shape

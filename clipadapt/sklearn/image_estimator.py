@@ -188,5 +188,6 @@ class CLIPClassifier(LogitsClassifier):
 
 def needs_validation(config: dict[str, Any], clip: DualEncoder, task: Task) -> bool:
     """Return whether a method makes a choice on validation images."""
-    place = placeholder_task(clip, task.class_names, task.templates, (1, len(task.support), clip.width or 0))
+    shape = (1, len(task.support), clip.width or 0)
+    place = placeholder_task(clip, task.class_names, task.templates, shape, task.words)
     return adaptation_maker(config)(clip, place).capabilities.needs_validation
