@@ -130,5 +130,5 @@ def test_what_a_pickle_holds_of_a_predictor(backbone, task):
     result = clipadapt.finetune(backbone, task, "zero_shot", cpu=True, workers=0, cache=None)
     image, other = task.tests["test"].images[0], result.predictor.for_classes(["star", "circle"])
     assert torch.equal(pickle.loads(pickle.dumps(other)).predict_proba(image), other.predict_proba(image))
-    with pytest.raises(UserError, match="only predictors of runs can be pickled"):
+    with pytest.raises(UserError, match="only predictors of runs can be saved, pickled"):
         pickle.dumps(Predictor(result.predictor.model))
