@@ -41,12 +41,15 @@ MAY_IMPORT = {
     "test_time": "tasks model adaptations objectives errors",
     "report": "data files paths errors",
     "config": "files plain_yaml paths errors",
-    "runs": "config report engine test_time features tasks data model objectives adaptations backbone "
+    "explain": "tasks model adaptations backbone errors",
+    "runs": "explain config report engine test_time features tasks data model objectives adaptations backbone "
     "interfaces notebook console files paths plain_yaml checksums stopping threads errors",
     "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
+    "serving": "runs data threads paths errors",
+    "demo": "explain runs report data files paths errors",
     "api": "tasks studies runs config report features data backbone paths errors",
     "sklearn": "api runs config engine features tasks model data adaptations backbone plain_yaml threads errors",
-    "cli": "api studies runs config report data console files paths stopping threads errors",
+    "cli": "api demo serving studies runs config report data console files paths stopping threads errors",
     "__init__": "api errors",
     "__main__": "cli",
 }
@@ -59,6 +62,7 @@ BASES = {
     ("engine", "adaptations"): "clipadapt.adaptations.base",
     ("engine", "objectives"): "clipadapt.objectives.base",
     ("test_time", "adaptations"): "clipadapt.adaptations.base",
+    ("explain", "adaptations"): "clipadapt.adaptations.base",
     ("test_time", "objectives"): "clipadapt.objectives.base",
     ("runs", "adaptations"): "clipadapt.adaptations.base",
     ("runs", "objectives"): "clipadapt.objectives.base",
@@ -72,6 +76,10 @@ LIBRARIES = {
     "accelerate": {"engine"},
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},
+    "fastapi": {"serving"},
+    "starlette": {"serving"},
+    "uvicorn": {"serving"},
+    "gradio": {"demo"},
 }
 """Library to the rooms or files that import it."""
 

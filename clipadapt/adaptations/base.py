@@ -169,6 +169,10 @@ class Adaptation(nn.Module):
         """
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
+    def context_vectors(self) -> Tensor | None:
+        """Return learned vectors `[..., n, W]` in the place of words of the prompts; None if there are none."""
+        return None
+
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Fit values without gradients, after any training by gradient descent; nothing unless overridden."""
 
@@ -285,6 +289,10 @@ class Composed(Adaptation):
         """Fit every part, in their order."""
         for part in self._parts():
             part.fit_closed_form(learned)
+
+    def context_vectors(self) -> Tensor | None:
+        """Return the vectors of the first part that has any."""
+        return next((found for part in self._parts() if (found := part.context_vectors()) is not None), None)
 
     def interpolate(self, ratio: float) -> None:
         """Interpolate the learned tensors of every part with their initial values."""

@@ -93,6 +93,10 @@ class Context(Adaptation):
             return [*slots, *self.leftover, name, "."]
         return [*slots[:before], name, *slots[before:], *self.leftover, "."]
 
+    def context_vectors(self) -> Tensor:
+        """Return the context vectors; those of an image are shifted, if they depend on it."""
+        return self.context
+
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
         """Return the edit that writes the context vectors into the word embeddings."""
         if tower != "text":
@@ -199,6 +203,10 @@ class DeepContext(Adaptation):
         count = self.context.shape[1]
         slots = [Slot(i, token=token) for i, token in enumerate([*self.tokens, *[None] * count][:count])]
         return [[[*slots, *self.tokens[count:], underscores_to_spaces(name), "."]] for name in names]
+
+    def context_vectors(self) -> Tensor:
+        """Return the vectors of the first block, which alone are in the place of words."""
+        return self.context[0]
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
         """Return the edits that write each block's vectors into its slots."""

@@ -99,6 +99,10 @@ class TransportContext(Adaptation):
         slots = [Slot(i) for i in range(self.context.shape[1])]
         return [[[*slots, underscores_to_spaces(name), "."]] for name in names]
 
+    def context_vectors(self) -> Tensor:
+        """Return the vectors of all prompts, `[n_prompts, n_ctx, W]`."""
+        return self.context
+
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
         """Return the edit that writes each context into its own prompts; text features are `[N, C, 1, D]`."""
         return {"words": lambda rows: rows.place(self.context)} if tower == "text" else {}

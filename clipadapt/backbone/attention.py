@@ -99,6 +99,13 @@ def self_attention(
     return attention.out_proj(attended.flatten(-2))
 
 
+def attention_weights(attention: nn.MultiheadAttention | SplitAttention, x: Tensor) -> Tensor:
+    """Return the weights `[..., H, R, R]` of full self-attention of rows `x [..., R, W]`, which sum to 1."""
+    query, key, _ = _project(attention, x, None)
+    query, key = (part.unflatten(-1, (attention.num_heads, -1)).transpose(-3, -2) for part in (query, key))
+    return (query @ key.mT / query.shape[-1] ** 0.5).softmax(dim=-1)
+
+
 def _project(
     attention: nn.MultiheadAttention | SplitAttention, x: Tensor, reads: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,11 +8,14 @@ COMMANDS = {
     "choose": "find the best method for a task by cross-validation, and fit it",
     "evaluate": "measure a finished run again, or on other data",
     "predict": "name the classes of images with a finished run",
+    "serve": "answer images over HTTP with a finished run",
+    "demo": "show a page that answers images that are dropped onto it",
     "list": "list the runs below a folder with their figures",
     "show": "show a finished run again",
     "mistakes": "show the test images that a finished run answers wrongly",
     "pack": "write what a finished run learned as a folder for others",
     "push": "write what a finished run learned to the Hugging Face hub",
+    "explain": "show what a finished run looks at and has learned",
     "methods": "list the methods, one line each with its paper",
     "data": "list the data there are, or look at every image of one",
 }
@@ -39,6 +42,8 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
   clipadapt evaluate run=DIR       {evaluate}
   clipadapt predict run=DIR images=PATH
                                    {predict}
+  clipadapt serve run=DIR          {serve}
+  clipadapt demo run=DIR           {demo}
   clipadapt list [folder=outputs]  {list}
   clipadapt show run=DIR           {show}
   clipadapt mistakes run=DIR       {mistakes}
@@ -46,6 +51,7 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
                                    {pack}
   clipadapt push run=DIR repo=user/name
                                    {push}
+  clipadapt explain run=DIR        {explain}
   clipadapt methods                {methods}
   clipadapt data list|prepare|verify|audit
                                    {data}
@@ -158,6 +164,40 @@ Examples
   clipadapt predict run=runs/mine 'images=photos/*.jpg' format=json
   clipadapt predict run=runs/mine images=photos reject=0.05 coverage=0.9"""
 
+SERVE = """\
+clipadapt serve run=DIR [host=127.0.0.1] [port=8000] [max_images=64] [max_request_mb=32] [max_pixels=50000000]
+                [max_queue=256] [max_batch=64] [max_wait_ms=5]
+
+{serve}, until Ctrl-C or SIGTERM; requests that were taken are still answered.
+
+  POST /predict                    files of a form, or JSON with images in base64; ?top=3, ?reject=0.05, ?coverage=0.9
+                                   and ?calibrate=true as for clipadapt predict
+  GET /health, GET /metrics        whether it answers; counts and times in the format of Prometheus
+
+Images of all requests go through the model together, at most max_batch of them, after a wait of at most max_wait_ms. A
+request that is too large, or has a broken image, is refused in one sentence; so is one beyond max_queue images that
+wait. Only this machine reaches the server, unless host=0.0.0.0 says otherwise: it asks for no password.
+It needs FastAPI: pip install 'clipadapt[serve]'.
+
+Examples
+  clipadapt serve run=outputs/digits/tiny/coop/shots16-seed1
+  curl -F image=@photo.jpg 'http://127.0.0.1:8000/predict?top=3'"""
+
+DEMO = """\
+clipadapt demo run=DIR [run=OTHER …] [host=127.0.0.1] [port=7860] [--config-dir DIR]
+clipadapt demo run=DIR [run=OTHER …] export=FOLDER
+
+{demo}: the classes with their probabilities, of several runs side by side;
+on request where the models look, and the nearest of the images that were learned from, if they are still there. Other
+class names can be typed in, for methods that allow it. Nothing is sent anywhere, and no network is needed; only this
+machine reaches the page, unless host=0.0.0.0 says otherwise. export=FOLDER writes the page and what was learned as a
+folder that a Space of the Hugging Face hub runs. It needs Gradio: pip install 'clipadapt[demo]'.
+
+Examples
+  clipadapt demo run=outputs/digits/tiny/coop/shots16-seed1
+  clipadapt demo run=runs/coop run=runs/lora port=8080
+  clipadapt demo run=runs/coop export=my_space"""
+
 LIST = """\
 clipadapt list [folder=outputs]
 
@@ -207,6 +247,22 @@ Examples
   clipadapt push run=outputs/digits/tiny/coop/shots16-seed1 repo=me/digits private=true
   clipadapt predict run=me/digits images=photos
   clipadapt predict run=me/digits@v2 images=photos"""
+
+EXPLAIN = """\
+clipadapt explain run=DIR [images=PATH] [count=8] [--config-dir DIR]
+
+{explain}, in the folder explain/ of its directory:
+
+  words.csv                        the words nearest to each learned context vector, by Euclidean distance, as CoOp's
+                                   authors print them; the table shows those of the first context
+  attention.png                    where the image tower looks (attention rollout), in test images or those of images=
+  class_weights.png                class weights before and after, in the plane of their two principal components
+
+A part that the method or the backbone doesn't have is told in one sentence.
+
+Examples
+  clipadapt explain run=outputs/digits/tiny/coop/shots16-seed1
+  clipadapt explain run=runs/mine images=photos count=4"""
 
 METHODS = """\
 clipadapt methods [--config-dir DIR]
@@ -261,11 +317,14 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         "choose": CHOOSE,
         "evaluate": EVALUATE,
         "predict": PREDICT,
+        "serve": SERVE,
+        "demo": DEMO,
         "list": LIST,
         "show": SHOW,
         "mistakes": MISTAKES,
         "pack": PACK,
         "push": PUSH,
+        "explain": EXPLAIN,
         "methods": METHODS,
         "data": DATA,
     }

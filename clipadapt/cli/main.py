@@ -10,6 +10,7 @@ from typing import Any
 from clipadapt import __version__, config
 from clipadapt.cli import data as data_command
 from clipadapt.cli import launching
+from clipadapt.cli import serving as serving_commands
 from clipadapt.cli.help import COMMANDS, help_for
 from clipadapt.cli.keys import find_run_directory, load, plain_settings, read_switch
 from clipadapt.cli.predicting import predict
@@ -66,6 +67,9 @@ def run(arguments: list[str]) -> int:
             "push": push,
             "methods": methods,
             "data": data_command.run,
+            "serve": serving_commands.serve,
+            "demo": serving_commands.demo,
+            "explain": serving_commands.explain,
         }
         commands[command](words)
     return 0

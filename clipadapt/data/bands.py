@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from clipadapt.data.images import check_regular, check_sides, explain_error, file_bytes, open_checked
-from clipadapt.data.inputs import read_bytes
+from clipadapt.data.inputs import UNNAMED, read_bytes
 from clipadapt.errors import DataError, UserError
 
 RANGES = {"uint8": (0, 255), "uint16": (0, 65535)}
@@ -79,7 +79,7 @@ class Bands:
         """
         content = read_bytes(picture)
         if content is not None:
-            return self.decode("(its bytes)", content)
+            return self.decode(UNNAMED, content)
         if isinstance(picture, str | Path):
             return self.open(picture)
         if not isinstance(picture, Image.Image | np.ndarray):

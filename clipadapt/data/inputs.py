@@ -19,6 +19,9 @@ Picture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | Tensor
 BYTES = bytes | bytearray | memoryview
 KINDS = "a path, the bytes of a file, a PIL image, an array of 8-bit pixels [height, width, 3] or a tensor"
 
+UNNAMED = "(its bytes)"
+"""Name of an image that is given as bytes, for messages."""
+
 MARGIN = 0.5
 """Distance of pixels outside of black and white that is allowed, as a share of the range between them."""
 
@@ -70,7 +73,7 @@ def to_image(picture: Any) -> Image.Image:
     if isinstance(picture, np.ndarray):
         picture = from_array(picture)
     if (content := read_bytes(picture)) is not None:
-        return open_image("(its bytes)", content)
+        return open_image(UNNAMED, content)
     if not isinstance(picture, Image.Image):
         raise UserError(f"an image must be {KINDS}, and one is of the type {type(picture).__name__}")
     try:

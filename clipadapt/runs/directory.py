@@ -20,6 +20,7 @@ from clipadapt.runs.checkpoints import Checkpoints
 from clipadapt.runs.manifest import MANIFEST, check_files, write_manifest
 from clipadapt.runs.reading import (
     CONFIG,
+    EXPLAIN,
     METRICS,
     MISTAKES_CSV,
     MISTAKES_PAGE,
@@ -35,7 +36,7 @@ from clipadapt.runs.reading import (
 )
 
 Identity = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-OWN = (*NEEDED, MANIFEST, PREDICTIONS, PREDICTIONS_CSV, MISTAKES_PAGE, MISTAKES_CSV, PICTURES, TRANSFER)
+OWN = (*NEEDED, MANIFEST, PREDICTIONS, PREDICTIONS_CSV, MISTAKES_PAGE, MISTAKES_CSV, PICTURES, TRANSFER, EXPLAIN)
 
 
 class RunDirectory(RunReader):
@@ -82,7 +83,7 @@ class RunDirectory(RunReader):
     def _check_places(self) -> None:
         """Check that no folder is where a file of the run will be, and no file where a folder will be."""
         for name in OWN:
-            path, folder = self.path / name, name in (PICTURES, TRANSFER)
+            path, folder = self.path / name, name in (PICTURES, TRANSFER, EXPLAIN)
             if path.exists() and path.is_dir() != folder:
                 wrong, right = ("file", "folder") if folder else ("folder", "file")
                 raise UserError(f"{path} is a {wrong}, and the run has a {right} of that name: move it away")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from clipadapt.checksums import DAMAGE, dump_checked_tensors, read_checked_tensors, reason
@@ -306,11 +307,41 @@ class Predictor:
     def _batches(self, images: Picture | Iterable[Picture]) -> Iterator[Tensor]:
         """Yield the head's outputs for images, by batch."""
         pictures = as_list(images)
-        at_once = BATCH if self.test_time is None else self.test_time.images
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute()
-            for first in range(0, len(pictures), at_once):
-                yield self._outputs(pictures[first : first + at_once], text)
+            for first in range(0, len(pictures), self.images_at_once):
+                yield self._outputs(map(self.read, pictures[first : first + self.images_at_once]), text)
+
+    @property
+    def images_at_once(self) -> int:
+        """The most images that go through the model in one batch."""
+        return BATCH if self.test_time is None else self.test_time.images
+
+    def read(self, picture: Picture) -> Tensor:
+        """Return a picture as the method sees it: pixels `[3, height, width]`, or views of it `[V, 3, height, width]`.
+
+        Raises:
+            UserError: as of `answers`.
+        """
+        return self.preprocess(picture) if self.test_time is None else self._views(picture, self.test_time.views)
+
+    def class_embeddings(self) -> Tensor | None:
+        """Return the class embeddings `[C, D]` for `answers_to`; None if the method has others for each image."""
+        with torch.no_grad(), limited_threads(self.model.clip.parameters):
+            return self.model.precompute()
+
+    def answers_to(self, read: Sequence[Tensor], text: Tensor | None = None) -> Tensor:
+        """Return the answers `[B, ...]` to what `read` returned of B images, in one batch, on the CPU.
+
+        A server calls it in place of `answers`: images are read elsewhere, and classes are encoded once.
+
+        Args:
+            read: of B images.
+            text: what `class_embeddings` returned; computed if None.
+        """
+        with torch.no_grad(), limited_threads(self.model.clip.parameters):
+            text = self.model.precompute() if text is None else text
+            return self.kind.answers(self._outputs(read, text)).cpu()
 
     def reset(self) -> None:
         """Discard the state that earlier images left in the test-time method."""
@@ -352,19 +383,19 @@ class Predictor:
         words = {"words": own} if own else {}
         return json.dumps({"backbone": self.model.clip.fingerprint, "class_names": self.class_names, **words})
 
-    def _outputs(self, pictures: Sequence[Picture], text: Tensor | None) -> Tensor:
+    def _outputs(self, read: Iterable[Tensor], text: Tensor | None) -> Tensor:
+        """Return the head's outputs for what `read` returned of the images of a batch, which may be read as it goes."""
         clip = self.model.clip
         if self.test_time is None:
-            pixels = torch.stack([self._pixels(picture) for picture in pictures]).to(clip.device, clip.dtype)
+            pixels = torch.stack([*read]).to(clip.device, clip.dtype)
             return self.model.output(pixels, text=text).logits
-        views = (self._views(picture, self.test_time.views) for picture in pictures)
-        x = torch.stack([self.model.prefix(some.to(clip.dtype)) for some in views])
+        x = torch.stack([self.model.prefix(views.to(clip.dtype)) for views in read])
         return self.test_time.logits(cast(Classifier, self.model), x, text)
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Return views `[V, 3, height, width]` on the device: the backbone's preprocessing, then random crops."""
         clip = self.model.clip
-        first = self._pixels(picture)[None].to(clip.device)
+        first = self.preprocess(picture)[None].to(clip.device)
         if count == 1:
             return first
         if isinstance(picture, Tensor):
@@ -377,10 +408,18 @@ class Predictor:
         drawn = [seeds.view_seed(content, view) for view in range(1, count)]
         return torch.cat([first, crops.pixels([crops.read(image)] * len(drawn), drawn, clip.device)])
 
-    def _pixels(self, picture: Picture) -> Tensor:
+    def preprocess(self, picture: Picture) -> Tensor:
+        """Return a picture's pixels `[3, height, width]` as the backbone reads them; raises UserError as `answers`."""
         if isinstance(picture, Tensor):
             return check_pixels(picture, self.model.clip.image_size, self.model.clip.preprocess)
         return self.model.clip.transform(self.framing.read(picture))
+
+    def picture(self, pixels: Tensor) -> Image.Image:
+        """Return what the backbone sees, `pixels [3, height, width]` from `preprocess`, as an image for people."""
+        made = self.model.clip.preprocess
+        mean, std = (torch.tensor(made[key])[:, None, None] for key in ("mean", "std"))
+        shown = ((pixels.float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+        return Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
 
 
 def _restore(learned: "LearnedModel", state: dict[str, Tensor] | None) -> Predictor:

@@ -21,9 +21,9 @@ NEEDED = CONFIG, RESULT, RECORD, TENSORS, METRICS = (
     "metrics.jsonl",
 )
 PREDICTIONS, PREDICTIONS_CSV, PICTURES, TRANSFER = "predictions.json", "predictions.csv", "pictures", "transfer"
-MISTAKES_PAGE, MISTAKES_CSV = "mistakes.html", "mistakes.csv"
+MISTAKES_PAGE, MISTAKES_CSV, EXPLAIN = "mistakes.html", "mistakes.csv", "explain"
 """Predictions: by test set the class names, the labels, and what zero-shot and adapted predict for each image; the CSV
-is for people, and not read. Transfer: a folder of metrics on other data."""
+is for people, and not read. Transfer: a folder of metrics on other data. Explain: one of tables and pictures."""
 
 LATER_TASK = {"bands": None, "value_range": None}
 """Settings below `task` that runs of before lack, with the values that say what those runs did."""
