@@ -23,6 +23,7 @@ from benchmarks import (
     parts,
     plain,
     prompts,
+    serve,
     test_time,
     threads,
     zero_shot,
@@ -257,3 +258,20 @@ def test_long_lives(tmp_path):
     assert [(row["work"], len(row["looks"])) for row in rows] == [("predictions", 4), ("fits", 1), ("loads", 1)]
     assert all(row["growth"]["child processes"] == 0 and row["looks"][-1]["memory"] > 0 for row in rows)
     assert plot.stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_serve(tmp_path):
+    for name in ("fastapi", "python_multipart", "uvicorn"):
+        pytest.importorskip(name)
+    file = tmp_path / "found.json"
+    serve.main(["--requests", "64", "--clients", "1", "4", "--out", str(file)])
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["side"] for row in rows] == [
+        "bare, 1 at once",
+        "bare, 64 at once",
+        "served, 1 client",
+        "served, 4 clients",
+    ]
+    assert all(row["requests"] == 64 and row["per_second"] > 0 for row in rows)
+    assert all(0 < row["p50"] <= row["p99"] for row in rows[2:])

@@ -160,7 +160,8 @@ def write_weights(predictor: Predictor, path: Path) -> None:
     model = predictor.model
     if not isinstance(model, Classifier):
         raise UserError("this kind of task has no classes")
-    task = placeholder_task(model.clip, model.class_names, model.adaptation.templates, (1, 1, model.clip.width or 1))
+    shape = 1, 1, model.clip.width or 1
+    task = placeholder_task(model.clip, model.class_names, model.adaptation.templates, shape, model.words)
     zero_shot = zero_shot_classifier(model.clip, task)
     before, after, shares = explain.in_plane(*explain.before_and_after(zero_shot, model))
     pictures.plane_picture(before.numpy(), after.numpy(), shares, model.class_names, path)
