@@ -119,7 +119,12 @@ def load_runs(directories: Sequence[Path], config_dir: str | Path | None = None)
     Raises:
         UserError: no finished run is there, or one answers with no classes.
     """
-    return [load_run(directory, config_dir) for directory in directories]
+    runs = [load_run(directory, config_dir) for directory in directories]
+    titles = [run.title for run in runs]
+    for run, directory in zip(runs, directories, strict=True):
+        same = {other for other, title in zip(directories, titles, strict=True) if title == run.title}
+        run.title += f" ({directory.name})" if len(same) > 1 else ""
+    return runs
 
 
 def load_run(directory: Path, config_dir: str | Path | None) -> ShownRun:

@@ -60,6 +60,8 @@ def test_an_image_that_was_learned_from_is_nearest_to_itself(run, tmp_path):
 
 def test_an_artifact_has_no_images(run, files, tmp_path):
     assert main(["pack", f"run={run}", f"out={tmp_path / 'packed'}"]) == 0
+    both = [one.title for one in load_runs([run, tmp_path / "packed"])]
+    assert both == [f"coop on drawn-shapes ({run.name})", "coop on drawn-shapes (packed)"]
     page = Demo(load_runs([tmp_path / "packed"])).answer(files[:1], "", looks=False, near=True)
     assert len(bars(page)) == 5 and "The images that were learned from aren" in page
 
