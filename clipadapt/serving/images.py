@@ -4,7 +4,7 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
 async def _from_form(request: Request, body: bytes, limits: Limits) -> list[SentImage]:
     """Return the files of a form."""
 
-    async def replay() -> Mapping[str, Any]:
+    async def replay() -> MutableMapping[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
 
     try:
