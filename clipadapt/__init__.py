@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from clipadapt.errors import DataError, DivergenceError, SettingsError, UserError, WeightsError
 
 if TYPE_CHECKING:
-    from clipadapt.api import Predictor, choose, compare, evaluate, finetune, load, load_backbone, load_task
+    from clipadapt.api import Predictor, choose, compare, evaluate, export, finetune, load, load_backbone, load_task
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "choose",
     "compare",
     "evaluate",
+    "export",
     "finetune",
     "load",
     "load_backbone",

@@ -16,6 +16,9 @@ from clipadapt.data import Task
 from clipadapt.data.given_data_sets import is_data_set, keep
 from clipadapt.data.given_tables import is_data_frame, is_pairs, keep_data_frame, keep_pairs
 from clipadapt.errors import DataError, UserError, WeightsError
+from clipadapt.exports.examples import find_examples
+from clipadapt.exports.export import Exported, check_place, export_predictor
+from clipadapt.exports.formats import find_format, read_options
 from clipadapt.paths import checked_path, shorten
 from clipadapt.report.rows import Row
 from clipadapt.runs.competing import check_competing
@@ -34,7 +37,18 @@ from clipadapt.studies.grid import ALL, AUTO, DEFAULT_MINUTES, check_minutes
 from clipadapt.studies.protocols import comparison
 from clipadapt.tasks import task_kind
 
-__all__ = ["Predictor", "UserError", "choose", "compare", "evaluate", "finetune", "load", "load_backbone", "load_task"]
+__all__ = [
+    "Predictor",
+    "UserError",
+    "choose",
+    "compare",
+    "evaluate",
+    "export",
+    "finetune",
+    "load",
+    "load_backbone",
+    "load_task",
+]
 
 RESERVED_KEYS = ("backbone", "kind", "data", "shots", "classes", "seed", "task")
 """Settings that a task and a backbone bring with them."""
@@ -381,3 +395,44 @@ def load(
     ['zero', 'one']
     """
     return load_predictor(source, device, config_dir, pretrained, revision, token)
+
+
+def export(
+    run: str | Path | Predictor | Result,
+    format: str,
+    out: str | Path,
+    config_dir: str | Path | None = None,
+    **options: Any,
+) -> Exported:
+    """Write what a run learned in a format of other tools, and check it against the run on images.
+
+    Args:
+        run: the run's directory, its result, or a predictor.
+        format: "onnx", "torch", "open_clip", "classifier", "peft" or "transformers".
+        out: the folder to write; it may not be there yet.
+        config_dir: a folder of your own with the adaptation's module.
+        options: of the format, as on the command line: `images`, the most test images to check on, for all; `opset`,
+            `preprocess` and `quantize` for "onnx"; `compile` for "torch".
+
+    Returns:
+        The files that were written, and the largest difference of probabilities.
+
+    Raises:
+        SettingsError: an unknown format or option.
+        UserError: the method can't be exported so, a package isn't installed, or something is at `out` already.
+
+    >>> result = finetune(load_backbone(), load_task("digits", shots=1), "zero_shot", cpu=True, workers=0)
+    >>> exported = export(result.save("to_export"), "classifier", "weights", images=8)
+    >>> exported.files, exported.difference < 1e-4
+    (('classifier.json', 'classifier.npy', 'classifier.safetensors'), True)
+    """
+    find_format(format)
+    values, folder = read_options(format, options), checked_path(out, "out")
+    check_place(format, folder)
+    directory = None if isinstance(run, Predictor | Result) else checked_path(run, "the run directory")
+    if isinstance(run, Result):
+        predictor = run.predictor
+    else:
+        predictor = run if isinstance(run, Predictor) else load(run, "cpu", config_dir)
+    examples = find_examples(directory, predictor, values["images"], config_dir)
+    return export_predictor(predictor, format, folder, examples, values)

@@ -45,11 +45,12 @@ MAY_IMPORT = {
     "runs": "explain config report engine test_time features tasks data model objectives adaptations backbone "
     "interfaces notebook console files paths plain_yaml checksums stopping threads errors",
     "studies": "runs config report features tasks model data backbone checksums console files paths threads errors",
+    "exports": "runs tasks model data adaptations backbone files paths threads errors",
     "serving": "runs data threads paths errors",
     "demo": "explain runs report data files paths errors",
-    "api": "tasks studies runs config report features data backbone paths errors",
+    "api": "exports tasks studies runs config report features data backbone paths errors",
     "sklearn": "api runs config engine features tasks model data adaptations backbone plain_yaml threads errors",
-    "cli": "api demo serving studies runs config report data console files paths stopping threads errors",
+    "cli": "api exports demo serving studies runs config report data console files paths stopping threads errors",
     "__init__": "api errors",
     "__main__": "cli",
 }
@@ -71,8 +72,11 @@ BASES = {
 """The one module of a room that another may import: it knows no concrete adaptation or objective."""
 
 LIBRARIES = {
-    "open_clip": {"backbone/open_clip.py"},
-    "peft": {"adaptations/peft.py"},
+    "open_clip": {"backbone/open_clip.py", "exports/open_clip_checkpoint.py"},
+    "peft": {"adaptations/peft.py", "exports/peft_adapter.py"},
+    "onnx": {"exports"},
+    "onnxruntime": {"exports"},
+    "transformers": {"exports"},
     "accelerate": {"engine"},
     "hydra": {"config", "cli"},
     "omegaconf": {"config", "cli"},

@@ -82,7 +82,7 @@ class FeatureCache(Adaptation):
             classes: number of classes, C.
         """
         affinity = (beta * (cosines - 1)).exp()
-        return affinity.new_zeros(len(cosines), classes).index_add(1, self.labels, affinity)
+        return affinity.new_zeros(cosines.shape[0], classes).index_add(1, self.labels, affinity)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Choose alpha and beta by validation accuracy; ties go to the smallest beta, then the smallest alpha."""

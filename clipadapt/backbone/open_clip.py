@@ -310,7 +310,7 @@ def _reads_class_token(visual: Any) -> bool:
 def _vision_transformer(visual: Any, all_tokens: bool) -> Tower:
     def embed(pixels: Tensor) -> Tensor:
         x = visual.conv1(pixels.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
-        first = visual.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        first = visual.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1)
         return torch.cat([first, x], dim=1) + visual.positional_embedding.to(x.dtype)
 
     def read(tokens: Tensor) -> Tensor:

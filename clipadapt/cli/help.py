@@ -1,6 +1,7 @@
 """Texts of `--help`."""
 
 from clipadapt.config.tree import conf_dir, options
+from clipadapt.exports.formats import FORMATS
 
 COMMANDS = {
     "fit": "adapt a frozen CLIP to a task and show what that gained (the default)",
@@ -10,6 +11,7 @@ COMMANDS = {
     "predict": "name the classes of images with a finished run",
     "serve": "answer images over HTTP with a finished run",
     "demo": "show a page that answers images that are dropped onto it",
+    "export": "write what a finished run learned for other tools",
     "list": "list the runs below a folder with their figures",
     "show": "show a finished run again",
     "mistakes": "show the test images that a finished run answers wrongly",
@@ -44,6 +46,8 @@ clipadapt adapts a frozen CLIP to your images from a few of them a class, and sh
                                    {predict}
   clipadapt serve run=DIR          {serve}
   clipadapt demo run=DIR           {demo}
+  clipadapt export run=DIR format=onnx out=PATH
+                                   {export}
   clipadapt list [folder=outputs]  {list}
   clipadapt show run=DIR           {show}
   clipadapt mistakes run=DIR       {mistakes}
@@ -198,6 +202,26 @@ Examples
   clipadapt demo run=runs/coop run=runs/lora port=8080
   clipadapt demo run=runs/coop export=my_space"""
 
+EXPORT = """\
+clipadapt export run=DIR format=FORMAT out=PATH [key=value …] [--config-dir DIR]
+
+{export}. PATH is a folder, which may not be there yet. What was written is compared
+with the run on its test images, images=256 of them at most.
+
+Formats
+{formats}
+
+Options
+  opset=18                         of onnx: the version of its operations
+  preprocess=true                  of onnx: images of any size in, bytes of RGB; resizing and cropping are in the graph
+  quantize=dynamic                 of onnx: another graph with int8 weights, and the accuracy that it loses
+  compile=true                     of torch: compiled for this machine, too, by AOTInductor; needs a C++ compiler
+
+Examples
+  clipadapt export run=outputs/digits/tiny/coop/shots16-seed1 format=onnx out=digits_onnx
+  clipadapt export run=runs/mine format=onnx out=mine_onnx preprocess=true quantize=dynamic
+  clipadapt export run=runs/mine format=classifier out=mine_weights"""
+
 LIST = """\
 clipadapt list [folder=outputs]
 
@@ -319,6 +343,7 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         "predict": PREDICT,
         "serve": SERVE,
         "demo": DEMO,
+        "export": EXPORT,
         "list": LIST,
         "show": SHOW,
         "mistakes": MISTAKES,
@@ -333,7 +358,9 @@ def help_for(command: str | None, config_dir: str | None) -> str:
         command or "fit", list(GROUPS)
     )
     lines = [choice(group, config_dir) for group in groups]
-    return texts.get(command or "fit", FIT).format(**COMMANDS, groups="\n".join(lines), conf=conf_dir())
+    formats = "\n".join(f"  {name:<32} {form.title}" for name, form in FORMATS.items())
+    values = {**COMMANDS, "groups": "\n".join(lines), "formats": formats, "conf": conf_dir()}
+    return texts.get(command or "fit", FIT).format(**values)
 
 
 def choice(group: str, config_dir: str | None) -> str:

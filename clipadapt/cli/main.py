@@ -11,6 +11,7 @@ from clipadapt import __version__, config
 from clipadapt.cli import data as data_command
 from clipadapt.cli import launching
 from clipadapt.cli import serving as serving_commands
+from clipadapt.cli.exporting import export
 from clipadapt.cli.help import COMMANDS, help_for
 from clipadapt.cli.keys import find_run_directory, load, plain_settings, read_switch
 from clipadapt.cli.predicting import predict
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int:
             "choose": choose_method,
             "evaluate": evaluate,
             "predict": predict,
+            "export": export,
             "list": list_runs,
             "show": show_run,
             "mistakes": show_mistakes,
