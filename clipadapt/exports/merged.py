@@ -12,6 +12,7 @@ from clipadapt.adaptations.blocks import BlockReplacement, StageReplacement
 from clipadapt.adaptations.finetune import FullFinetuning
 from clipadapt.backbone.attention import SplitAttention
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.tasks import unique_names
 from clipadapt.errors import UserError
 from clipadapt.exports.request import Request
 from clipadapt.tasks import Classifier
@@ -49,6 +50,13 @@ def check_weights_alone(request: Request) -> Classifier:
                 "format=onnx or format=torch writes the whole"
             )
     return head
+
+
+def prompts_by_class(head: Classifier) -> dict[str, list[str]]:
+    """Return the prompts of each class as texts, by unique names of the classes."""
+    prompts = head.adaptation.prompts(head.class_names)
+    names = unique_names(head.class_names)
+    return {name: [str(each) for each in own] for name, own in zip(names, prompts, strict=True)}
 
 
 def merge(clip: DualEncoder, adaptation: Adaptation) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from clipadapt.backbone import tiny
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
-from clipadapt.exports.merged import check_weights_alone, merge
+from clipadapt.exports.merged import check_weights_alone, merge, prompts_by_class
 from clipadapt.exports.preprocessing import describe
 from clipadapt.exports.request import Request, Written, as_user_error, quiet
 from clipadapt.tasks import Classifier
@@ -36,8 +36,7 @@ def write(request: Request, folder: Path) -> Written:
     save_file(weights, folder / WEIGHTS, metadata=describe(request.predictor))
     preprocess = {**clip.preprocess, "size": list(clip.image_size)}
     (folder / CONFIG).write_text(json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}, indent=2) + "\n")
-    prompts = dict(zip(head.class_names, prompts_by_class(head), strict=True))
-    (folder / PROMPTS).write_text(json.dumps(prompts, indent=2) + "\n")
+    (folder / PROMPTS).write_text(json.dumps(prompts_by_class(head), indent=2) + "\n")
     name = known_name(clip, config)
     with quiet(), as_user_error("open_clip can't load what was written"):
         model = load(folder, name)
@@ -79,18 +78,13 @@ def load(folder: Path, name: str | None) -> Any:
     return model.eval()
 
 
-def prompts_by_class(head: Classifier) -> list[list[str]]:
-    """Return the prompts of each class as texts."""
-    return [[str(prompt) for prompt in prompts] for prompts in head.adaptation.prompts(head.class_names)]
-
-
 def answer(model: Any, clip: CLIP, head: Classifier, pixels: Tensor) -> Tensor:
     """Return probabilities `[B, C]` as open_clip's own zero-shot classification computes them."""
     tokenize = (
         open_clip.SimpleTokenizer() if clip.source["name"] == "tiny" else open_clip.get_tokenizer(clip.source["name"])
     )
     rows = []
-    for prompts in prompts_by_class(head):
+    for prompts in prompts_by_class(head).values():
         each = functional.normalize(model.encode_text(tokenize(prompts)), dim=-1)
         rows.append(functional.normalize(each.mean(dim=0), dim=-1))
     image = model.encode_image(pixels, normalize=True)

@@ -32,9 +32,11 @@ EXPORTED = {
     "open_clip": WEIGHTS,
     "classifier": CLASS_WEIGHTS,
     "peft": PEFT,
+    "transformers": WEIGHTS,
 }
 """By format, the methods that can be exported; the others are refused."""
 REFUSALS = {
+    "transformers": "isn't weights of the towers|adapts to each test image",
     "open_clip": "isn't weights of the towers|adapts to each test image",
     "classifier": "depend on the image|changes the image side|all patches|aren't one matrix product|each test image",
     "peft": "no adapter of peft",
