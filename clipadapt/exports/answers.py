@@ -57,7 +57,17 @@ def trace(answers: Answers, pixels: Tensor) -> Any:
         raise UserError("this method draws at random for every image, so that it has no fixed answers to export")
     free = {"pixels": {0: torch.export.Dim("batch", min=1)}}
     with torch.no_grad(), loops_in_graphs(answers.held[0]):
-        return torch.export.export(answers, (some,), dynamic_shapes=free, strict=False)
+        program = torch.export.export(answers, (some,), dynamic_shapes=free, strict=False)
+    remove_autocast(program.graph_module)
+    return program
+
+
+def remove_autocast(module: Any) -> None:
+    """Remove from a graph the nodes that end and begin the number format of autocast, of which there was none."""
+    for node in reversed(module.graph.nodes):
+        if node.target in (torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast):
+            module.graph.erase_node(node)
+    module.recompile()
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from clipadapt.exports.preprocessing import describe, dump
 from clipadapt.exports.request import Comparison, Request, Written, as_user_error, quiet
 
 MODEL, PREPROCESS = "model.onnx", "preprocess.json"
+BATCHED = 4
+"""Dimensions of the queries, keys and values of attention: `[B, H, S, d]`."""
+
 LEAST_OPSET = 18
 """The first with what the exporter of torch writes, such as norms of layers and resizing without aliasing."""
 
@@ -68,8 +71,10 @@ def to_onnx(request: Request, opset: int) -> Any:
     pixels = next(request.examples.batches(request.head.clip))
     output = "probabilities" if request.predictor.kind.probabilities else "answers"
     with quiet(), as_user_error("this method can't be an ONNX graph"):
+        traced = trace(request.answers, pixels)
+        flatten_attention(traced.graph_module.graph)
         program: Any = torch.onnx.export(
-            trace(request.answers, pixels),
+            traced,
             dynamo=True,
             verbose=False,
             opset_version=opset,
@@ -80,6 +85,25 @@ def to_onnx(request: Request, opset: int) -> Any:
             raise UserError(f"opset={opset} lacks operations of this model: take another, such as {LEAST_OPSET}")
     program.model.metadata_props.update(describe(request.predictor))
     return program
+
+
+def flatten_attention(graph: Any) -> None:
+    """Give attention over several leading dimensions a single one, which is all that torch.onnx translates."""
+    aten = torch.ops.aten
+    for node in graph.find_nodes(op="call_function", target=aten.scaled_dot_product_attention.default):
+        shape = node.meta["val"].shape
+        if len(shape) == BATCHED:
+            continue
+        with graph.inserting_before(node):
+            flat = [graph.call_function(aten.flatten.using_ints, (each, 0, -BATCHED)) for each in node.args[:3]]
+        with graph.inserting_after(node):
+            sizes = [size if isinstance(size, int) else -1 for size in shape[: 1 - BATCHED]]
+            whole = graph.call_function(aten.unflatten.int, (node, 0, sizes))
+        node.replace_all_uses_with(whole, delete_user_cb=lambda user, own=whole: user is not own)
+        for each, given in zip(flat, node.args[:3], strict=True):
+            each.meta["val"] = given.meta["val"].flatten(0, -BATCHED)
+        whole.meta["val"], node.meta["val"] = node.meta["val"], node.meta["val"].flatten(0, -BATCHED)
+        node.args = (*flat, *node.args[3:])
 
 
 def session(path: Path | bytes) -> Any:

@@ -131,7 +131,10 @@ def as_user_error(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # exporters raise errors of any type
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        first: BaseException = error
+        while first.__cause__ is not None:  # what went wrong, without what exporters say around it
+            first = first.__cause__
+        lines = str(first).strip().splitlines() or [type(first).__name__]
         raise UserError(f"{what} ({lines[0][:300].rstrip('. ')})") from error
 
 
