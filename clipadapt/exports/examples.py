@@ -13,8 +13,8 @@ from torch import Tensor
 
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
-from clipadapt.runs.predictor import Predictor
 from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.predictor import Predictor
 
 BATCH, MADE = 64, 32
 """Images of a batch, and images that are made where there are no test images."""

@@ -11,10 +11,11 @@ from PIL import Image
 
 import clipadapt
 from clipadapt.adaptations import Patch, ZeroShot
+from clipadapt.data.framing import Framing
 from clipadapt.errors import UserError, WriteError
 from clipadapt.exports import class_weights
 from clipadapt.exports.examples import find_examples
-from clipadapt.predictor import Predictor
+from clipadapt.runs.predictor import Predictor
 from clipadapt.tasks import Classifier
 from tests.exports.one_block import one_block, register
 from tests.small import TASK, images
@@ -87,7 +88,7 @@ def test_an_opset_that_cannot_be(predictor, tmp_path, opset, said):
 @pytest.mark.parametrize("framing", ["crop", "pad", "squash"])
 def test_a_graph_reads_images_of_any_size(predictor, tmp_path, framing):
     pytest.importorskip("onnx")
-    seen = clipadapt.predictor.Framing(framing, "#7a7468")
+    seen = Framing(framing, "#7a7468")
     framed = Predictor(predictor.model, framing=seen)
     exported = clipadapt.export(framed, "onnx", tmp_path / "out", preprocess=True, quantize="dynamic")
     assert exported.files == ("model.int8.onnx", "model.onnx")
