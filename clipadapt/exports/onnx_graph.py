@@ -144,6 +144,6 @@ def compare_pixels(request: Request, path: Path) -> float:
 
     def difference(picture: Image.Image) -> float:
         (found,) = opened.run(None, {"images": np.asarray(picture)[None]})
-        return float((torch.from_numpy(found)[0] - transform(picture)).abs().max())
+        return float((torch.from_numpy(found)[0] - transform(request.examples.framing(picture))).abs().max())
 
     return max(map(difference, request.examples.pictures))
