@@ -15,6 +15,7 @@ import yaml
 import clipadapt
 from clipadapt import config, studies
 from clipadapt.cli import main
+from clipadapt.exports.formats import read_options
 from tests import prepared
 from tests.pages import DOCS, ROOT, check_command, commands, files
 
@@ -26,7 +27,7 @@ PYTHON = re.compile(r"```python\n(import clipadapt\n.*?)```", re.DOTALL)
 LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)")
 STUDY = re.compile(r"^(clipadapt (compare|choose)|python recipes/)")
 OF_A_RUN = ("clipadapt predict ", "clipadapt show ", "clipadapt mistakes ", "clipadapt list", "clipadapt pack ")
-EVALUATE, PUSH = "clipadapt evaluate ", "clipadapt push "
+EVALUATE, PUSH, EXPORT = "clipadapt evaluate ", "clipadapt push ", "clipadapt export "
 SLOW_PAGES = ("api.md", "unequal_classes.md", "which_method.md")
 SHOWN = {command: page.name for page in reversed(PAGES) for command in commands(page)}
 """Each command that the pages show, once, and a page that shows it."""
@@ -80,7 +81,8 @@ def data(mine, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [one for one in SHOWN if not one.startswith((*OF_A_RUN, EVALUATE, PUSH)) and not STUDY.match(one)]
+    "command",
+    [one for one in SHOWN if not one.startswith((*OF_A_RUN, EVALUATE, PUSH, EXPORT)) and not STUDY.match(one)],
 )
 def test_the_commands_of_the_pages_are_composed(command, data):
     check_command(command)
@@ -112,6 +114,13 @@ def deployed(tmp_path_factory):
     clipadapt.finetune(clipadapt.load_backbone("tiny"), task, "zero_shot", **CPU).save(folder / "RUN")
     shutil.copytree(folder / "RUN", folder / "outputs" / "RUN")
     return folder
+
+
+@pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(EXPORT)])
+def test_exports_of_the_pages_have_known_options(command):
+    given = dict(word.split("=", 1) for word in shlex.split(command)[2:])
+    assert given.pop("run") and given.pop("out")
+    read_options(given.pop("format"), given)
 
 
 @pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith(OF_A_RUN)])

@@ -54,9 +54,9 @@ def check_weights_alone(request: Request) -> Classifier:
 
 def prompts_by_class(head: Classifier) -> dict[str, list[str]]:
     """Return the prompts of each class as texts, by unique names of the classes."""
-    prompts = head.adaptation.prompts(head.class_names)
-    names = unique_names(head.class_names)
-    return {name: [str(each) for each in own] for name, own in zip(names, prompts, strict=True)}
+    names = head.adaptation.find_names(head.class_names, head.words)
+    prompts = [[str(each) for name in own for each in head.adaptation.prompts([name])[0]] for own in names]
+    return dict(zip(unique_names(head.class_names), prompts, strict=True))
 
 
 def merge(clip: DualEncoder, adaptation: Adaptation) -> dict[str, Tensor]:
