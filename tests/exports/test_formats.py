@@ -47,7 +47,7 @@ def test_words_of_the_command_line_are_values():
     "words, said",
     [
         (["format=onnx", "out=x"], "say which run"),
-        (["run=no/run", "format=onnx", "out=x"], "no run directory"),
+        (["run=no/such/run", "format=onnx", "out=x"], "there is no"),
         (["run=tests", "out=x"], "say which format"),
         (["run=tests", "format=onnx"], "say where to"),
         (["run=tests", "format=onnx", "out=x", "opsett=1"], "did you mean 'opset'"),
