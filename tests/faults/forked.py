@@ -24,6 +24,7 @@ from clipadapt.cli import main
 from clipadapt.console import run_command
 from clipadapt.runs.directory import CONFIG, METRICS, PREDICTIONS, TENSORS, TRANSFER, RunDirectory
 from clipadapt.runs.finished import FinishedRun
+from clipadapt.runs.run import run as run_in_directory
 from clipadapt.runs.targets import EvaluationTarget
 from tests.faults.calls import Calls
 
@@ -54,8 +55,10 @@ def run_below(folder):
 
 
 def transfer(run):
-    """Evaluate a finished run on two other test sets, as recipes do, and show the figures."""
-    data = RunDirectory(run).config()["data"]
+    """Evaluate a finished run on two other test sets, as recipes do, which show it first, and write the figures."""
+    config = RunDirectory(run).config()
+    run_in_directory(config, Path(run), Console(quiet=True))
+    data = config["data"]
     targets = [EvaluationTarget(f"other {size}", {**data, "test_images": size}) for size in (12, 14)]
     sys.stdout.write(json.dumps(FinishedRun(run).evaluate_targets(targets, Console(quiet=True))))
     return 0
