@@ -98,7 +98,7 @@ def layer_name(visual: str | None, number: str) -> str:
     return f"{'vision' if visual else 'text'}_model.encoder.layers.{number}"
 
 
-def configuration(clip: CLIP) -> Any:
+def configuration(clip: DualEncoder) -> Any:
     """Return transformers' configuration of a backbone's model."""
     from transformers import CLIPConfig
 
