@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
+from clipadapt.adaptations.searches import first_best, grid, grid_accuracies
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
@@ -58,7 +59,8 @@ class FeatureCache(Adaptation):
         super().__init__(clip, task)
         self.search = search
         self.declare(fixed_classes=tuple(task.class_names), needs_validation=search, validation_switch="search")
-        self.alphas, self.betas, self.scale = grid(most_alpha, alphas), grid(most_beta, betas), scale
+        self.alphas, self.betas = grid(LEAST, most_alpha, alphas), grid(LEAST, most_beta, betas)
+        self.scale = scale
         keys = functional.normalize(task.support.image.float().mean(dim=0), dim=-1)
         if learn_keys:
             self.keys = nn.Parameter(keys)
@@ -81,31 +83,28 @@ class FeatureCache(Adaptation):
             beta: sharpness of the affinities.
             classes: number of classes, C.
         """
-        affinity = (beta * (cosines - 1)).exp()
-        return affinity.new_zeros(cosines.shape[0], classes).index_add(1, self.labels, affinity)
+        return self.class_sums((beta * (cosines - 1)).exp(), classes)
+
+    def class_sums(self, values: Tensor, classes: int) -> Tensor:
+        """Return the sums `[B, C]` of values `[B, K]` of the keys over the keys of each class."""
+        return values.new_zeros(values.shape[0], classes).index_add(1, self.labels, values)
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
-        """Choose alpha and beta by validation accuracy; ties go to the smallest beta, then the smallest alpha."""
-        if not self.search:
-            return
-        found = self.accuracies(learned.validation, learned.text)
-        best = int(found.argmax())
-        right = bool(found.any())  # if no image is classified correctly, the authors' search leaves both at zero
-        self.beta.fill_(self.betas[best // len(self.alphas)] * right)
-        self.alpha.fill_(self.alphas[best % len(self.alphas)] * right)
+        """Choose alpha and beta by validation accuracy; ties go to the smallest beta, then the smallest alpha.
+
+        If no image is classified correctly, both are zero, as in the authors' code.
+        """
+        if self.search:
+            found = self.accuracies(learned.validation, learned.text)
+            beta, alpha = first_best(found, self.betas, self.alphas)
+            self.beta.fill_(beta)
+            self.alpha.fill_(alpha)
 
     def accuracies(self, samples: LabelledFeatures, text: Tensor) -> Tensor:
         """Return the accuracy on labelled images for each beta (row) and alpha (column)."""
         image, labels = samples.flat()
         image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
         zero_shot, cosines = self.scale * image @ text.T, image @ self.keys.T
-        rows = []
-        for beta in self.betas:
-            votes = self.votes(cosines, beta, len(text))
-            rows += [((zero_shot + alpha * votes).argmax(dim=-1) == labels).float().mean() for alpha in self.alphas]
-        return torch.stack(rows).unflatten(0, (len(self.betas), -1))
-
-
-def grid(most: float, count: int) -> list[float]:
-    """Return `count` evenly spaced values from `LEAST` up to `most`, excluded."""
-    return [LEAST + step * (most - LEAST) / count for step in range(count)]
+        return grid_accuracies(
+            lambda beta: (zero_shot, self.votes(cosines, beta, len(text))), labels, self.betas, self.alphas
+        )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
+from clipadapt.adaptations.searches import accuracy
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
 from clipadapt.interfaces import AdaptedFeatures, SupportView
@@ -139,8 +140,8 @@ class TextBlendedProbe(Adaptation):
         """Optimise on the support set; with `select`, restore the epoch with the best validation accuracy."""
         best, kept = -1.0, {}
         for _ in self.steps(*learned.support.flat(), learned.text):
-            if self.select and (accuracy := self._accuracy(learned)) >= best:
-                best, kept = accuracy, {name: value.clone() for name, value in self.state_dict().items()}
+            if self.select and (found := self._accuracy(learned)) >= best:
+                best, kept = found, {name: value.clone() for name, value in self.state_dict().items()}
         if kept:
             self.load_state_dict(kept)
 
@@ -182,7 +183,7 @@ class TextBlendedProbe(Adaptation):
 
     def _accuracy(self, learned: AdaptedFeatures) -> float:
         image, labels = learned.validation.flat()
-        return float((self.logits(image, learned.text.float(), 1.0).argmax(dim=-1) == labels).float().mean())
+        return float(accuracy(self.logits(image, learned.text.float(), 1.0), labels))
 
 
 def class_sums(image: Tensor, labels: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from clipadapt.adaptations.cache import grid
 from clipadapt.interfaces import LabelledFeatures
 from tests.small import TASK, adaptation, close, task_on
 
@@ -28,10 +27,6 @@ def test_votes_are_sums_over_keys_of_a_class():
     values = functional.one_hot(TASK.support.labels, 5).float()
     votes = torch.exp(-(2.5 - 2.5 * unit @ keys.T)) @ values
     close(built.logits(image, text, 7.0), 100 * unit @ functional.normalize(text, dim=-1).T + 0.5 * votes)
-
-
-def test_the_grid_leaves_its_end_out():
-    assert grid(7.0, 3) == pytest.approx([0.1, 2.4, 4.7])
 
 
 def test_of_equals_the_smallest_beta_then_the_smallest_alpha():
