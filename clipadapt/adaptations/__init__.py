@@ -4,6 +4,7 @@ from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.features import FeatureAdapter
+from clipadapt.adaptations.gaussian import GaussianClassifier
 from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
@@ -20,6 +21,7 @@ __all__ = [
     "DeepContext",
     "FeatureAdapter",
     "FeatureCache",
+    "GaussianClassifier",
     "ImageTokens",
     "LearnedClassWeights",
     "LinearHead",

@@ -85,7 +85,13 @@ def test_epochs_below_the_table_and_without_one():
 
 
 @pytest.mark.parametrize(
-    "method, switch", [("tip_adapter", "search"), ("tip_adapter_f", "search"), ("lp_plus_plus", "select")]
+    "method, switch",
+    [
+        ("tip_adapter", "search"),
+        ("tip_adapter_f", "search"),
+        ("lp_plus_plus", "select"),
+        ("gda_clip", "search"),
+    ],
 )
 def test_a_search_without_validation_images_names_its_way_out(method, switch):
     key = f"method.adaptation.{switch}"
