@@ -7,6 +7,8 @@ from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.adaptations.gaussian import GaussianClassifier
 from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
+from clipadapt.adaptations.refined_cache import RefinedCache
+from clipadapt.adaptations.sentences import ClassSentences
 from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
 from clipadapt.adaptations.transport import TransportContext, VisualTransport
 from clipadapt.adaptations.visual import Patch, PixelFrame
@@ -14,6 +16,7 @@ from clipadapt.adaptations.visual import Patch, PixelFrame
 __all__ = [
     "Adaptation",
     "AdaptedHead",
+    "ClassSentences",
     "Composed",
     "ConditionalContext",
     "Context",
@@ -28,6 +31,7 @@ __all__ = [
     "LinearProbe",
     "Patch",
     "PixelFrame",
+    "RefinedCache",
     "TaskResidual",
     "TextBlendedProbe",
     "TransportContext",

@@ -77,6 +77,7 @@ CLOSED_FORM = {
     "text_blended_probe": ["weight", "bias", "alpha"],
     "feature_cache": ["alpha", "beta"],
     "feature_cache, learned keys": ["alpha", "beta"],
+    "refined_cache": ["alpha", "beta", "gamma", "mask", "divergence"],
     "gaussian_classifier": ["weight", "bias", "alpha"],
     "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],
 }

@@ -118,6 +118,9 @@ def settings_of(record: Record) -> dict[str, Any]:
         overrides += _overrides(names.get("settings", {})[name], value)
     for name, key in names.get("templates", {}).items():
         overrides += _overrides(key, record.meta["templates"][name])
+    if "prompts" in names:
+        sentences = dict(zip(record.meta["class_names"], record.meta["prompts"], strict=True))
+        overrides += _overrides(names["prompts"], sentences)
     overrides += _overrides(names.get("lr"), record.meta["lr"])
     return config.compose(overrides)
 
