@@ -3,6 +3,7 @@
 from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
+from clipadapt.adaptations.divergence_cache import DivergenceCache
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.adaptations.gaussian import GaussianClassifier
 from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
@@ -22,6 +23,7 @@ __all__ = [
     "Context",
     "CoupledPrompts",
     "DeepContext",
+    "DivergenceCache",
     "FeatureAdapter",
     "FeatureCache",
     "GaussianClassifier",

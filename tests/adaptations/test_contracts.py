@@ -78,6 +78,7 @@ CLOSED_FORM = {
     "feature_cache": ["alpha", "beta"],
     "feature_cache, learned keys": ["alpha", "beta"],
     "refined_cache": ["alpha", "beta", "gamma", "mask", "divergence"],
+    "divergence_cache": ["alpha", "beta", "gamma", "affinity_range", "divergence_range"],
     "gaussian_classifier": ["weight", "bias", "alpha"],
     "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],
 }

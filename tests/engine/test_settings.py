@@ -92,6 +92,7 @@ def test_epochs_below_the_table_and_without_one():
         ("lp_plus_plus", "select"),
         ("gda_clip", "search"),
         ("ape", "search"),
+        ("tip_x", "search"),
     ],
 )
 def test_a_search_without_validation_images_names_its_way_out(method, switch):
