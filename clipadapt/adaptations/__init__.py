@@ -1,5 +1,6 @@
 """Adaptations: learned changes to a frozen CLIP."""
 
+from clipadapt.adaptations.attention import ParameterFreeAttention
 from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
@@ -31,6 +32,7 @@ __all__ = [
     "LearnedClassWeights",
     "LinearHead",
     "LinearProbe",
+    "ParameterFreeAttention",
     "Patch",
     "PixelFrame",
     "RefinedCache",

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ CASES = {name: [name] for name in NAMES} | {
     "deep_context, random": ["deep_context", f"{OF_CONTEXT}words=null", f"{OF_CONTEXT}depth=all"],
     "transport_context, pooled": ["transport_context", f"{OF_CONTEXT}pooled=true"],
     "image_tokens + deep_context": ["image_tokens", "+adaptation@method.also.text=deep_context"],
+    "divergence_cache": ["divergence_cache", f"{OF_CONTEXT}betas=5"],  # the default grid takes seconds
     "feature_cache, learned keys": ["feature_cache", f"{OF_CONTEXT}learn_keys=true"],
     "linear_head, random": ["linear_head", f"{OF_CONTEXT}start=random"],
     "full_finetuning, both": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
@@ -79,6 +81,7 @@ CLOSED_FORM = {
     "feature_cache, learned keys": ["alpha", "beta"],
     "refined_cache": ["alpha", "beta", "gamma", "mask", "divergence"],
     "divergence_cache": ["alpha", "beta", "gamma", "affinity_range", "divergence_range"],
+    "parameter_free_attention": ["text_weight", "image_weight"],
     "gaussian_classifier": ["weight", "bias", "alpha"],
     "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],
 }
@@ -108,7 +111,11 @@ class Features:
     def validation(self) -> LabelledFeatures:
         self.asked.add("validation")
         image = torch.randn(1, 10, 64, generator=torch.Generator().manual_seed(3))
-        return LabelledFeatures(TASK.support.image[:1] + image, TASK.support.labels)
+        found = LabelledFeatures(TASK.support.image[:1] + image, TASK.support.labels)
+        if self.classifier.adaptation.capabilities.all_tokens:
+            patches = torch.randn(1, 10, 16, 64, generator=torch.Generator().manual_seed(4))
+            return replace(found, image=torch.cat([found.image.unsqueeze(2), patches], dim=2))
+        return found
 
     @property
     def text(self) -> Tensor:

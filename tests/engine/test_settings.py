@@ -93,6 +93,7 @@ def test_epochs_below_the_table_and_without_one():
         ("gda_clip", "search"),
         ("ape", "search"),
         ("tip_x", "search"),
+        ("calip", "search"),
     ],
 )
 def test_a_search_without_validation_images_names_its_way_out(method, switch):
