@@ -9,6 +9,11 @@ ROUNDED = "fits are in float32, and the check asks for seven digits; test_featur
 REFUSED = "methods that count all images the same refuse weights that differ, in a sentence"
 ARGUED = {
     "linear_probe": {"check_sample_weight_equivalence_on_dense_data": ROUNDED},
+    "gda_clip": {
+        "check_sample_weights_not_overwritten": REFUSED,
+        "check_sample_weight_equivalence_on_dense_data": REFUSED,
+        "check_fit2d_1feature": "a single feature of unit length doesn't vary, which is refused in a sentence",
+    },
     None: {
         "check_sample_weights_not_overwritten": REFUSED,
         "check_sample_weight_equivalence_on_dense_data": REFUSED,
@@ -28,6 +33,9 @@ SHORTENED = {
     "zero_shot": (),
     "tip_adapter": ("method.adaptation.betas=10",),
     "tip_adapter_f": ("method.adaptation.betas=10", "engine.max_steps=20"),
+    "ape": ("method.adaptation.betas=10",),
+    "tip_x": ("method.adaptation.betas=5", "method.adaptation.alphas=5"),
+    "gda_clip": (),
     "taskres": ("engine.max_steps=20",),
     "zs_lp": ("engine.max_steps=20",),
     "clap": ("engine.max_steps=20",),
