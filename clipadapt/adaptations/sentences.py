@@ -15,7 +15,8 @@ class ClassSentences(Adaptation):
     Args:
         clip: the frozen backbone.
         task: class names and templates.
-        sentences: whole sentences of each class, by class name, as many for every class; the task's templates if None.
+        sentences: whole sentences of each class, by its name for CLIP, as many for every class; the task's
+            templates if None.
 
     Raises:
         UserError: the classes have different numbers of sentences, or none.

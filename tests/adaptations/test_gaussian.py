@@ -21,7 +21,7 @@ def labelled(labels, seed=1, views=1):
 
 
 def fitted(support, *overrides, names=None, **given):
-    task = SimpleNamespace(class_names=names or ["cat", "dog"], templates=TEMPLATES, support=support)
+    task = SimpleNamespace(class_names=names or ["cat", "dog"], templates=TEMPLATES, words={}, support=support)
     built = adaptation("gaussian_classifier", *overrides, task=task)
     built.fit_closed_form(SimpleNamespace(support=support, **given))
     return built

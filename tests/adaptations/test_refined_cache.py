@@ -23,7 +23,7 @@ def unequal():
 
 
 def built(*overrides, support=None):
-    task = SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, support=support or task_on().support)
+    task = SimpleNamespace(class_names=CLASS_NAMES, templates=TEMPLATES, words={}, support=support or task_on().support)
     return adaptation("refined_cache", *overrides, task=task)
 
 
@@ -66,7 +66,7 @@ def test_channels():
 
 def test_one_class():
     support = LabelledFeatures(torch.randn(1, 3, 64), torch.zeros(3, dtype=torch.long))
-    task = SimpleNamespace(class_names=["cat"], templates=TEMPLATES, support=support)
+    task = SimpleNamespace(class_names=["cat"], templates=TEMPLATES, words={}, support=support)
     found = adaptation("refined_cache", f"{NODE}search=false", task=task)
     found.fit_closed_form(SimpleNamespace(text=TEXT[:1]))
     assert found.logits(torch.randn(2, 64), TEXT[:1], 1.0).isfinite().all() and found.mask.sum() == 31
