@@ -41,7 +41,8 @@ CASES = {name: [name] for name in NAMES} | {
     "deep_context, random": ["deep_context", f"{OF_CONTEXT}words=null", f"{OF_CONTEXT}depth=all"],
     "transport_context, pooled": ["transport_context", f"{OF_CONTEXT}pooled=true"],
     "image_tokens + deep_context": ["image_tokens", "+adaptation@method.also.text=deep_context"],
-    "divergence_cache": ["divergence_cache", f"{OF_CONTEXT}betas=5", f"{OF_CONTEXT}beta=2"],  # all 200 take seconds
+    "refined_cache": ["refined_cache", f"{OF_CONTEXT}betas=10"],  # all 200 take long
+    "divergence_cache": ["divergence_cache", f"{OF_CONTEXT}betas=5", f"{OF_CONTEXT}alphas=5", f"{OF_CONTEXT}beta=2"],
     "feature_cache, learned keys": ["feature_cache", f"{OF_CONTEXT}learn_keys=true"],
     "linear_head, random": ["linear_head", f"{OF_CONTEXT}start=random"],
     "full_finetuning, both": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
