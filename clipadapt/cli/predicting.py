@@ -157,10 +157,13 @@ def check_options(options: PredictOptions, predictor: "Predictor", of_classes: S
     Raises:
         UserError: the run has no probabilities, too few validation images, or a class of the name of unknown images.
     """
+    from clipadapt.report.predictions import NONE_OF_THESE  # imports NumPy
+
     if of_classes and not predictor.kind.probabilities:
         raise UserError(f"this run's answers are no classes with probabilities, which {of_classes[0]}= needs")
-    if options.unknown in predictor.class_names:
-        raise UserError(f"unknown={options.unknown} is the name of a class of this run: give another")
+    taken_away = options.threshold is not None or "reject" in options.shares
+    if taken_away and (unknown := options.unknown or NONE_OF_THESE) in predictor.class_names:
+        raise UserError(f"'{unknown}' is the name of a class of this run: give images of none another with unknown=…")
     if not (options.shares or options.calibrate):
         return None
     scores = predictor.known_scores()

@@ -67,4 +67,4 @@ def logits(head: Classifier, stages: dict[str, dict[str, Any]], pixels: Tensor) 
         text = start.run(head.clip.text, edits, stages["text"], start=head.text_cut)
     else:
         text = head.clip.text.run(start, edits, stages["text"], start=head.text_cut)
-    return head.logits(image, adaptation.class_embeddings(text))
+    return head.logits(image, adaptation.class_embeddings(adaptation.merge_names(text, head.name_counts)))

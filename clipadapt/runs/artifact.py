@@ -94,7 +94,7 @@ def weights_file(config: Mapping[str, Any]) -> str | None:
 
 def portable_record(learned: "LearnedModel") -> dict[str, Any]:
     """Return of a run's record what others need: no paths, no indices of images."""
-    record = {key: learned.result.record[key] for key in RECORDED}
+    record = {key: learned.result.record[key] for key in RECORDED if key in learned.result.record}
     backbone, file = learned.result.record["backbone"], weights_file(learned.config)
     return {
         **record,

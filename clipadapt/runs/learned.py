@@ -188,7 +188,7 @@ def learned_adaptation(
     if problem:
         raise UserError(
             f"the learned tensors of this run ({config['method']['name']} on {record['task']}) don't fit its settings "
-            f"({problem}): one of its files was changed; compute the run again with rerun=true"
+            f"({problem}): one of its files was changed; compute the run again, or get it again"
         )
     adaptation.load_state_dict(result.tensors)
     return adaptation.to(clip.device)

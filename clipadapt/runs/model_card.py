@@ -10,6 +10,9 @@ from clipadapt.report.tables import count_text, figure_text, parameters_text
 SHOWN, SHOWN_TEMPLATES = 50, 3
 """Class names and templates in a card."""
 
+PACKAGES = ("clipadapt", "torch", "open_clip_torch")
+"""Packages whose versions a card names."""
+
 CARD = """\
 ---
 {metadata}
@@ -120,8 +123,8 @@ def describe(settings: Mapping[str, Any], record: Mapping[str, Any]) -> Iterator
         yield f"the method was chosen by {settings['choice']['by']} among {len(settings['choice']['among'])}"
     if record["for_classes"]:
         yield "the classes were named afterwards: it wasn't measured on them"
-    versions = record["versions"]
-    yield f"clipadapt {versions['clipadapt']}, torch {versions['torch']}, open_clip {versions['open_clip_torch']}"
+    versions = record.get("versions", {})
+    yield ", ".join(f"{name} {versions[name]}" for name in PACKAGES if name in versions) or "by unknown versions"
 
 
 def figures_table(metrics: Mapping[str, Any]) -> str:

@@ -43,6 +43,11 @@ class Predictor:
         framing: how images that aren't square are seen.
         known: what images of the known classes say of further ones; None if there were none to say it.
         learned: what a run learned, of which this predictor is made; None if it was made by hand.
+
+    >>> result = finetune(load_backbone(), load_task("digits", shots=1), "zero_shot", cpu=True, workers=0)
+    >>> predictor = Predictor.from_pretrained(result.save_pretrained("packed"), device="cpu")
+    >>> len(predictor.predict(load_task("digits").support.images[:2]))
+    2
     """
 
     def __init__(
@@ -179,7 +184,7 @@ class Predictor:
 
         Raises:
             UserError: the learned tensors are class-specific, and `class_names` contains other classes; or a class has
-                no name, or one that another class has, too.
+                no name.
         """
         listed = [*class_names] if isinstance(class_names, Iterator) else class_names
         model, test_time = self.model.for_classes(listed), copy.deepcopy(self.test_time)
@@ -310,7 +315,7 @@ class Predictor:
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute()
             for first in range(0, len(pictures), self.images_at_once):
-                yield self._outputs(map(self.read, pictures[first : first + self.images_at_once]), text)
+                yield finite(self._outputs(map(self.read, pictures[first : first + self.images_at_once]), text))
 
     @property
     def images_at_once(self) -> int:
@@ -420,6 +425,20 @@ class Predictor:
         mean, std = (torch.tensor(made[key])[:, None, None] for key in ("mean", "std"))
         shown = ((pixels.float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
         return Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
+
+
+def finite(outputs: Tensor) -> Tensor:
+    """Return a model's outputs after a check that they are finite.
+
+    Raises:
+        UserError: they aren't.
+    """
+    if not outputs.isfinite().all():
+        raise UserError(
+            "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
+            "get it again from whoever made it"
+        )
+    return outputs
 
 
 def _restore(learned: "LearnedModel", state: dict[str, Tensor] | None) -> Predictor:

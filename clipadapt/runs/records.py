@@ -25,6 +25,7 @@ class Record(BaseModel):
     fingerprint: str
     support_shape: Annotated[list[Annotated[int, Ge(0)]], Len(3, 3)]
     backbone: Backbone
+    versions: dict[str, str] = {}
 
 
 class Figure(BaseModel):

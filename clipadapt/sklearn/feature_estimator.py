@@ -18,7 +18,7 @@ from clipadapt.sklearn.feature_fits import (
     fit_to_features,
     needs_validation,
 )
-from clipadapt.sklearn.labels import MOST_HELD_OUT, counted_labels, hold_out, sorted_classes
+from clipadapt.sklearn.labels import MOST_HELD_OUT, check_held_out, counted_labels, hold_out, sorted_classes
 from clipadapt.sklearn.learned import load_state
 from clipadapt.sklearn.precomputed import PrecomputedEncoder, class_means
 from clipadapt.tasks import Classifier
@@ -95,7 +95,7 @@ class CLIPFeatureClassifier(LogitsClassifier):
         with as_input_errors():
             config = compose_feature_settings(self.method, self._overrides(), self.config_dir)
             clip = PrecomputedEncoder(self._text(features, labels, len(classes)), float(self.logit_scale))
-            count = self.validation_images
+            count = check_held_out(self.validation_images)
             if count is None:
                 count = MOST_HELD_OUT * needs_validation(config, clip, len(labels))
             samples = split_features(features, labels, weights, count, self.seed)

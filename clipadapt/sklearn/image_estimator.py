@@ -23,7 +23,14 @@ from clipadapt.runs.tasks import validated_images
 from clipadapt.runs.train import train_and_evaluate
 from clipadapt.sklearn.answers import LogitsClassifier, as_input_errors
 from clipadapt.sklearn.backbones import compose_backbone, shared_backbone
-from clipadapt.sklearn.labels import MOST_HELD_OUT, class_words, counted_labels, hold_out, sorted_classes
+from clipadapt.sklearn.labels import (
+    MOST_HELD_OUT,
+    check_held_out,
+    class_words,
+    counted_labels,
+    hold_out,
+    sorted_classes,
+)
 from clipadapt.sklearn.learned import PLACE, LearnedState, load_state
 from clipadapt.sklearn.pictures import as_pictures, to_images
 
@@ -133,7 +140,7 @@ class CLIPClassifier(LogitsClassifier):
         config = run_settings(clip, task, self.method, overrides, self.config_dir, engine)
         if config["method"]["pseudo_labels"] is not None:
             raise InputError(f"method {self.method} labels images itself, and learns nothing from y: use finetune")
-        count = self.validation_images
+        count = check_held_out(self.validation_images)
         if count is None:
             count = MOST_HELD_OUT * needs_validation(config, clip, task)
         learned, held = hold_out(images.labels, count, self.seed)

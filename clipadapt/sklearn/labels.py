@@ -95,3 +95,14 @@ def hold_out(labels: list[int], count: int, seed: int) -> tuple[list[int], list[
         for place in drawn.choice(own, size=min(count, len(own) // 2), replace=False)
     }
     return [place for place in range(len(labels)) if place not in held], sorted(held)
+
+
+def check_held_out(count: int | None) -> int | None:
+    """Return `validation_images` after a check that it is None or a whole number of at least 0.
+
+    Raises:
+        InputError: it isn't.
+    """
+    if count is not None and (not isinstance(count, int) or count < 0):
+        raise InputError(f"validation_images={count!r} does not fit: it must be a whole number, or None")
+    return count

@@ -180,7 +180,7 @@ def test_wishes_that_cannot_be_are_refused_before_any_work(capsys, tmp_path, mon
 def test_an_unknown_of_the_name_of_a_class(run, capsys):
     name = clipadapt.load(run[0]).class_names[0]
     assert main(["predict", f"run={run[0]}", f"images={run[1]}", "threshold=0.5", f"unknown={name}"]) == 2
-    assert f"unknown={name} is the name of a class of this run" in capsys.readouterr().err
+    assert f"'{name}' is the name of a class of this run" in capsys.readouterr().err
 
 
 def test_answers_without_classes_have_no_threshold(run):

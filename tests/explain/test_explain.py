@@ -138,7 +138,7 @@ def test_methods_without_class_weights(name):
 
 
 def test_class_weights_that_stay_are_told():
-    with pytest.raises(UserError, match="this method leaves the class weights as they are"):
+    with pytest.raises(UserError, match="the class weights are zero-shot"):
         explain.before_and_after(zero_shot_classifier(golden(), TASK), classifier("zero_shot"))
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 import clipadapt
 from clipadapt import config
-from clipadapt.checksums import dump_checked_json, read_checked_json
+from clipadapt.checksums import dump_checked_json, dump_checked_tensors, hash_file, read_checked_json
 from clipadapt.cli import main
 from clipadapt.errors import UserError, WeightsError, WriteError
 from clipadapt.runs.artifact import FILES, SETTINGS
@@ -233,6 +233,7 @@ def test_a_strangers_artifact_calls_nothing_that_it_names(place, packed, image, 
         (lambda c: c["record"].update(for_classes=[]), "class"),
         (lambda c: c["record"].update(for_classes=[1, 2]), "class"),
         (lambda c: c["record"].update(for_classes=5), "class"),
+        (lambda c: c["record"].update(versions={"clipadapt": None}), "versions"),
     ],
 )
 def test_settings_of_another_kind_are_told(edit, said, packed, monkeypatch):
@@ -261,6 +262,15 @@ def test_every_damage_is_told(name, packed, image, tmp_path):
             assert "\n" not in str(error)
         else:
             assert name == SETTINGS
+
+
+def test_numbers_beyond_all_measure_are_told(packed, image):
+    tensors = {name: torch.full_like(value, 1e30) for name, value in load_file(packed / TENSORS).items()}
+    (packed / TENSORS).write_bytes(dump_checked_tensors(tensors, {}))
+    change(packed, lambda content: content.update(tensors=hash_file(packed / TENSORS)))
+    found = clipadapt.load(packed, device="cpu")
+    with pytest.raises(UserError, match="the answers aren't finite numbers"):
+        found.predict_proba(image)
 
 
 def test_settings_that_name_a_file_here_are_not_packed(fitted, tmp_path):
