@@ -212,7 +212,10 @@ def check_method_overrides(overrides: Sequence[str]) -> None:
     configuration.check_overrides(overrides)
     for text in overrides:
         if text.lstrip("+~").split("=")[0].split(".")[0] in RESERVED_KEYS:
-            raise UserError(f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone")
+            raise UserError(
+                f"'{text}' belongs to the task or the backbone: give it to load_task or load_backbone, or as a "
+                "parameter of the estimator"
+            )
 
 
 def run_settings(

@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, get_args
@@ -122,31 +122,34 @@ def as_write_error(path: Path) -> Iterator[None]:
         raise WriteError(f"{path} can't be written ({error.strerror or error}): {advice}") from error
 
 
-def write_folder(path: Path, contents: Mapping[str, bytes | str]) -> None:
-    """Write a folder of files: it is there as a whole, or not at all.
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder to write to, which takes its name when the block is done, and goes if the block fails.
 
     Args:
         path: the folder, which isn't there yet, or is empty.
-        contents: of its files, by their names.
 
     Raises:
-        UserError: the folder is there and isn't empty, or a file is in its place.
-        WriteError: it can't be written; nothing is left behind.
+        UserError: something is at its place.
+        WriteError: the folder, or a file in it, can't be written; nothing is left behind.
     """
     check_free(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    make_folder(path.parent)
+    part = part_path(path)
+    made = make_folder(path.absolute().parent)
     try:
         with as_write_error(path):
             part.mkdir()
-        for name, content in contents.items():
-            make_folder((part / name).parent)
-            write_atomically(part / name, content)
-        with as_write_error(path):
+            yield part
+            flush_files(part)
+            check_free(path)
             os.replace(part, path)
-            flush_folder(path.parent)
-    finally:
+            flush_folder(path.absolute().parent)
+    except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        with suppress(OSError):  # somebody else's file may be there by now
+            for folder in made:
+                folder.rmdir()
+        raise
 
 
 def check_free(path: Path) -> None:
@@ -158,5 +161,15 @@ def check_free(path: Path) -> None:
     with as_write_error(path):
         if path.is_dir() and not any(path.iterdir()):
             return
-        if path.exists() or path.is_symlink():
-            raise UserError(f"{path} is there already: choose another place, or move it away")
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already: choose another place, or move it away")
+
+
+def flush_files(folder: Path) -> None:
+    """Flush the files below a folder, and their names, to disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    for path in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        flush_folder(path)

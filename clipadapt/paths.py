@@ -1,6 +1,7 @@
-"""Paths that a user gives: whether the system can take them, and whether a file may be read without waiting."""
+"""Paths and names that a user gives: what the system can take, read without waiting, and show as it is."""
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,16 @@ def why_unwritable(text: str) -> str | None:
     except UnicodeEncodeError:
         return "it isn't UTF-8"
     return None
+
+
+DECEIVING = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, ends of lines, and what changes the direction of the text that follows."""
+
+
+def why_deceiving(name: str) -> str | None:
+    """Return why a name isn't shown as it is in a terminal, a table or a page; None if it is."""
+    found = DECEIVING.search(name)
+    return f"it holds the invisible character U+{ord(found[0]):04X}" if found else why_unwritable(name)
 
 
 def why_unusable(path: str) -> str | None:

@@ -103,15 +103,15 @@ def parse_plain_yaml(content: bytes, path: str | Path) -> dict[str, Any]:
         path: Where they are from, for messages.
     """
     if len(content) > MAX_BYTES:
-        raise UserError(f"{path} holds no settings: it is larger than {MAX_BYTES // 10**6} MB")
+        raise UserError(f"{path} can't be read: it is larger than {MAX_BYTES // 10**6} MB")
     try:
         text = content.decode("utf-8")
         check_events(text)
         found = yaml.load(text, Loader=PlainLoader)
     except (yaml.YAMLError, ValueError, KeyError) as error:
-        raise UserError(f"{path} holds no settings that can be read: {one_sentence(error)}") from error
+        raise UserError(f"{path} can't be read: {one_sentence(error)}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings: it must be a table of key: value lines")
+        raise UserError(f"{path} can't be used: it must be a table of key: value lines")
     return found
 
 

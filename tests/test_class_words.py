@@ -21,7 +21,7 @@ from clipadapt.engine.checks import note_one_name
 from clipadapt.interfaces import format_templates
 from clipadapt.runs.directory import RECORD
 from clipadapt.tasks import Classifier, zero_shot_classifier
-from tests.small import TEMPLATES, adaptation, close, golden, images, task_on
+from tests.small import TASK, TEMPLATES, adaptation, close, golden, images, task_on
 
 LABELS = ["cup", "SKU-1", "SKU-2"]
 WORDS = {"SKU-1": ["red mug", "crimson cup", "red beaker"], "SKU-2": ["blue bowl"]}
@@ -239,3 +239,17 @@ def test_a_run_from_before_is_read(photos, saved, tmp_path):
     assert clipadapt.load(old, device="cpu").class_names == ["cup", "red mug", "SKU-2"]
     again = clipadapt.evaluate(old)
     assert again["accuracy"] == run.metrics["accuracy"] and "red mug" in again["per_class"]
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "a\nb", "left\u202eright", "a\u2028b"])
+def test_names_that_are_not_shown_as_they_are(name, photos):
+    clip = clipadapt.load_backbone()
+    for words in ({"SKU-1": name}, {"SKU-1": ["mug", name]}):
+        with pytest.raises(clipadapt.UserError, match=r"the class name .* can't be used: it holds the invisible"):
+            clipadapt.load_task("folder", root=str(photos), shots=1, class_names=words)
+    with pytest.raises(clipadapt.UserError, match="invisible"):
+        zero_shot_classifier(clip, TASK, ["dog", name])
+
+
+def test_letters_that_join_others_are_names():
+    assert read_words({"क्‍ष": "क्‍ष"}) == {"क्‍ष": ["क्‍ष"]}

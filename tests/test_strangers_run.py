@@ -315,10 +315,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: [1\n", "line"),
         ("a: b: c\n", "line"),
         ("a: 1\n---\nb: 2\n", "document"),
-        ("a: \x07\n", "no settings"),
+        ("a: \x07\n", "can't be read"),
         ("a: " + "[" * 100_000, "nest"),
         ("{a: " * 100_000, "nest"),
-        ("a: " + "9" * 10_000 + "\n", "no settings"),
+        ("a: " + "9" * 10_000 + "\n", "can't be read"),
         ("a: '" + "x" * 3_000_000 + "'\n", "larger"),
         ("".join(f"k{number}: 1\n" for number in range(3_000)), "keys"),
         ("[" + "1, " * 200_000 + "]", "values"),
@@ -336,7 +336,7 @@ def test_a_file_of_anything_but_plain_values(text, said, refused):
 def test_bytes_that_are_no_text(run, tmp_path):
     (run / CONFIG).write_bytes(b"\xff\xfe\x00a: 1")
     renew_manifest(run)
-    with pytest.raises(UserError, match=r"config\.yaml holds no settings"):
+    with pytest.raises(UserError, match=r"config\.yaml can't be"):
         clipadapt.load(run)
     (run / CONFIG).unlink()
     (run / CONFIG).mkdir()

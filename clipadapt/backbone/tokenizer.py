@@ -8,6 +8,9 @@ from typing import Any
 from clipadapt.backbone.rows import Prompt, Slot, Token
 from clipadapt.errors import UserError
 
+SHOWN = 80
+"""Letters of a prompt in a message."""
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -51,6 +54,7 @@ class Tokenizer:
 
     def _too_long(self, pieces: Sequence[str | int | Slot], count: int) -> str:
         text = " ".join(piece for piece in pieces if isinstance(piece, str)).replace(" .", ".")
+        text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
         learned = sum(isinstance(piece, Slot) for piece in pieces)
         return (
             f"the prompt of '{text}' takes {count} tokens ({learned} of them learned), but the text tower reads at "

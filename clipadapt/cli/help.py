@@ -273,16 +273,16 @@ Examples
   clipadapt predict run=me/digits@v2 images=photos"""
 
 EXPLAIN = """\
-clipadapt explain run=DIR [images=PATH] [count=8] [--config-dir DIR]
+clipadapt explain run=DIR [images=PATH] [count=8] [out=FOLDER] [--config-dir DIR]
 
-{explain}, in the folder explain/ of its directory:
+{explain}, in the folder explain/ of its directory, or that of out=:
 
   words.csv                        the words nearest to each learned context vector, by Euclidean distance, as CoOp's
                                    authors print them; the table shows those of the first context
   attention.png                    where the image tower looks (attention rollout), in test images or those of images=
   class_weights.png                class weights before and after, in the plane of their two principal components
 
-A part that the method or the backbone doesn't have is told in one sentence.
+A part that the method or the backbone doesn't have is told in one sentence. An artifact needs images= and out=.
 
 Examples
   clipadapt explain run=outputs/digits/tiny/coop/shots16-seed1

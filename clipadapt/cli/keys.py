@@ -52,6 +52,8 @@ def find_run_directory(found: dict[str, str], command: str) -> Path:
     directory = checked_path(found["run"], "run")
     if os.path.isdir(directory):
         return directory
+    if os.path.exists(directory):
+        raise UserError(f"run={shorten(found['run'])} is a file: give the run's directory, which holds its files")
     from clipadapt.runs.model_hub import fetch, is_repository  # imports NumPy
 
     name, _, revision = found["run"].partition("@")

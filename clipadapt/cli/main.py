@@ -20,7 +20,7 @@ from clipadapt.config.grids import GRID_KEYS, read_lists
 from clipadapt.config.overrides import Words, split
 from clipadapt.console import finished_work, is_main_process, make_console, print_out, run_command
 from clipadapt.errors import UserError, nearest
-from clipadapt.files import check_free, check_new_file, write_atomically
+from clipadapt.files import check_new_file, write_atomically
 from clipadapt.paths import checked_path, shorten
 from clipadapt.studies.grid import ALL, DEFAULT_MINUTES, check_minutes, grid, write_list
 from clipadapt.studies.protocols import comparison
@@ -215,8 +215,10 @@ def pack(words: Words) -> None:
     directory = find_run_directory(found, "pack")
     if not found.get("out"):
         raise UserError(f"say where to: clipadapt pack run={directory} out=my_model")
+    from clipadapt.runs.reading import check_new_folder  # imports PyTorch
+
     out = checked_path(found["out"], "out")
-    check_free(out)
+    check_new_folder(out)
     load(directory, words, found).save_pretrained(out)
     print_out(f"Packed in {out}: clipadapt predict run={out} images=… answers with it.")
 
@@ -229,7 +231,8 @@ def push(words: Words) -> None:
     from clipadapt.runs.model_hub import is_repository  # imports NumPy
 
     if not is_repository(found.get("repo", "")):
-        raise UserError(f"say which repository: clipadapt push run={directory} repo=user/name")
+        given = f", and repo={shorten(found['repo'])} is none" if found.get("repo") else ""
+        raise UserError(f"say which repository{given}: clipadapt push run={directory} repo=user/name")
     private = read_switch(found, "private") if "private" in found else None
     options = {"revision": found.get("revision"), "commit_message": found.get("message")}
     print_out(load(directory, words, found).push_to_hub(found["repo"], private=private, **options))

@@ -64,14 +64,14 @@ def demo(words: Words) -> None:
 
 
 def explain(words: Words) -> None:
-    """Run `clipadapt explain run=DIR [images=PATH] [count=8]`: what a finished run looks at and has learned."""
-    found = plain_settings(words, ("run", "images", "count"), "clipadapt explain run=DIR")
+    """Run `clipadapt explain run=DIR [images=PATH] [count=8] [out=FOLDER]`: what a run looks at and has learned."""
+    found = plain_settings(words, ("run", "images", "count", "out"), "clipadapt explain run=DIR")
     directory = find_run_directory(found, "explain")
     count = read_whole("count", found.get("count", "8"), 1, MOST_IMAGES)
     from clipadapt.runs.explained import explain_run  # imports PyTorch
 
-    console = make_console()
-    folder = explain_run(directory, console, found.get("images"), count, words.options.get("--config-dir"))
+    console, out = make_console(), checked_path(found["out"], "out") if "out" in found else None
+    folder = explain_run(directory, console, found.get("images"), count, out, words.options.get("--config-dir"))
     console.print(Text(f"Written to {folder}"), soft_wrap=True)
 
 

@@ -8,6 +8,7 @@ from clipadapt.config.check import check, nodes
 from clipadapt.config.composing import read_yaml
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
 from clipadapt.errors import UserError
+from clipadapt.paths import why_deceiving
 
 SHOWN, LONGEST = 5, 300
 PACKAGES = ("clipadapt", "torch")
@@ -32,7 +33,7 @@ def saved_settings(config: Mapping[str, Any], path: Path, config_dir: str | Path
     folder, modules = own_folder(config_dir), own_modules(config_dir)
     own = {"allowed_targets": modules, "config_dir": None if folder is None else str(folder)}
     problems = list(dict.fromkeys(check({**config, **own}, saved=True)))
-    problems = problems or [*check_address(config["backbone"], config_dir)]
+    problems = problems or [*check_address(config["backbone"], config_dir), *check_titles(config["method"])]
     if not problems:
         return {**config, "data": read_only(config["data"]), **own}
     shown = [text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in problems[:SHOWN]]
@@ -67,6 +68,13 @@ def check_address(backbone: Mapping[str, Any], config_dir: str | Path | None) ->
             f"backbone/NAME.yaml that names it, as {conf_dir() / 'backbone' / 'open_clip.yaml'} does, into a folder of "
             "your own, and give that as --config-dir DIR, in Python config_dir=DIR"
         )
+
+
+def check_titles(method: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a problem for each name of a run's method that terminals and pages don't show as it is."""
+    for key in ("name", "title", "paper", "arxiv"):
+        if reason := why_deceiving(method[key] or ""):
+            yield f"method.{key} {reason.removeprefix('it ')}"
 
 
 def ask_for_modules(config: Mapping[str, Any], modules: list[str]) -> Iterator[str]:

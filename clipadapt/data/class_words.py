@@ -2,13 +2,14 @@
 
 import numbers
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from clipadapt.data.listing import one_form
 from clipadapt.data.table_files import read_table
 from clipadapt.errors import DataError, nearest
-from clipadapt.paths import shorten
+from clipadapt.paths import shorten, why_deceiving
 from clipadapt.plain_yaml import read_plain_yaml
 
 ClassWords = dict[str, str | list[str]]
@@ -57,14 +58,23 @@ def as_names(label: str, names: Any) -> list[str]:
         DataError: There is none, or one isn't text.
     """
     listed = [*names] if isinstance(names, list | tuple) else [names]
-    usable = all(isinstance(name, str | numbers.Number) and not isinstance(name, bool) for name in listed)
+    usable = all(isinstance(name, str | numbers.Real) and not isinstance(name, bool) for name in listed)
+    usable = usable and all(isinstance(name, str) or isfinite(name) for name in listed)
     texts = [one_form(str(name)) for name in listed] if usable else []
     if not texts or not all(name.strip() for name in texts):
         raise DataError(
             f"'{shorten(label)}' has no name for CLIP in {shorten(repr(names))}: give text, or a list of texts, as in "
             f"{{{shorten(label)}: [mug, cup]}}"
         )
+    check_shown(texts)
     return texts
+
+
+def check_shown(names: Iterable[str]) -> None:
+    """Check that names are shown as they are in terminals, tables and pages; raises DataError."""
+    for name in names:
+        if reason := why_deceiving(name):
+            raise DataError(f"the class name '{shorten(name)}' can't be used: {reason}: write it without that")
 
 
 def read_words_file(file: str) -> Mapping[Any, Any]:

@@ -32,7 +32,10 @@ def read_table(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
         raise DataError(f"there is no table '{table}'") from None
     except UnicodeDecodeError as error:
         raise DataError(f"the table '{table}' isn't in UTF-8 ({error}): save it as CSV in UTF-8") from error
-    except (OSError, comma_separated.Error) as error:
+    except comma_separated.Error as error:
+        advice = "close each quote, and double those inside of cells"
+        raise DataError(f"the table '{table}' can't be read ({error}): {advice}") from error
+    except OSError as error:
         raise DataError(f"the table '{table}' can't be read: {error}") from error
 
 
@@ -41,7 +44,7 @@ def read_csv(table: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     with table.open(encoding="utf-8-sig", newline="") as file:
         first = file.readline()
         file.seek(0)
-        rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count))]
+        rows = [*comma_separated.reader(file, delimiter=max(DELIMITERS, key=first.count), strict=True)]
     header, *below = [row for row in rows if any(cell.strip() for cell in row)] or [[]]
     if not header:
         raise DataError(f"the table '{table}' is empty: its first line must name its columns")

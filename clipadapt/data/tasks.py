@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from PIL import Image
 
-from clipadapt.data.class_words import with_words
+from clipadapt.data.class_words import check_shown, with_words
 from clipadapt.data.images import LazyImages, select
 from clipadapt.data.marks import find_marks
 from clipadapt.errors import DataError, join_names
@@ -76,8 +76,8 @@ class Source:
     true, classes may share a name, as two pairs of CLIP's names for ImageNet do.
 
     Raises:
-        DataError: There are no classes, duplicate class names that aren't allowed, or a template
-            without {}.
+        DataError: There are no classes, duplicate class names that aren't allowed, names with invisible characters,
+            or a template without {}.
     """
 
     name: str
@@ -98,6 +98,7 @@ class Source:
         """Check the class names and templates."""
         if not self.class_names:
             raise DataError(f"'{self.name}' has no classes")
+        check_shown([*self.class_names, *self.names_for_clip])
         twice = [name for name, count in Counter(self.class_names).items() if count > 1]
         if twice and not self.allow_duplicate_names:
             raise DataError(f"'{self.name}' has classes of the same name: {', '.join(twice)}")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from clipadapt import __version__
 from clipadapt.demo.shown_run import ShownRun
-from clipadapt.files import check_free, write_atomically
+from clipadapt.files import whole_folder, write_atomically
+from clipadapt.runs.reading import check_new_folder
 
 APP = '''"""The page of clipadapt, with what is in the folders beside this file."""
 
@@ -44,12 +45,13 @@ def export_space(runs: list[ShownRun], folder: Path) -> Path:
     """
     import gradio
 
-    check_free(folder)
-    for number, run in enumerate(runs, 1):
-        run.predictor.save_pretrained(folder / f"run{number}")
     title = " and ".join(dict.fromkeys(run.title for run in runs))
     card = CARD.format(quoted=json.dumps(title), title=title, gradio=gradio.__version__)
     needs = f"clipadapt[demo]=={__version__}\n"
-    for name, content in {"requirements.txt": needs, "README.md": card, "app.py": APP}.items():
-        write_atomically(folder / name, content)
+    check_new_folder(folder)
+    with whole_folder(folder) as part:
+        for number, run in enumerate(runs, 1):
+            run.predictor.save_pretrained(part / f"run{number}")
+        for name, content in {"requirements.txt": needs, "README.md": card, "app.py": APP}.items():
+            write_atomically(part / name, content)
     return folder

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipadapt.tasks.base import Evaluation, Head, TaskKind
+from clipadapt.tasks.base import Evaluation, Head, TaskKind, finite
 from clipadapt.tasks.uncertainty import scale_by_temperature
 
 
@@ -25,6 +25,9 @@ def evaluate_batches(
         kind: the kind of task, which defines the metrics.
         head: the head that predicts.
         device: device of the metrics.
+
+    Raises:
+        UserError: outputs aren't finite.
     """
     from torchmetrics import MetricCollection, SumMetric  # takes a second, and only evaluation needs it
 
@@ -35,7 +38,7 @@ def evaluate_batches(
     images, predicted, ranked, scores = 0, list[Tensor](), list[Tensor | None](), list[Tensor | None]()
     kept: list[tuple[Tensor, Tensor]] = []
     for x, targets in batches:
-        answers = kind.answers(predict(x))
+        answers = kind.answers(finite(predict(x)))
         metrics.update(answers, targets)
         images += len(targets)
         predicted.append(kind.predicted(answers))

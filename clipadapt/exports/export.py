@@ -12,8 +12,9 @@ from clipadapt.errors import UserError
 from clipadapt.exports.examples import Examples
 from clipadapt.exports.formats import FORMATS, check_packages
 from clipadapt.exports.request import Comparison, Request, Written, folder_size
-from clipadapt.exports.writing import check_free, whole_folder
+from clipadapt.files import whole_folder
 from clipadapt.runs.predictor import Predictor
+from clipadapt.runs.reading import check_new_folder
 from clipadapt.threads import limited_threads
 
 
@@ -55,7 +56,7 @@ def check_place(name: str, out: Path) -> None:
         UserError: a package isn't installed, or something is at that place.
     """
     check_packages(name)
-    check_free(out)
+    check_new_folder(out)
 
 
 def export_predictor(

@@ -22,10 +22,10 @@ from clipadapt.checksums import (
 )
 from clipadapt.config.check import leaves, texts
 from clipadapt.errors import UserError
-from clipadapt.files import write_folder
+from clipadapt.files import whole_folder, write_atomically
 from clipadapt.runs import records
 from clipadapt.runs.model_card import model_card
-from clipadapt.runs.reading import CONFIG, TENSORS
+from clipadapt.runs.reading import CONFIG, TENSORS, check_new_folder
 
 if TYPE_CHECKING:
     from clipadapt.runs.learned import LearnedModel
@@ -53,9 +53,10 @@ def write_artifact(learned: "LearnedModel", folder: Path) -> Path:
         folder: that isn't there yet, or is empty.
 
     Raises:
-        UserError: the folder isn't empty, or the run's settings name files of this machine.
+        UserError: the folder isn't empty, or is inside a run, or the run's settings name files of this machine.
         WriteError: the folder can't be written.
     """
+    check_new_folder(folder)
     tensors = dump_checked_tensors(learned.result.tensors, {})
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -69,7 +70,10 @@ def write_artifact(learned: "LearnedModel", folder: Path) -> Path:
     check_portable(content["settings"])
     card = model_card(content["settings"], content["record"], content["metrics"], learned.clip.hub_id)
     as_read = json.loads(json.dumps(content))  # whole numbers as keys are texts in JSON
-    write_folder(folder, {TENSORS: tensors, SETTINGS: dump_checked_json(as_read), CARD: card})
+    files: dict[str, bytes | str] = {TENSORS: tensors, SETTINGS: dump_checked_json(as_read), CARD: card}
+    with whole_folder(folder) as part:
+        for name, held in files.items():
+            write_atomically(part / name, held)
     return folder
 
 

@@ -32,34 +32,47 @@ from clipadapt.tasks import Classifier
 from clipadapt.tasks.classification import zero_shot_classifier
 
 WORDS, ATTENTION, WEIGHTS = "words.csv", "attention.png", "class_weights.png"
+NamedImages = tuple[list[str], list[Image.Image]]
+"""Names of images, and the images."""
 NEAREST, SHOWN_CONTEXTS = 3, 1
 """Words beside a vector, and how many contexts the table has; the CSV has all."""
 
 
 def explain_run(
-    directory: Path, console: Console, images: str | None, count: int, config_dir: str | Path | None = None
+    directory: Path,
+    console: Console,
+    images: str | None,
+    count: int,
+    out: Path | None = None,
+    config_dir: str | Path | None = None,
 ) -> Path:
-    """Write the nearest words, the attention and the class weights of a finished run; return the folder.
+    """Write the nearest words, the attention and the class weights of a finished run or an artifact; return the folder.
 
     A part that the run's method doesn't have is told in one sentence.
 
     Args:
-        directory: of the run.
+        directory: of the run or the artifact.
         console: where to print.
         images: a file, a folder or a pattern of images to look at; None for the run's test images.
         count: the most images to look at.
+        out: the folder to write to; None for one in the run's directory.
         config_dir: a folder of the user's own with modules that the run may name.
 
     Raises:
-        UserError: no finished run, an artifact, or one with none of the parts.
+        UserError: no finished run or artifact, an artifact without images or a folder to write to, images that can't be
+            read, or a run with none of the parts.
     """
-    if is_artifact(directory):
-        raise UserError(f"{directory} is an artifact, which stays as it is: give the directory of the run itself")
-    predictor, folder = load_predictor(directory, usual_device(), config_dir), directory / EXPLAIN
+    if is_artifact(directory) and (out is None or images is None):
+        raise UserError(
+            f"{directory} is an artifact, which stays as it is and has no images: say where to write and what to look "
+            "at, as in out=explained images=photos"
+        )
+    given = None if images is None else open_images(images, count)
+    predictor, folder = load_predictor(directory, usual_device(), config_dir), out or directory / EXPLAIN
     parts: dict[str, Callable[[], object]] = {
         "Nearest words": partial(write_words, predictor, folder / WORDS, console),
         "Attention": lambda: write_attention(
-            predictor, *find_pictures(directory, images, count, config_dir), folder / ATTENTION
+            predictor, *(given or test_images(directory, count, config_dir)), folder / ATTENTION
         ),
         "Class weights": partial(write_weights, predictor, folder / WEIGHTS),
     }
@@ -111,17 +124,18 @@ def words_csv(contexts: Sequence[Sequence[Sequence[NearWord]]]) -> str:
     return text.getvalue()
 
 
-def find_pictures(
-    directory: Path, images: str | None, count: int, config_dir: str | Path | None
-) -> tuple[list[str], list[Image.Image]]:
-    """Return the names of images to look at, and the images: given ones, or test images of all classes in turn.
+def open_images(images: str, count: int) -> NamedImages:
+    """Return images of a file, a folder or a pattern; raises UserError if one is broken, or there are none."""
+    paths = find_images(images)[:count]
+    return [Path(path).name for path in paths], [open_image(path) for path in paths]
+
+
+def test_images(directory: Path, count: int, config_dir: str | Path | None) -> NamedImages:
+    """Return test images of all classes in turn.
 
     Raises:
-        UserError: there are no such images, or the run's can't be read any more.
+        UserError: the run has none, or they can't be read any more.
     """
-    if images is not None:
-        paths = find_images(images)[:count]
-        return [Path(path).name for path in paths], [open_image(path) for path in paths]
     run = FinishedRun(directory, config_dir)
     test = next(iter(run.task(None, Console(quiet=True)).tests.values()))
     chosen = sorted({round(place * (len(test) - 1) / max(1, count - 1)) for place in range(min(count, len(test)))})

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from clipadapt.data.class_words import other_words, with_words
 from clipadapt.errors import join_names
 from clipadapt.report.tables import count_text, figure_text, parameters_text
 
@@ -62,7 +63,9 @@ def model_card(
         metrics: of the artifact.
         hub_id: the repository of the backbone on the Hugging Face hub; None if it has none.
     """
-    method, names = settings["method"], record["for_classes"] or record["class_names"]
+    method, asked = settings["method"], record["for_classes"] or record["class_names"]
+    words = other_words(asked) if isinstance(asked, Mapping) else record["words"]
+    names = with_words(asked, words)
     title, backbone = method["title"] or method["name"], record["backbone"]
     arxiv = f", [arXiv {method['arxiv']}](https://arxiv.org/abs/{method['arxiv']})" if method["arxiv"] else ""
     weights = "random weights" if backbone.get("pretrained") is None else f"weights {backbone['pretrained']}"

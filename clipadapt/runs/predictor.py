@@ -22,7 +22,7 @@ from clipadapt.files import write_atomically
 from clipadapt.notebook import html_table
 from clipadapt.paths import checked_path
 from clipadapt.tasks import Classification, Classifier, Head, TaskKind
-from clipadapt.tasks.base import ClassNames
+from clipadapt.tasks.base import ClassNames, finite
 from clipadapt.tasks.uncertainty import KnownScores, check_fraction
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.threads import limited_threads
@@ -425,20 +425,6 @@ class Predictor:
         mean, std = (torch.tensor(made[key])[:, None, None] for key in ("mean", "std"))
         shown = ((pixels.float().cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
         return Image.fromarray(shown.permute(1, 2, 0).contiguous().numpy())
-
-
-def finite(outputs: Tensor) -> Tensor:
-    """Return a model's outputs after a check that they are finite.
-
-    Raises:
-        UserError: they aren't.
-    """
-    if not outputs.isfinite().all():
-        raise UserError(
-            "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
-            "get it again from whoever made it"
-        )
-    return outputs
 
 
 def _restore(learned: "LearnedModel", state: dict[str, Tensor] | None) -> Predictor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clipadapt.checksums import damage_as_user_error, read_json
 from clipadapt.errors import UserError
+from clipadapt.files import check_free
 from clipadapt.plain_yaml import read_plain_yaml
 from clipadapt.runs import records
 from clipadapt.runs.manifest import check_files, how_to_mend
@@ -27,6 +28,18 @@ is for people, and not read. Transfer: a folder of metrics on other data. Explai
 
 LATER_TASK = {"bands": None, "value_range": None}
 """Settings below `task` that runs of before lack, with the values that say what those runs did."""
+
+
+def check_new_folder(folder: Path) -> None:
+    """Check that a folder for others can be written: nothing is there, and it isn't inside a run's own directory.
+
+    Raises:
+        UserError: something is there, or a run's directory is above it.
+    """
+    check_free(folder)
+    for above in folder.absolute().parents:
+        if (above / CONFIG).is_file() and (above / METRICS).is_file():
+            raise UserError(f"{folder} is inside the run {above}, which holds what a run writes alone: choose another")
 
 
 class RunReader:
@@ -126,6 +139,11 @@ class RunReader:
         if not self._has(name):
             if not self.path.is_dir():
                 raise UserError(f"there is no run directory {self.path}")
+            if not self._has(CONFIG):
+                raise UserError(
+                    f"{self.path} holds no run: run= is the directory of one, which `clipadapt list folder=outputs` "
+                    "shows (images= are the images to answer)"
+                )
             raise UserError(
                 f"{self.path} is no finished run: it has no {name}; give the command of the run again to finish it"
             )

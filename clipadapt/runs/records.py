@@ -3,22 +3,35 @@
 from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Len
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, TypeAdapter, ValidationError
+
+from clipadapt.paths import shorten, why_deceiving
+
+
+def shown(name: str) -> str:
+    """Return a name, which messages, tables and pages show as it is; raises ValueError if they can't."""
+    if reason := why_deceiving(name):
+        raise ValueError(reason)
+    return name
+
+
+Name = Annotated[str, AfterValidator(shown)]
+"""A name that others gave."""
 
 
 class Backbone(BaseModel):
     """What a record says of the backbone; a family of backbones adds its settings."""
 
-    name: str
-    fingerprint: str
+    name: Name
+    fingerprint: Name
 
 
 class Record(BaseModel):
     """What is used of a run's record."""
 
-    task: str
-    class_names: Annotated[list[str], Len(1)]
-    words: dict[str, Annotated[list[str], Len(1)]] = {}
+    task: Name
+    class_names: Annotated[list[Name], Len(1)]
+    words: dict[Name, Annotated[list[Name], Len(1)]] = {}
     templates: list[str]
     shots: int
     seed: int
@@ -159,6 +172,7 @@ def check(kind: Any, found: Any) -> Any:
         TypeAdapter(kind).validate_python(found, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{place}: {first['msg']}" if place else first["msg"]) from error
+        text = first["msg"].removeprefix("Value error, ")
+        place = shorten(".".join(map(str, first["loc"])))
+        raise ValueError(f"{place}: {text}" if place else text) from error
     return found

@@ -11,7 +11,7 @@ from clipadapt.paths import shorten
 from clipadapt.runs.predictor import Predictor
 
 SHARES = ("reject", "coverage")
-KEYS = ("top", *SHARES, "calibrate")
+KEYS = ("top", *SHARES, "threshold", "unknown", "calibrate")
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,15 @@ class Options:
         top: number of classes in the answer, the most probable ones; None for all.
         shares: `reject` and `coverage`, as of `Predictor.predict` and `predict_set`.
         calibrate: whether to scale probabilities by the run's temperature.
+        threshold: the probability below which an answer is none of the classes; None for none.
+        unknown: what an answer of none of the classes is called; None for JSON's null.
     """
 
     top: int | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
     calibrate: bool = False
+    threshold: float | None = None
+    unknown: str | None = None
 
     @property
     def known(self) -> bool:
@@ -50,10 +54,22 @@ def read_options(given: Sequence[tuple[str, str]], predictor: Predictor) -> Opti
     calibrate = texts.get("calibrate", "false")
     if calibrate not in ("true", "false"):
         raise UserError(f"calibrate={shorten(calibrate)} does not fit: it must be true or false")
-    options = Options(_read_top(texts.get("top")), shares, calibrate == "true")
+    threshold = _read_share("threshold", texts["threshold"]) if "threshold" in texts else None
+    check_rejection(texts, predictor.class_names)
+    options = Options(_read_top(texts.get("top")), shares, calibrate == "true", threshold, texts.get("unknown"))
     if options.known:
         predictor.known_scores().check(shares, options.calibrate)
     return options
+
+
+def check_rejection(texts: Mapping[str, str], class_names: Sequence[str]) -> None:
+    """Check the options that say which answers are none of the classes; raises UserError."""
+    if "reject" in texts and "threshold" in texts:
+        raise UserError("reject and threshold both say which answers are none of the classes: give one of them")
+    if "unknown" in texts and not {"reject", "threshold"} & {*texts}:
+        raise UserError("unknown names the answers that reject or threshold take away: give one of these, too")
+    if texts.get("unknown") in class_names:
+        raise UserError(f"unknown={shorten(texts['unknown'])} is the name of a class: give another")
 
 
 def _read_top(text: str | None) -> int | None:
@@ -66,9 +82,12 @@ def _read_top(text: str | None) -> int | None:
 
 def _read_share(key: str, text: str) -> float:
     try:
-        return float(text)
+        share = float(text)
     except ValueError:
-        raise UserError(f"{key}={shorten(text)} does not fit: it must be a number above 0 and below 1") from None
+        share = -1.0
+    if not 0 < share < 1:
+        raise UserError(f"{key}={shorten(text)} does not fit: it must be a number above 0 and below 1")
+    return share
 
 
 def write_answers(
@@ -90,10 +109,12 @@ def write_answers(
     if known and "coverage" in options.shares:
         sets = known.sets(probabilities, options.shares["coverage"], names)
     shown = known.calibrate(probabilities) if known and options.calibrate else probabilities
+    if options.threshold is not None:
+        no = (shown.amax(dim=-1) < options.threshold).tolist()
     found = []
     for place, (image, row) in enumerate(zip(images, shown, strict=True)):
         best = in_order(row, names)
-        answer = {"image": image, "class": None if no[place] else best[0][0], "probability": best[0][1]}
+        answer = {"image": image, "class": options.unknown if no[place] else best[0][0], "probability": best[0][1]}
         found.append(
             answer | ({} if sets is None else {"set": sets[place]}) | {"probabilities": dict(best[: options.top])}
         )

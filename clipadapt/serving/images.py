@@ -23,6 +23,8 @@ from clipadapt.serving.limits import TIMEOUT, TOO_LARGE, WRONG_TYPE, Limits, Ref
 HOW = 'send files, as in curl -F image=@photo.jpg, or JSON, as in {"images": ["base64 of a file"]}'
 MEGABYTE, SECONDS = 1_000_000, 60
 """Bytes of a megabyte, and the longest time that a request's body may take."""
+READ_ON = 4
+"""Times the allowed size up to which a body is read to its end, since clients that still send see no answer."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +76,23 @@ def read_image(image: SentImage, predictor: Predictor, limits: Limits) -> Tensor
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
-    """Return the body of a request; no more of it is read than is allowed."""
+    """Return the body of a request; of one that is too large, no more is kept than is allowed."""
     most, parts, size = limits.max_request_mb * MEGABYTE, [], 0
     claimed = request.headers.get("content-length", "0")
-    if claimed.isdecimal() and int(claimed[:20]) > most:
+    if claimed.isdecimal() and int(claimed[:20]) > READ_ON * most:
         raise _too_large(limits)
     try:
         async with asyncio.timeout(SECONDS):
             async for part in request.stream():
-                parts.append(part)
                 size += len(part)
-                if size > most:
-                    raise _too_large(limits)
+                if size <= most:
+                    parts.append(part)
+                elif size > READ_ON * most:
+                    break
     except TimeoutError:
         raise RefusedRequest(f"the request took more than {SECONDS} seconds to arrive", TIMEOUT) from None
+    if size > most:
+        raise _too_large(limits)
     return b"".join(parts)
 
 
@@ -115,7 +120,9 @@ def _from_json(body: bytes) -> list[SentImage]:
     """Return the images of a JSON object, `{"images": [base64, …]}`."""
     try:
         sent = json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise RefusedRequest(f"the request's JSON has too many brackets in one another: {HOW}") from error
+    except ValueError as error:
         raise RefusedRequest(f"the request is no JSON: {error}") from error
     images = sent.get("images") if isinstance(sent, dict) else None
     if not isinstance(images, list) or len(sent) != 1:

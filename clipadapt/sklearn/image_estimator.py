@@ -132,6 +132,7 @@ class CLIPClassifier(LogitsClassifier):
 
     def _fit(self, images: Split, words: list[str]) -> Result:
         """Fit the method to images, some of which are held out if it chooses on a validation split."""
+        self._check_views()
         overrides = (self.overrides,) if isinstance(self.overrides, str) else tuple(self.overrides)
         check_method_overrides(overrides)
         clip = shared_backbone(compose_backbone(self.backbone, self.pretrained, self.config_dir), self.cpu)
@@ -147,6 +148,11 @@ class CLIPClassifier(LogitsClassifier):
         task = validated_images(self._task(images.select(learned), images.select(held), words), config)
         with torch.random.fork_rng(devices=[]):
             return train_and_evaluate(config, clip, task, None, Console(quiet=True), training_settings(config))
+
+    def _check_views(self) -> None:
+        views = self.views
+        if not (views is None or (isinstance(views, int) and not isinstance(views, bool) and views >= 0)):
+            raise InputError(f"views={views!r} does not fit: it must be a whole number (at least 0), or None")
 
     def _task(self, support: Split, validation: Split, words: list[str]) -> Task:
         """Return the task of learning from images."""

@@ -212,3 +212,17 @@ class TaskKind(ABC):
     def remarks(self, task: Task) -> list[str]:
         """Return remarks for the user on a task after few-shot sampling; none unless overridden."""
         return []
+
+
+def finite(outputs: Tensor) -> Tensor:
+    """Return a model's outputs after a check that they are finite.
+
+    Raises:
+        UserError: they aren't.
+    """
+    if not outputs.isfinite().all():
+        raise UserError(
+            "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
+            "get it again from whoever made it"
+        )
+    return outputs

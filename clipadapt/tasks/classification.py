@@ -14,7 +14,7 @@ from torch import Tensor
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.prompts import Prompts
-from clipadapt.data.class_words import check_distinct, other_words, read_words
+from clipadapt.data.class_words import check_distinct, check_shown, other_words, read_words
 from clipadapt.data.few_shot import ByClass
 from clipadapt.data.tasks import Task, unique_names
 from clipadapt.errors import UserError
@@ -42,6 +42,7 @@ def check_classes(adaptation: Adaptation, class_names: ClassNames) -> None:
     if not listed or not all(isinstance(name, str) and name.strip() for name in listed):
         given = reprlib.repr(class_names)
         raise UserError(f"class names must be a list of texts, as in ['cat', 'dog'], and {given} is not")
+    check_shown(listed)
     fixed = adaptation.capabilities.fixed_classes
     if fixed is not None and not {*class_names} <= {*fixed}:
         raise UserError(

@@ -116,6 +116,9 @@ def test_weights_of_images_count_where_a_method_can_weigh_them():
         (X, Y, {"method": "nothing"}, "nothing"),
         (X, Y, {"method": "upl"}, "labels images itself"),
         (X, Y, {"templates": ("a photo",)}, "templates"),
+        (X, Y, {"views": "x"}, "views='x' does not fit: it must be a whole number"),
+        (X, Y, {"views": -1}, "views=-1 does not fit"),
+        (X, Y, {"overrides": ("task.resize=pad",)}, "a parameter of the estimator"),
     ],
 )
 def test_what_cannot_be_is_told_in_one_sentence(images, labels, settings, message):

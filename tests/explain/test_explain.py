@@ -7,6 +7,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+import clipadapt
 from clipadapt import explain
 from clipadapt.adaptations.context import embed
 from clipadapt.backbone.attention import attention_weights
@@ -172,7 +173,18 @@ def test_images_of_ones_own_and_wrong_words(run, tmp_path, capsys):
     assert (run / "explain/attention.png").is_file()
     (tmp_path / "red.png").write_bytes(b"no image")
     capsys.readouterr()
-    assert main(["explain", f"run={run}", f"images={tmp_path}"]) == 0
-    assert "Attention: the image" in capsys.readouterr().out
+    assert main(["explain", f"run={run}", f"images={tmp_path}"]) == 2
+    assert "clipadapt: the image" in capsys.readouterr().err
     assert main(["explain", f"run={run}", "count=0"]) == 2
     assert "count=0 does not fit: it must be a whole number from 1 to 64" in capsys.readouterr().err
+
+
+def test_an_artifact_stays_as_it_is(run, tmp_path, capsys):
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
+    packed = clipadapt.load(run, device="cpu").save_pretrained(tmp_path / "packed")
+    before = {path.name: path.read_bytes() for path in packed.iterdir()}
+    words = ["explain", f"run={packed}", f"images={tmp_path / 'red.png'}"]
+    assert main(words) == 2 and "out=explained images=photos" in capsys.readouterr().err
+    assert main([*words, f"out={tmp_path / 'out'}"]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"words.csv", "attention.png", "class_weights.png"}
+    assert before == {path.name: path.read_bytes() for path in packed.iterdir()}

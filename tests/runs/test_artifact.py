@@ -179,6 +179,19 @@ def test_a_folder_in_the_way_is_kept(packed, fitted, tmp_path):
     assert fitted("coop").save_pretrained(tmp_path / "empty").joinpath(SETTINGS).exists()
 
 
+def test_nothing_is_packed_into_a_run(fitted, tmp_path):
+    run = fitted("coop").save(tmp_path / "run")
+    with pytest.raises(UserError, match="is inside the run"):
+        fitted("coop").save_pretrained(run / "deep/packed")
+    assert not (run / "deep").exists()
+
+
+def test_the_card_has_the_names_for_clip_that_are_asked_for(fitted, tmp_path):
+    other = fitted("coop").predictor.for_classes({"A1": ["tabby", "tomcat"], "A2": ["puppy"]})
+    card = (other.save_pretrained(tmp_path / "packed") / "README.md").read_text()
+    assert "A1 (tabby, tomcat)" in card and "A2 (puppy)" in card
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_full_disk_leaves_nothing(name, fitted, tmp_path, monkeypatch):
     def write(path, content, really=clipadapt.files.write_atomically):
@@ -186,7 +199,7 @@ def test_a_full_disk_leaves_nothing(name, fitted, tmp_path, monkeypatch):
             raise WriteError(f"{path} can't be written (No space left on device)")
         really(path, content)
 
-    monkeypatch.setattr("clipadapt.files.write_atomically", write)
+    monkeypatch.setattr("clipadapt.runs.artifact.write_atomically", write)
     with pytest.raises(WriteError):
         fitted("coop").save_pretrained(tmp_path / "packed")
     assert not [*tmp_path.iterdir()]
@@ -234,6 +247,9 @@ def test_a_strangers_artifact_calls_nothing_that_it_names(place, packed, image, 
         (lambda c: c["record"].update(for_classes=[1, 2]), "class"),
         (lambda c: c["record"].update(for_classes=5), "class"),
         (lambda c: c["record"].update(versions={"clipadapt": None}), "versions"),
+        (lambda c: c["record"].update(task="a\x1b[2J"), "task: it holds the invisible character U+001B"),
+        (lambda c: c["record"].update(for_classes=["a\u202eb", "c"]), "the invisible character U+202E"),
+        (lambda c: c["settings"]["method"].update(title="\x07"), "method.title holds the invisible character U+0007"),
     ],
 )
 def test_settings_of_another_kind_are_told(edit, said, packed, monkeypatch):

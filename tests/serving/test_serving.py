@@ -68,6 +68,9 @@ def test_options_are_those_of_predict(client, run):
     best = predictor.predict_proba(image, calibrate=True)[0].sort(descending=True)
     assert [*found["probabilities"].values()] == best.values[:2].tolist()
     assert [*found["probabilities"]] == [predictor.class_names[k] for k in best.indices[:2]]
+    for threshold, expected in (("0.999999", "other"), ("0.01", predictor.predict(image)[0])):
+        sent = client.post(f"/predict?threshold={threshold}&unknown=other", files={"image": ("grey.png", image)})
+        assert sent.json()["predictions"][0]["class"] == expected
 
 
 FILE = {"files": {"image": ("red.png", png("red"))}}
@@ -91,7 +94,7 @@ FILE = {"files": {"image": ("red.png", png("red"))}}
             "",
             {"content": b"[" * 200_000, "headers": {"content-type": "application/json"}},
             400,
-            "the request is no JSON",
+            "the request's JSON has too many brackets in one another",
         ),
         ("", {"data": {"image": "3"}}, 415, "isn't read: send files"),
         ("", {**FILE, "data": {"top": "3"}}, 400, "a field of the form is no file"),
@@ -100,7 +103,10 @@ FILE = {"files": {"image": ("red.png", png("red"))}}
         ("?top=1&top=2", FILE, 400, "given twice"),
         ("?reject=0.01", FILE, 400, "reject=0.01 needs at least 99 validation images, and this run has 24"),
         ("?reject=most", FILE, 400, "reject=most does not fit"),
-        ("?coverage=1", FILE, 400, "coverage=1.0 does not fit"),
+        ("?coverage=1", FILE, 400, "coverage=1 does not fit"),
+        ("?threshold=2", FILE, 400, "threshold=2 does not fit: it must be a number above 0 and below 1"),
+        ("?threshold=0.5&reject=0.2", FILE, 400, "reject and threshold both say"),
+        ("?unknown=other", FILE, 400, "unknown names the answers that reject or threshold take away"),
         ("?calibrate=often", FILE, 400, "calibrate=often does not fit: it must be true or false"),
     ],
 )
@@ -110,7 +116,7 @@ def test_requests_that_are_refused(client, address, body, status, message):
     assert message in response.json()["error"]
 
 
-def test_a_chunked_request_is_read_no_further_than_its_limit(client):
+def test_a_request_that_is_too_large_is_kept_no_further_than_its_limit(client):
     taken = []
 
     def parts():
