@@ -1,9 +1,11 @@
 """Options and fixtures of all tests."""
 
+import io
 import os
 from collections.abc import Iterator
 
 import pytest
+from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -12,6 +14,9 @@ import torch  # reads that variable when it is imported
 
 from clipadapt.backbone import tiny
 from clipadapt.backbone.open_clip import CLIP
+from clipadapt.report import pictures
+
+RENDER = pictures.render
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,6 +40,22 @@ def weights_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "weights", lambda: dict(weights))  # loading copies the tensors
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def unrendered_pictures() -> Iterator[None]:
+    """Pictures of runs are made, and not rendered, which takes half of a small run's time; `rendered` renders them."""
+    content = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(content, "PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "render", lambda figure: content.getvalue())
+        yield
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render the pictures of a test."""
+    monkeypatch.setattr(pictures, "render", RENDER)
 
 
 @pytest.fixture(scope="session")

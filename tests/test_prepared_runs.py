@@ -29,7 +29,9 @@ def run(output, *words):
     return found.parent
 
 
-@pytest.mark.parametrize("method", ["zero_shot", "tpt", "tda"])
+@pytest.mark.parametrize(
+    "method", ["zero_shot", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tpt", "tda"))]
+)
 def test_a_method_that_learns_nothing_runs_on_a_test_set_alone(tmp_path, method):
     few = ["method.test_time.views=2"] if method != "zero_shot" else []
     directory = run(tmp_path / "runs", "data=imagenet_a", f"method={method}", "+schedule=quick", *few)
@@ -41,7 +43,9 @@ def test_a_method_that_learns_nothing_runs_on_a_test_set_alone(tmp_path, method)
     assert again["accuracy"] == result["accuracy"]
 
 
-@pytest.mark.parametrize("method", ["coop", "linear_probe", "tip_adapter", "upl"])
+@pytest.mark.parametrize(
+    "method", ["coop", "upl", *(pytest.param(name, marks=pytest.mark.slow) for name in ("linear_probe", "tip_adapter"))]
+)
 def test_a_method_that_learns_says_that_there_is_nothing_to_learn_from(tmp_path, method, capsys):
     assert main([*SETTINGS, f"output={tmp_path / 'runs'}", "data=imagenet_a", f"method={method}"]) == 2
     assert (
@@ -51,6 +55,7 @@ def test_a_method_that_learns_says_that_there_is_nothing_to_learn_from(tmp_path,
     assert not [*tmp_path.rglob("result.json")]
 
 
+@pytest.mark.slow
 def test_what_was_learned_on_imagenet_is_measured_on_a_variant(tmp_path, capsys):
     directory = run(tmp_path / "runs", "data=imagenet", "engine.epochs=1")
     assert json.loads((directory / "result.json").read_text())["images"] == 8

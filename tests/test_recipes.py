@@ -48,7 +48,13 @@ def rows_of(folder):
         return [*csv.DictReader(file)]
 
 
-@pytest.mark.parametrize("name", SMALL)
+QUICK = ("few_shot", "test_time")
+"""Recipes of the default run; a slow test has the others."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SMALL]
+)
 def test_a_recipe_runs(name, program):
     folder = program(name, *SMALL[name], "engine.workers=0")
     assert rows_of(folder) and "<table" in (folder / "report.html").read_text()

@@ -84,6 +84,7 @@ def test_a_run_without_broken_images_is_the_clean_folders(folders, tmp_path, cap
 
 
 @pytest.mark.filterwarnings("ignore:.*(fewer than|left out)")
+@pytest.mark.slow
 def test_in_python_too(folders, tmp_path):
     options = {"root": str(folders / "mixed"), "shots": SHOTS}
     with pytest.raises(UserError, match="images can't be used"):

@@ -57,6 +57,7 @@ def test_runs_at_once_share_a_cache(alone, tmp_path):
     assert_same_runs(results(tmp_path), results(alone))
 
 
+@pytest.mark.slow
 def test_a_launcher_of_processes(alone, tmp_path):
     pytest.importorskip("submitit")
     said = sweep(tmp_path, tmp_path / "cache", "hydra/launcher=processes")

@@ -13,6 +13,7 @@ def measured() -> dict[str, float]:
     return figures()
 
 
+@pytest.mark.slow
 def test_the_card_has_the_figures(measured):
     assert measured.keys() == tiny.card()["figures"].keys()
     for name, value in tiny.card()["figures"].items():

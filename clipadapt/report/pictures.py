@@ -156,8 +156,13 @@ def save(figure: "Figure", path: str | Path) -> Path:
     """Write a figure as PNG, atomically."""
     path = Path(path)
     make_folder(path.parent)
+    write_atomically(path, render(figure))
+    return path
+
+
+def render(figure: "Figure") -> bytes:
+    """Return a figure as PNG."""
     content = io.BytesIO()
     with covering_fonts(figure):
         figure.savefig(content, format="png")
-    write_atomically(path, content.getvalue())
-    return path
+    return content.getvalue()

@@ -77,7 +77,9 @@ def test_a_checkpoint_file(random_tiny, tmp_path, suffix):
     assert torch.equal(loaded.image.run(images(1)), random_tiny.image.run(images(1)))
 
 
-@pytest.mark.parametrize(("name", "pretrained"), [("tiny", "embedded"), (SMALLEST, None)])
+@pytest.mark.parametrize(
+    ("name", "pretrained"), [("tiny", "embedded"), pytest.param(SMALLEST, None, marks=pytest.mark.slow)]
+)
 def test_another_image_size(name, pretrained):
     usual, larger = (CLIP.load(name, pretrained, image_size=size) for size in (None, 48))
     assert larger.image_size == (48, 48) != usual.image_size and larger.fingerprint != usual.fingerprint

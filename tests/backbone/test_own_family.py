@@ -33,7 +33,10 @@ def test_it_is_built_from_its_yaml(backbone):
     assert backbone.another(seed=1).fingerprint != backbone.another().fingerprint == backbone.fingerprint
 
 
-@pytest.mark.parametrize("method", ["zero_shot", "clip_adapter", "visual_prompting"])
+@pytest.mark.parametrize(
+    "method",
+    ["clip_adapter", *(pytest.param(name, marks=pytest.mark.slow) for name in ("zero_shot", "visual_prompting"))],
+)
 def test_a_method_is_fitted_saved_loaded_and_predicts(backbone, method, tmp_path):
     task = clipadapt.load_task("drawn", shots=1, **DATA)
     overrides = ["method.adaptation.size=2"] if method == "visual_prompting" else []

@@ -38,7 +38,13 @@ TEXT_TOWERS = {
 }
 
 
-@pytest.fixture(scope="module", params=POINTS)
+LARGE = ("ViT-B-16", "coca_ViT-B-32")
+"""Built as others of the default run are; `-m slow` has them."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in POINTS]
+)
 def clip(request) -> CLIP:
     return golden() if request.param == "golden" else CLIP.load(request.param, None)
 

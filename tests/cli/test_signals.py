@@ -63,7 +63,10 @@ def while_the_state_is_copied(monkeypatch, number):
 
 @pytest.mark.parametrize(
     "number, where",
-    [(signal.SIGTERM, in_the_second_epoch), (signal.SIGHUP, while_the_state_is_copied)],
+    [
+        (signal.SIGTERM, in_the_second_epoch),
+        pytest.param(signal.SIGHUP, while_the_state_is_copied, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_saves_its_last_epoch_and_goes_on_to_the_same_result(tmp_path, monkeypatch, capsys, number, where):
     where(monkeypatch, number)

@@ -56,6 +56,7 @@ def test_claims_of_colour_shape_and_relation_are_told_apart():
     assert ("left of", None, "square", None, "circle") not in known
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_never_drawn_in_pretraining():
     assert len(drawn.HELD_OUT_PAIRS) >= 0.15 * len(drawn.PAIRS)
     assert {shape for shape, _ in drawn.SEEN_PAIRS} == set(drawn.SHAPES)

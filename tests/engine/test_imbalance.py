@@ -78,7 +78,13 @@ def test_unequal_classes_are_noted():
     assert unequal([0, 0, 0, 1, 1]) is None and unequal([]) is None and unequal([0.5, 0.5, 0.1]) is None
 
 
-@pytest.mark.parametrize("choice", ["balanced_sampling", "class_weights", "logit_adjustment"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "logit_adjustment",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("balanced_sampling", "class_weights")),
+    ],
+)
 def test_a_run_with_each(clip, choice):
     task = clipadapt.load_task("drawn", shots=2, train_per_class=4, validation_per_class=1, test_images=12)
     kept = [i for i, label in enumerate(task.support.labels) if label or i == task.support.labels.index(0)]

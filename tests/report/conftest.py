@@ -5,6 +5,11 @@ import pytest
 from clipadapt.report import curves, pictures
 
 
+@pytest.fixture(autouse=True)
+def pictures_are_rendered(rendered):
+    """The tests of this folder look at pictures."""
+
+
 @pytest.fixture
 def drawn_figures(monkeypatch):
     """The figures as they are saved."""

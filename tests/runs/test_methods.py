@@ -51,7 +51,13 @@ def built(clip: CLIP, name: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+QUICK = ("tiny", "resnet")
+"""Backbones of the default run; `-m slow` has the others."""
+
+
+@pytest.mark.parametrize(
+    "backbone", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+)
 def test_what_adaptations_declare_is_what_can_be_built(backbone, monkeypatch):
     clip = BACKBONES[backbone](monkeypatch)
     expected = [name for name in config.options("method") if built(clip, name)]

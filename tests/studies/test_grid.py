@@ -226,6 +226,7 @@ def test_the_page_shows_the_images_that_were_tested(tmp_path):
     assert "the images can&#39;t be shown: the data have changed since the run" in page.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_shows_both_halves_of_the_classes(tmp_path):
     words = ["methods=[coop]", "data=[digits]", "shots=[1]", "seed=[1]", "engine.max_steps=2", "engine.workers=0"]
     study = studies.study("base_to_new", [*words, "engine.cpu=true", f"output={tmp_path}"])

@@ -30,7 +30,7 @@ def test_figures_by_class(seed):
             assert [*found[name].values()] == pytest.approx([part[k] for part in expected])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_intervals_are_those_of_resampled_images(seed):
     truth, answer = draw(seed, images=150)
     stream = np.random.default_rng(1)
