@@ -39,6 +39,7 @@ from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.tasks import Classification, Classifier
+from clipadapt.test_time.copies import batched_parameters
 from clipadapt.test_time.views import view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
@@ -223,6 +224,17 @@ class Bench:
             *tables, key = name.split("__")
             functools.reduce(operator.getitem, tables, node)[key] = value
         return config.build(node, place="method.test_time")
+
+    @cached_property
+    def tuned(self) -> Any:
+        """What the method's tuning to the record's views gives, `Tuned`."""
+        return self.test_time.tune(self.classifier, self.at_cut(), self.weights())
+
+    def tuned_text(self, name: str) -> Tensor:
+        """Unit class embeddings `[B, C, D]` with the one learned tensor as tuned to each image."""
+        with torch.no_grad(), batched_parameters(self.adaptation, len(self.tuned.logits)) as parameters:
+            parameters[name].copy_(self.tuned.tensors[name])
+            return functional.normalize(self.classifier.class_embeddings(), dim=-1)
 
     def at_cut(self) -> Tensor:
         """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""

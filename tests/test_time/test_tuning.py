@@ -3,7 +3,7 @@ import torch
 
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
-from clipadapt.test_time.tuning import PromptTuning
+from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 
 WORDS = "method.adaptation.words=a photo of a"
@@ -16,6 +16,10 @@ CASES = {
     "conditional": ["conditional_context"],
 }
 TUNING = PromptTuning(selection=0.5, steps=2, dispersion_weight=2)
+TUNINGS = {
+    "selected anew": PromptTuning(selection=0.5, steps=2, select_every_step=True),
+    "by reliability": ReliabilityTuning(views=4, selection=0.5, steps=2, neighbours=2),
+}
 
 
 def classifier_of(*words, max_rows=None):
@@ -42,6 +46,46 @@ def test_images_together_are_images_apart(words):
         assert torch.equal(classifier.adaptation.state_dict()[name], value)
     assert [*classifier.adaptation.state_dict()] == [*before]
     assert all(parameter.grad is None for parameter in classifier.adaptation.parameters())
+
+
+@pytest.mark.parametrize("tuning", TUNINGS.values(), ids=TUNINGS)
+def test_images_together_are_images_apart_for_other_objectives(tuning):
+    classifier = classifier_of(*CASES["shared"])
+    x = views(classifier)
+    together, apart = tuning.tune(classifier, x), [tuning.tune(classifier, image[None]) for image in x]
+    close(together.logits, torch.cat([one.logits for one in apart]))
+    assert torch.equal(together.values["selected"], torch.cat([one.values["selected"] for one in apart]))
+
+
+class RaisingEntropy(PromptTuning):
+    """Views that were selected don't stay those of lowest entropy."""
+
+    def values(self, outputs):
+        return {"objective": -super().values(outputs)["objective"]}
+
+
+def test_views_selected_anew_change_with_the_steps():
+    classifier = classifier_of(*CASES["shared"])
+    x = views(classifier)
+    kept, anew = (
+        RaisingEntropy(selection=0.5, steps=4, lr=0.1, select_every_step=each).tune(classifier, x)
+        for each in (False, True)
+    )
+    assert (kept.values["selected"] == kept.values["selected"][:, :1]).all()
+    assert (anew.values["selected"] != anew.values["selected"][:, :1]).any()
+    assert torch.equal(kept.values["objective"][:, 0], anew.values["objective"][:, 0])
+
+
+def test_a_view_is_not_its_own_neighbour():
+    """Two directions: views of the second have one neighbour near and one far, in whatever way ones are rounded."""
+    features = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 3]])[None]
+    found = ReliabilityTuning(views=5, neighbours=2).reliability(features)
+    close(found, torch.tensor([[1, 1, 1, 0.5, 0.5]]))
+
+
+def test_too_few_views_for_the_neighbours():
+    with pytest.raises(UserError, match=r"20 views leave fewer than 20 neighbours .* [a-z_.]*views to at least 21"):
+        ReliabilityTuning(views=20)
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES)
