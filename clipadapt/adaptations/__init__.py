@@ -11,6 +11,7 @@ from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, Linear
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
 from clipadapt.adaptations.sentences import ClassSentences
+from clipadapt.adaptations.shift import PrototypeShift
 from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
 from clipadapt.adaptations.transport import TransportContext, VisualTransport
 from clipadapt.adaptations.visual import Patch, PixelFrame
@@ -35,6 +36,7 @@ __all__ = [
     "ParameterFreeAttention",
     "Patch",
     "PixelFrame",
+    "PrototypeShift",
     "RefinedCache",
     "TaskResidual",
     "TextBlendedProbe",

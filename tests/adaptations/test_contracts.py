@@ -47,6 +47,7 @@ CASES = {name: [name] for name in NAMES} | {
     "linear_head, random": ["linear_head", f"{OF_CONTEXT}start=random"],
     "full_finetuning, both": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning, text": ["bias_finetuning", f"{OF_CONTEXT}towers=text"],
+    "prototype_shift, shared": ["prototype_shift", f"{OF_CONTEXT}per_class=false", f"{OF_CONTEXT}scale=true"],
     "lora, some": [
         "lora",
         f"{OF_CONTEXT}towers=text",
@@ -68,12 +69,13 @@ COMBINED = {"linear_probe + image_tokens": ["linear_probe", "+adaptation@method.
 NEUTRAL = {  # settings that promise zero-shot logits
     "feature_adapter": ["feature_adapter", "method.adaptation.ratio=0"],
     "context": ["context", f"{OF_CONTEXT}words=a photo of a"],
+    "prototype_shift": ["prototype_shift", f"{OF_CONTEXT}scale=true"],
     "lora": ["lora"],
     "peft": ["peft"],
     "full_finetuning": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning": ["bias_finetuning", f"{OF_CONTEXT}towers=both"],
 }
-PER_IMAGE = [name for name in CASES if name.split(",")[0] in ("zero_shot", "context")]
+PER_IMAGE = [name for name in CASES if name.split(",")[0] in ("zero_shot", "context", "prototype_shift")]
 """Whose learned tensors may be others for each image."""
 CLOSED_FORM = {
     "linear_probe": ["weight", "bias"],

@@ -230,10 +230,11 @@ class Bench:
         """What the method's tuning to the record's views gives, `Tuned`."""
         return self.test_time.tune(self.classifier, self.at_cut(), self.weights())
 
-    def tuned_text(self, name: str) -> Tensor:
-        """Unit class embeddings `[B, C, D]` with the one learned tensor as tuned to each image."""
+    def tuned_text(self) -> Tensor:
+        """Unit class embeddings `[B, C, D]` with the learned tensors as tuned to each image."""
         with torch.no_grad(), batched_parameters(self.adaptation, len(self.tuned.logits)) as parameters:
-            parameters[name].copy_(self.tuned.tensors[name])
+            for name, parameter in parameters.items():
+                parameter.copy_(self.tuned.tensors[name])
             return functional.normalize(self.classifier.class_embeddings(), dim=-1)
 
     def at_cut(self) -> Tensor:

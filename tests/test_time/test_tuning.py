@@ -10,6 +10,8 @@ WORDS = "method.adaptation.words=a photo of a"
 CASES = {
     "shared": ["context", WORDS],
     "class-specific": ["context", "method.adaptation.class_specific=true", "method.adaptation.n_ctx=2"],
+    "prototypes": ["prototype_shift", "method.adaptation.scale=true"],
+    "shared by prototypes": ["prototype_shift", "method.adaptation.per_class=false"],
     "one by one": ["deep_context"],
     "of the image tower": ["pixel_frame"],
     "of the features": ["feature_adapter"],
@@ -81,6 +83,11 @@ def test_a_view_is_not_its_own_neighbour():
     features = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 3]])[None]
     found = ReliabilityTuning(views=5, neighbours=2).reliability(features)
     close(found, torch.tensor([[1, 1, 1, 0.5, 0.5]]))
+
+
+def test_neither_shift_nor_scale():
+    with pytest.raises(UserError, match="leave nothing to be learned: set one of them to true"):
+        adaptation("prototype_shift", "method.adaptation.shift=false")
 
 
 def test_too_few_views_for_the_neighbours():
