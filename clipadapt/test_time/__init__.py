@@ -4,7 +4,7 @@ from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.caches import Cache, NegativeCache
 from clipadapt.test_time.mean_shift import MeanShift
 from clipadapt.test_time.stream import Caches
-from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning
+from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning, WeightedEntropyTuning
 from clipadapt.test_time.voting import Voting
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "ReliabilityTuning",
     "TestTimeMethod",
     "Voting",
+    "WeightedEntropyTuning",
 ]

@@ -121,11 +121,15 @@ class EpisodicTuning(TestTimeMethod):
         """Return the indices `[B, K]` of the most confident views, given logits `[B, V, C]`."""
         return most_confident(logits, self.selection)
 
+    @torch.no_grad()
+    def choose(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tensor:
+        """Return the indices `[B, K]` of the views for the first step; arguments are those of `tune`."""
+        return self.select(view_logits(classifier, x, text))
+
     def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tuned:
         """Tune to all images of a group at once; a group is one image without `supports_batched_params`."""
         adaptation = classifier.adaptation
-        with torch.no_grad():
-            chosen = self.select(view_logits(classifier, x, text))
+        chosen = self.choose(classifier, x, text)
         with batched_parameters(adaptation, len(x)) as tensors:
             optimizer = torch.optim.AdamW(tensors.values(), lr=self.lr, weight_decay=self.weight_decay)
             steps = []

@@ -128,3 +128,40 @@ class ReliabilityTuning(EpisodicTuning):
         similarity = unit @ unit.mT
         similarity.diagonal(dim1=-2, dim2=-1).fill_(-1)
         return similarity.topk(self.neighbours, dim=-1).values.mean(dim=-1)
+
+
+class WeightedEntropyTuning(EpisodicTuning):
+    """TTL: entropies of all views, weighted by confidence (Imam et al., WACV 2025, arXiv:2407.15913).
+
+    The objective is the mean of `exp(margin - H) * H` of all views' entropies H in nats, where no gradient goes through
+    the weights; they don't sum to one. The logits are those of the first view after tuning.
+
+    Args:
+        views: number of views of each image: the centre crop, then random crops.
+        images: number of images in a batch.
+        steps: number of optimiser steps.
+        lr: learning rate.
+        weight_decay: decoupled weight decay.
+        entropy_margin: entropy, in nats, of a view with weight one.
+    """
+
+    def __init__(
+        self,
+        views: Count = 64,
+        images: Count = 8,
+        steps: Count = 1,
+        lr: Rate = 0.005,
+        weight_decay: Decay = 0.01,
+        entropy_margin: float = 0.4,
+    ) -> None:
+        super().__init__(views, images, 1.0, steps, lr, weight_decay)
+        self.entropy_margin = entropy_margin
+
+    def choose(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tensor:
+        """Return the indices `[B, V]` of all views; arguments are those of `tune`."""
+        return torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
+
+    def values(self, outputs: ViewOutputs) -> dict[str, Tensor]:
+        """Compute the `objective [B]`, the mean of the views' weighted entropies."""
+        found = entropy(outputs.logits)
+        return {"objective": ((self.entropy_margin - found.detach()).exp() * found).mean(dim=-1)}

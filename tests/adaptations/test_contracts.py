@@ -54,6 +54,13 @@ CASES = {name: [name] for name in NAMES} | {
         f"{OF_CONTEXT}projections=[o]",
         f"{OF_CONTEXT}position=half-up",
     ],
+    "lora, as in TTL": [
+        "lora",
+        f"{OF_CONTEXT}towers=image",
+        f"{OF_CONTEXT}position=[1,3]",
+        f"{OF_CONTEXT}scaling=rank",
+        f"{OF_CONTEXT}start=xavier",
+    ],
     "peft, IA3": [
         "peft",
         f"{OF_CONTEXT}config.peft_type=IA3",

@@ -228,3 +228,20 @@ def test_combined_with_what_reads_all_tokens():
     ]
     with pytest.raises(UserError, match="can't be combined"):
         Composed(golden(), TASK, {"adaptation": plot, "weights": adaptation("full_finetuning")})
+
+
+def test_blocks_by_their_numbers():
+    built = adaptation("lora", "method.adaptation.towers=image", "method.adaptation.position=[0,2]")
+    assert sorted(built.stages("image")) == ["block.0", "block.2"] and not built.stages("text")
+
+
+def test_a_block_that_is_not_there():
+    with pytest.raises(UserError, match="the image tower has no block 7 for position: its last one is 3"):
+        adaptation("lora", "method.adaptation.position=[0,7]")
+
+
+@pytest.mark.parametrize("scaling, scale", [("rank", 2), ("sqrt_rank", 8)])
+def test_the_scale_of_a_low_rank_update(scaling, scale):
+    of_lora = ["rank=16", "alpha=32", "towers=image", f"scaling={scaling}"]
+    built = adaptation("lora", *(f"method.adaptation.{each}" for each in of_lora))
+    assert built.blocks.get_submodule("image.block.0.attn.q_proj").scaling == {"default": scale}

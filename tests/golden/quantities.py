@@ -93,7 +93,11 @@ class Record:
         table = {**TABLE["common"].get(moment, {}), **self.names.get("outputs", {}).get(moment, {})}
         renamed = self.names.get("renamed", {})
         wanted = {renamed.get(name, name) for name in self.meta["tensors"]}
-        return {name: text for name, text in table.items() if name + suffix in wanted}
+        found = {name: text for name, text in table.items() if name + suffix in wanted}
+        fitting = (
+            (name, re.fullmatch(pattern, name), text) for name in wanted - {*table} for pattern, text in table.items()
+        )
+        return found | {name: match.expand(text) for name, match, text in fitting if match}
 
 
 def tiny(seed: int, device: str) -> CLIP:

@@ -3,7 +3,7 @@ import torch
 
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
-from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning
+from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning, WeightedEntropyTuning
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 
 WORDS = "method.adaptation.words=a photo of a"
@@ -20,6 +20,7 @@ CASES = {
 TUNING = PromptTuning(selection=0.5, steps=2, dispersion_weight=2)
 TUNINGS = {
     "selected anew": PromptTuning(selection=0.5, steps=2, select_every_step=True),
+    "of all views": WeightedEntropyTuning(views=4, steps=2),
     "by reliability": ReliabilityTuning(views=4, selection=0.5, steps=2, neighbours=2),
 }
 
