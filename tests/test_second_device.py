@@ -21,6 +21,7 @@ METHODS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / 
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
 SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero")}
 SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] for name in ("ape", "tip_x")}
+SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 

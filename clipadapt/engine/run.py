@@ -130,6 +130,8 @@ class Run:
         kind.check(adaptation, task)
         if test_time is not None and not kind.probabilities:
             raise UserError("methods that adapt at test time are for classification: leave method.test_time null")
+        if test_time is not None:
+            test_time.check(adaptation)
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))
@@ -290,5 +292,5 @@ def make_loader(
 
 
 def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
-    """Return how many sets of class prompts are computed at once: one per test image adapted in one batch."""
-    return test_time.images if test_time is not None and adaptation.capabilities.supports_batched_params else 1
+    """Return how many sets of class prompts are computed at once: such as one per test image adapted in one batch."""
+    return test_time.texts_at_once if test_time is not None and adaptation.capabilities.supports_batched_params else 1

@@ -1,6 +1,7 @@
 """Test-time methods, which adapt to single test images or along a stream of them."""
 
 from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.test_time.buffer import PromptBuffer
 from clipadapt.test_time.caches import Cache, NegativeCache
 from clipadapt.test_time.mean_shift import MeanShift
 from clipadapt.test_time.stream import Caches
@@ -12,6 +13,7 @@ __all__ = [
     "Caches",
     "MeanShift",
     "NegativeCache",
+    "PromptBuffer",
     "PromptTuning",
     "ReliabilityTuning",
     "TestTimeMethod",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.tasks.classification import Classifier
 
 
@@ -21,6 +22,18 @@ class TestTimeMethod:
     def __init__(self, views: int, images: int) -> None:
         self.views = views
         self.images = images
+
+    @property
+    def texts_at_once(self) -> int:
+        """The most sets of class embeddings that are computed together, if the adaptation supports batched tensors."""
+        return self.images
+
+    def check(self, adaptation: Adaptation) -> None:
+        """Check, before any image is read, that the method can adapt this adaptation; by default it can.
+
+        Raises:
+            UserError: it can't.
+        """
 
     def reset(self) -> None:
         """Discard the state that earlier images left; methods without state do nothing."""

@@ -1,4 +1,4 @@
-"""Temporary copies of an adaptation's learned tensors, one for each of several images."""
+"""Temporary copies of an adaptation's learned tensors, one for each of several images, and steps of them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -57,3 +57,25 @@ def images_first(adaptation: Adaptation, tensors: Mapping[str, Tensor]) -> dict[
 def rounding_anew(device: torch.device) -> torch.autocast:
     """Return autocast with its present state but without its cache, since parameters change within the context."""
     return torch.autocast(device.type, enabled=torch.is_autocast_enabled(device.type), cache_enabled=False)
+
+
+def descend(
+    objective: Tensor,
+    tensors: Mapping[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+    moved: Mapping[str, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """Take one optimiser step down the gradients of tensors, and return the gradients, by name.
+
+    Args:
+        objective: what is minimised.
+        tensors: the tensors that it depends on.
+        optimizer: the optimiser.
+        moved: the optimiser's tensors, by the same names; `tensors` if None.
+    """
+    found = torch.autograd.grad(objective, [*tensors.values()], materialize_grads=True)
+    gradients = dict(zip(tensors, found, strict=True))
+    for name, tensor in (tensors if moved is None else moved).items():
+        tensor.grad = gradients[name]
+    optimizer.step()
+    return gradients

@@ -9,10 +9,11 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor, nn
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
-from clipadapt.test_time.copies import batched_parameters, images_first, rounding_anew
+from clipadapt.test_time.copies import batched_parameters, descend, images_first, rounding_anew
 from clipadapt.test_time.views import Count, gather_views, most_confident, view_logits
 
 Tensors = Mapping[str, Tensor]
@@ -79,6 +80,18 @@ class EpisodicTuning(TestTimeMethod):
         self.steps = steps
         self.lr, self.weight_decay = lr, weight_decay
 
+    def check(self, adaptation: Adaptation) -> None:
+        """Check that an adaptation has parameters.
+
+        Raises:
+            UserError: there is nothing to tune.
+        """
+        if not adaptation.has_parameters:
+            raise UserError(
+                "there is nothing to tune at test time, as this adaptation learns nothing: take one that does, such as "
+                "adaptation@method.adaptation=context"
+            )
+
     @abstractmethod
     def values(self, outputs: ViewOutputs) -> dict[str, Tensor]:
         """Compute the `objective` of the selected views, and perhaps terms of it, `[B, ...]` by name."""
@@ -108,11 +121,7 @@ class EpisodicTuning(TestTimeMethod):
             UserError: the adaptation has no parameters to tune.
         """
         adaptation = classifier.adaptation
-        if not adaptation.has_parameters:
-            raise UserError(
-                "there is nothing to tune at test time, as this adaptation learns nothing: take one that does, such as "
-                "adaptation@method.adaptation=context"
-            )
+        self.check(adaptation)
         groups = x.split(len(x) if adaptation.capabilities.supports_batched_params else 1)
         with rounding_anew(x.device):
             return joined([self._tune(classifier, some, text) for some in groups])
@@ -151,11 +160,7 @@ class EpisodicTuning(TestTimeMethod):
         """Take one optimiser step; return the values before the step, and the gradients."""
         with torch.enable_grad():
             values = self.values(view_outputs(classifier, chosen))
-            found = torch.autograd.grad(values["objective"].sum(), [*tensors.values()], materialize_grads=True)
-        gradients = dict(zip(tensors, found, strict=True))
-        for name, tensor in tensors.items():
-            tensor.grad = gradients[name]
-        optimizer.step()
+            gradients = descend(values["objective"].sum(), tensors, optimizer)
         return {name: value.detach() for name, value in values.items()}, gradients
 
 

@@ -57,8 +57,12 @@ def most_confident(logits: Tensor, share: float) -> Tensor:
     Returns:
         Indices of the selected views in order of increasing entropy, `[..., K]`.
     """
-    count = max(1, int(logits.shape[-2] * share))
-    return entropy(logits).sort(dim=-1, stable=True).indices[..., :count]
+    return least(entropy(logits), share)
+
+
+def least(values: Tensor, share: float) -> Tensor:
+    """Return the indices `[..., K]` of the int(V * share) least of values `[..., V]`, at least one, in order."""
+    return values.sort(dim=-1, stable=True).indices[..., : max(1, int(values.shape[-1] * share))]
 
 
 def gather_views(x: Tensor, views: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import functools
 import json
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -204,7 +204,8 @@ class Bench:
             for name, ours in self.record.inits.items():
                 assert learned[ours].shape == self.record.arrays[f"init/{name}"].shape, name
                 learned[ours].copy_(self.record.tensor(f"init/{name}", self.device))
-        assert dict(adaptation.named_parameters()).keys() <= set(self.record.inits.values())
+        known = {*self.record.inits.values(), *self.record.names.get("unrecorded", [])}
+        assert dict(adaptation.named_parameters()).keys() <= known
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -233,6 +234,15 @@ class Bench:
     def tuned(self) -> Any:
         """What the method's tuning to the record's views gives, `Tuned`."""
         return self.test_time.tune(self.classifier, self.at_cut(), self.weights())
+
+    @cached_property
+    def stream(self) -> list[tuple[Any, Found]]:
+        """What the method's adapting to each of the record's images gives, and its state after the image."""
+        return [(self.test_time.adapt(self.classifier, x), self.test_time.state_dict()) for x in self.at_cut()]
+
+    def padded(self, lists: Sequence[Tensor], width: int) -> Tensor:
+        """Lists of numbers as rows of a table, with -1 behind them."""
+        return torch.stack([functional.pad(one, (0, width - len(one)), value=-1) for one in lists])
 
     def tuned_text(self) -> Tensor:
         """Unit class embeddings `[B, C, D]` with the learned tensors as tuned to each image."""
