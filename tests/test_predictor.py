@@ -17,6 +17,11 @@ VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
 METHODS = {
     "tpt": [*VIEWS, "method.test_time.selection=0.5"],
     "mta": VIEWS,
+    "rlcf": [
+        *VIEWS,
+        "method.test_time.selection=0.5",
+        "method.test_time.teacher={name:tiny,pretrained:embedded}",
+    ],
     "tda": [],
 }
 

@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "features": "tasks model data adaptations backbone interfaces errors",
     "engine": "test_time features tasks model data adaptations objectives backbone interfaces files paths stopping "
     "errors",
-    "test_time": "tasks model adaptations objectives errors",
+    "test_time": "tasks model adaptations objectives backbone interfaces errors",
     "report": "data files paths errors",
     "config": "files plain_yaml paths errors",
     "explain": "tasks model adaptations backbone errors",

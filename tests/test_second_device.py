@@ -22,6 +22,7 @@ SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
 SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero")}
 SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] for name in ("ape", "tip_x")}
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
+SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
@@ -125,7 +126,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["tip_adapter_f", "tpt", *(pytest.param(name, marks=pytest.mark.slow) for name in ("coop", "clip_lora"))]
+    "name",
+    [
+        "tip_adapter_f",
+        "tpt",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("coop", "clip_lora", "rlcf", "tps", "dynaprompt")),
+    ],
 )
 def test_a_run_is_measured_again_and_predicts(name, folder, tmp_path):
     backbone = clipadapt.load_backbone("tiny")

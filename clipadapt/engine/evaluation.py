@@ -1,5 +1,6 @@
 """Evaluation of a run on its test sets: zero-shot against adapted."""
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from operator import itemgetter
@@ -125,7 +126,7 @@ def evaluate_head(
         run: the run, with its processes and number format.
         head: CLIP with an adaptation.
         batches: this process's activations `[B, ...]` and labels `[B]`; with a test-time method, activations
-            `[B, V, ...]` of V views.
+            `[B, V, ...]` of V views, or their pixels if it sees pixels.
         test_time: the test-time method; None for none.
     """
     head.eval()
@@ -133,6 +134,8 @@ def evaluate_head(
         text = head.precompute()
 
         def predict(x: Tensor) -> Tensor:
+            if test_time is not None and test_time.sees_pixels:
+                return test_time.logits_of_pixels(cast(Classifier, head), [*x], text)
             if test_time is not None:
                 return test_time.logits(cast(Classifier, head), x, text)
             return head.output(x, head.image_cut, text).logits
@@ -173,11 +176,19 @@ def _evaluate_share(
     if run.test_time is not None:
         run.test_time.reset()
         order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
-        views = run.loader.test_views(adapted, split.select(order), run.test_time.views, run.test_time.images)
+        model = at_pixels(adapted) if run.test_time.sees_pixels else adapted
+        views = run.loader.test_views(model, split.select(order), run.test_time.views, run.test_time.images)
         return before, evaluate_head(run, adapted, views, run.test_time), order
     if adapted.image_cut == zero_shot.image_cut and adapted.image is zero_shot.image:
         return before, evaluate_head(run, adapted, batches), order
     return before, evaluate_head(run, adapted, run.loader.test_batches(adapted, split)), order
+
+
+def at_pixels(head: Head) -> Head:
+    """Return a head with the same towers whose image cut is at the pixels, so that its loader gives pixels."""
+    made = copy.copy(head)
+    made.image_cut = head.image.points[0]
+    return made
 
 
 def shuffled(count: int, seed: int) -> list[int]:

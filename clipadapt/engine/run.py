@@ -116,7 +116,8 @@ class Run:
         check_whole_batch(objective, settings, accelerator.num_processes)
         check_number_format(clip, settings)
         reset_peak_memory(accelerator.device)
-        clip.to(accelerator.device, DTYPES[settings.precision])
+        for one in [clip, *(test_time.teachers if test_time is not None else ())]:
+            one.to(accelerator.device, DTYPES[settings.precision])
         kind = task_kind(task)
         loader = (loader_maker or make_loader)(accelerator, settings, progress, kind)
         task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)

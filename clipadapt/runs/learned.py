@@ -1,6 +1,6 @@
 """The classifier and the adaptation of a finished run, loaded from its directory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from clipadapt.runs.methods import (
     adaptation_maker,
     build_backbone,
     build_kind,
-    build_test_time,
+    build_test_time_with_teachers,
     checked_device,
     placeholder_task,
 )
@@ -74,13 +74,29 @@ def build_head(
 ) -> LearnedHead:
     """Build what `learned_head` returns on a backbone that is loaded; arguments and errors are those of it."""
     adaptation, class_names = learned_adaptation(result, config, clip), result.record["class_names"]
-    test_time, rows, dtype = build_test_time(config), None, clip.dtype
+    test_time, rows, dtype = build_test_time_with_teachers(config, clip), None, clip.dtype
     if test_time is not None:
+        check_teachers(test_time.teachers, result)
         free = budget(memory, clip.device, processes) / texts_at_once(adaptation, test_time)
         with torch.autocast(clip.device.type, dtype, enabled=dtype != torch.float32):
             rows = max_rows(clip, adaptation, class_names, free, MICRO_BATCH, MICRO_BATCH)
     kind = build_kind(config)
     return kind.head(clip, adaptation, class_names, rows), test_time, kind, framing(config), known_scores(result, clip)
+
+
+def check_teachers(teachers: Sequence[DualEncoder], result: Result) -> None:
+    """Check that the backbones that a test-time method needs are those that the run was measured with.
+
+    Raises:
+        WeightsError: there are other weights here.
+    """
+    expected = {one["fingerprint"] for one in result.record.get("teachers", [])}
+    for one in teachers:
+        if one.fingerprint not in expected:
+            raise WeightsError(
+                f"this run was measured with other weights of {one.source['name']}, the backbone at "
+                "method.test_time.teacher, than are here: load the weights that it was measured with"
+            )
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,19 @@ def build_test_time(config: Mapping[str, Any]) -> Any:
     )
 
 
+def build_test_time_with_teachers(config: Mapping[str, Any], clip: DualEncoder) -> Any:
+    """Build the method that adapts at test time, with its teachers where the backbone is; None if there is none.
+
+    Raises:
+        UserError: a teacher without name or weights, or one that can't be loaded.
+    """
+    method = build_test_time(config)
+    if method is not None:
+        teachers = load_teachers(clip, method.teacher_specs, "method.test_time.teacher")
+        method.teachers = [one.to(clip.device, clip.dtype) for one in teachers]
+    return method
+
+
 def build_kind(config: Mapping[str, Any]) -> TaskKind:
     """Build the kind of task of a run."""
     kind: TaskKind = configuration.build(config["kind"], place="kind", allowed=config["allowed_targets"])
@@ -127,20 +140,23 @@ def objective_class(config: Mapping[str, Any]) -> type[Objective]:
     return found
 
 
-def load_teachers(clip: DualEncoder, specs: Sequence[BackboneSpec]) -> list[DualEncoder]:
-    """Load the frozen backbones that an objective asks for, perhaps from the network.
+def load_teachers(
+    clip: DualEncoder, specs: Sequence[BackboneSpec], place: str = "method.objective.teachers"
+) -> list[DualEncoder]:
+    """Load the frozen backbones that an objective or a test-time method asks for, perhaps from the network.
 
     Args:
         clip: the run's backbone, which is its own teacher where one of them has its name and weights.
-        specs: from `Objective.teachers_for`.
+        specs: from `Objective.teachers_for` or `TestTimeMethod.teacher_specs`.
+        place: dotted key of the specifications, for messages.
 
     Raises:
         UserError: a teacher without name or weights, or one that can't be loaded.
     """
-    return [_load_teacher(clip, spec) for spec in specs]
+    return [_load_teacher(clip, spec, place) for spec in specs]
 
 
-def _load_teacher(clip: DualEncoder, spec: BackboneSpec) -> DualEncoder:
+def _load_teacher(clip: DualEncoder, spec: BackboneSpec, place: str) -> DualEncoder:
     if not spec.get("name") or "pretrained" not in spec:
         raise UserError(
             f"a teacher needs a name and pretrained weights (null: random ones), and {dict(spec)} lacks one"
@@ -150,7 +166,7 @@ def _load_teacher(clip: DualEncoder, spec: BackboneSpec) -> DualEncoder:
     try:
         return clip.another(name=spec["name"], pretrained=spec["pretrained"])
     except UserError as error:
-        raise UserError(f"in method.objective.teachers: {error}") from error
+        raise UserError(f"in {place}: {error}") from error
 
 
 def gradient_rule_and_average(config: Mapping[str, Any]) -> list[Any]:

@@ -394,8 +394,8 @@ class Predictor:
         if self.test_time is None:
             pixels = torch.stack([*read]).to(clip.device, clip.dtype)
             return self.model.output(pixels, text=text).logits
-        x = torch.stack([self.model.prefix(views.to(clip.dtype)) for views in read])
-        return self.test_time.logits(cast(Classifier, self.model), x, text)
+        of_views = [views.to(clip.dtype) for views in read]
+        return self.test_time.logits_of_pixels(cast(Classifier, self.model), of_views, text)
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Return views `[V, 3, height, width]` on the device: the backbone's preprocessing, then random crops."""

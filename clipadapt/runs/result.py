@@ -155,7 +155,8 @@ def _cross_validated_row(found: Mapping[str, Any]) -> tuple[str, str, str]:
 
 def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str, Any]:
     """Return a run's record, as of `Result`."""
-    task, clip = prepared.task, prepared.clip
+    task, clip, at_test_time = prepared.task, prepared.clip, prepared.test_time
+    teachers = [*objective.teachers, *(() if at_test_time is None else at_test_time.teachers)]
     packages = ("torch", "open_clip_torch", "accelerate", "torchmetrics", "hydra-core", "peft")
     return {
         "task": task.name,
@@ -172,7 +173,7 @@ def make_record(prepared: Run, planned: Plan, objective: Objective) -> dict[str,
         "pseudo_labels": asdict(prepared.pseudo_labels) if prepared.pseudo_labels else None,
         "support_shape": prepared.known.support_shape,
         "backbone": {**clip.source, "fingerprint": clip.fingerprint},
-        "teachers": [{**teacher.source, "fingerprint": teacher.fingerprint} for teacher in objective.teachers],
+        "teachers": [{**teacher.source, "fingerprint": teacher.fingerprint} for teacher in teachers],
         "plan": asdict(planned),
         "device": str(prepared.accelerator.device),
         "versions": {

@@ -35,7 +35,7 @@ from clipadapt.runs.directory import PREDICTIONS, PREDICTIONS_CSV, RunDirectory
 from clipadapt.runs.methods import (
     adaptation_maker,
     build_settings,
-    build_test_time,
+    build_test_time_with_teachers,
     gradient_rule_and_average,
     load_teachers,
     methods_for,
@@ -151,7 +151,7 @@ def build_objective(config: Mapping[str, Any], prepared: Run, teachers: Sequence
 def _prepare(config: dict[str, Any], clip: DualEncoder, task: Task, settings: Settings, console: Console) -> Run:
     """Prepare the run; if the backbone lacks a point that the method edits, name the methods that it can have."""
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
-    make, test_time = adaptation_maker(config), build_test_time(config)
+    make, test_time = adaptation_maker(config), build_test_time_with_teachers(config, clip)
     try:
         return Run.prepare(
             clip,

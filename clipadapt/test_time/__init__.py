@@ -4,6 +4,7 @@ from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.buffer import PromptBuffer
 from clipadapt.test_time.caches import Cache, NegativeCache
 from clipadapt.test_time.mean_shift import MeanShift
+from clipadapt.test_time.reward import RewardTuning
 from clipadapt.test_time.stream import Caches
 from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning, WeightedEntropyTuning
 from clipadapt.test_time.voting import Voting
@@ -16,6 +17,7 @@ __all__ = [
     "PromptBuffer",
     "PromptTuning",
     "ReliabilityTuning",
+    "RewardTuning",
     "TestTimeMethod",
     "Voting",
     "WeightedEntropyTuning",

@@ -1,10 +1,15 @@
 """The base class of test-time methods."""
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import torch
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.objectives.base import BackboneSpec
 from clipadapt.tasks.classification import Classifier
 
 
@@ -19,9 +24,22 @@ class TestTimeMethod:
     stream = False
     """Whether the method keeps state that lets an image change the logits of later images."""
 
+    sees_pixels = False
+    """Whether the method needs the views' pixels, not only their activations: `logits_of_pixels` is for those."""
+    teacher_specs: Sequence[BackboneSpec] = ()
+    """The further backbones that the method needs; whoever builds the method loads them into `teachers`."""
+    teachers: Sequence[DualEncoder] = ()
+
     def __init__(self, views: int, images: int) -> None:
         self.views = views
         self.images = images
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a copy with a state of its own; it shares the teachers, which are frozen."""
+        memo |= {id(teacher): teacher for teacher in self.teachers}
+        made = copy.copy(self)
+        made.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return made
 
     @property
     def texts_at_once(self) -> int:
@@ -54,3 +72,7 @@ class TestTimeMethod:
             text: class embeddings `[C, D]` before test-time adaptation; None if they depend on the image.
         """
         raise NotImplementedError
+
+    def logits_of_pixels(self, classifier: Classifier, pixels: Sequence[Tensor], text: Tensor | None = None) -> Tensor:
+        """Compute logits `[B, C]` of B images, given views `[V, 3, height, width]` of each, as `logits` does."""
+        return self.logits(classifier, torch.stack([classifier.prefix(views) for views in pixels]), text)

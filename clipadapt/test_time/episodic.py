@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -30,11 +30,13 @@ class ViewOutputs:
         logits: logits, `[B, V, C]`.
         image: image features, `[B, V, D]`.
         text: class embeddings, `[B, ..., C, D]`.
+        scores: scores of the classes that a method brings with the views, `[B, V, C]`; None for none.
     """
 
     logits: Tensor
     image: Tensor
     text: Tensor
+    scores: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -109,22 +111,27 @@ class EpisodicTuning(TestTimeMethod):
         """Compute logits `[B, C]` of activations `[B, V, ...]`; arguments and errors are those of `tune`."""
         return self.tune(classifier, x, text).logits
 
-    def tune(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tuned:
+    def tune(
+        self, classifier: Classifier, x: Tensor, text: Tensor | None = None, scores: Tensor | None = None
+    ) -> Tuned:
         """Tune to each of B images; afterwards, the adaptation's tensors are restored.
 
         Args:
             classifier: the adapted CLIP.
             x: activations `[B, V, ...]` at the image cut.
             text: class embeddings `[C, D]` before any step; None if they depend on the image.
+            scores: scores of the classes for each view that `values` uses, `[B, V, C]`; None for none.
 
         Raises:
             UserError: the adaptation has no parameters to tune.
         """
         adaptation = classifier.adaptation
         self.check(adaptation)
-        groups = x.split(len(x) if adaptation.capabilities.supports_batched_params else 1)
+        size = len(x) if adaptation.capabilities.supports_batched_params else 1
+        groups = x.split(size)
+        brought = [None] * len(groups) if scores is None else scores.split(size)
         with rounding_anew(x.device):
-            return joined([self._tune(classifier, some, text) for some in groups])
+            return joined([self._tune(classifier, some, text, own) for some, own in zip(groups, brought, strict=True)])
 
     def select(self, logits: Tensor) -> Tensor:
         """Return the indices `[B, K]` of the most confident views, given logits `[B, V, C]`."""
@@ -135,7 +142,7 @@ class EpisodicTuning(TestTimeMethod):
         """Return the indices `[B, K]` of the views for the first step; arguments are those of `tune`."""
         return self.select(view_logits(classifier, x, text))
 
-    def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None) -> Tuned:
+    def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None, scores: Tensor | None) -> Tuned:
         """Tune to all images of a group at once; a group is one image without `supports_batched_params`."""
         adaptation = classifier.adaptation
         chosen = self.choose(classifier, x, text)
@@ -146,7 +153,8 @@ class EpisodicTuning(TestTimeMethod):
                 if step and self.select_every_step:
                     with torch.no_grad():
                         chosen = self.select(view_outputs(classifier, x).logits)
-                values, gradients = self._step(classifier, gather_views(x, chosen), tensors, optimizer)
+                own = None if scores is None else gather_views(scores, chosen)
+                values, gradients = self._step(classifier, gather_views(x, chosen), own, tensors, optimizer)
                 steps.append((values | {"selected": chosen}, gradients))
             with torch.no_grad():
                 logits = self.predict(classifier, x)
@@ -155,11 +163,16 @@ class EpisodicTuning(TestTimeMethod):
         return Tuned(logits, tuned, images_first(adaptation, steps[0][1]), values)
 
     def _step(
-        self, classifier: Classifier, chosen: Tensor, tensors: Mapping[str, nn.Parameter], optimizer: torch.optim.AdamW
+        self,
+        classifier: Classifier,
+        x: Tensor,
+        scores: Tensor | None,
+        tensors: Mapping[str, nn.Parameter],
+        optimizer: torch.optim.AdamW,
     ) -> tuple[dict[str, Tensor], Tensors]:
-        """Take one optimiser step; return the values before the step, and the gradients."""
+        """Take one optimiser step on the selected views; return the values before the step, and the gradients."""
         with torch.enable_grad():
-            values = self.values(view_outputs(classifier, chosen))
+            values = self.values(replace(view_outputs(classifier, x), scores=scores))
             gradients = descend(values["objective"].sum(), tensors, optimizer)
         return {name: value.detach() for name, value in values.items()}, gradients
 
@@ -183,9 +196,5 @@ def joined(parts: Sequence[Tuned]) -> Tuned:
     def join(tables: Sequence[Tensors]) -> Tensors:
         return {name: torch.cat([table[name] for table in tables]) for name in tables[0]}
 
-    return Tuned(
-        torch.cat([part.logits for part in parts]),
-        join([part.tensors for part in parts]),
-        join([part.gradients for part in parts]),
-        join([part.values for part in parts]),
-    )
+    named = (join([getattr(part, field) for part in parts]) for field in ("tensors", "gradients", "values"))
+    return Tuned(torch.cat([part.logits for part in parts]), *named)

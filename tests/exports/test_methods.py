@@ -16,11 +16,12 @@ METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "me
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
 SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero")}
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
+SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
 SMALLER["tip_x"] = ["method.adaptation.betas=5"]
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
-AT_TEST_TIME = {"ctpt", "dynaprompt", "mta", "rtpt", "tda", "tps", "tpt", "ttl", "zero"}
+AT_TEST_TIME = {"ctpt", "dynaprompt", "mta", "rlcf", "rtpt", "tda", "tps", "tpt", "ttl", "zero"}
 WEIGHTS = {"bitfit", "clip_lora", "full_finetuning", "peft", "zero_shot"}
 """Methods whose learned tensors are weights of the towers, or none."""
 CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_probe", "lp_plus_plus", "prograd"} | {

@@ -135,6 +135,9 @@ def _overrides(key: Any, value: Any) -> Iterator[str]:
         yield setting(key, value)
     elif isinstance(key, list):
         yield setting(key[0], [key[1] % value if len(key) > 1 else value])
+    elif isinstance(key, Mapping) and "each" in key:
+        for own_key in key["each"]:
+            yield from _overrides(own_key, value)
     elif isinstance(key, Mapping) and isinstance(value, str | None):
         yield from key[value] if value in key else _overrides(key["otherwise"], value)
     elif isinstance(key, Mapping):
@@ -220,7 +223,10 @@ class Bench:
 
     @cached_property
     def test_time(self) -> Any:
-        return build_test_time(self.settings)
+        method = build_test_time(self.settings)
+        if method is not None and method.teacher_specs:
+            method.teachers = [tiny(self.record.meta["reward_clip_seed"], self.device)]
+        return method
 
     def test_time_with(self, **changes: Any) -> Any:
         """The same with other settings; of a nested one `table__key`."""
@@ -233,6 +239,8 @@ class Bench:
     @cached_property
     def tuned(self) -> Any:
         """What the method's tuning to the record's views gives, `Tuned`."""
+        if self.test_time.sees_pixels:
+            return self.test_time.tune_to_pixels(self.classifier, [*self.inputs["views"]], self.weights())
         return self.test_time.tune(self.classifier, self.at_cut(), self.weights())
 
     @cached_property

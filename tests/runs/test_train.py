@@ -165,6 +165,8 @@ def test_a_missing_teacher_is_told_before_an_image_is_encoded(run, monkeypatch, 
         run("absent", "method=promptkd", teachers)
     with pytest.raises(UserError, match=r"method\.objective\.teachers is empty"):
         run("empty", "method=promptkd", "method.objective.teachers=[]")
+    with pytest.raises(UserError, match=r"in method\.test_time\.teacher: .*no weights 'absent\.pt'"):
+        run("reward", "method=rlcf", "method.test_time.teacher={name: tiny, pretrained: absent.pt}")
     assert not [*tmp_path.iterdir()]
 
 
