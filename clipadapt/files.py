@@ -11,12 +11,16 @@ from typing import Annotated, Any, get_args
 from clipadapt.errors import UserError, WriteError
 
 ANY, FOLDER = "path", "path where there is such a folder"
+TABLE = "path of a file whose table takes its place"
 
 FilePath = Annotated[str, ANY]
 """A file, a folder, or a pattern of them."""
 
 NameOrFolder = Annotated[str, FOLDER]
 """The path of a folder if there is one, else a name, such as that of a data set on the Hugging Face hub."""
+
+TablePath = Annotated[str, TABLE]
+"""A YAML or JSON file with a table, which the settings of a run have in its place."""
 
 
 def is_path(annotation: Any, text: str) -> bool:

@@ -9,8 +9,9 @@ from yaml.constructor import ConstructorError, SafeConstructor
 
 from clipadapt.errors import UserError
 
-MAX_BYTES, MAX_VALUES, MAX_KEYS, MAX_KEY_LENGTH, MAX_DEPTH = 2_000_000, 100_000, 2_000, 100, 20
-"""Limits of a file; settings have about 3,000 bytes, 5 levels and 100 keys, and more with lists of class names."""
+MAX_BYTES, MAX_VALUES, MAX_KEYS, MAX_KEY_LENGTH, MAX_DEPTH = 8_000_000, 100_000, 2_000, 100, 20
+"""Limits of a file; settings have about 3,000 bytes, 5 levels and 100 keys, and more with lists of class names; 50
+sentences of each of 1,000 classes have 4 million bytes."""
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 PLAIN = [None, *(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))]

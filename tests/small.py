@@ -1,5 +1,6 @@
 """What the tests share: the golden tiny CLIP, a small task, images."""
 
+from collections.abc import Sequence
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -39,6 +40,18 @@ def images(count: int, size: int = 32) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
+def needed(method: str, classes: Sequence[str]) -> list[str]:
+    """Settings that a method's YAML leaves to users."""
+    key = NEEDED.get(method)
+    texts = {name: [f"a {name}", "four legs", "often seen"][: 1 + number % 3] for number, name in enumerate(classes)}
+    return [] if key is None else [config.setting(f"method.adaptation.{key}", texts)]
+
+
+NEEDED = {name: "sentences" for name in ("cupl", "class_sentences")}
+NEEDED |= {name: "descriptions" for name in ("vcd", "class_descriptions")}
+"""By method or adaptation, the setting that its YAML leaves to users."""
+
+
 @cache
 def composed(*overrides: str) -> dict[str, Any]:
     """Composed settings, which tests that ask for the same share: nobody may change them."""
@@ -47,7 +60,9 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def adaptation(name: str, *overrides: str, device: str = "cpu", task: Any = None) -> Adaptation:
     """An adaptation as composed from conf/adaptation and overrides, on the golden CLIP."""
-    settings = composed("method=zero_shot", f"adaptation@method.adaptation={name}", *overrides)
+    given = any(f".{NEEDED.get(name)}=" in text for text in overrides)
+    usual = [] if given else needed(name, [*(task or TASK).class_names, "dog", "owl"])
+    settings = composed("method=zero_shot", f"adaptation@method.adaptation={name}", *usual, *overrides)
     torch.manual_seed(0)
     return adaptation_maker(settings)(golden(device), task or task_on(device)).to(device)
 

@@ -137,6 +137,8 @@ def test_every_file_composes(name):
     place["templates"] = "+templates"
     needed |= {"csv": ["data.root=labels.csv"], "webdataset": ["data.root=shards"]}
     needed |= {"torchvision": ["data.name=CIFAR10"], "huggingface": ["data.name=org/dataset"]}
+    needed |= {"cupl": ["method.adaptation.sentences={}"], "vcd": ["method.adaptation.descriptions={}"]}
+    needed |= {f"class_{key}": [f"method.also.more.{key}={{}}"] for key in ("sentences", "descriptions")}
     place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
     composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
     if group in ("backbone", "method") and option != "open_clip":

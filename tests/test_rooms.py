@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "notebook": "",
     "threads": "",
     "backbone": "notebook postponed paths errors",
-    "adaptations": "backbone interfaces errors",
+    "adaptations": "backbone interfaces files errors",
     "objectives": "backbone interfaces errors",
     "model": "adaptations backbone",
     "data": "notebook postponed notices files plain_yaml paths errors",

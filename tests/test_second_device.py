@@ -16,6 +16,7 @@ from clipadapt.test_time.caches import Cache
 from tests.engine.tasks import split, task
 from tests.golden.quantities import tiny
 from tests.second_device import DEVICE, Misplaced, second_device
+from tests.small import needed
 
 METHODS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "method").glob("*.yaml"))
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
@@ -24,6 +25,7 @@ SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] fo
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
+SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
 

@@ -4,6 +4,7 @@ from clipadapt.adaptations.attention import ParameterFreeAttention
 from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
+from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
 from clipadapt.adaptations.divergence_cache import DivergenceCache
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.adaptations.gaussian import GaussianClassifier
@@ -19,6 +20,7 @@ from clipadapt.adaptations.visual import Patch, PixelFrame
 __all__ = [
     "Adaptation",
     "AdaptedHead",
+    "ClassDescriptions",
     "ClassSentences",
     "Composed",
     "ConditionalContext",
@@ -37,6 +39,7 @@ __all__ = [
     "Patch",
     "PixelFrame",
     "PrototypeShift",
+    "RandomTexts",
     "RefinedCache",
     "TaskResidual",
     "TextBlendedProbe",

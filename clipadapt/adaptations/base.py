@@ -269,6 +269,10 @@ class Composed(Adaptation):
                 "what reads them"
             )
 
+    def find_names(self, classes: Sequence[str], words: Mapping[str, Sequence[str]] | None = None) -> list[list[str]]:
+        """Return the names that the part with the prompts has prompts for."""
+        return self.own["prompts"].find_names(classes, words)
+
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Return the prompts of the part that overrides them."""
         return self.own["prompts"].prompts(names)

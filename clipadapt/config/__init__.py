@@ -6,7 +6,7 @@ Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 from clipadapt.config.adaptations import list_adaptations
 from clipadapt.config.building import build, target_at
 from clipadapt.config.check import check
-from clipadapt.config.composing import compose, methods, raise_all
+from clipadapt.config.composing import complete_methods, compose, methods, raise_all
 from clipadapt.config.directory import (
     data_name,
     differing_settings,
@@ -28,6 +28,7 @@ __all__ = [
     "build_source",
     "check",
     "check_overrides",
+    "complete_methods",
     "compose",
     "conf_dir",
     "data_name",

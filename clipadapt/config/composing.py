@@ -1,5 +1,6 @@
 """Compose the settings of a run with Hydra from YAML and overrides, and list all problems with them."""
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,17 +16,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from clipadapt.config.check import check, leaves
+from clipadapt.config.check import check, leaves, list_places
 from clipadapt.config.given import choices, merge, prefill
-from clipadapt.config.groups import GROUPS
+from clipadapt.config.groups import GROUPS, group_at
 from clipadapt.config.overrides import check_overrides, non_overrides, unknown_key
 from clipadapt.config.renamed import new_key, new_option
 from clipadapt.config.spelling import take_as_written
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.tree import conf_dir, options, own_folder, own_modules
+from clipadapt.config.values import MISSING, check_value, metadata
 from clipadapt.errors import SettingsError, nearest
-from clipadapt.files import is_path
-from clipadapt.paths import shorten, why_unwritable
+from clipadapt.files import TABLE, is_path
+from clipadapt.paths import checked_path, shorten, why_unwritable
+from clipadapt.plain_yaml import read_plain_yaml
 
 CONFIG = "config"
 LAUNCHER = "hydra/launcher"
@@ -41,6 +44,12 @@ def methods(config_dir: str | Path | None = None) -> list[dict[str, Any]]:
         method = method if isinstance(method, dict) else {}
         found.append({"name": name, **{key: method.get(key) for key in ("title", "paper", "arxiv")}})
     return found
+
+
+def complete_methods(config_dir: str | Path | None = None) -> list[str]:
+    """Return the names of the methods whose settings all have a value, so that they need nothing of the user's."""
+    methods = options("method", config_dir)
+    return [name for name, path in methods.items() if MISSING not in (value for _, value in leaves(read_yaml(path)))]
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -115,12 +124,36 @@ def to_container(composed: DictConfig, config_dir: str | Path | None) -> dict[st
 
 
 def with_absolute_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return checked settings with absolute paths of data and of `from`: a run may be loaded from another folder."""
+    """Return checked settings that hold in any folder: absolute paths of data and of `from`, tables in place of files.
+
+    Raises:
+        SettingsError: a file has no table that fits.
+    """
     data, start = config["data"], config["from"]
     hints = annotations(locate(data["_target_"], GROUPS["data"], config["allowed_targets"]))
     paths = {key: text for key, text in data.items() if isinstance(text, str) and is_path(hints.get(key), text)}
     absolute = {key: str(Path(text).expanduser().absolute()) for key, text in paths.items()}
-    return config | {"data": data | absolute, "from": start and str(Path(start).expanduser().absolute())}
+    config = config | {"data": data | absolute, "from": start and str(Path(start).expanduser().absolute())}
+    return with_tables(config)
+
+
+def with_tables(config: dict[str, Any]) -> dict[str, Any]:
+    """Return checked settings with the tables of files that the method's settings name in place of their paths.
+
+    Raises:
+        SettingsError: a file can't be read, or its table doesn't fit.
+    """
+    config = copy.deepcopy(config)
+    for place, node in list_places({"method": config["method"]}):
+        group = group_at(place)
+        assert group is not None
+        hints = annotations(locate(node["_target_"], group, config["allowed_targets"]))
+        for key in [key for key, value in node.items() if isinstance(value, str) and TABLE in metadata(hints.get(key))]:
+            table = read_plain_yaml(checked_path(node[key], f"{place}.{key}"))
+            texts = {str(name): value for name, value in table.items()}
+            raise_all(f"the file {node[key]}: {text}" for text in check_value(f"{place}.{key}", texts, hints[key]))
+            node[key] = texts
+    return config
 
 
 def raise_all(problems: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from clipadapt.config.hints import choice_hint
 from clipadapt.errors import nearest
-from clipadapt.files import ANY, FOLDER
+from clipadapt.files import ANY, FOLDER, TABLE
 from clipadapt.paths import LOCAL, shorten, why_unusable, why_unwritable
 
 MISSING = "???"
@@ -58,7 +58,7 @@ def is_quoted_number(text: str, annotation: Any) -> bool:
 
 def unusable_path(path: str, value: Any, annotation: Any) -> list[str]:
     """Return the problem of a setting that may be a path, if it is a text that no path can be."""
-    if not isinstance(value, str) or not {ANY, FOLDER, LOCAL} & {*metadata(annotation)}:
+    if not isinstance(value, str) or not {ANY, FOLDER, LOCAL, TABLE} & {*metadata(annotation)}:
         return []
     reason = None if why_unwritable(value) else why_unusable(value)  # `check` reports all texts that aren't writable
     return [] if reason is None else [f"{path}={shorten(value)} can't be a path: {reason}"]

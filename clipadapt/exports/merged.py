@@ -1,7 +1,7 @@
 """Weights of a backbone with what was learned merged into them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from clipadapt.adaptations.blocks import BlockReplacement, StageReplacement
 from clipadapt.adaptations.finetune import FullFinetuning
 from clipadapt.backbone.attention import SplitAttention
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.backbone.rows import Prompt
 from clipadapt.data.tasks import unique_names
 from clipadapt.errors import UserError
 from clipadapt.exports.request import Request
@@ -55,8 +56,14 @@ def check_weights_alone(request: Request) -> Classifier:
 def prompts_by_class(head: Classifier) -> dict[str, list[str]]:
     """Return the prompts of each class as texts, by unique names of the classes."""
     names = head.adaptation.find_names(head.class_names, head.words)
-    prompts = [[str(each) for name in own for each in head.adaptation.prompts([name])[0]] for own in names]
-    return dict(zip(unique_names(head.class_names), prompts, strict=True))
+    prompts = [[each for name in own for each in head.adaptation.prompts([name])[0]] for own in names]
+    texts = [[as_text(each, head.clip.tokenizer.decode) for each in own] for own in prompts]
+    return dict(zip(unique_names(head.class_names), texts, strict=True))
+
+
+def as_text(prompt: Prompt, decode: Callable[[Sequence[int]], str]) -> str:
+    """Return a prompt as a text; one that was cut has token ids in its place."""
+    return prompt if isinstance(prompt, str) else decode([piece for piece in prompt if isinstance(piece, int)])
 
 
 def merge(clip: DualEncoder, adaptation: Adaptation) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipadapt.config.check import RUN, check
-from clipadapt.config.composing import overridden_key, raise_all, read_yaml, with_absolute_paths
+from clipadapt.config.composing import complete_methods, overridden_key, raise_all, read_yaml, with_absolute_paths
 from clipadapt.config.directory import file_name, reference, run_directory
 from clipadapt.config.grids import GRID_KEYS, Composition, compose_unresolved
 from clipadapt.config.overrides import setting
@@ -89,7 +89,7 @@ def fill_axes(axes: Axes, config_dir: str | Path | None) -> dict[str, list[Any]]
     usual = {"methods": [], "data": [chosen["data"]], "shots": [run["shots"]], "seed": [run["seed"]]}
     full = {axis: [*axes.get(axis, usual[axis])] for axis in GRID_KEYS}
     if full["methods"] == [ALL]:
-        full["methods"] = [*options("method", config_dir)]
+        full["methods"] = complete_methods(config_dir)
     return full
 
 

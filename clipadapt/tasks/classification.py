@@ -215,10 +215,13 @@ class Classification(ByClass, TaskKind):
         """Check that an adaptation can classify the classes of every test set.
 
         Raises:
-            UserError: the learned tensors are class-specific, and a test set has other classes.
+            UserError: the learned tensors are class-specific, and a test set has other classes; or it has a class that
+                the method has no prompts for.
         """
         for test in task.tests.values():
-            check_classes(adaptation, test.class_names or task.class_names)
+            names = test.class_names or task.class_names
+            check_classes(adaptation, names)
+            adaptation.find_names(names)
 
     def metrics(self, head: Head) -> dict[str, Measure]:
         """Return the metrics by name; those of scikit-learn agree with it, also where test images lack a class.

@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -180,7 +181,7 @@ def test_its_keys_are_its_parameters(name):
     target = locate(node.pop("_target_"), ADAPTATION)
     parameters = [*inspect.signature(target).parameters.values()]
     assert [parameter.name for parameter in parameters[:2]] == ["clip", "task"]
-    assert {parameter.name: parameter.default for parameter in parameters[2:]} == node
+    assert {one.name: "???" if one.default is one.empty else one.default for one in parameters[2:]} == node
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,10 +251,11 @@ def test_from_the_cut_as_from_the_pixels(case):
 def test_nothing_before_the_cut_depends_on_what_is_learned(case):
     classifier = classifier_of(case)
     clip, built = classifier.clip, classifier.adaptation
+    names = [*chain.from_iterable(built.find_names(CLASS_NAMES))]
 
     def at_the_cuts() -> list[Tensor]:
         unshared = built.capabilities.unshared_prefix
-        prompts = clip.tokenize_in_chunks(built.prompts(CLASS_NAMES), unshared_prefix=unshared)
+        prompts = clip.tokenize_in_chunks(built.prompts(names), unshared_prefix=unshared)
         image = classifier.image.run(images(2), built.edits("image"), built.stages("image"), stop=classifier.image_cut)
         text = prompts.run(clip.text, built.edits("text"), built.stages("text"), stop=classifier.text_cut)
         return [image, values(text), classifier(images(2))]

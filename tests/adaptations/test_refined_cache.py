@@ -70,19 +70,3 @@ def test_one_class():
     found = adaptation("refined_cache", f"{NODE}search=false", task=task)
     found.fit_closed_form(SimpleNamespace(text=TEXT[:1]))
     assert found.logits(torch.randn(2, 64), TEXT[:1], 1.0).isfinite().all() and found.mask.sum() == 31
-
-
-def test_sentences_are_prompts_as_they_are():
-    own = {name: [f"It is {name}.", "A thing."] for name in CLASS_NAMES}
-    words = ",".join(f"{name}:['It is {name}.','A thing.']" for name in CLASS_NAMES)
-    found = adaptation("class_sentences", f"{NODE}sentences={{{words}}}")
-    assert found.prompts(CLASS_NAMES[::-1]) == [own[name] for name in CLASS_NAMES[::-1]]
-    with pytest.raises(UserError, match="no sentences of class owl: add some"):
-        found.prompts(["owl"])
-    assert adaptation("class_sentences").prompts(["owl"]) == [["a photo of a owl.", "a drawing of the owl."]]
-
-
-@pytest.mark.parametrize("words", ["{cat:[a,b],dog:[c]}", "{cat:[],dog:[]}", "{}", "{cat:[a],dog:[]}"])
-def test_sentences_in_unequal_numbers(words):
-    with pytest.raises(UserError, match="the same number for every class, at least one"):
-        adaptation("class_sentences", f"{NODE}sentences={words}")

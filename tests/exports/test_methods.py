@@ -11,6 +11,7 @@ from clipadapt.errors import UserError
 from clipadapt.exports.formats import FORMATS
 from tests.engine.tasks import split, task
 from tests.exports.one_block import one_block, register
+from tests.small import needed
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
@@ -19,14 +20,18 @@ SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
 SMALLER["tip_x"] = ["method.adaptation.betas=5"]
+SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
 AT_TEST_TIME = {"ctpt", "dynaprompt", "mta", "rlcf", "rtpt", "tda", "tps", "tpt", "ttl", "zero"}
-WEIGHTS = {"bitfit", "clip_lora", "full_finetuning", "peft", "zero_shot"}
+WEIGHTS = {"bitfit", "clip_lora", "cupl", "full_finetuning", "peft", "zero_shot"}
 """Methods whose learned tensors are weights of the towers, or none."""
 CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_probe", "lp_plus_plus", "prograd"} | {
+    "cupl",
     "gda_clip",
     "taskres",
+    "vcd",
+    "waffle",
     "upl",
     "zs_lp",
 }

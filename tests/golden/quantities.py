@@ -126,6 +126,8 @@ def settings_of(record: Record) -> dict[str, Any]:
     if "prompts" in names:
         sentences = dict(zip(record.meta["class_names"], record.meta["prompts"], strict=True))
         overrides += _overrides(names["prompts"], sentences)
+    for name, key in names.get("tables", {}).items():
+        overrides += _overrides(key, record.meta[name])
     overrides += _overrides(names.get("lr"), record.meta["lr"])
     return config.compose(overrides)
 
@@ -259,6 +261,13 @@ class Bench:
                 parameter.copy_(self.tuned.tensors[name])
             return functional.normalize(self.classifier.class_embeddings(), dim=-1)
 
+    def classifier_with(self, **changes: Any) -> Classifier:
+        """The same with other settings of its adaptation."""
+        method = self.settings["method"]
+        changed = {**method, "adaptation": {**method["adaptation"], **changes}}
+        made = adaptation_maker({**self.settings, "method": changed})(self.clip, self.task).to(self.device)
+        return Classifier(self.clip, made, self.task.class_names)
+
     def at_cut(self) -> Tensor:
         """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""
         views = self.inputs["views"] if "views" in self.inputs else self.inputs["images"][:, None]
@@ -323,6 +332,7 @@ class Bench:
             "objective": self.objective,
             "test_time": self.test_time,
             "test_time_with": self.test_time_with,
+            "classifier_with": self.classifier_with,
             "x": self.at_cut,
             "weights": self.weights,
             "view_logits": self.view_logits,

@@ -102,7 +102,7 @@ def test_it_answers_elsewhere_and_names_nothing_of_this_machine(fitted, image, t
 
 @pytest.mark.slow
 def test_every_method_does(fitted, image, tmp_path):
-    methods = [name for name in config.options("method") if not needs_more(config.compose([f"method={name}"]))]
+    methods = [name for name in config.complete_methods() if not needs_more(config.compose([f"method={name}"]))]
     assert len(methods) > 25
     check_methods(methods, fitted, image, tmp_path)
 

@@ -14,7 +14,7 @@ from clipadapt.errors import UserError
 from clipadapt.runs import methods
 from clipadapt.runs.methods import adaptation_maker, methods_for, placeholder_task
 from clipadapt.tasks.classification import Classifier
-from tests.small import composed
+from tests.small import composed, needed
 
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}
 NAMES = ["one", "two"]
@@ -45,7 +45,7 @@ BACKBONES = {
 def built(clip: CLIP, name: str) -> bool:
     task = placeholder_task(clip, NAMES, ["a photo of a {}."], (1, len(NAMES), clip.width or 0))
     try:
-        Classifier(clip, adaptation_maker(composed(f"method={name}"))(clip, task), NAMES)
+        Classifier(clip, adaptation_maker(composed(f"method={name}", *needed(name, NAMES)))(clip, task), NAMES)
     except UserError:
         return False
     return True
