@@ -1,6 +1,8 @@
 """Predictors that adapt, from a run's directory on."""
 
+import csv
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ from PIL import Image
 
 import clipadapt
 from clipadapt.api import evaluate
+from clipadapt.cli import main
 from clipadapt.engine.evaluation import shuffled
 from clipadapt.errors import UserError
 from clipadapt.runs.predictor import Predictor
+from clipadapt.serving.server import check_predictor
 
 VIEWS = ["method.test_time.views=6", "method.test_time.images=3"]
 METHODS = {
@@ -23,6 +27,8 @@ METHODS = {
         "method.test_time.teacher={name:tiny,pretrained:embedded}",
     ],
     "tda": [],
+    "zlap": ["method.test_time.images=5"],
+    "transclip_few_shot": ["method.adaptation.search=false", "method.test_time.gammas=[0.1]"],
 }
 
 
@@ -121,6 +127,26 @@ def test_states_that_are_none(runs, tmp_path):
             stream.load_state(path)
     with pytest.raises(UserError, match="can't be written"):
         stream.save_state(tmp_path / "absent" / "state")
+
+
+def test_a_whole_set_is_answered_at_once_and_one_image_is_none(runs, task, tmp_path, capsys):
+    directory, _ = runs("zlap")
+    predictor, paths = clipadapt.load(directory, device="cpu"), task.tests["test"].images.items
+    whole, some = predictor.predict_proba(paths), predictor.predict_proba(paths[:6])
+    assert not torch.allclose(whole[:6], some, atol=1e-4)
+    for call in (predictor.predict, predictor.predict_proba, predictor.decision):
+        with pytest.raises(UserError, match="compares the images of a whole set, and can't answer 1 alone"):
+            call(paths[0])
+    with pytest.raises(UserError, match="answers the images of a whole set together, and a server gets them one by"):
+        check_predictor(predictor)
+    file = tmp_path / "answers.csv"
+    words = [f"run={directory}", f"images={Path(paths[0]).parent.parent}", f"output={file}"]
+    assert main(["predict", *words]) == 0
+    listed = list(csv.DictReader(file.open()))
+    assert [row["class"] for row in listed] == predictor.predict([row["image"] for row in listed])
+    capsys.readouterr()
+    assert main(["predict", f"run={directory}", f"images={paths[0]}"]) == 2
+    assert "give all images at once, such as a folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_predictor_is_pickled_with_its_stream(runs, task):

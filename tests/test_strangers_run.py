@@ -319,7 +319,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: " + "[" * 100_000, "nest"),
         ("{a: " * 100_000, "nest"),
         ("a: " + "9" * 10_000 + "\n", "can't be read"),
-        ("a: '" + "x" * 3_000_000 + "'\n", "larger"),
+        ("a: '" + "x" * 9_000_000 + "'\n", "larger"),
         ("".join(f"k{number}: 1\n" for number in range(3_000)), "keys"),
         ("[" + "1, " * 200_000 + "]", "values"),
         ("k" * 100_000 + ": 1\n", "line"),

@@ -1,7 +1,7 @@
 """Adaptations: learned changes to a frozen CLIP."""
 
 from clipadapt.adaptations.attention import ParameterFreeAttention
-from clipadapt.adaptations.base import Adaptation, Composed, ZeroShot
+from clipadapt.adaptations.base import Adaptation, Composed, FirstTemplate, ZeroShot
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
@@ -9,6 +9,7 @@ from clipadapt.adaptations.divergence_cache import DivergenceCache
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.adaptations.gaussian import GaussianClassifier
 from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
+from clipadapt.adaptations.labelled_images import LabelledImages
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
 from clipadapt.adaptations.sentences import ClassSentences
@@ -30,8 +31,10 @@ __all__ = [
     "DivergenceCache",
     "FeatureAdapter",
     "FeatureCache",
+    "FirstTemplate",
     "GaussianClassifier",
     "ImageTokens",
+    "LabelledImages",
     "LearnedClassWeights",
     "LinearHead",
     "LinearProbe",

@@ -244,6 +244,25 @@ class ZeroShot(Adaptation):
         return super().prompts(list(names) if self.keep_hyphens else [name.replace("-", " ") for name in names])
 
 
+class FirstTemplate(ZeroShot):
+    """Zero-shot CLIP with the first of its templates alone, as in TransCLIP (Zanella et al., NeurIPS 2024).
+
+    Of several templates the authors' code takes the first (arXiv:2406.01837).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        templates: sentences with `{}` to use instead of the task's.
+        keep_hyphens: whether to keep hyphens in class names; if not, spaces replace them.
+    """
+
+    def __init__(
+        self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None, keep_hyphens: bool = True
+    ) -> None:
+        super().__init__(clip, task, templates, keep_hyphens)
+        self.templates = self.templates[:1]
+
+
 class Composed(Adaptation):
     """A composition of several adaptations; edits at the same point run in the order of the parts.
 

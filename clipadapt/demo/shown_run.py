@@ -117,7 +117,7 @@ def load_runs(directories: Sequence[Path], config_dir: str | Path | None = None)
         config_dir: a folder of the user's own with modules that the runs may name.
 
     Raises:
-        UserError: no finished run is there, or one answers with no classes.
+        UserError: no finished run is there, or one answers with no classes, or only to whole sets of images.
     """
     runs = [load_run(directory, config_dir) for directory in directories]
     titles = [run.title for run in runs]
@@ -132,6 +132,8 @@ def load_run(directory: Path, config_dir: str | Path | None) -> ShownRun:
     predictor, result = load_predictor(directory, config_dir=config_dir), read_result(directory)
     if not predictor.kind.probabilities:
         raise UserError(f"{directory} answers with no classes, and the demo shows classes alone")
+    if predictor.test_time is not None and predictor.test_time.whole_set:
+        raise UserError(f"{directory} answers the images of a whole set together, and the demo shows single ones")
     title = f"{result.config['method']['name']} on {result.record['task']}"
     if is_artifact(directory):
         return ShownRun(title, predictor, note="The images that were learned from aren't in what is shown here.")

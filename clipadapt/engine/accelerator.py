@@ -17,7 +17,7 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
     """Return the `Accelerator` with a run's processes, device and number format.
 
     Raises:
-        UserError: a method that adapts along the test stream has several processes, or several processes have no GPU.
+        UserError: a method that needs all test images has several processes, or several processes have no GPU.
     """
     if not torch.distributed.is_initialized():
         forget_accelerator()
@@ -26,10 +26,11 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes < started:  # each process would do the whole run
         raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
-    if test_time is not None and test_time.stream and accelerator.num_processes > 1:
+    if test_time is not None and (test_time.stream or test_time.whole_set) and accelerator.num_processes > 1:
+        along = "learns along the test images, one after another"
+        how = "sees all test images together" if test_time.whole_set else along
         raise UserError(
-            f"this method learns along the test images, one after another, and can't share them out over "
-            f"{accelerator.num_processes} processes: run it in one"
+            f"this method {how}, and can't share them out over {accelerator.num_processes} processes: run it in one"
         )
     return accelerator
 

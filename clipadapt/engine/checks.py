@@ -12,6 +12,8 @@ from clipadapt.engine.pseudo_labels import PseudoLabels
 from clipadapt.engine.settings import Settings
 from clipadapt.errors import UserError, join_names
 from clipadapt.objectives.base import Objective
+from clipadapt.tasks import TaskKind
+from clipadapt.test_time.base import TestTimeMethod
 
 SHOWN = 5
 """Names of classes in a sentence."""
@@ -58,6 +60,26 @@ def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed
             f"this method chooses its weights on a validation split, and '{task.name}' has no images left for one: "
             f"{advice}"
         )
+
+
+def check_test_time(test_time: TestTimeMethod | None, kind: TaskKind, adaptation: Adaptation, task: Task) -> None:
+    """Check that a method can adapt to a task's test sets.
+
+    Raises:
+        UserError: the task is no classification, the method can't adapt what the adaptation makes of CLIP, or a test
+            set has too few images.
+    """
+    if test_time is None:
+        return
+    if not kind.probabilities:
+        raise UserError("methods that adapt at test time are for classification: leave method.test_time null")
+    test_time.check(adaptation)
+    for name, split in task.tests.items():
+        if len(split) < test_time.fewest_images:
+            raise UserError(
+                f"this method needs at least {test_time.fewest_images} images of a test set together, and '{name}' has "
+                f"{len(split)}: add some, or leave method.test_time null"
+            )
 
 
 def check_weights(adaptation: Adaptation, task: Task) -> None:

@@ -17,6 +17,7 @@ from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
 from clipadapt.tasks.base import NO_LABEL
 from clipadapt.tasks.uncertainty import fewest_scores, fit_temperature, threshold
 from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.test_time.whole_set import WholeSetMethod
 
 Pair = tuple[Head, Head]
 
@@ -40,8 +41,8 @@ def evaluate_run(run: Run, validation: bool = False, known: Mapping[str, Any] | 
         image, and its most probable classes `ranked`; `figures`, how to show each figure, the leading one first;
         `validation`, the figures of the validation split, and its `known_scores` (see `KnownScores`); `covered`, the
         share of test images whose class is in its set of classes at a coverage of 90 %; `calibrated`, figures of the
-        first test set after temperature scaling. Without a test set, only `tests`, which is empty, and what is of the
-        validation split.
+        first test set after temperature scaling; `test_note`, what is to be known of a test-time method's figures.
+        Without a test set, only `tests`, which is empty, and what is of the validation split.
     """
     kind, own = task_kind(run.task), (run.zero_shot(), run.head)
     pair = own
@@ -52,7 +53,8 @@ def evaluate_run(run: Run, validation: bool = False, known: Mapping[str, Any] | 
         # Probabilities of all images take memory, and only those of the first test set are used again.
         measured[name] = replace(before, answers=[]), replace(after, answers=[] if measured else after.answers)
     # After the tests, so that what an adaptation draws at random on them doesn't depend on the validation split.
-    validated = validation_figures(run, own) if validation and len(run.task.validation) else {}
+    fewest = 1 if run.test_time is None else run.test_time.fewest_images
+    validated = validation_figures(run, own) if validation and len(run.task.validation) >= fewest else {}
     known = validated.get("known_scores", known)
     if not measured:
         return {"tests": {}} | validated
@@ -67,6 +69,7 @@ def evaluate_run(run: Run, validation: bool = False, known: Mapping[str, Any] | 
             "predictions": {name: predictions(run.task, name, *pair) for name, pair in measured.items()},
         }
         | validated
+        | ({"test_note": run.test_time.note} if run.test_time is not None and run.test_time.note else {})
         | covered(known, after.scores)
         | calibrated(run, run.task.tests[first].class_names or run.task.class_names, known, after)
     )
@@ -132,6 +135,9 @@ def evaluate_head(
     head.eval()
     with torch.no_grad(), run.accelerator.autocast():
         text = head.precompute()
+        if test_time is not None and test_time.whole_set:
+            together = cast(WholeSetMethod, test_time).answer(cast(Classifier, head), batches, text)
+            return evaluate_batches(lambda logits: logits, together, task_kind(run.task), head, run.accelerator.device)
 
         def predict(x: Tensor) -> Tensor:
             if test_time is not None and test_time.sees_pixels:

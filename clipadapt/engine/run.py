@@ -18,6 +18,7 @@ from clipadapt.engine.checks import (
     check_images,
     check_imbalance,
     check_number_format,
+    check_test_time,
     check_weights,
     check_whole_batch,
     note_one_name,
@@ -129,10 +130,7 @@ class Run:
         check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)
         kind.check(adaptation, task)
-        if test_time is not None and not kind.probabilities:
-            raise UserError("methods that adapt at test time are for classification: leave method.test_time null")
-        if test_time is not None:
-            test_time.check(adaptation)
+        check_test_time(test_time, kind, adaptation, task)
         memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
         memory /= texts_at_once(adaptation, test_time)
         images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))

@@ -32,6 +32,7 @@ class Row(TypedDict):
     seconds: float
     peak_memory_mb: float
     schedule_note: str | None
+    test_note: str | None
     failed: dict[str, list[int]]
     runs: list[str]
 
@@ -64,9 +65,13 @@ def title(rows: Sequence[Row]) -> str:
 
 
 def label(row: Row, rows: Sequence[Row]) -> str:
-    """Return a method's title, with its name if another method has the same title, and a star if it learns nothing."""
+    """Return a method's title, with its name if another has the same title, and what marks it.
+
+    A star is for a method that learns nothing; one whose test images were seen together says so.
+    """
     same_title = {other["method"] for other in rows if other["title"] == row["title"]}
     text = row["title"] if len(same_title) == 1 else f"{row['title']} ({row['method']})"
+    text = f"{text} (whole test set)" if row.get("test_note") else text
     return f"{text} *" if row["zero_shot"] else text
 
 

@@ -53,7 +53,7 @@ def _show_figures(console: Console, metrics: Mapping[str, Any], table: Table) ->
     console.print(_with_schedule_note(table, metrics))
     if "cross_validation" in metrics:
         console.print(_with_schedule_note(tables.cross_validation_table(metrics["cross_validation"]), metrics))
-    if note := probabilities_note(metrics):
+    for note in filter(None, (metrics.get("test_note"), probabilities_note(metrics))):
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
 

@@ -78,7 +78,7 @@ def model_card(
         paper=f" ({escaped(method['paper'])}{arxiv})" if method["paper"] else "",
         names=join_names([escaped(name) for name in names], SHOWN),
         made="\n".join(f"- {line}" for line in describe(settings, record)),
-        figures=figures_table(metrics),
+        figures="\n\n".join(filter(None, [figures_table(metrics), metrics.get("test_note")])),
         size=f"learned numbers: {parameters_text(metrics['parameters'], metrics['share'])}",
     )
 

@@ -94,5 +94,7 @@ def _list_test_parts(test_time: TestTimeMethod | None) -> list[str]:
     """List what happens at test time; nothing without a test-time method."""
     if test_time is None:
         return []
+    if test_time.whole_set:
+        return ["at the test all images together"]
     views = "1 view" if test_time.views == 1 else f"{test_time.views} views"
     return [f"at the test {views} of each image, {test_time.images} images at a time"]

@@ -25,6 +25,7 @@ from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.tasks.base import ClassNames, finite
 from clipadapt.tasks.uncertainty import KnownScores, check_fraction
 from clipadapt.test_time.base import TestTimeMethod
+from clipadapt.test_time.whole_set import WholeSetMethod
 from clipadapt.threads import limited_threads
 
 if TYPE_CHECKING:
@@ -219,11 +220,13 @@ class Predictor:
 
         Args:
             images: B paths, files' bytes, open files, PIL images, arrays `[height, width, 3]` of 8-bit RGB pixels, or
-                tensors `[3, height, width]` of pixels preprocessed by the backbone's transform; or a single one.
+                tensors `[3, height, width]` of pixels preprocessed by the backbone's transform; or a single one. They
+                are the set of a test-time method that sees a whole set.
 
         Raises:
-            UserError: there are no images, a file is no readable image, an array or a tensor has another shape or
-                values that aren't finite, a tensor is given to a method that crops views, or an item has another type.
+            UserError: there are no images, or too few for a method that sees a whole set, a file is no readable image,
+                an array or a tensor has another shape or values that aren't finite, a tensor is given to a method that
+                crops views, or an item has another type.
         """
         return torch.cat([self.kind.answers(outputs).cpu() for outputs in self._batches(images)])
 
@@ -312,10 +315,25 @@ class Predictor:
     def _batches(self, images: Picture | Iterable[Picture]) -> Iterator[Tensor]:
         """Yield the head's outputs for images, by batch."""
         pictures = as_list(images)
+        self._check_count(len(pictures))
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
-            text = self.model.precompute()
-            for first in range(0, len(pictures), self.images_at_once):
-                yield finite(self._outputs(map(self.read, pictures[first : first + self.images_at_once]), text))
+            text, size = self.model.precompute(), self.images_at_once
+            batches = (map(self.read, pictures[first : first + size]) for first in range(0, len(pictures), size))
+            if isinstance(self.test_time, WholeSetMethod):
+                model = cast(Classifier, self.model)
+                features = [self.test_time.encode(model, self._at_cut(batch)) for batch in batches]
+                yield finite(self.test_time.set_logits(model, torch.cat(features), text))
+            else:
+                for batch in batches:
+                    yield finite(self._outputs(batch, text))
+
+    def _check_count(self, count: int) -> None:
+        """Check that a method that sees a whole set gets one; raises UserError."""
+        if self.test_time is not None and count < self.test_time.fewest_images:
+            raise UserError(
+                f"this method compares the images of a whole set, and can't answer {count} alone: give all images at "
+                "once, such as a folder"
+            )
 
     @property
     def images_at_once(self) -> int:
@@ -344,6 +362,7 @@ class Predictor:
             read: of B images.
             text: what `class_embeddings` returned; computed if None.
         """
+        self._check_count(len(read))
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute() if text is None else text
             return self.kind.answers(self._outputs(read, text)).cpu()
@@ -396,6 +415,10 @@ class Predictor:
             return self.model.output(pixels, text=text).logits
         of_views = [views.to(clip.dtype) for views in read]
         return self.test_time.logits_of_pixels(cast(Classifier, self.model), of_views, text)
+
+    def _at_cut(self, read: Iterable[Tensor]) -> Tensor:
+        """Return activations `[B, V, ...]` at the image cut of the views that `read` returned of B images."""
+        return torch.stack([self.model.prefix(views.to(self.model.clip.dtype)) for views in read])
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Return views `[V, 3, height, width]` on the device: the backbone's preprocessing, then random crops."""

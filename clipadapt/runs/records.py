@@ -90,6 +90,7 @@ class Result(BaseModel):
     peak_memory_mb: float
     processes: int
     schedule_note: str | None
+    test_note: str | None = None
 
 
 class Predictions(BaseModel):

@@ -76,6 +76,7 @@ def aggregate_row(outcomes: Sequence[RunOutcome], targets: Sequence[str]) -> Row
         "seconds": sum(one.metrics["seconds"] for one in done) / max(1, len(done)),
         "peak_memory_mb": max((one.metrics["peak_memory_mb"] for one in done), default=0.0),
         "schedule_note": build_settings(spec.config).schedule_note,
+        "test_note": next((note for one in done if (note := one.metrics.get("test_note"))), None),
         "failed": failed,
         "runs": [one.spec.directory.as_posix() for one in done],
     }
@@ -119,6 +120,7 @@ def make_page(study: Study, rows: Sequence[Row], outcomes: Sequence[RunOutcome])
         lead=[
             f"{', '.join(methods)} on {', '.join(data)}.",
             *{row["schedule_note"] for row in rows if row["schedule_note"]},
+            *{f"{row['title']}: {row['test_note']}." for row in rows if row["test_note"]},
         ],
         sheets=[*comparison.sheets(rows), *published_sheets(study.protocol, backbone, titles)],
         curves=curves if curves.is_file() else None,

@@ -30,6 +30,13 @@ class TestTimeMethod:
     """The further backbones that the method needs; whoever builds the method loads them into `teachers`."""
     teachers: Sequence[DualEncoder] = ()
 
+    whole_set = False
+    """Whether the method needs all images of a test set at once: see `WholeSetMethod`."""
+    fewest_images = 1
+    """The number of images below which there is no answer."""
+    note: str | None = None
+    """What is to be known of figures on a test set; None for nothing."""
+
     def __init__(self, views: int, images: int) -> None:
         self.views = views
         self.images = images

@@ -91,6 +91,7 @@ def test_epochs_below_the_table_and_without_one():
         ("tip_adapter_f", "search"),
         ("lp_plus_plus", "select"),
         ("gda_clip", "search"),
+        ("transclip_few_shot", "search"),
         ("ape", "search"),
         ("tip_x", "search"),
         ("calip", "search"),

@@ -7,15 +7,15 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from clipadapt.adaptations import Context, ZeroShot
-from clipadapt.engine.evaluation import evaluate_pair
+from clipadapt.adaptations import Context, LinearProbe, ZeroShot
+from clipadapt.engine.evaluation import evaluate_pair, evaluate_run
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
 from clipadapt.features.encoder import Encoder
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.plan import plan
-from clipadapt.test_time import Cache, Caches, MeanShift, NegativeCache, PromptTuning, Voting
+from clipadapt.test_time import Cache, Caches, GaussianMixture, MeanShift, NegativeCache, PromptTuning, Voting
 from tests.engine.tasks import fit, settings, split, task
 
 WORDS = partial(Context, words="a photo of a")
@@ -111,3 +111,37 @@ def test_memory_is_for_all_images_at_once(clip):
     tunings = PromptTuning(images=1), PromptTuning(images=8)
     one, eight = (prepare(clip, tuning, WORDS, given, memory=0.1).head.max_rows for tuning in tunings)
     assert eight == one // 8
+
+
+def test_all_test_images_are_seen_together(clip):
+    run = prepare(clip, GaussianMixture())
+    (test,) = run.task.tests.values()
+    with torch.no_grad():
+        text = run.head.precompute()
+        features = torch.cat([run.test_time.encode(run.head, x) for x, _ in seen_views(run)])
+        expected = run.test_time.set_logits(run.head, features, text)
+    found = measured(run)[1]
+    assert found.predicted == expected.argmax(dim=-1).tolist() and found.images == len(test)
+    assert torch.allclose(found.answers[0][0], expected.softmax(dim=-1), atol=1e-6)
+    assert plan(run).every_step.endswith("at the test all images together")
+    assert "seen together" in evaluate_run(run)["test_note"]
+    assert "test_note" not in evaluate_run(prepare(clip, None))
+
+
+def test_a_test_set_of_one_image_is_refused_before_anything_is_encoded(clip, monkeypatch):
+    monkeypatch.setattr(Encoder, "compute", None)
+    with pytest.raises(UserError, match="needs at least 2 images of a test set together, and 'test' has 1: add some"):
+        prepare(clip, GaussianMixture(), given=task(tests={"test": split([0])}))
+    with pytest.raises(UserError, match="this adaptation has logits of its own"):
+        prepare(clip, GaussianMixture(), LinearProbe)
+
+
+def test_a_validation_split_of_one_image_is_left_out(clip):
+    given = replace(task(), validation=split([0]), validation_indices=[7])
+    assert "validation" not in evaluate_run(prepare(clip, GaussianMixture(), given=given), validation=True)
+
+
+def test_all_test_images_in_several_processes(clip, monkeypatch):
+    monkeypatch.setattr(Accelerator, "num_processes", 2)
+    with pytest.raises(UserError, match="sees all test images together, and can't share them out over 2 processes"):
+        prepare(clip, GaussianMixture())

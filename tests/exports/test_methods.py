@@ -23,7 +23,22 @@ SMALLER["tip_x"] = ["method.adaptation.betas=5"]
 SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
-AT_TEST_TIME = {"ctpt", "dynaprompt", "mta", "rlcf", "rtpt", "tda", "tps", "tpt", "ttl", "zero"}
+AT_TEST_TIME = {
+    "ctpt",
+    "dynaprompt",
+    "mta",
+    "rlcf",
+    "rtpt",
+    "stata",
+    "tda",
+    "tps",
+    "tpt",
+    "transclip",
+    "transclip_few_shot",
+    "ttl",
+    "zero",
+    "zlap",
+}
 WEIGHTS = {"bitfit", "clip_lora", "cupl", "full_finetuning", "peft", "zero_shot"}
 """Methods whose learned tensors are weights of the towers, or none."""
 CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_probe", "lp_plus_plus", "prograd"} | {

@@ -68,7 +68,8 @@ class Record:
         method = self.meta["method"]
         if method not in TABLE:
             raise LookupError(f"no entry for the method {method} in names.yaml")
-        return TABLE[method]
+        others = TABLE[method].get("with", {})
+        return TABLE[next((others[name] for name in self.meta["hyperparameters"] if name in others), method)]
 
     def tensor(self, name: str, device: str) -> Tensor:
         return torch.from_numpy(self.arrays[name]).to(device)
