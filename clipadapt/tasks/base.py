@@ -215,12 +215,12 @@ class TaskKind(ABC):
 
 
 def finite(outputs: Tensor) -> Tensor:
-    """Return a model's outputs after a check that they are finite.
+    """Return a model's outputs after a check that they are finite; minus infinity may say that a class is ruled out.
 
     Raises:
-        UserError: they aren't.
+        UserError: they aren't, or all classes are ruled out.
     """
-    if not outputs.isfinite().all():
+    if outputs.isnan().any() or outputs.isposinf().any() or outputs.isneginf().all(dim=-1).any():
         raise UserError(
             "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
             "get it again from whoever made it"
