@@ -1,6 +1,8 @@
 """Predictors that adapt, from a run's directory on."""
 
 import csv
+import json
+import os
 import pickle
 from pathlib import Path
 
@@ -29,6 +31,7 @@ METHODS = {
     "tda": [],
     "zlap": ["method.test_time.images=5"],
     "transclip_few_shot": ["method.adaptation.search=false", "method.test_time.gammas=[0.1]"],
+    "onzeta": [],
 }
 
 
@@ -76,6 +79,7 @@ def test_a_loaded_run_adapts_as_the_run_did(runs, task, method):
     directory, result = runs(method)
     predictor, test = clipadapt.load(directory, device="cpu"), task.tests["test"]
     test = test.select(shuffled(len(test), task.seed)) if predictor.test_time.stream else test
+    predictor.reset(len(test))
     assert confusion(predictor.predict_proba(test.images.items), test.labels) == result.metrics["confusion"]
     assert evaluate(directory)["confusion"] == result.metrics["confusion"]
 
@@ -110,6 +114,33 @@ def test_a_streams_state_is_kept(runs, task, tmp_path):
     assert other.predict_proba(paths[:2]).shape == (2, 2) and int(whole.test_time.state_dict()["count"]) == 12
     with pytest.raises(UserError, match="left by images of other classes"):
         other.load_state(tmp_path / "state.safetensors")
+
+
+def test_a_stream_whose_length_matters(runs, task, tmp_path, capsys):
+    directory, _ = runs("onzeta")
+    paths, predictor = task.tests["test"].images.items, clipadapt.load(directory, device="cpu")
+    with pytest.raises(UserError, match=r"nobody said how many images come: call predictor.reset\(length=N\)"):
+        predictor.predict(paths[0])
+    for length in (0, 1.5, "two"):
+        with pytest.raises(UserError, match="is no number of images: give a whole number, at least 1"):
+            predictor.reset(length)
+    predictor.reset(len(paths))
+    expected = torch.cat([predictor.predict_proba(path) for path in paths])
+    with pytest.raises(UserError, match="was to have length=12, and image 13 came"):
+        predictor.predict(paths[0])
+    predictor.save_state(tmp_path / "state")
+    other = clipadapt.load(directory, device="cpu")
+    other.load_state(tmp_path / "state")
+    with pytest.raises(UserError, match="was to have length=12, and image 13 came"):
+        other.predict(paths[0])
+    folder = os.path.commonpath(paths)
+    assert main(["predict", f"run={directory}", f"images={folder}", "format=json"]) == 0
+    answers = {row["image"]: row["probabilities"] for row in json.loads(capsys.readouterr().out)}
+    in_order = clipadapt.load(directory, device="cpu")
+    in_order.reset(len(paths))
+    found = in_order.predict_proba([*answers])
+    assert torch.allclose(torch.tensor([[*row.values()] for row in answers.values()]), found, atol=1e-5)
+    assert found.shape == expected.shape == (12, 3)
 
 
 def test_states_that_are_none(runs, tmp_path):

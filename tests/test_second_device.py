@@ -20,7 +20,10 @@ from tests.small import needed
 
 METHODS = sorted(path.stem for path in (Path(__file__).parent.parent / "conf" / "method").glob("*.yaml"))
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
-SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero")}
+SMALLER = {
+    name: ["method.test_time.views=10"]
+    for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero", "boostadapter", "dmn", "dmn_tf", "dpe")
+}
 SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] for name in ("ape", "tip_x")}
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]

@@ -14,6 +14,7 @@ from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
 from clipadapt.adaptations.sentences import ClassSentences
 from clipadapt.adaptations.shift import PrototypeShift
+from clipadapt.adaptations.support_memory import SupportMemory
 from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
 from clipadapt.adaptations.transport import TransportContext, VisualTransport
 from clipadapt.adaptations.visual import Patch, PixelFrame
@@ -44,6 +45,7 @@ __all__ = [
     "PrototypeShift",
     "RandomTexts",
     "RefinedCache",
+    "SupportMemory",
     "TaskResidual",
     "TextBlendedProbe",
     "TransportContext",

@@ -13,7 +13,14 @@ from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
 from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
-from clipadapt.interfaces import AdaptedFeatures, SupportView, class_prompts, mean_over_names, names_by_class
+from clipadapt.interfaces import (
+    AdaptedFeatures,
+    LabelledFeatures,
+    SupportView,
+    class_prompts,
+    mean_over_names,
+    names_by_class,
+)
 
 Edit = Callable[[Any], Any]
 
@@ -173,6 +180,10 @@ class Adaptation(nn.Module):
         """Return learned vectors `[..., n, W]` in the place of words of the prompts; None if there are none."""
         return None
 
+    def support_features(self) -> LabelledFeatures | None:
+        """Return unit features of support images that test-time methods may use; None if none are kept."""
+        return None
+
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Fit values without gradients, after any training by gradient descent; nothing unless overridden."""
 
@@ -316,6 +327,10 @@ class Composed(Adaptation):
     def context_vectors(self) -> Tensor | None:
         """Return the vectors of the first part that has any."""
         return next((found for part in self._parts() if (found := part.context_vectors()) is not None), None)
+
+    def support_features(self) -> LabelledFeatures | None:
+        """Return the features of the first part that keeps any."""
+        return next((found for part in self._parts() if (found := part.support_features()) is not None), None)
 
     def interpolate(self, ratio: float) -> None:
         """Interpolate the learned tensors of every part with their initial values."""

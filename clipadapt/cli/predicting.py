@@ -79,7 +79,7 @@ def predict(words: Words) -> None:
     in_classes = predictor.kind.probabilities
     scores = check_options(options, predictor, [key for key in OF_CLASSES if key in found])
     answer: Callable[[Sequence[str]], Any] = predictor.predict_proba if in_classes else predictor.predict
-    answers, errors = answer_readable(paths, answer, lambda: predictor.reset())
+    answers, errors = answer_readable(paths, answer, predictor.reset)
     if skip:
         tell_left_out(errors, len(paths))
         paths, shown = [path for path in paths if path not in errors], {}

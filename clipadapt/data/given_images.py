@@ -81,7 +81,7 @@ def find_errors(paths: Sequence[str], decode: bool) -> dict[str, str]:
 
 
 def answer_readable(
-    paths: Sequence[str], answer: Callable[[Sequence[str]], Answers], start_again: Callable[[], object]
+    paths: Sequence[str], answer: Callable[[Sequence[str]], Answers], start: Callable[[int], object]
 ) -> tuple[Answers, dict[str, str]]:
     """Return the answers to the images that can be read, in their order, and a message for each other one by its path.
 
@@ -90,17 +90,18 @@ def answer_readable(
     Args:
         paths: The image files.
         answer: Answers images, and raises DataError if one can't be read.
-        start_again: Called before images are answered for a second time.
+        start: Called with the number of images before they are answered, again if they are for a second time.
 
     Raises:
         DataError: No image can be read.
     """
     errors = find_errors(paths, decode=False)
+    start(len(paths) - len(errors))
     try:
         return answer([path for path in paths if path not in errors]), errors
     except DataError:
         errors = find_errors(paths, decode=True)
-        start_again()
+        start(len(paths) - len(errors))
         return answer([path for path in paths if path not in errors]), errors
 
 

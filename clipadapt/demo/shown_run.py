@@ -70,7 +70,7 @@ class ShownRun:
             UserError: what was learned belongs to the run's classes, or as of `Predictor.answers`.
         """
         predictor, text = self.for_classes(tuple(names))
-        predictor.reset()  # what others dropped here before shall not change the answer
+        predictor.reset(length=1)  # what others dropped here before shall not change the answer
         (row,) = predictor.answers_to([predictor.read(picture)], text)
         values, order = row.sort(descending=True, stable=True)
         return [(predictor.class_names[k], value) for k, value in zip(order.tolist(), values.tolist(), strict=True)]

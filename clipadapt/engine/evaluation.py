@@ -180,7 +180,7 @@ def _evaluate_share(
     batches = list(run.loader.test_batches(zero_shot, split))
     before = evaluate_head(run, zero_shot, batches)
     if run.test_time is not None:
-        run.test_time.reset()
+        run.test_time.reset(len(split))
         order = shuffled(len(split), run.task.seed) if run.test_time.stream else order
         model = at_pixels(adapted) if run.test_time.sees_pixels else adapted
         views = run.loader.test_views(model, split.select(order), run.test_time.views, run.test_time.images)

@@ -367,10 +367,19 @@ class Predictor:
             text = self.model.precompute() if text is None else text
             return self.kind.answers(self._outputs(read, text)).cpu()
 
-    def reset(self) -> None:
-        """Discard the state that earlier images left in the test-time method."""
+    def reset(self, length: int | None = None) -> None:
+        """Discard the state that earlier images left in the test-time method, to start a new stream.
+
+        Args:
+            length: number of images that the stream will have, which some methods need; None if it is unknown.
+
+        Raises:
+            UserError: a length that is no positive number.
+        """
+        if length is not None and (not isinstance(length, int) or length < 1):
+            raise UserError(f"length={length!r} is no number of images: give a whole number, at least 1")
         if self.test_time is not None:
-            self.test_time.reset()
+            self.test_time.reset(length)
 
     def save_state(self, path: str | Path) -> None:
         """Save the state that earlier images left in the test-time method to a safetensors file.

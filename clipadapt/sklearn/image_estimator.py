@@ -127,7 +127,7 @@ class CLIPClassifier(LogitsClassifier):
         pictures = as_pictures(X)
         if self._predictor is None:
             self._predictor = self._make_predictor()
-        self._predictor.reset()  # a method that adapts along a stream of images starts one with each call
+        self._predictor.reset(len(pictures))  # a method that adapts along a stream of images starts one with each call
         return self._predictor.decision(pictures).numpy()
 
     def _fit(self, images: Split, words: list[str]) -> Result:

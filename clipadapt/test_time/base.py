@@ -60,8 +60,8 @@ class TestTimeMethod:
             UserError: it can't.
         """
 
-    def reset(self) -> None:
-        """Discard the state that earlier images left; methods without state do nothing."""
+    def reset(self, length: int | None = None) -> None:
+        """Discard the state that earlier images left, for a stream of this length; methods without state do nothing."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the state that earlier images left, by name."""

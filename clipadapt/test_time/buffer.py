@@ -93,8 +93,8 @@ class PromptBuffer(TestTimeMethod):
                 "adaptation@method.adaptation=context, or another method.test_time"
             )
 
-    def reset(self) -> None:
-        """Empty the buffer, to start a new stream."""
+    def reset(self, length: int | None = None) -> None:
+        """Empty the buffer, to start a new stream, whatever its length."""
         self.offsets: dict[str, Tensor] = {}
         self.order, self.used = [*range(self.prompts)], [False] * self.prompts
 

@@ -1,64 +1,30 @@
-"""Caches of test image features, by predicted class."""
+"""Caches of test image features, by predicted class, that add to the logits."""
 
-import math
-from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 from torch import Tensor
+from torch.nn import functional
 
-from clipadapt.errors import UserError
+from clipadapt.test_time.entries import Capacity, Entries
+from clipadapt.test_time.views import ViewSummary
 
-Capacity = Annotated[int, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
-class ViewSummary:
-    """Features and predictions of B test images, averaged over each image's most confident views.
-
-    For a single image, the first dimension is missing.
-
-    Attributes:
-        feature: mean of the views' unit features, `[B, D]`.
-        logits: mean of the views' logits, `[B, C]`.
-        probability: mean of the views' probabilities, `[B, C]`.
-        entropy: entropy of `probability` in nats, `[B]`.
-    """
-
-    feature: Tensor
-    logits: Tensor
-    probability: Tensor
-    entropy: Tensor
-
-    def __getitem__(self, image: int) -> "ViewSummary":
-        """Return the summary of one image."""
-        return ViewSummary(self.feature[image], self.logits[image], self.probability[image], self.entropy[image])
-
-    @property
-    def uncertainty(self) -> Tensor:
-        """The entropy in nats over log2 of the number of classes, as in the authors' code: at most ln 2, `[B]`."""
-        return self.entropy / math.log2(self.logits.shape[-1])
-
-
-class Cache:
+class Cache(Entries):
     """A positive cache: the most confident images of each predicted class, which raise the logits of that class.
 
     Args:
         capacity: maximum number of images per class, in order of increasing entropy; 0 for no cache.
         alpha: weight of the cache's logits.
         beta: sharpness: the weight of an entry decays exponentially with beta times its cosine distance.
-
-    Attributes:
-        entries: `entropy` (infinite for free places), `position` in the stream, `key` (the image feature) and the
-            tensors that `remember` adds, each `[C, capacity, ...]`; empty before the first image.
     """
 
     def __init__(self, capacity: Capacity = 3, alpha: float = 2.0, beta: float = 5.0) -> None:
-        self.capacity = capacity
+        super().__init__(capacity)
         self.alpha, self.beta = alpha, beta
-        self.entries: dict[str, Tensor] = {}
 
     def logits(self, summary: ViewSummary, position: int) -> Tensor:
         """Add one image to the cache, then compute the cache's logits `[C]` for that image.
@@ -69,54 +35,38 @@ class Cache:
         """
         if not self.capacity:
             return torch.zeros_like(summary.logits)
-        self._put(summary, position)
-        weights = self.alpha * torch.exp(-self.beta * (1 - self.entries["key"] @ summary.feature))
-        return self.class_scores(weights * self.entries["entropy"].isfinite())
+        self.put(summary, position)
+        return self.read(summary)
 
-    def accepts(self, summary: ViewSummary) -> Tensor:
-        """Return whether one image may enter the cache; always unless overridden."""
-        return torch.ones_like(summary.entropy, dtype=torch.bool)
+    def read(self, summary: ViewSummary) -> Tensor:
+        """Compute the cache's logits `[C]` for one image, with the entries as they are."""
+        return self.class_scores(self.affinity(self.entries["key"] @ summary.feature) * self.filled)
 
-    def remember(self, summary: ViewSummary) -> dict[str, Tensor]:
-        """Return the tensors to store with one image's feature, by name; none unless overridden."""
-        return {}
+    def affinity(self, cosines: Tensor) -> Tensor:
+        """Return the weights `[...]` of entries with these cosines to an image."""
+        return self.alpha * torch.exp(-self.beta * (1 - cosines))
 
     def class_scores(self, weights: Tensor) -> Tensor:
         """Compute logits `[C]` from weights `[C, capacity]` of the entries."""
         return weights.sum(dim=-1)
 
-    def load(self, entries: dict[str, Tensor]) -> None:
-        """Load saved entries.
+    def boosted(self, views: ViewSummary, position: int, extra: int) -> "Cache":
+        """Return a copy of the cache with more places, which single views of an image have entered.
 
-        Raises:
-            UserError: the entries come from a cache of another capacity.
+        Args:
+            views: the views, `[K]`.
+            position: number of images before this one in the stream.
+            extra: number of further places per class.
         """
-        if any(values.shape[1] != self.capacity for values in entries.values()):
-            found = next(iter(entries.values())).shape[1]
-            raise UserError(f"what was saved has a cache of {found} images a class, and this one has {self.capacity}")
-        self.entries = entries
-
-    def _put(self, summary: ViewSummary, position: int) -> None:
-        """Replace the last entry of the image's predicted class, if the image is accepted and has lower entropy.
-
-        Afterwards, the entries of the class are sorted by entropy again.
-        """
-        image = {"entropy": summary.entropy, "position": summary.logits.new_tensor(position, dtype=torch.long)}
-        image |= {"key": summary.feature, **self.remember(summary)}
-        if not self.entries:
-            self.entries = {name: self._free(value, len(summary.logits)) for name, value in image.items()}
-            self.entries["entropy"].fill_(torch.inf)
-            self.entries["position"].fill_(-1)
-        label = int(summary.logits.argmax())
-        enters = self.accepts(summary) & (summary.entropy < self.entries["entropy"][label, -1])
-        for name, values in self.entries.items():
-            values[label, -1] = torch.where(enters, image[name], values[label, -1])
-        order = self.entries["entropy"][label].sort(stable=True).indices
-        for values in self.entries.values():
-            values[label] = values[label, order]
-
-    def _free(self, value: Tensor, classes: int) -> Tensor:
-        return value.new_zeros(classes, self.capacity, *value.shape)
+        copy = Cache(self.capacity + extra, self.alpha, self.beta)
+        copy.entries = {
+            name: functional.pad(x, [0, 0] * (x.dim() - 2) + [0, extra]) for name, x in self.entries.items()
+        }
+        for name, free in (("entropy", torch.inf), ("position", -1)):
+            copy.entries[name][:, self.capacity :] = free
+        for view in range(len(views.entropy)):
+            copy.put(views[view], position)
+        return copy
 
 
 class NegativeCache(Cache):
@@ -157,6 +107,23 @@ class NegativeCache(Cache):
     def class_scores(self, weights: Tensor) -> Tensor:
         """Compute logits `[C]` from weights `[C, capacity]` of the entries."""
         return weights.flatten() @ self.entries["mask"].flatten(0, 1).float()
+
+
+class RecentNegativeCache(NegativeCache):
+    """A negative cache of the latest accepted images of each class, oldest first; arguments of `NegativeCache`."""
+
+    def place(self, entropies: Tensor) -> int:
+        """Return a free place, or else that of the oldest image."""
+        return 0 if entropies[-1].isfinite() else -1
+
+    def displaces(self, summary: ViewSummary, other: Tensor) -> Tensor:
+        """Return true: the oldest image always makes room."""
+        return torch.ones_like(other, dtype=torch.bool)
+
+    def order(self, label: int) -> Tensor:
+        """Return the order of a class's places by position in the stream, free ones last."""
+        positions = self.entries["position"][label].float()
+        return positions.where(positions >= 0, torch.inf).sort(stable=True).indices
 
 
 def between(values: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -84,7 +84,7 @@ def test_every_image_that_can_be_read_is_answered(tmp_path):
     (tmp_path / "1.png").write_bytes(noise)
     (tmp_path / "2.png").write_text("no image")
     starts, answer = [], lambda files: [open_image(file).size for file in files]
-    answers, errors = answer_readable(paths, answer, lambda: starts.append(None))
-    assert answers == [(4, 4)] * 2 and [*errors] == paths[1:3] and len(starts) == 1
+    answers, errors = answer_readable(paths, answer, starts.append)
+    assert answers == [(4, 4)] * 2 and [*errors] == paths[1:3] and starts == [3, 2]
     with pytest.raises(DataError, match=r"(?s)2 images can't be used.*there is nothing to predict"):
-        answer_readable(paths[1:3], answer, lambda: None)
+        answer_readable(paths[1:3], answer, starts.append)

@@ -15,7 +15,10 @@ from tests.small import needed
 
 METHODS = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "method").glob("*.yaml"))
 SHORT = ["engine.max_steps=1", "engine.workers=0", "engine.cache=null"]
-SMALLER = {name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero")}
+STREAMS = {"boostadapter", "dmn", "dmn_tf", "dpe", "onzeta", "tda"}
+SMALLER = {
+    name: ["method.test_time.views=10"] for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero", *STREAMS - {"onzeta"})
+}
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
@@ -24,13 +27,13 @@ SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
 AT_TEST_TIME = {
+    *STREAMS,
     "ctpt",
     "dynaprompt",
     "mta",
     "rlcf",
     "rtpt",
     "stata",
-    "tda",
     "tps",
     "tpt",
     "transclip",

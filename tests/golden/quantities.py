@@ -40,7 +40,7 @@ from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.tasks import Classification, Classifier
 from clipadapt.test_time.copies import batched_parameters
-from clipadapt.test_time.views import view_logits
+from clipadapt.test_time.views import most_confident, view_logits
 from tests.golden import tiny_clip
 from tests.layouts import rows_of_prompts
 
@@ -193,6 +193,9 @@ class Bench:
         plain = SimpleNamespace(class_names=names, templates=self.templates, words={})
         if "support_views" in self.inputs:
             plain.support = LabelledFeatures(self.features(self.inputs["support_views"]), self.inputs["support_labels"])
+        elif "support_images" in self.inputs:
+            image = self.features(self.inputs["support_images"][None])
+            plain.support = LabelledFeatures(image, self.inputs["support_labels"])
         elif {"images", "labels"} <= self.inputs.keys():
             plain.support = LabelledFeatures(self.features(self.inputs["images"][None]), self.inputs["labels"])
         return plain
@@ -247,7 +250,7 @@ class Bench:
         return self.test_time.tune(self.classifier, self.at_cut(), self.weights())
 
     @cached_property
-    def stream(self) -> list[tuple[Any, Found]]:
+    def tuned_stream(self) -> list[tuple[Any, Found]]:
         """What the method's adapting to each of the record's images gives, and its state after the image."""
         return [(self.test_time.adapt(self.classifier, x), self.test_time.state_dict()) for x in self.at_cut()]
 
@@ -273,6 +276,27 @@ class Bench:
         """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""
         views = self.inputs["views"] if "views" in self.inputs else self.inputs["images"][:, None]
         return self.classifier.prefix(views)
+
+    @cached_property
+    def stream(self) -> list[tuple[Found, Found]]:
+        """What each image of a stream leaves, one after another: the values of its step, and the state after it."""
+        method, x, weights = self.test_time_with(), self.at_cut(), self.weights()
+        method.reset(len(x))
+        with torch.no_grad():
+            return [(method.follow(self.classifier, one[None], weights)[0], method.state_dict()) for one in x]
+
+    def along_stream(self, name: str) -> Tensor:
+        """A value of every image's step, `[N, ...]`."""
+        return torch.stack([values[name] for values, _ in self.stream])
+
+    def states(self, name: str, *counts: int) -> Tensor:
+        """A tensor of the stream's state after several numbers of images; half of them and all if none are given."""
+        return torch.stack([self.stream[count - 1][1][name] for count in counts or self.halves])
+
+    @property
+    def halves(self) -> tuple[int, int]:
+        """Half of the stream's images, and all."""
+        return len(self.stream) // 2, len(self.stream)
 
     def weights(self) -> Tensor:
         """Class weights `[C, D]`."""
@@ -337,6 +361,9 @@ class Bench:
             "x": self.at_cut,
             "weights": self.weights,
             "view_logits": self.view_logits,
+            "along_stream": self.along_stream,
+            "states": self.states,
+            "most_confident": most_confident,
             "task": self.task,
             "clip": self.clip,
             "bench": self,

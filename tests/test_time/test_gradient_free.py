@@ -9,8 +9,7 @@ from torch.nn import functional
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time import Cache, Caches, MeanShift, NegativeCache, Voting
-from clipadapt.test_time.caches import ViewSummary
-from clipadapt.test_time.views import entropy, most_confident
+from clipadapt.test_time.views import ViewSummary, entropy, most_confident
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 
 METHODS = {

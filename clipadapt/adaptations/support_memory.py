@@ -1,0 +1,35 @@
+"""Features of the support images, kept for test-time methods."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.interfaces import LabelledFeatures, SupportView
+
+
+class SupportMemory(Adaptation):
+    """The static memory of DMN-TF: unit features of the support images (Zhang et al., CVPR 2024, arXiv:2403.17589).
+
+    Every view of an image is an entry of its own. The logits are zero-shot CLIP's: a test-time method reads the memory.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names, templates and support set.
+        templates: sentences with `{}` to use instead of the task's; several templates form an ensemble.
+    """
+
+    keys: Tensor
+    labels: Tensor
+
+    def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
+        super().__init__(clip, task)
+        self.templates = templates or task.templates
+        keys, labels = task.support.flat()
+        self.register_buffer("keys", functional.normalize(keys, dim=-1))
+        self.register_buffer("labels", labels.clone())
+        self.declare(fixed_classes=tuple(task.class_names))
+
+    def support_features(self) -> LabelledFeatures:
+        """Return the memory: features `[1, N, D]` and labels `[N]`."""
+        return LabelledFeatures(self.keys[None], self.labels)

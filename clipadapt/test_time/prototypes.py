@@ -1,0 +1,150 @@
+"""Prototypes of classes that follow a stream, with a step on both for each image."""
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional
+
+from clipadapt.tasks.classification import Classifier
+from clipadapt.test_time.caches import Cache
+from clipadapt.test_time.stream import Share, Stream
+from clipadapt.test_time.views import (
+    Count,
+    averaged_views,
+    entropy,
+    most_confident,
+    of_classes,
+    shared_embeddings,
+)
+
+ADAM_EPS = 1e-3
+"""AdamW's epsilon in the authors' code."""
+
+
+class DualPrototypes(Stream):
+    """DPE: textual and visual prototypes that evolve (Zhang et al., NeurIPS 2024, arXiv:2410.12790).
+
+    Textual prototypes are class embeddings that confident images move; visual ones are the means of a cache of the most
+    confident images of each predicted class. For each image, a residue on each prototype makes one step of AdamW from
+    zero: on the entropy of the image's logits plus the cache's, and on a contrastive loss that aligns the visual and
+    textual prototypes of a class. The logits are those of the first view with the moved prototypes.
+
+    At its first step AdamW moves by `-lr g / (|g| + eps)` for a gradient g, and its weight decay acts on zero.
+
+    Args:
+        cache: cache of confident images, whose means are the visual prototypes.
+        views: number of views of each image: the centre crop, then random crops.
+        images: number of images that are encoded together; they are adapted to one after another.
+        selection: share of the views that are used.
+        text_lr: learning rate of the residue on textual prototypes.
+        image_lr: learning rate of the residue on visual prototypes.
+        align_weight: weight of the contrastive loss.
+        align_temperature: temperature of the contrastive loss.
+        threshold: bound (excluded) on an image's entropy over log2 of the number of classes, below which the textual
+            prototypes of later images move.
+        predict_from_views: whether the logits are those of the most confident views with the moved prototypes.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        views: Count = 64,
+        images: Count = 8,
+        selection: Share = 0.1,
+        text_lr: Annotated[float, Gt(0)] = 0.0006,
+        image_lr: Annotated[float, Gt(0)] = 0.0006,
+        align_weight: Annotated[float, Ge(0)] = 0.5,
+        align_temperature: Annotated[float, Gt(0)] = 0.01,
+        threshold: Annotated[float, Ge(0)] = 0.1,
+        predict_from_views: bool = False,
+    ) -> None:
+        super().__init__(views, images)
+        self.cache, self.selection = cache, selection
+        self.caches = {"cache": cache}
+        self.rates = text_lr, image_lr
+        self.align_weight, self.align_temperature = align_weight, align_temperature
+        self.threshold, self.predict_from_views = threshold, predict_from_views
+
+    def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
+        """Return unit features `[B, V, D]` of the views."""
+        shared_embeddings(text)
+        image = classifier.encode_image(x.flatten(0, 1), classifier.image_cut)
+        return functional.normalize(image.float(), dim=-1).unflatten(0, x.shape[:2])
+
+    def step(self, classifier: Classifier, looked: Tensor, text: Tensor | None) -> dict[str, Tensor]:
+        """Make a step on the residues for one image's features `[V, D]`, and compute its logits."""
+        if not self.tensors:
+            start = shared_embeddings(text)
+            self.tensors = {"text": start, "updates": start.new_zeros(())}
+        with torch.enable_grad():
+            found = self.move(classifier, looked)
+        features = looked if self.predict_from_views else looked[:1]
+        logits = classifier.logits(features, found["moved_text"])
+        if self.predict_from_views:
+            chosen = most_confident(logits, self.selection)
+            features, logits = features[chosen], logits[chosen]
+        answer = logits.mean(dim=0) + self.cached(found["moved_keys"], features.mean(dim=0))
+        return found | {"logits": answer} | self.evolve(found["moved_text"], answer)
+
+    def move(self, classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
+        """Put an image with unit features `[V, D]` into the cache, and make a step on both residues.
+
+        Returns:
+            Losses and gradients before the step, residues after it, and the moved prototypes as unit vectors.
+        """
+        start = self.tensors["text"].detach().requires_grad_()
+        text = functional.normalize(start, dim=-1)
+        with torch.no_grad():
+            chosen = most_confident(classifier.logits(features, text), self.selection)
+        kept = averaged_views(features[chosen], classifier.logits(features[chosen], text))
+        self.cache.put(kept.detached(), self.count)
+        means = self.means().requires_grad_()
+        keys = functional.normalize(means, dim=-1)
+        entropies = entropy(kept.logits + self.cached(keys, kept.feature))
+        align = self.alignment(keys, of_classes(classifier, text)[self.present])
+        total = entropies + self.align_weight * align
+        gradients = torch.autograd.grad(total, [start, means], materialize_grads=True)
+        seen = kept.detached()
+        found = {"feature": seen.feature, "clip": seen.logits, "uncertainty": seen.uncertainty}
+        found |= {"entropy": entropies.detach(), "align": align.detach(), "means": means.detach()}
+        for name, x, lr, g in zip(("text", "keys"), (start, means), self.rates, gradients, strict=True):
+            residue = -lr * g / (g.abs() + ADAM_EPS)
+            moved = functional.normalize(x.detach() + residue, dim=-1)
+            found |= {f"{name}_gradient": g, f"{name}_residue": residue, f"moved_{name}": moved}
+        return found
+
+    @property
+    def present(self) -> Tensor:
+        """The indices `[P]` of classes that have images in the cache."""
+        return self.cache.filled.any(dim=-1).nonzero().flatten()
+
+    def means(self) -> Tensor:
+        """Return the visual prototypes `[P, D]`, the mean of each present class's features."""
+        filled, keys = (x[self.present] for x in (self.cache.filled, self.cache.entries["key"]))
+        return (keys * filled[..., None]).sum(dim=1) / filled.sum(dim=1, keepdim=True)
+
+    def cached(self, keys: Tensor, feature: Tensor) -> Tensor:
+        """Return the cache's logits `[C]` of a feature `[D]`, given the unit visual prototypes `[P, D]`."""
+        affinity = self.cache.affinity(keys @ feature)
+        return affinity.new_zeros(len(self.cache.filled)).index_put((self.present,), affinity)
+
+    def alignment(self, keys: Tensor, text: Tensor) -> Tensor:
+        """Return the contrastive loss of unit visual prototypes `[P, D]` to the textual ones of their classes."""
+        labels = torch.arange(len(keys), device=keys.device)
+        return functional.cross_entropy(keys @ text.T / self.align_temperature, labels)
+
+    def evolve(self, moved: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Move the textual prototypes of later images towards those of an image with these logits, if it is confident.
+
+        Returns:
+            The image's entropy, and whether it was confident enough.
+        """
+        found = entropy(logits)
+        accepted = found / math.log2(len(logits)) < self.threshold
+        text, updates = self.tensors["text"], self.tensors["updates"] + accepted
+        mean = (text * updates + moved) / (updates + 1)
+        self.tensors = {"text": torch.where(accepted, mean, text), "updates": updates}
+        return {"final_entropy": found, "accepted": accepted}
