@@ -270,7 +270,7 @@ def choose(
     """
     minutes, began = check_minutes(minutes), time.monotonic()
     _check_given(backbone, task, "choose", overrides)
-    names = configuration.complete_methods(config_dir) if methods == ALL else _as_list(methods)
+    names = configuration.few_shot_methods(config_dir) if methods == ALL else _as_list(methods)
     if not names:
         raise UserError("methods=[] leaves nothing to choose from")
     if len({*map(str, names)}) < len(names):

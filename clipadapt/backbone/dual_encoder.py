@@ -300,7 +300,8 @@ class DualEncoder(ABC):
         self._told_words.update(new)
         if new:
             shown = join_names([f"'{word}'" for word in new], SHOWN_WORDS)
-            text = f"the backbone {self.source['name']} never saw these words in its pretraining: {shown}"
+            named = f"the backbone {self.source['name']}"
+            text = f"{named} never saw these words in its pretraining, and can't read them: {shown}"
             warnings.warn(text, UserWarning, stacklevel=4)
 
 

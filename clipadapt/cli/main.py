@@ -132,11 +132,12 @@ def choose_method(words: Words) -> None:
     if given.get("methods", [ALL]) == [ALL]:
         any_method = next(iter(config.options("method", folder)))
         grid(given | {"methods": [any_method]}, overrides, folder)  # what is wrong for all is told by one
-    runs = grid({"methods": [ALL]} | given, overrides, folder)
+    named = given.get("methods", [ALL]) != [ALL]
+    runs = grid(given if named else given | {"methods": config.few_shot_methods(folder)}, overrides, folder)
     from clipadapt.studies.candidates import needs_more  # imports PyTorch
     from clipadapt.studies.choice import choose_in_directory
 
-    usable = runs if given.get("methods", [ALL]) != [ALL] else [one for one in runs if not needs_more(one.config)]
+    usable = runs if named else [one for one in runs if not needs_more(one.config)]
     choose_in_directory(usable, minutes, make_console(), began)
 
 

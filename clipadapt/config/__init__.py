@@ -3,7 +3,7 @@
 Only this package and `clipadapt.cli` import Hydra and OmegaConf.
 """
 
-from clipadapt.config.adaptations import list_adaptations
+from clipadapt.config.adaptations import few_shot_methods, list_adaptations, read_method
 from clipadapt.config.building import build, target_at
 from clipadapt.config.check import check
 from clipadapt.config.composing import complete_methods, compose, methods, raise_all
@@ -33,6 +33,7 @@ __all__ = [
     "conf_dir",
     "data_name",
     "differing_settings",
+    "few_shot_methods",
     "file_name",
     "identity",
     "list_adaptations",
@@ -41,6 +42,7 @@ __all__ = [
     "own_modules",
     "raise_all",
     "read_lists",
+    "read_method",
     "reference",
     "run_directory",
     "same_images",

@@ -1,15 +1,13 @@
-"""Lists a method's adaptations from its YAML, without composing a run."""
+"""What a method's YAML says, without composing a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from clipadapt.config import groups
-from clipadapt.config.composing import read_yaml
+from clipadapt.config.composing import complete_methods, read_yaml
 from clipadapt.config.targets import locate
 from clipadapt.config.tree import options, own_modules
-
-ADAPTATION, ALSO = "method.adaptation", "method.also."
 
 
 def list_adaptations(method: str, config_dir: str | Path | None = None) -> list[tuple[Any, dict[str, Any]]]:
@@ -22,31 +20,51 @@ def list_adaptations(method: str, config_dir: str | Path | None = None) -> list[
     Raises:
         UserError: the method has no adaptation, a file can't be read, or a class doesn't exist or isn't allowed.
     """
-    allowed = own_modules(config_dir)
-    nodes = _nodes(method, config_dir)
-    return [
-        (locate(node.get("_target_"), groups.ADAPTATION, allowed), node)
-        for node in [nodes.pop(ADAPTATION, {}), *nodes.values()]
-    ]
+    allowed, own = own_modules(config_dir), read_method(method, config_dir)["method"]
+    nodes = [own.get("adaptation") or {}, *(node for node in (own.get("also") or {}).values() if node)]
+    return [(locate(node.get("_target_"), groups.ADAPTATION, allowed), node) for node in nodes]
 
 
-def _nodes(method: str, config_dir: str | Path | None) -> dict[str, dict[str, Any]]:
-    """Return each adaptation's settings by its key: from the methods that this one extends, its defaults, its own."""
-    content = read_yaml(options("method", config_dir)[method])
-    nodes: dict[str, dict[str, Any]] = {}
+def read_method(method: str, config_dir: str | Path | None = None) -> dict[str, Any]:
+    """Return what a method's YAML says of `method` and `engine`: its own lines over its defaults, and those it extends.
+
+    Raises:
+        SettingsError: a file can't be read.
+    """
+    content, found = read_yaml(options("method", config_dir)[method]), dict[str, Any](method={}, engine={})
     for entry in content.get("defaults", []):
         if isinstance(entry, str) and (base := entry.rpartition("/")[2]) in options("method", config_dir):
-            nodes |= _nodes(base, config_dir)
+            found = merged(found, read_method(base, config_dir))
         for key, choice in entry.items() if isinstance(entry, dict) else ():
             group, _, place = key.removeprefix("override ").lstrip("/").partition("@")
-            if group == "adaptation" and choice in options(group, config_dir):
-                nodes[place] = read_yaml(options(group, config_dir)[choice])
-    for key, own in _own(content.get("method") or {}).items():
-        nodes[key] = nodes.get(key, {}) | own
-    return nodes
+            if place and choice in options(group, config_dir):
+                put(found, place.split("."), read_yaml(options(group, config_dir)[choice]))
+    return merged(found, {key: content.get(key) or {} for key in found})
 
 
-def _own(method: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return each adaptation's settings in the body of a method's YAML, without its defaults list."""
-    also = {f"{ALSO}{name}": node for name, node in (method.get("also") or {}).items()}
-    return {key: node for key, node in ({ADAPTATION: method.get("adaptation")} | also).items() if node}
+def few_shot_methods(config_dir: str | Path | None = None) -> list[str]:
+    """Return the methods that need no more than labelled images, as their YAML stands.
+
+    Left out are those with a setting that the user must give, that adapt at test time, that label images themselves, or
+    that need a second backbone.
+    """
+    return [name for name in complete_methods(config_dir) if _is_few_shot(read_method(name, config_dir)["method"])]
+
+
+def _is_few_shot(method: Mapping[str, Any]) -> bool:
+    objective = method.get("objective") or {}
+    return not (method.get("test_time") or method.get("pseudo_labels") or objective.get("teachers"))
+
+
+def put(table: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a value in nested tables, which are made where they aren't there."""
+    for key in path[:-1]:
+        table = table.setdefault(key, {})
+    table[path[-1]] = value
+
+
+def merged(under: Any, over: Any) -> Any:
+    """Return nested tables with the values of others over them."""
+    if not (isinstance(under, Mapping) and isinstance(over, Mapping)):
+        return over
+    return {**under, **{key: merged(under.get(key), value) for key, value in over.items()}}

@@ -225,11 +225,11 @@ def select_classes(split: Split, labels: range, names: Sequence[str]) -> Split:
 
 def no_test_images(source: Source, shots: int) -> str:
     """Return a sentence on a source of which nothing is left to test on."""
+    most = "1 image a class is" if shots == 1 else f"up to {shots} images a class are"
+    without = "; engine.cross_validate=5 and clipadapt choose measure without them" if shots > 1 else ""
     return (
-        f"'{source.name}' has no test images, and {shots} {'shot takes' if shots == 1 else 'shots take'} all its "
-        f"{len(source.train)} images: what learns "
-        "can't be measured (a folder test, more images or fewer shots would do"
-        + ("; engine.cross_validate=2 and clipadapt choose cross-validate)" if shots > 1 else ")")
+        f"'{source.name}' has no test images: {most} all its {len(source.train)} images, so that what learns is tested "
+        f"on none (a folder test, more images or fewer shots would give it some{without})"
     )
 
 
@@ -264,5 +264,8 @@ def untested_classes(task: Task) -> list[str]:
         names = split.class_names or task.class_names
         absent = [class_name for label, class_name in enumerate(names) if label not in present]
         if absent:
-            notes.append(f"no images in '{name}' of {join_names(absent, SHOWN_CLASSES)}")
+            notes.append(
+                f"no images in '{name}' of {join_names(absent, SHOWN_CLASSES)} (more images, fewer shots or a folder "
+                "test would give them some)"
+            )
     return notes

@@ -10,7 +10,7 @@ from clipadapt.runs.predictor import Predictor
 def preprocessing(predictor: Predictor) -> dict[str, Any]:
     """Return how an RGB image becomes pixels `[3, height, width]`, as plain values."""
     clip, framing = predictor.model.clip, predictor.framing
-    height, width = clip.image_size
+    (height, width), side = clip.image_size, min(clip.image_size)
     how, by = clip.preprocess.get("resize_mode", "shortest"), clip.preprocess["interpolation"]
     shape = {
         "crop": "the image as it is",
@@ -18,7 +18,10 @@ def preprocessing(predictor: Predictor) -> dict[str, Any]:
         "squash": "the shorter side of the image stretched (bicubic), to a square",
     }[framing.resize]
     resized = {
-        "shortest": f"the shorter side resized to {min(height, width)} ({by}, antialiased), the centre cropped",
+        "shortest": (
+            f"the shorter side resized to {side}, the longer one to int({side} * longer / shorter) ({by}, "
+            f"antialiased), then the centre cropped, from round((longer - {side}) / 2) on"
+        ),
         "squash": f"both sides resized ({by}, antialiased)",
         "longest": f"the longer side resized ({by}, antialiased), the rest filled up",
     }[how]

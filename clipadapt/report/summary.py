@@ -31,12 +31,16 @@ def show_plan(
     console.print(tables.plan_table(plan))
 
 
+UNMEASURED = "accuracy can't be measured"
+
+
 def show_result(console: Console, metrics: Mapping[str, Any]) -> None:
     """Print the accuracies of zero-shot CLIP and the adapted one, if there is a test set, and the costs."""
     if console.quiet:
         return
     if not metrics["tests"]:
-        console.print("There is no test set: accuracy can't be measured.")
+        measured = "cross-validation says below how well it does" if "cross_validation" in metrics else UNMEASURED
+        console.print(f"There is no test set: {measured}.")
     _show_figures(console, metrics, tables.result_table(metrics))
 
 

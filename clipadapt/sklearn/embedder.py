@@ -23,13 +23,16 @@ from clipadapt.threads import limited_threads
 
 
 class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """A transformer from images to unit features `[N, D]` of a frozen backbone, for any classifier after it.
+    """A transformer from images to features `[N, D]` of a frozen backbone, for any classifier after it.
 
     It learns nothing. What it computes is kept on disk, as by `clipadapt.finetune`, so that no image is encoded twice.
 
     Args:
         backbone: a name, as for `clipadapt.load_backbone`.
         pretrained: the weights, as for `clipadapt.load_backbone`.
+        unit: whether features are divided by their length, for what compares directions, such as nearest neighbours;
+            they stay as they are for `CLIPFeatureClassifier` and for regressions, as in CLIP's linear probe (Radford et
+            al., ICML 2021, section 3.2).
         cpu: whether to compute on the CPU even if there is a GPU.
         workers: number of processes that read images.
         config_dir: a folder with YAML files and modules of your own.
@@ -44,12 +47,14 @@ class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         self,
         backbone: str = "tiny",
         pretrained: str | None = "default",
+        unit: bool = False,
         cpu: bool = False,
         workers: int = 0,
         config_dir: str | None = None,
     ) -> None:
         self.backbone = backbone
         self.pretrained = pretrained
+        self.unit = unit
         self.cpu = cpu
         self.workers = workers
         self.config_dir = config_dir
@@ -65,7 +70,7 @@ class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         return self
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return unit features `[N, D]` of images, in float32.
+        """Return features `[N, D]` of images, in float32.
 
         Args:
             X: a list of paths or PIL images, an array `[N, height, width, 3]` of 8-bit pixels, or a column of a table.
@@ -87,7 +92,7 @@ class CLIPEmbedder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstima
         model = AdaptedCLIP(clip, Adaptation(clip, placeholder_task(clip, [], [], (0, 0, 0))))
         with limited_threads(clip.parameters):
             features = samples(loader, model, split, 1, "none").image[0].float()
-        return np.asarray(normalize(features, dim=-1).cpu())
+        return np.asarray((normalize(features, dim=-1) if self.unit else features).cpu())
 
     @property
     def _n_features_out(self) -> int:

@@ -13,6 +13,7 @@ from clipadapt import config as configuration
 from clipadapt.api import check_method_overrides, run_settings
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data import Task
+from clipadapt.data.class_words import other_words
 from clipadapt.data.tasks import Split
 from clipadapt.errors import InputError
 from clipadapt.runs.learned import learned_from, trained_backbone
@@ -26,9 +27,9 @@ from clipadapt.sklearn.backbones import compose_backbone, shared_backbone
 from clipadapt.sklearn.labels import (
     MOST_HELD_OUT,
     check_held_out,
-    class_words,
     counted_labels,
     hold_out,
+    names_for_clip,
     sorted_classes,
 )
 from clipadapt.sklearn.learned import PLACE, LearnedState, load_state
@@ -46,7 +47,8 @@ class CLIPClassifier(LogitsClassifier):
         method: a name in conf/method, or in `config_dir`.
         backbone: a name, as for `clipadapt.load_backbone`.
         pretrained: the weights, as for `clipadapt.load_backbone`.
-        class_names: words for labels, as {0: "cat", 1: "dog"}; labels that are text need none.
+        class_names: names for CLIP of labels, one or several, as {0: "cat", 1: ["dog", "puppy"]}; labels that are text
+            need none.
         templates: sentences with `{}` for the class name.
         views: stored random views of each image; 0 for the centre crop, None for fresh views every epoch.
         overrides: settings as on the command line, such as "engine.epochs=50".
@@ -75,7 +77,7 @@ class CLIPClassifier(LogitsClassifier):
         method: str = "tip_adapter_f",
         backbone: str = "tiny",
         pretrained: str | None = "default",
-        class_names: Mapping[Any, str] | None = None,
+        class_names: Mapping[Any, str | Sequence[str]] | None = None,
         templates: Sequence[str] = ("a photo of a {}.",),
         views: int | None = 8,
         overrides: Sequence[str] = (),
@@ -116,9 +118,9 @@ class CLIPClassifier(LogitsClassifier):
             pictures = as_pictures(X)
             kept, counted, weights = counted_labels(y, sample_weight, len(pictures))
             classes, labels = sorted_classes(counted)
-            words = class_words(classes, self.class_names)
+            names = names_for_clip(classes, self.class_names)
             images = Split(to_images([pictures[place] for place in kept]), labels, weights=weights)
-            self.result_ = self._fit(images, words)
+            self.result_ = self._fit(images, names)
         self.classes_, self._predictor = classes, None
         return self
 
@@ -130,13 +132,13 @@ class CLIPClassifier(LogitsClassifier):
         self._predictor.reset(len(pictures))  # a method that adapts along a stream of images starts one with each call
         return self._predictor.decision(pictures).numpy()
 
-    def _fit(self, images: Split, words: list[str]) -> Result:
+    def _fit(self, images: Split, names: Mapping[str, list[str]]) -> Result:
         """Fit the method to images, some of which are held out if it chooses on a validation split."""
         self._check_views()
         overrides = (self.overrides,) if isinstance(self.overrides, str) else tuple(self.overrides)
         check_method_overrides(overrides)
         clip = shared_backbone(compose_backbone(self.backbone, self.pretrained, self.config_dir), self.cpu)
-        task = self._task(images, images.select([]), words)
+        task = self._task(images, images.select([]), names)
         engine = {"cpu": self.cpu, "workers": self.workers}
         config = run_settings(clip, task, self.method, overrides, self.config_dir, engine)
         if config["method"]["pseudo_labels"] is not None:
@@ -145,7 +147,7 @@ class CLIPClassifier(LogitsClassifier):
         if count is None:
             count = MOST_HELD_OUT * needs_validation(config, clip, task)
         learned, held = hold_out(images.labels, count, self.seed)
-        task = validated_images(self._task(images.select(learned), images.select(held), words), config)
+        task = validated_images(self._task(images.select(learned), images.select(held), names), config)
         with torch.random.fork_rng(devices=[]):
             return train_and_evaluate(config, clip, task, None, Console(quiet=True), training_settings(config))
 
@@ -154,13 +156,26 @@ class CLIPClassifier(LogitsClassifier):
         if not (views is None or (isinstance(views, int) and not isinstance(views, bool) and views >= 0)):
             raise InputError(f"views={views!r} does not fit: it must be a whole number (at least 0), or None")
 
-    def _task(self, support: Split, validation: Split, words: list[str]) -> Task:
+    def _task(self, support: Split, validation: Split, names: Mapping[str, list[str]]) -> Task:
         """Return the task of learning from images."""
         most = max(support.labels.count(label) for label in {*support.labels})
         templates = [self.templates] if isinstance(self.templates, str) else [*self.templates]
         if not templates or not all(isinstance(one, str) and "{}" in one for one in templates):
             raise InputError(f"templates must be sentences with {{}} for the class name, and are {templates}")
-        return Task(NAME, words, templates, most, self.seed, self.views, support, validation, {}, [], [])
+        return Task(
+            name=NAME,
+            class_names=[*names],
+            templates=templates,
+            shots=most,
+            seed=self.seed,
+            views=self.views,
+            support=support,
+            validation=validation,
+            tests={},
+            support_indices=[],
+            validation_indices=[],
+            words=other_words(names),
+        )
 
     def _make_predictor(self) -> Predictor:
         """Return the predictor of what was learned, on the backbone that it was learned on."""

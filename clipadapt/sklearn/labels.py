@@ -2,12 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
+from clipadapt.data.class_words import as_names
 from clipadapt.errors import InputError, join_names
 
 SHOWN = 5
@@ -43,30 +45,29 @@ def sorted_classes(labels: np.ndarray) -> tuple[np.ndarray, list[int]]:
     return classes, indices.tolist()
 
 
-def class_words(classes: np.ndarray, class_names: Mapping[Any, str] | None) -> list[str]:
-    """Return the words for each label: those of `class_names`, or the label itself if it is text.
+def names_for_clip(classes: np.ndarray, class_names: Mapping[Any, Any] | None) -> dict[str, list[str]]:
+    """Return the names for CLIP of each label, by the first of them: those of `class_names`, or a label that is text.
 
     Raises:
-        InputError: a label has no words, or two labels have the same.
+        InputError: a label has no name, or two labels have the same.
     """
     given = {} if class_names is None else class_names
     if not isinstance(given, Mapping):
-        raise InputError(f"class_names must be a table of labels and words, as {{0: 'cat'}}, and is {given!r}")
+        raise InputError(
+            f"class_names must say which label has which name, as {{0: 'cat', 1: ['dog', 'puppy']}}, and is {given!r}"
+        )
     labels = classes.tolist()
-    words = [given.get(label, label) for label in labels]
-    missing = [str(label) for label, word in zip(labels, words, strict=True) if not isinstance(word, str)]
+    missing = [str(label) for label in labels if not isinstance(given.get(label, label), str | list | tuple)]
     if missing:
         raise InputError(
             f"CLIP reads the names of classes, and labels without words are in y: {join_names(missing, SHOWN)}; give "
             f"them as class_names={{{missing[0]}: 'the words', …}}"
         )
-    blank = [repr(label) for label, word in zip(labels, words, strict=True) if not word.strip()]
-    if blank:
-        raise InputError(f"the label {blank[0]} has no words: give them as class_names={{{blank[0]}: 'the words', …}}")
-    twice = [word for word, count in Counter(words).items() if count > 1]
+    names = [as_names(str(label), given.get(label, label)) for label in labels]
+    twice = [name for name, count in Counter(chain.from_iterable(names)).items() if count > 1]
     if twice:
         raise InputError(f"two labels of class_names have the same words, '{twice[0]}', which CLIP can't tell apart")
-    return words
+    return {some[0]: some for some in names}
 
 
 def checked_weights(sample_weight: Any, count: int) -> np.ndarray:

@@ -97,21 +97,28 @@ class Chooser:
         self._halve([one for one in tried if one.dropped is None and len(one.scores) < self.fits.folds])
         best = self._repeat([one for one in candidates if one.dropped is None and one.scores])
         if best is None:
-            reasons = "; ".join(f"{one.method}: {one.dropped}" for one in candidates)
-            raise UserError(f"no method could be tried: {reasons}")
+            raise UserError(f"no method could be tried: {self._reasons(candidates)}")
         self._allow_last_fit(best)
         return best
+
+    def _reasons(self, candidates: Sequence[Candidate]) -> str:
+        """Return why nothing could be tried: the time, or each method's own reason."""
+        if any(one.dropped == NO_TIME for one in candidates):
+            minutes = math.ceil(2 * self.budget.used / 60)
+            return f"the {self.budget.seconds / 60:g} minutes were over before the first fit: give minutes={minutes}"
+        return "; ".join(f"{one.method}: {one.dropped}" for one in candidates)
 
     def _try_cheap(self, cheap: Sequence[Candidate]) -> None:
         """Fit candidates on features alone to every fold, if whole fits take no more than their share of the time.
 
-        Those without steps, which are solved in closed form, come first, and are fitted to every fold.
+        Those without steps, which are solved in closed form, come first, and are fitted to every fold as long as there
+        is time to choose; zero-shot CLIP is always tried.
         """
         limit = CHEAP_SHARE * self.budget.seconds
         ordered = sorted(cheap, key=lambda one: (one.learns, self.fits.whole_steps(one)))
         for place, one in enumerate(ordered):
             share = (limit - self.budget.used) / (len(ordered) - place)
-            if share < 0:
+            if one.learns and (share if self.fits.whole_steps(one) else self.budget.to_choose) < 0:
                 one.dropped = NO_TIME
                 continue
             self._look_at(one)
@@ -141,8 +148,8 @@ class Chooser:
             minutes = math.ceil((self.budget.used + needed) / CHEAP_SHARE / 60)
             raise UserError(
                 f"to encode {count_text(views, 'view')} of {count_text(images, 'image')} takes about "
-                f"{seconds_text(needed)}, for which minutes={self.budget.seconds / 60:g} has no room: give "
-                f"minutes={minutes}, or task.views=0"
+                f"{seconds_text(needed)}, and {seconds_text(self.budget.used)} of minutes="
+                f"{self.budget.seconds / 60:g} went before: give minutes={minutes}, or task.views=0"
             )
 
     def _check_encoding_first(self, any_of_them: Candidate) -> None:

@@ -327,7 +327,7 @@ def test_a_folder_below_that_may_not_be_read(tmp_path, monkeypatch):
 
 
 def test_folder_with_all_images_taken(tmp_path):
-    with pytest.warns(UserWarning, match="no test images, and 4 shots take all its 8"):
+    with pytest.warns(UserWarning, match="no test images: up to 4 images a class are all its 8"):
         make_task(read(fill(tmp_path, "cat", "dog", count=4)), 4, 1)
 
 

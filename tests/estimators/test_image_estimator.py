@@ -87,6 +87,14 @@ def test_labels_that_are_words_are_read_by_clip_and_come_back():
     assert {*fitted.predict(X)} <= {*words}
 
 
+def test_a_label_may_have_several_names():
+    found = make("zero_shot", class_names={0: ["cat", "kitten"], 1: "dog"}).fit(X, Y)
+    other = make("zero_shot", class_names={0: "cat", 1: "dog"}).fit(X, Y)
+    assert found.result_.record["words"] == {"cat": ["cat", "kitten"]}
+    assert not np.allclose(found.predict_proba(X[:2]), other.predict_proba(X[:2]))
+    assert {*found.predict(X)} <= {0, 1}
+
+
 def test_all_images_are_learned_from_but_those_that_a_choice_is_made_on():
     assert make().fit(X, Y).result_.record["support_shape"][1] == 24
     chosen = make("tip_adapter", overrides=("method.adaptation.betas=2",)).fit(X, Y)

@@ -185,7 +185,7 @@ def test_what_fails_is_told_and_left_out(monkeypatch, backbone, task):
 def test_images_that_take_too_long_to_encode_are_told_before(backbone, task, monkeypatch):
     monkeypatch.setattr(choosing, "measure_image_seconds", lambda clip: 10.0)
     views = clipadapt.load_task("digits", shots=4, views=8)
-    with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* has no room: give minutes=\d"):
+    with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* went before: give minutes=\d"):
         Chooser(FoldFits(backbone, views, QUIET), Budget(0.5)).choose(candidates(backbone, views, ["zero_shot"]))
 
 
@@ -317,7 +317,7 @@ def test_where_every_method_learns_the_time_to_encode_is_known_before_the_first_
         return train(config, *rest)
 
     monkeypatch.setattr(fold_fits, "train_and_evaluate", noted)
-    with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* has no room"):
+    with pytest.raises(UserError, match=r"to encode 8 views of 40 images takes about .* went before"):
         Chooser(FoldFits(backbone, views, QUIET), Budget(0.5)).choose(candidates(backbone, views, ["clip_adapter"]))
     assert fitted == ["zero_shot"]
 
