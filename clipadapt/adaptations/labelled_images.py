@@ -53,7 +53,7 @@ class LabelledImages(FirstTemplate):
         self.register_buffer("support_labels", torch.full((images,), NO_LABEL))
         self.register_buffer("validation", torch.zeros(places, width))
         self.register_buffer("validation_labels", torch.full((places,), NO_LABEL))
-        self.declare(fixed_classes=tuple(self.names), num_fitted_values=self.support.numel() + self.validation.numel())
+        self.declare(fixed_classes=tuple(self.names), supports_batched_params=False)
         self.declare(needs_validation=search, validation_switch="search")
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:

@@ -17,7 +17,6 @@ from clipadapt.tasks import Classifier, Evaluation, Head, TaskKind, task_kind
 from clipadapt.tasks.base import NO_LABEL
 from clipadapt.tasks.uncertainty import fewest_scores, fit_temperature, threshold
 from clipadapt.test_time.base import TestTimeMethod
-from clipadapt.test_time.whole_set import WholeSetMethod
 
 Pair = tuple[Head, Head]
 
@@ -135,16 +134,11 @@ def evaluate_head(
     head.eval()
     with torch.no_grad(), run.accelerator.autocast():
         text = head.precompute()
-        if test_time is not None and test_time.whole_set:
-            together = cast(WholeSetMethod, test_time).answer(cast(Classifier, head), batches, text)
-            return evaluate_batches(lambda logits: logits, together, task_kind(run.task), head, run.accelerator.device)
+        if test_time is not None:
+            batches = test_time.answer(cast(Classifier, head), batches, text)
 
         def predict(x: Tensor) -> Tensor:
-            if test_time is not None and test_time.sees_pixels:
-                return test_time.logits_of_pixels(cast(Classifier, head), [*x], text)
-            if test_time is not None:
-                return test_time.logits(cast(Classifier, head), x, text)
-            return head.output(x, head.image_cut, text).logits
+            return x if test_time is not None else head.output(x, head.image_cut, text).logits
 
         return evaluate_batches(predict, batches, task_kind(run.task), head, run.accelerator.device)
 

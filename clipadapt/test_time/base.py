@@ -1,7 +1,7 @@
 """The base class of test-time methods."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -83,3 +83,19 @@ class TestTimeMethod:
     def logits_of_pixels(self, classifier: Classifier, pixels: Sequence[Tensor], text: Tensor | None = None) -> Tensor:
         """Compute logits `[B, C]` of B images, given views `[V, 3, height, width]` of each, as `logits` does."""
         return self.logits(classifier, torch.stack([classifier.prefix(views) for views in pixels]), text)
+
+    def answer(
+        self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], text: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits `[B, C]` and the targets of every batch of a test set.
+
+        Args:
+            classifier: the adapted CLIP.
+            batches: activations `[B, V, ...]` at the image cut, or pixels if the method sees pixels, and targets.
+            text: as of `logits`.
+        """
+        for x, targets in batches:
+            if self.sees_pixels:
+                yield self.logits_of_pixels(classifier, [*x], text), targets
+            else:
+                yield self.logits(classifier, x, text), targets

@@ -83,7 +83,7 @@ class LabelledMixture(MixtureMethod):
                 "method.test_time.gammas=[0.01]"
             )
 
-    def solve(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
+    def compute_logits(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
         """Compute the logarithms `[N, C]` of the assignments with the best weight."""
         return self.best(features, text, adaptation)[1]
 
@@ -96,7 +96,7 @@ class LabelledMixture(MixtureMethod):
         return found
 
     def ends(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Iterator[Mixture]:
-        """Yield the mixture at the end of each weight; arguments as of `solve`."""
+        """Yield the mixture at the end of each weight; arguments as of `compute_logits`."""
         for number, state in enumerate(self.steps(features, text, adaptation)):
             if number and number % (self.iterations + 1) == 0:
                 yield state

@@ -64,12 +64,12 @@ class MixtureMethod(WholeSetMethod):
         self.neighbours, self.iterations, self.inner_iterations = neighbours, iterations, inner_iterations
         self.temperature, self.exponent, self.graph_weight, self.scale = temperature, exponent, graph_weight, scale
 
-    def solve(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
+    def compute_logits(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
         """Compute the logarithms `[N, C]` of the assignments of unit features `[N, D]`."""
         return deque(self.steps(features, text, adaptation), maxlen=1).pop().logs
 
     def steps(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Iterator[Mixture]:
-        """Yield the mixture at its start and after each update; arguments as of `solve`."""
+        """Yield the mixture at its start and after each update; arguments as of `compute_logits`."""
         raise NotImplementedError
 
     def prior(self, features: Tensor, text: Tensor) -> Tensor:

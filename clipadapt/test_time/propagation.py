@@ -42,7 +42,7 @@ class LabelPropagation(WholeSetMethod):
         super().__init__(images)
         self.neighbours, self.gamma, self.alpha, self.scale_similarities = neighbours, gamma, alpha, scale_similarities
 
-    def solve(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
+    def compute_logits(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
         """Compute the logarithms `[N, C]` of the scores of unit features `[N, D]`, whose softmax is their share."""
         return self.scores(features, text).clamp(min=torch.finfo(torch.float32).tiny).log()
 

@@ -57,15 +57,9 @@ class WholeSetMethod(TestTimeMethod):
         return self.set_logits(classifier, self.encode(classifier, x), text)
 
     def answer(
-        self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], text: Tensor | None
+        self, classifier: Classifier, batches: Iterable[tuple[Tensor, Tensor]], text: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the logits `[B, C]` and targets of every batch of a test set, after all batches have been encoded.
-
-        Args:
-            classifier: the adapted CLIP.
-            batches: activations `[B, 1, ...]` at the image cut, and targets.
-            text: as of `logits`.
-        """
+        """Yield the logits `[B, C]` and the targets of every batch of a test set, after all have been encoded."""
         features, targets = zip(*((self.encode(classifier, x), some) for x, some in batches), strict=True)
         logits = self.set_logits(classifier, torch.cat(features), text)
         yield from zip(logits.split([*map(len, features)]), targets, strict=True)
@@ -85,10 +79,10 @@ class WholeSetMethod(TestTimeMethod):
         assert text is not None
         with torch.autocast(features.device.type, enabled=False):
             text = functional.normalize(text.float(), dim=-1)
-            logits = self.solve(features, text, classifier.adaptation)
+            logits = self.compute_logits(features, text, classifier.adaptation)
         return logits if classifier.places is None else logits[:, classifier.places]
 
-    def solve(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
+    def compute_logits(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
         """Compute logits `[N, C]` of unit features `[N, D]` and unit class embeddings `[C, D]`."""
         raise NotImplementedError
 

@@ -154,7 +154,7 @@ def test_weights_go_on_from_each_other_and_the_first_best_is_taken():
     scores = [method.accuracy(features, state, own) for state in ends]
     best = scores.index(max(scores))
     assert method.best(features, text, own)[0] == method.gammas[best]
-    assert torch.equal(method.solve(features, text, own), ends[best].logs)
+    assert torch.equal(method.compute_logits(features, text, own), ends[best].logs)
 
 
 def test_a_single_weight_needs_no_validation_images():
