@@ -26,6 +26,7 @@ from benchmarks import (
     serve,
     test_time,
     threads,
+    whole_set,
     zero_shot,
 )
 from clipadapt.adaptations import Context, FeatureAdapter, ZeroShot
@@ -209,6 +210,24 @@ def test_folder(tmp_path):
     folder.main(["--images", "4000", "--out", str(tmp_path / "found.json")])
     rows = json.loads((tmp_path / "found.json").read_text())["rows"]
     assert [row["stage"] for row in rows] == ["find", "draw", "look", "first batch", "leave out"]
+
+
+def test_whole_set(tmp_path, monkeypatch):
+    monkeypatch.setattr(whole_set, "alone", whole_set.measure)
+    file = tmp_path / "found.json"
+    whole_set.main(["--images", "60", "--classes", "5", "--width", "16", "--out", str(file)])
+    rows = json.loads(file.read_text())["rows"]
+    assert [row["method"] for row in rows] == [*whole_set.METHODS]
+    assert all(row["seconds"] > 0 and row["memory_mb"] >= 0 and len(row["accuracies"]) == 2 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_whole_set_takes_no_memory_for_all_pairs(tmp_path):
+    file = tmp_path / "found.json"
+    options = ["--images", "20000", "--classes", "100", "--width", "64", "--methods", "transclip", "zlap"]
+    subprocess.run([sys.executable, "-m", "benchmarks.whole_set", *options, "--out", str(file)], check=True, cwd=ROOT)
+    for row in json.loads(file.read_text())["rows"]:
+        assert row["memory_mb"] < 0.4 * row["pairs_mb"]  # measured: 0.2
 
 
 @pytest.mark.slow

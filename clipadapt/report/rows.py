@@ -71,7 +71,7 @@ def label(row: Row, rows: Sequence[Row]) -> str:
     """
     same_title = {other["method"] for other in rows if other["title"] == row["title"]}
     text = row["title"] if len(same_title) == 1 else f"{row['title']} ({row['method']})"
-    text = f"{text} (whole test set)" if row.get("test_note") else text
+    text = f"{text} (whole test set)" if row["test_note"] else text
     return f"{text} *" if row["zero_shot"] else text
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from clipadapt import config
 from clipadapt.adaptations.descriptions import as_clause, name_lengths
 from clipadapt.errors import UserError
-from clipadapt.tasks.classification import Classifier
+from clipadapt.tasks.classification import Classification, Classifier
 from tests.small import CLASS_NAMES, TEMPLATES, adaptation, close, golden, needed
 
 NODE = "method.adaptation."
@@ -148,3 +148,9 @@ def test_a_method_that_needs_a_file_says_so_and_is_not_among_all():
         config.compose(["method=cupl"])
     assert {*config.options("method")} - {*config.complete_methods()} == {"cupl", "vcd"}
     assert needed("cupl", ["a"]) and not needed("coop", ["a"])
+
+
+def test_a_test_set_with_a_class_that_has_no_sentences_is_refused_before_the_fit():
+    found, tests = built("class_sentences", "sentences", UNEQUAL), {"new": SimpleNamespace(class_names=["cat", "owl"])}
+    with pytest.raises(UserError, match="there are no sentences of the class owl"):
+        Classification().check(found, SimpleNamespace(class_names=CLASS_NAMES, tests=tests))

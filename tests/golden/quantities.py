@@ -124,13 +124,11 @@ def settings_of(record: Record) -> dict[str, Any]:
         overrides += _overrides(names.get("settings", {})[name], value)
     for name, key in names.get("templates", {}).items():
         overrides += _overrides(key, record.meta["templates"][name])
+    tables = {key: record.meta[name] for name, key in names.get("tables", {}).items()}
     if "prompts" in names:
-        sentences = dict(zip(record.meta["class_names"], record.meta["prompts"], strict=True))
-        overrides += _overrides(names["prompts"], sentences)
-    for name, key in names.get("tables", {}).items():
-        overrides += _overrides(key, record.meta[name])
+        tables[names["prompts"]] = dict(zip(record.meta["class_names"], record.meta["prompts"], strict=True))
     overrides += _overrides(names.get("lr"), record.meta["lr"])
-    return config.compose(overrides)
+    return config.compose(overrides, values=tables)
 
 
 def _overrides(key: Any, value: Any) -> Iterator[str]:

@@ -26,6 +26,7 @@ def row(method="coop", data="digits", shots=4, tests=None, failed=None, **other)
         "seconds": 3.25,
         "peak_memory_mb": 1234.0,
         "schedule_note": None,
+        "test_note": None,
         "failed": failed or {},
         "runs": [],
     }
@@ -164,6 +165,11 @@ def test_a_remark_stands_everywhere():
     assert " ".join(shown(rows).split()).count("quick schedule") == 2
     assert comparison.markdown(rows).count("quick schedule") == 2
     assert "quick schedule" in comparison.csv_text(rows)
+
+
+def test_a_method_that_saw_its_test_images_together_says_so():
+    text = shown([row(), row("zlap", test_note="the images of each test set were seen together")])
+    assert "Zlap (whole test set)" in text and "Coop (whole" not in text
 
 
 def test_methods_of_one_title_are_told_apart():
