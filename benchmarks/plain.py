@@ -122,26 +122,3 @@ def training_step(model: nn.Module, optimizer: Optimizer, pixels: Tensor, labels
     loss.backward()
     optimizer.step()
     return loss.detach()
-
-
-def tune_to_image(model: CoOp, start: Tensor, views: Tensor, selection: float, lr: float) -> Tensor:
-    """Return logits `[C]` of an image's first view after one step on its views (Shu et al., NeurIPS 2022).
-
-    Args:
-        model: the prompts and towers; TPT is described in arXiv:2209.07511.
-        start: the context `[n, W]` that every image starts from.
-        views: the views `[V, 3, height, width]`.
-        selection: the share of the views with the lowest entropy, which are used.
-        lr: learning rate of AdamW.
-    """
-    with torch.no_grad():
-        model.context.copy_(start)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    logs = model(views).log_softmax(dim=-1)
-    entropies = -(logs.exp() * logs).sum(dim=-1)
-    mean = logs[entropies.argsort()[: int(len(views) * selection)]].exp().mean(dim=0)
-    optimizer.zero_grad()
-    (-(mean * mean.log()).sum()).backward()
-    optimizer.step()
-    with torch.no_grad():
-        return model(views[:1])[0]

@@ -111,11 +111,13 @@ def test_encode(tmp_path):
 
 
 def test_test_time(tmp_path):
-    sizes = ["--classes", "4", "--views", "20", "--images", "2", "--repeats", "1"]
-    (row,) = rows(test_time, tmp_path, *sizes)
-    assert row["difference"] < 1e-3 and row["scaled"] == "1 image"
-    assert row["plain_seconds"] == pytest.approx(2 * row["median_seconds"]["plain"])
-    (row,) = rows(test_time, tmp_path, *sizes, "--plain-classes", "2")
+    sizes = ["--classes", "4", "--views", "24", "--images", "2", "--repeats", "1"]
+    found = rows(test_time, tmp_path, *sizes)
+    assert [row["method"] for row in found] == ["tpt", "rtpt", "tps"]
+    for row in found:
+        assert row["difference"] < 1e-3 and row["scaled"] == "1 image"
+        assert row["plain_seconds"] == pytest.approx(2 * row["median_seconds"]["plain"])
+    (row,) = rows(test_time, tmp_path, *sizes, "--plain-classes", "2", "--methods", "tpt")
     fixed, whole = row["median_seconds"]["tower"], row["median_seconds"]["plain"]
     assert row["plain_seconds"] == pytest.approx(2 * (fixed + 2 * (whole - fixed)))
     assert row["difference"] is None and row["scaled"] == "2 classes"
