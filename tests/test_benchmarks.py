@@ -19,6 +19,7 @@ from benchmarks import (
     long_lives,
     measure,
     memory,
+    online,
     operations,
     parts,
     plain,
@@ -121,6 +122,11 @@ def test_test_time(tmp_path):
     fixed, whole = row["median_seconds"]["tower"], row["median_seconds"]["plain"]
     assert row["plain_seconds"] == pytest.approx(2 * (fixed + 2 * (whole - fixed)))
     assert row["difference"] is None and row["scaled"] == "2 classes"
+
+
+def test_online(tmp_path):
+    (row,) = rows(online, tmp_path, "--classes", "6", "--views", "20", "--images", "3", "--repeats", "1", "--tower")
+    assert row["difference"] < 1e-4 and row["scaled"] is None and row["median_seconds"]["tower"] > 0
 
 
 def pixels(count):

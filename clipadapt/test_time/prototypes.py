@@ -86,55 +86,54 @@ class DualPrototypes(Stream):
         if self.predict_from_views:
             chosen = most_confident(logits, self.selection)
             features, logits = features[chosen], logits[chosen]
-        answer = logits.mean(dim=0) + self.cached(found["moved_keys"], features.mean(dim=0))
+        answer = logits.mean(dim=0) + self.cached(found["moved_keys"], found["present"], features.mean(dim=0))
         return found | {"logits": answer} | self.evolve(found["moved_text"], answer)
 
     def move(self, classifier: Classifier, features: Tensor) -> dict[str, Tensor]:
         """Put an image with unit features `[V, D]` into the cache, and make a step on both residues.
 
         Returns:
-            Losses and gradients before the step, residues after it, and the moved prototypes as unit vectors.
+            Losses and gradients before the step, residues after it, the moved prototypes as unit vectors, and the
+            classes that are `present` in the cache.
         """
         start = self.tensors["text"].detach().requires_grad_()
         text = functional.normalize(start, dim=-1)
-        with torch.no_grad():
-            chosen = most_confident(classifier.logits(features, text), self.selection)
-        kept = averaged_views(features[chosen], classifier.logits(features[chosen], text))
+        logits = classifier.logits(features, text)
+        chosen = most_confident(logits.detach(), self.selection)
+        kept = averaged_views(features[chosen], logits[chosen])
         self.cache.put(kept.detached(), self.count)
-        means = self.means().requires_grad_()
+        present = self.cache.filled.any(dim=-1).nonzero().flatten()
+        means = self.means()[present].requires_grad_()
         keys = functional.normalize(means, dim=-1)
-        entropies = entropy(kept.logits + self.cached(keys, kept.feature))
-        align = self.alignment(keys, of_classes(classifier, text)[self.present])
+        entropies = entropy(kept.logits + self.cached(keys, present, kept.feature))
+        align = self.alignment(keys, of_classes(classifier, text)[present])
         total = entropies + self.align_weight * align
         gradients = torch.autograd.grad(total, [start, means], materialize_grads=True)
         seen = kept.detached()
         found = {"feature": seen.feature, "clip": seen.logits, "uncertainty": seen.uncertainty}
         found |= {"entropy": entropies.detach(), "align": align.detach(), "means": means.detach()}
+        found["present"] = present
         for name, x, lr, g in zip(("text", "keys"), (start, means), self.rates, gradients, strict=True):
             residue = -lr * g / (g.abs() + ADAM_EPS)
             moved = functional.normalize(x.detach() + residue, dim=-1)
             found |= {f"{name}_gradient": g, f"{name}_residue": residue, f"moved_{name}": moved}
         return found
 
-    @property
-    def present(self) -> Tensor:
-        """The indices `[P]` of classes that have images in the cache."""
-        return self.cache.filled.any(dim=-1).nonzero().flatten()
-
     def means(self) -> Tensor:
-        """Return the visual prototypes `[P, D]`, the mean of each present class's features."""
-        filled, keys = (x[self.present] for x in (self.cache.filled, self.cache.entries["key"]))
-        return (keys * filled[..., None]).sum(dim=1) / filled.sum(dim=1, keepdim=True)
+        """Return the visual prototypes `[C, D]`, the mean of each class's features; zero for a class without any."""
+        filled = self.cache.filled.float()
+        shares = filled / filled.sum(dim=-1, keepdim=True).clamp_min(1)
+        return (shares.unsqueeze(-2) @ self.cache.entries["key"]).squeeze(-2)
 
-    def cached(self, keys: Tensor, feature: Tensor) -> Tensor:
-        """Return the cache's logits `[C]` of a feature `[D]`, given the unit visual prototypes `[P, D]`."""
+    def cached(self, keys: Tensor, present: Tensor, feature: Tensor) -> Tensor:
+        """Return the cache's logits `[C]` of a feature `[D]`, given unit visual prototypes `[P, D]` of some classes."""
         affinity = self.cache.affinity(keys @ feature)
-        return affinity.new_zeros(len(self.cache.filled)).index_put((self.present,), affinity)
+        return affinity.new_zeros(len(self.cache.entries["key"])).index_put((present,), affinity)
 
     def alignment(self, keys: Tensor, text: Tensor) -> Tensor:
         """Return the contrastive loss of unit visual prototypes `[P, D]` to the textual ones of their classes."""
         labels = torch.arange(len(keys), device=keys.device)
-        return functional.cross_entropy(keys @ text.T / self.align_temperature, labels)
+        return functional.cross_entropy(keys / self.align_temperature @ text.T, labels)
 
     def evolve(self, moved: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """Move the textual prototypes of later images towards those of an image with these logits, if it is confident.
@@ -144,7 +143,7 @@ class DualPrototypes(Stream):
         """
         found = entropy(logits)
         accepted = found / math.log2(len(logits)) < self.threshold
-        text, updates = self.tensors["text"], self.tensors["updates"] + accepted
-        mean = (text * updates + moved) / (updates + 1)
-        self.tensors = {"text": torch.where(accepted, mean, text), "updates": updates}
+        if accepted:
+            updates = self.tensors["updates"] + 1
+            self.tensors = {"text": self.tensors["text"].lerp(moved, 1 / (updates + 1)), "updates": updates}
         return {"final_entropy": found, "accepted": accepted}
