@@ -1,11 +1,12 @@
 """Features of the support images, kept for test-time methods."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import LabelledFeatures, SupportView
+from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
 
 
 class SupportMemory(Adaptation):
@@ -25,10 +26,16 @@ class SupportMemory(Adaptation):
     def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
         super().__init__(clip, task)
         self.templates = templates or task.templates
-        keys, labels = task.support.flat()
-        self.register_buffer("keys", functional.normalize(keys, dim=-1))
-        self.register_buffer("labels", labels.clone())
-        self.declare(fixed_classes=tuple(task.class_names))
+        views, images, width = task.support.image.shape
+        self.register_buffer("keys", torch.zeros(views * images, width))
+        self.register_buffer("labels", torch.zeros(views * images, dtype=torch.long))
+        self.declare(fixed_classes=tuple(task.class_names), num_fitted_values=self.keys.numel() + self.labels.numel())
+
+    def fit_closed_form(self, learned: AdaptedFeatures) -> None:
+        """Keep the features of the support set."""
+        keys, labels = learned.support.flat()
+        self.keys.copy_(functional.normalize(keys, dim=-1))
+        self.labels.copy_(labels)
 
     def support_features(self) -> LabelledFeatures:
         """Return the memory: features `[1, N, D]` and labels `[N]`."""

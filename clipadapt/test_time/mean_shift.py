@@ -71,7 +71,7 @@ class MeanShift(TestTimeMethod):
         Raises:
             UserError: the adaptation uses the features of all tokens.
         """
-        one_feature(classifier)
+        one_feature(classifier.adaptation)
         output = output_of_views(classifier, x, text)
         features = functional.normalize(output.image.float(), dim=-1)
         with torch.autocast(x.device.type, enabled=False):

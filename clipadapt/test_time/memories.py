@@ -15,8 +15,8 @@ from clipadapt.test_time.views import (
     ViewSummary,
     log_probabilities,
     of_classes,
-    shared_embeddings,
     summarise_views,
+    unit_embeddings,
 )
 
 Weight = Annotated[float, Ge(0)]
@@ -57,6 +57,8 @@ class DualMemory(Stream):
         static_weight: weight of the probabilities that the static memory gives, if there is one.
     """
 
+    moves_text = True
+
     def __init__(
         self,
         views: Count = 32,
@@ -76,7 +78,6 @@ class DualMemory(Stream):
 
     def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> list[Looked]:
         """Return the summary of each image's first view, and the one to store."""
-        shared_embeddings(text)
         views = summarise_views(classifier, x, text)
         first, mean = views[:, 0], views.confident(self.selection).averaged()
         logits = log_probabilities(mean.probability)  # the class is that of the mean probability
@@ -87,7 +88,7 @@ class DualMemory(Stream):
         """Store one image, then read both memories with it."""
         first, stored = looked
         self.memory.put(stored, self.count)
-        static, support = self.static(classifier, first.feature, shared_embeddings(text))
+        static, support = self.static(classifier, first.feature, unit_embeddings(text))
         keys = self.memory.entries["key"]
         weights = self.affinity(keys, first.feature) * self.memory.filled
         dynamic = static + (weights.unsqueeze(-2) @ keys).squeeze(-2)

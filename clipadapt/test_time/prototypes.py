@@ -17,7 +17,7 @@ from clipadapt.test_time.views import (
     entropy,
     most_confident,
     of_classes,
-    shared_embeddings,
+    unit_embeddings,
 )
 
 ADAM_EPS = 1e-3
@@ -48,6 +48,8 @@ class DualPrototypes(Stream):
         predict_from_views: whether the logits are those of the most confident views with the moved prototypes.
     """
 
+    moves_text = True
+
     def __init__(
         self,
         cache: Cache,
@@ -70,14 +72,13 @@ class DualPrototypes(Stream):
 
     def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> Tensor:
         """Return unit features `[B, V, D]` of the views."""
-        shared_embeddings(text)
         image = classifier.encode_image(x.flatten(0, 1), classifier.image_cut)
         return functional.normalize(image.float(), dim=-1).unflatten(0, x.shape[:2])
 
     def step(self, classifier: Classifier, looked: Tensor, text: Tensor | None) -> dict[str, Tensor]:
         """Make a step on the residues for one image's features `[V, D]`, and compute its logits."""
         if not self.tensors:
-            start = shared_embeddings(text)
+            start = unit_embeddings(text)
             self.tensors = {"text": start, "updates": start.new_zeros(())}
         with torch.enable_grad():
             found = self.move(classifier, looked)

@@ -10,7 +10,7 @@ from torch.nn import functional
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.stream import Stream
-from clipadapt.test_time.views import Count, ViewSummary, log_probabilities, of_classes, shared_embeddings
+from clipadapt.test_time.views import Count, ViewSummary, log_probabilities, of_classes, unit_embeddings
 
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
@@ -34,6 +34,8 @@ class OnlineProxies(Stream):
         image_weight: weight of the label by vision at the stream's last image.
     """
 
+    moves_text = True
+
     def __init__(
         self,
         images: Count = 8,
@@ -52,7 +54,6 @@ class OnlineProxies(Stream):
     def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> ViewSummary:
         """Return the feature and the logits of each image, after a check that the stream has that many."""
         self.check_length(len(x))
-        shared_embeddings(text)
         return super().look(classifier, x, text)[:, 0]
 
     def check_length(self, images: int) -> None:
@@ -75,7 +76,7 @@ class OnlineProxies(Stream):
     def step(self, classifier: Classifier, looked: ViewSummary, text: Tensor | None) -> dict[str, Tensor]:
         """Return the labels of one image and their mean; then make a step with the proxies and dual variables."""
         if not self.tensors:
-            proxies = of_classes(classifier, shared_embeddings(text))
+            proxies = of_classes(classifier, unit_embeddings(text))
             self.tensors = {"proxies": proxies, "dual": proxies.new_zeros(len(proxies))}
         proxies, dual, number = self.tensors["proxies"], self.tensors["dual"], self.count + 1
         cosines = looked.logits / classifier.clip.scale

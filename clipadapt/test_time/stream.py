@@ -7,11 +7,12 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
 from clipadapt.test_time.caches import Cache, NegativeCache
 from clipadapt.test_time.entries import Entries
-from clipadapt.test_time.views import Count, ViewSummary, one_feature, summarise_views
+from clipadapt.test_time.views import Count, ViewSummary, one_feature, shared_embeddings, summarise_views
 
 Share = Annotated[float, Interval(gt=0, le=1)]
 
@@ -31,6 +32,8 @@ class Stream(TestTimeMethod):
     """
 
     stream = True
+    moves_text = False
+    """Whether the method starts from class embeddings that all images share."""
 
     def __init__(self, views: int, images: int) -> None:
         super().__init__(views, images)
@@ -38,6 +41,16 @@ class Stream(TestTimeMethod):
         self.tensors: dict[str, Tensor] = {}
         self.count = 0
         self.length: int | None = None
+
+    def check(self, adaptation: Adaptation) -> None:
+        """Check that an adaptation has one feature for each image, and shared class embeddings if they are needed.
+
+        Raises:
+            UserError: it hasn't.
+        """
+        one_feature(adaptation)
+        if self.moves_text:
+            shared_embeddings(adaptation)
 
     def reset(self, length: int | None = None) -> None:
         """Discard what earlier images left, to start a new stream; None for one of unknown length."""
@@ -81,7 +94,7 @@ class Stream(TestTimeMethod):
         Returns:
             For each image its `logits` `[C]` and other values of its step, by name.
         """
-        one_feature(classifier)
+        self.check(classifier.adaptation)
         looked = self.look(classifier, x, text)
         with torch.autocast(x.device.type, enabled=False):
             return [self._next(classifier, looked[image], text) for image in range(len(x))]

@@ -113,7 +113,7 @@ class ReliabilityTuning(EpisodicTuning):
         Raises:
             UserError: the adaptation uses the features of all tokens.
         """
-        one_feature(classifier)
+        one_feature(classifier.adaptation)
         outputs = view_outputs(classifier, x)
         with torch.autocast(x.device.type, enabled=False):
             return (self.weights(outputs.image).unsqueeze(-1) * outputs.logits).sum(dim=1)

@@ -9,6 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
 from clipadapt.objectives.base import Output
 from clipadapt.tasks.classification import Classifier
@@ -82,30 +83,35 @@ def view_logits(classifier: Classifier, x: Tensor, text: Tensor | None) -> Tenso
     return output_of_views(classifier, x, text).logits.unflatten(0, x.shape[:2])
 
 
-def one_feature(classifier: Classifier) -> None:
-    """Check that the classifier has a single feature for each image.
+def one_feature(adaptation: Adaptation) -> None:
+    """Check that an adaptation has a single feature for each image.
 
     Raises:
-        UserError: the adaptation uses the features of all tokens.
+        UserError: it uses the features of all tokens.
     """
-    if classifier.adaptation.capabilities.all_tokens:
+    if adaptation.capabilities.all_tokens:
         raise UserError(
             "this adaptation reads a feature for each patch of an image, and what adapts at test time wants one for "
             "the whole image: take another adaptation, or method.test_time=null"
         )
 
 
-def shared_embeddings(text: Tensor | None) -> Tensor:
-    """Return class embeddings that all images share as unit vectors `[C, D]` in float32.
+def shared_embeddings(adaptation: Adaptation) -> None:
+    """Check that all images share the class embeddings of an adaptation.
 
     Raises:
-        UserError: there are none, since the adaptation has others for each image.
+        UserError: the adaptation has others for each image.
     """
-    if text is None:
+    if adaptation.capabilities.conditional:
         raise UserError(
             "this adaptation has other class embeddings for each image, and this test-time method starts from those "
             "that all images share: take another adaptation, or test_time@method.test_time=tda"
         )
+
+
+def unit_embeddings(text: Tensor | None) -> Tensor:
+    """Return class embeddings that all images share as unit vectors `[C, D]` in float32."""
+    assert text is not None, "as `shared_embeddings` has checked"
     return functional.normalize(text.float(), dim=-1)
 
 

@@ -417,7 +417,8 @@ class Bench:
 
     def learned(self, image: Tensor | None = None) -> Any:
         """What a method without gradients may use; features `[N, D]` replace those of the support set."""
-        views = self.inputs["support_views"] if "support_views" in self.inputs else self.inputs["images"][None]
+        views = next(self.inputs[name] for name in ("support_views", "support_images", "images") if name in self.inputs)
+        views = views if "support_views" in self.inputs else views[None]
         through = partial(self.classifier.encode_image, start=self.classifier.image_cut)
         seen = SimpleNamespace(scale=self.clip.scale, text=self.classifier.class_embeddings().detach())
         with torch.no_grad():

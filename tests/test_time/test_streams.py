@@ -38,7 +38,9 @@ SHARED = pytest.mark.parametrize("make", [METHODS[name] for name in ("OnZeta", "
 
 
 def classifier_of(name="zero_shot", classes=CLASS_NAMES, task=None):
-    return Classifier(golden(), adaptation(name, task=task), classes)
+    built = adaptation(name, task=task)
+    built.fit_closed_form(task or task_on())
+    return Classifier(golden(), built, classes)
 
 
 def started(make, length=8):
@@ -199,6 +201,30 @@ def test_support_images_are_the_static_memory_of_their_classes():
 
 @torch.no_grad()
 def test_every_view_of_a_support_image_is_an_entry():
-    kept = adaptation("support_memory").support_features()
+    kept = classifier_of("support_memory").adaptation.support_features()
     assert kept.image.shape == (1, 20, 64) and kept.labels.tolist() == task_on().support.labels.tolist() * 2
     close(kept.image.norm(dim=-1), torch.ones(1, 20))
+
+
+@torch.no_grad()
+def test_the_answer_by_confident_views_is_theirs_with_the_moved_prototypes():
+    classifier = classifier_of()
+    x, text = views(classifier, 2, 10), classifier.class_embeddings()
+    found = DualPrototypes(Cache(alpha=6), selection=0.3, predict_from_views=True).follow(classifier, x, text)[-1]
+    features = functional.normalize(x[-1], dim=-1)
+    logits = golden().scale * features @ found["moved_text"].T
+    chosen = entropy(logits).argsort()[:3]
+    expected = logits[chosen].mean(dim=0)
+    expected[found["present"]] += 6 * torch.exp(-5 * (1 - found["moved_keys"] @ features[chosen].mean(dim=0)))
+    close(found["logits"], expected)
+
+
+@torch.no_grad()
+def test_the_original_view_is_the_image_and_confident_views_boost():
+    classifier = classifier_of()
+    x, text = views(classifier, 3, 10), classifier.class_embeddings()
+    method = BoostedCaches(Cache(), RecentNegativeCache(), selection=0.3, original_view=True)
+    found = method.follow(classifier, x, text)
+    close(torch.stack([one["feature"] for one in found]), functional.normalize(x[:, 0], dim=-1))
+    close(torch.stack([one["clip"] for one in found]), classifier(x[:, 0], classifier.image_cut))
+    assert int(found[0]["counts"].sum()) > 1
