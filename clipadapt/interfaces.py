@@ -48,6 +48,10 @@ class SupportView(Protocol):
         """Sentences with `{}` for the class name."""
 
     @property
+    def support_shape(self) -> tuple[int, int, int]:
+        """Shape of the support set's features, which are not computed for it: views V, images N and width D."""
+
+    @property
     def support(self) -> LabelledFeatures:
         """Features of the support set from the frozen image tower.
 

@@ -6,6 +6,7 @@ from functools import reduce
 from itertools import chain as chained
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -214,6 +215,17 @@ class Adaptation(nn.Module):
         if self.state_dict():
             raise UserError(f"{type(self).__name__} has no start to go back to: leave out method.interpolation")
 
+    def squared_distance(self) -> Tensor:
+        """Return the squared distance of the learned tensors from their initial values, summed over all elements.
+
+        Raises:
+            UserError: the adaptation has no initial values to compare with.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no start whose distance could be measured: take another objective, or an "
+            "adaptation that trains weights of the towers, such as projection_finetuning"
+        )
+
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return logits `[B, C]`, scaled cosine similarities.
 
@@ -337,6 +349,10 @@ class Composed(Adaptation):
         for part in self._parts():
             if part.state_dict():
                 part.interpolate(ratio)
+
+    def squared_distance(self) -> Tensor:
+        """Return the sum of the squared distances of the parts that have parameters."""
+        return torch.stack([part.squared_distance() for part in self._parts() if part.has_parameters]).sum()
 
     def trainable_names(self) -> list[str]:
         """Return the trainable names of every part, with the part's name as prefix."""

@@ -61,6 +61,13 @@ class StageReplacement(Adaptation):
                 x = self.get_parameter(name)
                 x.lerp_(start.to(x), 1 - ratio)
 
+    def squared_distance(self) -> Tensor:
+        """Return the squared distance of the registered tensors from their initial values."""
+        if not self.start:
+            return super().squared_distance()
+        learned = {name: self.get_parameter(name) for name in self.start}
+        return torch.stack([(x - self.start[name].to(x)).square().sum() for name, x in learned.items()]).sum()
+
 
 class BlockReplacement(StageReplacement):
     """An adaptation that puts modules into the towers' transformer blocks.

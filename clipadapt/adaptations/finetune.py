@@ -1,13 +1,18 @@
 """Fine-tuning of the towers' own weights."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 from clipadapt.adaptations.blocks import StageReplacement, Which, names
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.backbone.towers import Tower
 from clipadapt.errors import UserError
 from clipadapt.interfaces import SupportView
+
+Weights = Mapping[str, Mapping[str, nn.Parameter]]
+"""Weights of a tower, by the stage's point and by the weight's name in the model."""
 
 
 class FullFinetuning(StageReplacement):
@@ -25,15 +30,18 @@ class FullFinetuning(StageReplacement):
         UserError: a tower has no weights to train.
     """
 
+    trained = "weights"
+    """What is trained, in the plural, for messages."""
+
     def __init__(self, clip: DualEncoder, task: SupportView, towers: Which = "image") -> None:
         super().__init__(clip, task)
         frozen: dict[str, nn.Parameter] = {}
         points: dict[str, list[str]] = {}
         for tower in names(towers):
-            chosen = {point: self._chosen(weights) for point, weights in clip.weights(tower).items()}
+            chosen = self.choose(clip.tower(tower), clip.weights(tower))
             points[tower] = [point for point, weights in chosen.items() if weights]
             if not points[tower]:
-                raise UserError(f"the {tower} tower of this backbone has no weights that could be trained")
+                raise UserError(f"the {tower} tower of this backbone has no {self.trained} that could be trained")
             frozen |= {name: weight for weights in chosen.values() for name, weight in weights.items()}
         own = {name: nn.Parameter(weight.detach().clone().float()) for name, weight in frozen.items()}
         self.register(own)
@@ -44,12 +52,9 @@ class FullFinetuning(StageReplacement):
             for tower, each in points.items()
         }
 
-    def _chosen(self, weights: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-        return {name: weight for name, weight in weights.items() if self.trains(name)}
-
-    def trains(self, name: str) -> bool:
-        """Return whether the weight with this name is trained."""
-        return True
+    def choose(self, tower: Tower, weights: Weights) -> Weights:
+        """Return the weights of a tower that are trained, by point and name."""
+        return weights
 
 
 class BiasFinetuning(FullFinetuning):
@@ -64,6 +69,39 @@ class BiasFinetuning(FullFinetuning):
         UserError: a tower has no biases.
     """
 
-    def trains(self, name: str) -> bool:
-        """Return whether the weight with this name is a bias."""
-        return name.endswith("bias")
+    trained = "biases"
+
+    def choose(self, tower: Tower, weights: Weights) -> Weights:
+        """Return the biases of a tower, by point and name."""
+        return {
+            point: {name: weight for name, weight in own.items() if name.endswith("bias")}
+            for point, own in weights.items()
+        }
+
+
+class ProjectionFinetuning(FullFinetuning):
+    """ProLIP: fine-tuning of a tower's projection into the joint space (Fahes et al., 2024, arXiv:2410.05270).
+
+    It is the last matrix of the tower: `proj` of a vision transformer, the output layer of a ResNet's attention pool,
+    without its bias. What enters the last stage is computed once.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        towers: the towers to train; the paper's is the image tower.
+
+    Raises:
+        UserError: a tower has no projection.
+    """
+
+    trained = "projection"
+
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the last stages of the towers that are trained."""
+        return tuple(f"{tower}.tokens" for tower in names(settings.get("towers", "image")))
+
+    def choose(self, tower: Tower, weights: Weights) -> Weights:
+        """Return the last matrix of a tower's last stage, by point and name."""
+        matrices = [(name, weight) for name, weight in weights.get("tokens", {}).items() if weight.dim() == 2]
+        return {"tokens": dict(matrices[-1:])}

@@ -44,6 +44,17 @@ def check_whole_batch(objective: type[Objective], settings: Settings, processes:
         )
 
 
+def check_distance(objective: type[Objective], adaptation: Adaptation) -> None:
+    """Check that an adaptation has the start that an objective measures the distance from.
+
+    Raises:
+        UserError: it has none.
+    """
+    if objective.needs_distance:
+        with torch.no_grad():
+            adaptation.squared_distance()
+
+
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
     """Check that a task has the training and validation images that an adaptation needs.
 

@@ -39,7 +39,12 @@ class Learner(nn.Module):
             teacher_features: each teacher's features of the same views, `[B, D]`.
         """
         output = self.head.output(x, start)
-        seen = replace(output, teacher_features=teacher_features, class_weights=self.class_weights)
+        seen = replace(
+            output,
+            teacher_features=teacher_features,
+            class_weights=self.class_weights,
+            distance=self.head.adaptation.squared_distance,
+        )
         if self.logit_shift is not None:
             seen = seen.shifted(self.logit_shift)
         return self.objective(seen, labels), output.logits

@@ -15,6 +15,7 @@ from clipadapt.data.tasks import Task
 from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.checks import (
+    check_distance,
     check_images,
     check_imbalance,
     check_number_format,
@@ -126,6 +127,7 @@ class Run:
         known = LazySupportView(clip, task.without_tests(), loader)
         adaptation = make(clip, known).to(accelerator.device)
         note_one_name(adaptation, task)
+        check_distance(objective, adaptation)
         check_images(adaptation, task, settings, guessed)
         check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)

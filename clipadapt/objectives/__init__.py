@@ -7,6 +7,7 @@ from clipadapt.objectives.cross_modal import CrossModal
 from clipadapt.objectives.distillation import Distillation
 from clipadapt.objectives.gradients import ProjectedGradient
 from clipadapt.objectives.prototypes import PrototypeConstraint
+from clipadapt.objectives.start_penalty import StartPenalty
 from clipadapt.objectives.supervised import CrossEntropy
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ProjectedGradient",
     "PrototypeConstraint",
     "SelfConsistency",
+    "StartPenalty",
     "TextConsistency",
     "ZeroShotDistillation",
 ]

@@ -28,6 +28,8 @@ class Output:
             edits of image features are applied.
         teacher_features: features `[B, D]` of the same views from each of the objective's teachers.
         class_weights: weights `[C]` of the classes in the cross entropy; None for equal ones.
+        distance: function that computes the squared distance of the learned tensors from their initial values; given
+            to every objective in a fit.
     """
 
     logits: Tensor
@@ -37,6 +39,7 @@ class Output:
     classify: Callable[[Tensor], Tensor]
     teacher_features: Sequence[Tensor] = ()
     class_weights: Tensor | None = None
+    distance: Callable[[], Tensor] | None = None
 
     def shifted(self, shift: Tensor) -> "Output":
         """Return the outputs with `shift [C]` added to all logits."""
@@ -58,9 +61,11 @@ class Objective(nn.Module):
         teachers: frozen backbones, possibly including the run's own, whose features of the same views the objective
             receives.
         needs_whole_batch: whether the losses are correct only if computed on all samples of a batch at once.
+        needs_distance: whether the losses need the distance of the learned tensors from their initial values.
     """
 
     needs_whole_batch = False
+    needs_distance = False
     teachers: Sequence[DualEncoder] = ()
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:

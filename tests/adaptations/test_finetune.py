@@ -1,19 +1,25 @@
 """Weights trained themselves: which, where they are, and the way back."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from clipadapt.adaptations.finetune import BiasFinetuning, FullFinetuning
+from clipadapt import config
+from clipadapt.adaptations.finetune import BiasFinetuning, FullFinetuning, ProjectionFinetuning
 from clipadapt.backbone.open_clip import CLIP
+from clipadapt.engine.checks import check_distance
 from clipadapt.errors import UserError
+from clipadapt.objectives import StartPenalty
 from clipadapt.tasks.classification import Classifier
-from tests.small import CLASS_NAMES, TASK, adaptation, close, golden, images
+from tests.small import CLASS_NAMES, TASK, adaptation, close, composed, golden, images
 
 CUTS = {
     ("full_finetuning", "image"): ("pixels", "features"),
     ("full_finetuning", "text"): ("features", "ids"),
     ("full_finetuning", "both"): ("pixels", "ids"),
     ("bias_finetuning", "both"): ("patches", "block.0"),
+    ("projection_finetuning", "both"): ("tokens", "tokens"),
 }
 
 
@@ -29,11 +35,13 @@ def test_all_weights_of_both_towers():
     assert {name.replace("/", ".") for name, _ in built.named_parameters()} == expected
     biases = adaptation("bias_finetuning", "method.adaptation.towers=both")
     assert {name.replace("/", ".") for name, _ in biases.named_parameters()} == {n for n in expected if "bias" in n}
+    projections = adaptation("projection_finetuning", "method.adaptation.towers=both")
+    assert {name for name, _ in projections.named_parameters()} == {"visual/proj", "text_projection"}
     stage = biases.stages("image")["block.0"]
     assert stage.mlp.c_fc.weight is golden("cpu").image.blocks["block.0"].mlp.c_fc.weight
 
 
-@pytest.mark.parametrize("name", ["full_finetuning", "bias_finetuning"])
+@pytest.mark.parametrize("name", ["full_finetuning", "bias_finetuning", "projection_finetuning"])
 @torch.no_grad()
 def test_interpolation_is_between_frozen_and_learned(name):
     built = adaptation(name)
@@ -70,9 +78,30 @@ def test_a_resnet_keeps_its_statistics():
     close(clip.image.run(pixels, stages=built.stages("image")), clip.image.run(pixels))
     assert [*built.stages("image")] == ["pixels", "layer.1", "layer.2", "layer.3", "layer.4", "tokens"]
     assert all(torch.equal(value, before[name]) for name, value in clip.model.named_buffers())
+    projection = ProjectionFinetuning(clip, TASK)
+    assert [name for name, _ in projection.named_parameters()] == ["visual/attnpool/c_proj/weight"]
+    close(clip.image.run(pixels, stages=projection.stages("image")), clip.image.run(pixels))
+
+
+def test_the_weight_of_the_distance_from_the_start():
+    task = SimpleNamespace(class_names=CLASS_NAMES, support_shape=(1, 20, 64))
+    for words, expected in {"1/shots": 1 / 4, "1/squared_shots": 1 / 16, "fixed": 3}.items():
+        chosen = composed("method=prolip", f"method.objective.weight_by={words}", "method.objective.weight=3")
+        objective = config.build(chosen["method"]["objective"], golden(), task, place="method.objective")
+        assert objective.weight == expected
+
+
+def test_a_distance_from_a_start_that_there_is_none_of():
+    together = adaptation("projection_finetuning", "+adaptation@method.also.text=context")
+    for built in (adaptation("context"), together):
+        with pytest.raises(UserError, match="Context has no start whose distance could be measured: take another"):
+            check_distance(StartPenalty, built)
+    frozen = adaptation("projection_finetuning", "+adaptation@method.also.text=zero_shot")
+    check_distance(StartPenalty, frozen)
+    assert not frozen.squared_distance()
 
 
 def test_nothing_to_train(monkeypatch):
-    monkeypatch.setattr(BiasFinetuning, "trains", lambda self, name: False)
-    with pytest.raises(UserError, match="the image tower of this backbone has no weights that could be trained"):
+    monkeypatch.setattr(BiasFinetuning, "choose", lambda self, tower, weights: {})
+    with pytest.raises(UserError, match="the image tower of this backbone has no biases that could be trained"):
         BiasFinetuning(golden(), TASK)

@@ -25,7 +25,7 @@ def logits():
 class FixedHead(torch.nn.Module):
     """A head whose logits never change."""
 
-    clip = SimpleNamespace(device="cpu")
+    clip, adaptation = SimpleNamespace(device="cpu"), SimpleNamespace(squared_distance=None)
 
     def output(self, x, start):
         return Output(logits(), logits(), logits(), logits, lambda features: features)

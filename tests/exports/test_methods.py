@@ -42,7 +42,7 @@ AT_TEST_TIME = {
     "zero",
     "zlap",
 }
-WEIGHTS = {"bitfit", "clip_lora", "cupl", "full_finetuning", "peft", "zero_shot"}
+WEIGHTS = {"bitfit", "clip_lora", "cupl", "full_finetuning", "peft", "prolip", "zero_shot"}
 """Methods whose learned tensors are weights of the towers, or none."""
 CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_probe", "lp_plus_plus", "prograd"} | {
     "cupl",

@@ -196,6 +196,8 @@ class Bench:
             plain.support = LabelledFeatures(image, self.inputs["support_labels"])
         elif {"images", "labels"} <= self.inputs.keys():
             plain.support = LabelledFeatures(self.features(self.inputs["images"][None]), self.inputs["labels"])
+        if hasattr(plain, "support"):
+            plain.support_shape = tuple(plain.support.image.shape)
         return plain
 
     @cached_property
