@@ -24,7 +24,7 @@ SMALLER = {
     name: ["method.test_time.views=10"]
     for name in ("ctpt", "mta", "tps", "tpt", "ttl", "zero", "boostadapter", "dmn", "dmn_tf", "dpe")
 }
-SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] for name in ("ape", "tip_x")}
+SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] for name in ("ape", "ape_t", "tip_x")}
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]

@@ -12,6 +12,7 @@ from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, Linear
 from clipadapt.adaptations.labelled_images import LabelledImages
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
+from clipadapt.adaptations.residual_cache import ResidualCache
 from clipadapt.adaptations.sentences import ClassSentences
 from clipadapt.adaptations.shift import PrototypeShift
 from clipadapt.adaptations.support_memory import SupportMemory
@@ -45,6 +46,7 @@ __all__ = [
     "PrototypeShift",
     "RandomTexts",
     "RefinedCache",
+    "ResidualCache",
     "SupportMemory",
     "TaskResidual",
     "TextBlendedProbe",

@@ -44,6 +44,7 @@ class Capabilities:
         fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
         weighs_images: `fit_closed_form` counts each image by its weight, and nothing else is learned from images.
         one_name: what is learned stands before one name for CLIP of each class, the first of several.
+        phases: the number of phases of the fit by gradient, which train different parameters one after another.
     """
 
     conditional: bool = False
@@ -56,6 +57,7 @@ class Capabilities:
     fixed_classes: tuple[str, ...] | None = None
     weighs_images: bool = False
     one_name: bool = False
+    phases: int = 1
 
     def merge(self, other: "Capabilities") -> "Capabilities":
         """Return the capabilities of two adaptations composed."""
@@ -70,6 +72,7 @@ class Capabilities:
             fixed_classes=self.fixed_classes or other.fixed_classes,
             weighs_images=self.weighs_images and other.weighs_images,
             one_name=self.one_name or other.one_name,
+            phases=max(self.phases, other.phases),
         )
 
 
@@ -184,6 +187,20 @@ class Adaptation(nn.Module):
     def support_features(self) -> LabelledFeatures | None:
         """Return unit features of support images that test-time methods may use; None if none are kept."""
         return None
+
+    def begin_phase(self, phase: int, learned: AdaptedFeatures) -> None:
+        """Set initial values that are computed from adapted features; nothing unless overridden.
+
+        It is called before the epochs of each phase of a fit by gradient, also of a fit with a single one.
+
+        Args:
+            phase: the phase that begins, counted from 0.
+            learned: features of what is learned so far.
+        """
+
+    def trained_in(self, phase: int) -> list[nn.Parameter]:
+        """Return the parameters that are trained in a phase of the fit; all in the first one unless overridden."""
+        return [] if phase else list(self.parameters())
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Fit values without gradients, after any training by gradient descent; nothing unless overridden."""
@@ -330,6 +347,15 @@ class Composed(Adaptation):
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return the logits of the part that overrides them."""
         return self.own["logits"].logits(image, text, scale)
+
+    def begin_phase(self, phase: int, learned: AdaptedFeatures) -> None:
+        """Set initial values of every part, in their order."""
+        for part in self._parts():
+            part.begin_phase(phase, learned)
+
+    def trained_in(self, phase: int) -> list[nn.Parameter]:
+        """Return the parameters of every part that are trained in a phase of the fit."""
+        return [parameter for part in self._parts() for parameter in part.trained_in(phase)]
 
     def fit_closed_form(self, learned: AdaptedFeatures) -> None:
         """Fit every part, in their order."""

@@ -72,8 +72,13 @@ class FeatureCache(Adaptation):
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return logits `[B, C]`: zero-shot logits plus the weighted votes."""
+        zero_shot, cosines = self.compare(image, text)
+        return zero_shot + self.alpha * self.votes(cosines, self.beta, len(text))
+
+    def compare(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the zero-shot logits `[B, C]` of images, and the cosines `[B, K]` that their votes depend on."""
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
-        return self.scale * image @ text.T + self.alpha * self.votes(image @ self.keys.T, self.beta, len(text))
+        return self.scale * image @ text.T, image @ self.keys.T
 
     def votes(self, cosines: Tensor, beta: Tensor | float, classes: int) -> Tensor:
         """Return the votes `[B, C]` for each class: the affinities to its keys, summed.
@@ -103,8 +108,7 @@ class FeatureCache(Adaptation):
     def accuracies(self, samples: LabelledFeatures, text: Tensor) -> Tensor:
         """Return the accuracy on labelled images for each beta (row) and alpha (column)."""
         image, labels = samples.flat()
-        image, text = functional.normalize(image, dim=-1), functional.normalize(text.float(), dim=-1)
-        zero_shot, cosines = self.scale * image @ text.T, image @ self.keys.T
+        zero_shot, cosines = self.compare(image, text.float())
         return grid_accuracies(
             lambda beta: (zero_shot, self.votes(cosines, beta, len(text))), labels, self.betas, self.alphas
         )

@@ -74,9 +74,7 @@ class RefinedCache(FeatureCache):
         super().__init__(clip, task, alpha, beta, search, most_alpha, alphas, most_beta, betas, scale=scale)
         self.gammas, self.weights = grid(0.0, most_gamma, gammas), (similarity_weight, variance_weight)
         width = self.keys.shape[-1]
-        self.channels = max(1, round(SHARE * width)) if channels is None else channels
-        if channels is not None and channels > width:
-            raise UserError(f"method.adaptation.channels={channels} are more than the {width} channels of the features")
+        self.channels = kept_channels(channels, width)
         self.register_buffer("gamma", torch.tensor(float(gamma)))
         self.register_buffer("mask", torch.ones(width))
         self.register_buffer("divergence", torch.zeros(len(self.keys)))
@@ -116,15 +114,12 @@ class RefinedCache(FeatureCache):
 
     def scores(self, text: Tensor) -> Tensor:
         """Return the score `[D]` of each channel: variance of the unit text `[C, D]` minus similarity of classes."""
-        variance = text.var(dim=0, correction=min(1, len(text) - 1))
-        return self.weights[1] * variance - self.weights[0] * self.similarity(text)
+        return channel_scores(text, self.similarity(text), self.weights)
 
     def similarity(self, text: Tensor) -> Tensor:
         """Return for each channel `[D]` the mean product of two classes' members: unit text `[C, D]` and keys."""
         counts = 1 + self.labels.bincount(minlength=len(text))
-        means = text.index_add(0, self.labels, self.keys) / counts[:, None]
-        pairs = len(text) * (len(text) - 1)
-        return (means.sum(dim=0).square() - means.square().sum(dim=0)) / max(1, pairs)
+        return mean_products(text.index_add(0, self.labels, self.keys) / counts[:, None])
 
     def key_probabilities(self, text: Tensor) -> Tensor:
         """Return the probabilities `[K, C]` of the classes for each key, without logit scale, on the channels kept."""
@@ -140,3 +135,25 @@ class RefinedCache(FeatureCache):
             return zero_shot, self.weighted_votes(cosines, beta, gamma, len(text))
 
         return grid_accuracies(terms, labels, self.betas, self.gammas, self.alphas).transpose(1, 2)
+
+
+def kept_channels(channels: int | None, width: int) -> int:
+    """Return the number of channels kept of `width`; None for the authors' share.
+
+    Raises:
+        UserError: there are fewer channels.
+    """
+    if channels is not None and channels > width:
+        raise UserError(f"method.adaptation.channels={channels} are more than the {width} channels of the features")
+    return max(1, round(SHARE * width)) if channels is None else channels
+
+
+def channel_scores(text: Tensor, similarity: Tensor, weights: tuple[float, float]) -> Tensor:
+    """Return the score `[D]` of each channel: variance of the unit text `[C, D]` minus similarity of classes `[D]`."""
+    return weights[1] * text.var(dim=0, correction=min(1, len(text) - 1)) - weights[0] * similarity
+
+
+def mean_products(classes: Tensor) -> Tensor:
+    """Return for each channel `[D]` the mean product over ordered pairs of different classes, of vectors `[C, D]`."""
+    pairs = len(classes) * (len(classes) - 1)
+    return (classes.sum(dim=0).square() - classes.square().sum(dim=0)) / max(1, pairs)

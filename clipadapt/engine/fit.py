@@ -88,6 +88,7 @@ class Fit:
         kind: the kind of task, whose score is logged.
         rule: combines the gradients of several losses; if None, the losses are summed.
         average: weighted average of the parameters over epochs, which the fit ends with; if None, the last epoch's.
+        begins: whether a phase begins, so that what a state holds is of an earlier phase and isn't restored.
     """
 
     accelerator: Accelerator
@@ -101,6 +102,7 @@ class Fit:
     kind: TaskKind
     rule: GradientRule | None = None
     average: WeightAverage | None = None
+    begins: bool = False
 
     def run(self, progress: TrainState, after_epoch: Callable[[TrainState], None]) -> TrainState:
         """Train from the state `progress` to the last epoch, and call `after_epoch` after each.
@@ -110,10 +112,11 @@ class Fit:
         """
         wrapped, optimizer = self.accelerator.prepare(self.learner, self.optimizer)
         self.learner.train()
-        if progress.state:
-            self._restore(progress.state)
-        good, average = copied(self._state()), progress.state.get("average", {})
-        if progress.state:
+        earlier = {} if self.begins else progress.state
+        if earlier:
+            self._restore(earlier)
+        good, average = copied(self._state()), earlier.get("average", {})
+        if earlier:
             progress.state = {**good, "average": average}
         for epoch in range(progress.epoch, self.epochs):
             began = time.monotonic()
@@ -187,7 +190,7 @@ class Fit:
         return measured
 
     def _parameters(self) -> list[nn.Parameter]:
-        return list(self.learner.head.adaptation.parameters())
+        return [value for value in self.learner.head.adaptation.parameters() if value.requires_grad]
 
     def _check(self, totals: Tensor, epoch: int) -> None:
         bad = (~totals[:, 0].isfinite()).nonzero()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from accelerate import Accelerator
+from torch.optim import Optimizer
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
@@ -29,6 +30,7 @@ from clipadapt.engine.imbalance import Choice as ImbalanceChoice
 from clipadapt.engine.imbalance import Imbalance
 from clipadapt.engine.learner import Learner
 from clipadapt.engine.memory import max_rows, reset_peak_memory
+from clipadapt.engine.phases import Phase, check_phases, list_phases, trained_alone
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
 from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, fused
@@ -128,6 +130,7 @@ class Run:
         adaptation = make(clip, known).to(accelerator.device)
         note_one_name(adaptation, task)
         check_distance(objective, adaptation)
+        check_phases(adaptation, settings.phases)
         check_images(adaptation, task, settings, guessed)
         check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)
@@ -235,33 +238,55 @@ class Run:
 
         Raises:
             DivergenceError: a loss or a parameter was not finite.
-            UserError: a rule on gradients with fp16, which scales losses, or a batch would be split for an objective
-                that needs whole batches.
+            UserError: a rule on gradients with fp16, which scales losses, an average over several phases, or a batch
+                would be split for an objective that needs whole batches.
         """
         check_whole_batch(type(objective), self.settings, self.accelerator.num_processes)
         if rule is not None and self.settings.precision == "fp16":
             raise UserError("this method's rule on gradients doesn't go with fp16: use engine.precision=bf16 or fp32")
+        if average is not None and self.settings.phases:
+            raise UserError("weights can't be averaged over the epochs of several phases: set method.average=null")
         if source is None:
             return progress
-        optimizer = fused(self.settings.optimizer, list(self.head.adaptation.parameters()))
-        whole = self.settings.epochs_for(self.task.shots)
         learner = Learner(self.head, objective, self.imbalance)
         if self.settings.compile:
             learner.compile()
-        fit = Fit(
+        whole = self.settings.epochs_for(self.task.shots)
+        for phase in list_phases(self.settings.phases, self.epochs, whole):
+            if progress.epoch == phase.first:
+                self._begin(phase, progress)
+            if progress.epoch < phase.end or phase.end == self.epochs:
+                with trained_alone(self.head.adaptation, phase.number) as trained:
+                    fit = self._make_fit(phase, progress, learner, source, fused(self.settings.optimizer, trained))
+                    replace(fit, rule=rule, average=average).run(progress, after_epoch)
+        return progress
+
+    def _begin(self, phase: Phase, progress: TrainState) -> None:
+        """Set the initial values of a phase, which may be computed from what the one before has learned."""
+        if progress.state:
+            self.head.adaptation.load_state_dict(progress.state["adaptation"])
+        self.head.eval()
+        with torch.no_grad():
+            learned = LazyAdaptedFeatures(self.head, self.task.without_tests(), self.loader)
+            self.head.adaptation.begin_phase(phase.number, learned)
+
+    def _make_fit(
+        self, phase: Phase, progress: TrainState, learner: Learner, source: BatchSource, optimizer: Optimizer
+    ) -> Fit:
+        """Return the fit of a phase."""
+        epochs = phase.end - phase.first
+        return Fit(
             accelerator=self.accelerator,
             learner=learner,
             optimizer=optimizer,
-            schedule=shortened(self.settings.schedule, optimizer, whole, self.epochs),
+            schedule=shortened(self.settings.schedule, optimizer, phase.whole, epochs),
             batches=self.batches(),
             source=source,
-            epochs=self.epochs,
+            epochs=phase.end,
             seed=self.task.seed,
             kind=task_kind(self.task),
-            rule=rule,
-            average=average,
+            begins=progress.epoch == phase.first,
         )
-        return fit.run(progress, after_epoch)
 
     def fit_closed_form(self) -> None:
         """Fit the parameters that the adaptation solves in closed form, without gradients."""

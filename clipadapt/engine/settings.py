@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Interval, MinLen
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -42,6 +42,7 @@ class Settings:
         compile: compile the forward pass with torch.compile; pays off from some hundred steps on a GPU.
         checkpoint_seconds: minimum number of seconds between two checkpoints.
         tracker: where the first process sends losses and figures, too; None: nowhere.
+        phases: share of the epochs of each phase, for methods that are fitted in several; None: one phase.
         cross_validate: number of folds of the support set that the method is fitted to and measured on, too, where
             there may be nothing to test on; None: it isn't.
     """
@@ -63,6 +64,7 @@ class Settings:
     compile: bool = False
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
     tracker: Literal["tensorboard", "mlflow", "wandb", "trackio"] | None = None
+    phases: Annotated[list[Annotated[float, Interval(gt=0, lt=1)]], MinLen(2)] | None = None
     cross_validate: Annotated[int, Ge(2)] | None = None
 
     def epochs_for(self, shots: int) -> int:

@@ -27,9 +27,9 @@ from clipadapt.tasks import Classifier
 class CLIPFeatureClassifier(LogitsClassifier):
     """A classifier of precomputed image features `[N, D]`, by a method that needs no more than features.
 
-    Such methods are linear_probe, zs_lp, clap, lp_plus_plus, tip_adapter, tip_adapter_f, ape, tip_x, gda_clip, taskres,
-    clip_adapter, cross_modal, cross_modal_adapter and zero_shot. Fits are those of `clipadapt.finetune` with one view
-    of each image.
+    Such methods are linear_probe, zs_lp, clap, lp_plus_plus, tip_adapter, tip_adapter_f, ape, ape_t, tip_x, gda_clip,
+    taskres, clip_adapter, cross_modal, cross_modal_adapter and zero_shot. Fits are those of `clipadapt.finetune` with
+    one view of each image.
 
     Args:
         method: its name.

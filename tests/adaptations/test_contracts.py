@@ -92,6 +92,7 @@ CLOSED_FORM = {
     "text_blended_probe": ["weight", "bias", "alpha"],
     "feature_cache": ["alpha", "beta"],
     "feature_cache, learned keys": ["alpha", "beta"],
+    "residual_cache": ["alpha", "beta"],
     "refined_cache": ["alpha", "beta", "gamma", "mask", "divergence"],
     "divergence_cache": ["alpha", "beta", "gamma", "affinity_range", "divergence_range"],
     "parameter_free_attention": ["text_weight", "image_weight"],
@@ -150,8 +151,12 @@ def fitted(case: str) -> tuple[Classifier, set[str]]:
 
 
 def classifier_of(case: str, device: str = "cpu") -> Classifier:
-    """In evaluation mode: in training some drop activations."""
-    return Classifier(golden(device), adaptation(*(CASES | COMBINED)[case], device=device), CLASS_NAMES).eval()
+    """In evaluation mode: in training some drop activations; where the last phase of a fit begins."""
+    made = Classifier(golden(device), adaptation(*(CASES | COMBINED)[case], device=device), CLASS_NAMES).eval()
+    for phase in range(made.adaptation.capabilities.phases):
+        with torch.no_grad():
+            made.adaptation.begin_phase(phase, Features(made))
+    return made
 
 
 def perturb(module: nn.Module) -> None:
@@ -285,9 +290,9 @@ def test_classes_have_no_order(case):
         if part.capabilities.fixed_classes is None:
             continue
         part.declare(fixed_classes=tuple(CLASS_NAMES[i] for i in order))
-        for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            if not tensor.is_floating_point():
-                tensor.copy_(torch.tensor(order).argsort()[tensor])  # class indices
+        for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            if name == "labels":
+                tensor.copy_(torch.tensor(order).argsort()[tensor])
             elif tensor.dim() and len(tensor) == len(CLASS_NAMES):
                 tensor.copy_(tensor[order].clone())
     close(classifier.for_classes([CLASS_NAMES[i] for i in order])(images(4)), expected[:, order])

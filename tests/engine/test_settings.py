@@ -93,6 +93,7 @@ def test_epochs_below_the_table_and_without_one():
         ("gda_clip", "search"),
         ("transclip_few_shot", "search"),
         ("ape", "search"),
+        ("ape_t", "search"),
         ("tip_x", "search"),
         ("calip", "search"),
     ],

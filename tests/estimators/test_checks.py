@@ -34,6 +34,7 @@ SHORTENED = {
     "tip_adapter": ("method.adaptation.betas=10",),
     "tip_adapter_f": ("method.adaptation.betas=10", "engine.max_steps=20"),
     "ape": ("method.adaptation.betas=10",),
+    "ape_t": ("method.adaptation.betas=10", "engine.max_steps=20"),
     "tip_x": ("method.adaptation.betas=5", "method.adaptation.alphas=5"),
     "gda_clip": (),
     "taskres": ("engine.max_steps=20",),

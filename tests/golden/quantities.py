@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt import config
+from clipadapt.adaptations.refined_cache import channel_scores, mean_products
 from clipadapt.backbone.open_clip import CLIP, build
 from clipadapt.config import setting
 from clipadapt.engine.batches import BatchSampler
@@ -99,6 +100,17 @@ class Record:
             (name, re.fullmatch(pattern, name), text) for name in wanted - {*table} for pattern, text in table.items()
         )
         return found | {name: match.expand(text) for name, match, text in fitting if match}
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a phase may begin with: class embeddings, computed when they are asked for."""
+
+    classifier: Classifier
+
+    @property
+    def text(self) -> Tensor:
+        return self.classifier.class_embeddings()
 
 
 def tiny(seed: int, device: str) -> CLIP:
@@ -218,7 +230,10 @@ class Bench:
 
     @cached_property
     def classifier(self) -> Classifier:
-        return Classifier(self.clip, self.adaptation, self.task.class_names)
+        made = Classifier(self.clip, self.adaptation, self.task.class_names)
+        with torch.no_grad():
+            self.adaptation.begin_phase(0, Text(made))
+        return made
 
     @cached_property
     def objective(self) -> Any:
@@ -374,6 +389,8 @@ class Bench:
             "losses": self.losses,
             "total": self.total,
             "gradients": self.gradients,
+            "mean_products": mean_products,
+            "channel_scores": channel_scores,
             "average": gradient_rule_and_average(self.settings)[1],
             "prompt_ids": padded_ids(self.classifier),
             "unit": lambda x: functional.normalize(x, dim=-1),
