@@ -8,7 +8,7 @@ from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
 from clipadapt.adaptations.divergence_cache import DivergenceCache
 from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.adaptations.gaussian import GaussianClassifier
-from clipadapt.adaptations.heads import AdaptedHead, LearnedClassWeights, LinearHead, TaskResidual
+from clipadapt.adaptations.heads import AdaptedHead, LateClassWeights, LearnedClassWeights, LinearHead, TaskResidual
 from clipadapt.adaptations.labelled_images import LabelledImages
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
@@ -37,6 +37,7 @@ __all__ = [
     "GaussianClassifier",
     "ImageTokens",
     "LabelledImages",
+    "LateClassWeights",
     "LearnedClassWeights",
     "LinearHead",
     "LinearProbe",

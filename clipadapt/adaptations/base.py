@@ -180,6 +180,15 @@ class Adaptation(nn.Module):
         """
         return functional.normalize(functional.normalize(text, dim=-1).mean(dim=-2), dim=-1)
 
+    def known_embeddings(self, embeddings: Tensor, classes: Sequence[str]) -> Tensor:
+        """Return class embeddings `[..., C, D]`, with learned ones in the place of those of classes that have them.
+
+        Args:
+            embeddings: the class embeddings from the text, as of `class_embeddings`.
+            classes: the C classes; unlike those of `fixed_classes`, not all of them need to be known.
+        """
+        return embeddings
+
     def context_vectors(self) -> Tensor | None:
         """Return learned vectors `[..., n, W]` in the place of words of the prompts; None if there are none."""
         return None
@@ -320,7 +329,8 @@ class Composed(Adaptation):
         super().__init__(clip, task)
         self.parts = nn.ModuleDict(parts)
         self.capabilities = reduce(Capabilities.merge, (part.capabilities for part in parts.values()))
-        self.own = {method: self._only(method) for method in ("prompts", "class_embeddings", "logits")}
+        overridden = "prompts", "class_embeddings", "known_embeddings", "logits"
+        self.own = {method: self._only(method) for method in overridden}
         self.stages("text")
         if self.capabilities.all_tokens and "tokens" in self.stages("image"):
             raise UserError(
@@ -343,6 +353,10 @@ class Composed(Adaptation):
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Return the class embeddings of the part that overrides them."""
         return self.own["class_embeddings"].class_embeddings(text)
+
+    def known_embeddings(self, embeddings: Tensor, classes: Sequence[str]) -> Tensor:
+        """Return the class embeddings, with the learned ones of the part that overrides them."""
+        return self.own["known_embeddings"].known_embeddings(embeddings, classes)
 
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return the logits of the part that overrides them."""

@@ -1,8 +1,9 @@
 """Fine-tuning of the towers' own weights."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from torch import nn
 
 from clipadapt.adaptations.blocks import StageReplacement, Which, names
@@ -105,3 +106,46 @@ class ProjectionFinetuning(FullFinetuning):
         """Return the last matrix of a tower's last stage, by point and name."""
         matrices = [(name, weight) for name, weight in weights.get("tokens", {}).items() if weight.dim() == 2]
         return {"tokens": dict(matrices[-1:])}
+
+
+class NormFinetuning(FullFinetuning):
+    """Fine-tuning of layer norms (2SFS, first stage: Farina et al., CVPR 2025, arXiv:2503.11609).
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        towers: the towers to train.
+        image_start: the first image block whose norms are trained, counted from 0.
+        text_start: the same of the text tower.
+        outside_blocks: whether norms before and after the blocks are trained, too, as in the paper; not so in its code.
+
+    Raises:
+        UserError: a tower has no norms to train.
+    """
+
+    trained = "layer norms of blocks"
+
+    def __init__(
+        self,
+        clip: DualEncoder,
+        task: SupportView,
+        towers: Which = "both",
+        image_start: Annotated[int, Ge(0)] = 0,
+        text_start: Annotated[int, Ge(0)] = 0,
+        outside_blocks: bool = False,
+    ) -> None:
+        self.starts = {"image": image_start, "text": text_start}
+        self.outside_blocks = outside_blocks
+        super().__init__(clip, task, towers)
+
+    def choose(self, tower: Tower, weights: Weights) -> Weights:
+        """Return the weights and biases of a tower's layer norms, by point and name."""
+        blocks = [*tower.blocks.values()][self.starts[tower.name] :]
+        norms = [norm for block in blocks for norm in (block.ln_1, block.ln_2)]
+        if self.outside_blocks:
+            norms += [part for parts in tower.weights.values() for part in parts if isinstance(part, nn.LayerNorm)]
+        kept = {id(weight) for norm in norms for weight in norm.parameters()}
+        return {
+            point: {name: weight for name, weight in own.items() if id(weight) in kept}
+            for point, own in weights.items()
+        }

@@ -9,11 +9,11 @@ from annotated_types import Ge, Interval
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipadapt.adaptations.base import Adaptation
+from clipadapt.adaptations.base import Adaptation, Capabilities
 from clipadapt.adaptations.features import bottleneck, mix
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
-from clipadapt.interfaces import SupportView, format_templates
+from clipadapt.interfaces import AdaptedFeatures, SupportView, format_templates
 
 
 class RawText(Adaptation):
@@ -72,6 +72,46 @@ class LearnedClassWeights(RawText):
     def class_embeddings(self, text: Tensor) -> Tensor:
         """Return the learned class weights, `[C, D]`."""
         return self.prototypes
+
+
+class LateClassWeights(Adaptation):
+    """2SFS: class weights that a second phase of the fit trains (Farina et al., CVPR 2025, arXiv:2503.11609).
+
+    They start at the class embeddings that the first phase, which trains another adaptation, ends with. Classes that
+    weren't learned keep the embeddings of their text.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+
+    Attributes:
+        weight: the class weights `[C, D]`, which needn't stay of unit length; `logits` normalises them.
+        used: whether the weights take the place of the text, that is, whether the second phase has begun.
+    """
+
+    capabilities = Capabilities(phases=2)
+    used: Tensor
+
+    def __init__(self, clip: DualEncoder, task: SupportView) -> None:
+        super().__init__(clip, task)
+        self.rows = {name: row for row, name in reversed([*enumerate(task.class_names)])}
+        self.weight = nn.Parameter(torch.zeros(len(task.class_names), clip.width or 0))
+        self.register_buffer("used", torch.zeros((), dtype=torch.bool))
+
+    def trained_in(self, phase: int) -> list[nn.Parameter]:
+        """Return the weights in the second phase, nothing in the first one."""
+        return [self.weight] if phase == 1 else []
+
+    def begin_phase(self, phase: int, learned: AdaptedFeatures) -> None:
+        """Set the weights to the class embeddings at the begin of the second phase."""
+        if phase == 1:
+            self.weight.copy_(functional.normalize(learned.text.float(), dim=-1))
+        self.used.fill_(phase == 1)  # last: the text above is computed when it is asked for, without the weights
+
+    def known_embeddings(self, embeddings: Tensor, classes: Sequence[str]) -> Tensor:
+        """Return class embeddings `[..., C, D]`: the weights of classes that were learned, the others' text."""
+        rows = torch.tensor([self.rows.get(name, -1) for name in classes], device=embeddings.device)
+        return torch.where((rows >= 0).unsqueeze(-1) & self.used, self.weight[rows], embeddings)
 
 
 class LinearHead(Adaptation):

@@ -119,7 +119,8 @@ class Classifier(Head):
 
     def class_embeddings(self, image: Tensor | None = None) -> Tensor:
         """Return class embeddings `[C, D]`; or `[B, C, D]` conditional on image features `[B, D]`."""
-        return self.adaptation.class_embeddings(self.text_features(image))
+        embeddings = self.adaptation.class_embeddings(self.text_features(image))
+        return self.adaptation.known_embeddings(embeddings, self.class_names)
 
     def precompute(self) -> Tensor | None:
         """Return the class embeddings `[C, D]`; None if they depend on the image."""

@@ -83,6 +83,7 @@ NEUTRAL = {  # settings that promise zero-shot logits
     "full_finetuning": ["full_finetuning", f"{OF_CONTEXT}towers=both"],
     "bias_finetuning": ["bias_finetuning", f"{OF_CONTEXT}towers=both"],
     "projection_finetuning": ["projection_finetuning", f"{OF_CONTEXT}towers=both"],
+    "norm_finetuning": ["norm_finetuning", f"{OF_CONTEXT}outside_blocks=true"],
 }
 ONE_EACH = ("zero_shot", "first_template", "context", "prototype_shift")
 PER_IMAGE = [name for name in CASES if name.split(",")[0] in ONE_EACH]

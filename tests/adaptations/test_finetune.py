@@ -14,12 +14,14 @@ from clipadapt.objectives import StartPenalty
 from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, TASK, adaptation, close, composed, golden, images
 
+NODE = "method.adaptation."
 CUTS = {
     ("full_finetuning", "image"): ("pixels", "features"),
     ("full_finetuning", "text"): ("features", "ids"),
     ("full_finetuning", "both"): ("pixels", "ids"),
     ("bias_finetuning", "both"): ("patches", "block.0"),
     ("projection_finetuning", "both"): ("tokens", "tokens"),
+    ("norm_finetuning", "both"): ("block.0", "block.0"),
 }
 
 
@@ -81,6 +83,19 @@ def test_a_resnet_keeps_its_statistics():
     projection = ProjectionFinetuning(clip, TASK)
     assert [name for name, _ in projection.named_parameters()] == ["visual/attnpool/c_proj/weight"]
     close(clip.image.run(pixels, stages=projection.stages("image")), clip.image.run(pixels))
+
+
+def test_norms_of_blocks_from_one_on_and_those_outside():
+    built = adaptation("norm_finetuning", f"{NODE}image_start=3", f"{NODE}text_start=2")
+    assert {tower: [*built.stages(tower)] for tower in ("image", "text")} == {
+        "image": ["block.3"],
+        "text": ["block.2", "block.3"],
+    }
+    outside = adaptation("norm_finetuning", f"{NODE}outside_blocks=true", f"{NODE}image_start=9", f"{NODE}towers=image")
+    found = {name.replace("/", ".") for name, _ in outside.named_parameters()}
+    assert found == {f"visual.{norm}.{kind}" for norm in ("ln_pre", "ln_post") for kind in ("weight", "bias")}
+    with pytest.raises(UserError, match="the text tower of this backbone has no layer norms of blocks that could be"):
+        adaptation("norm_finetuning", f"{NODE}text_start=4")
 
 
 def test_the_weight_of_the_distance_from_the_start():

@@ -3,7 +3,8 @@
 names.yaml gives, for each output of a record, the expression that computes it here. Expressions see the record's
 inputs under their names, and what `Bench.scope` lists. A record tells what it saw at several moments: at the start,
 before each recorded step (`along`), after them (`final`), with the weights averaged over them (`averaged`), after steps
-of the method's own optimiser (`authors`), after what the method finds without gradients (`num_fitted_values`).
+of the method's own optimiser (`authors`), where a second phase begins (`begun`) and after its steps (`second`), after
+what the method finds without gradients (`num_fitted_values`).
 """
 
 import copy
@@ -33,6 +34,7 @@ from clipadapt.config import setting
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.fit import Fit, TrainState
 from clipadapt.engine.learner import Learner
+from clipadapt.engine.phases import trained_alone
 from clipadapt.engine.schedules import constant
 from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
@@ -225,8 +227,9 @@ class Bench:
             for name, ours in self.record.inits.items():
                 assert learned[ours].shape == self.record.arrays[f"init/{name}"].shape, name
                 learned[ours].copy_(self.record.tensor(f"init/{name}", self.device))
-        known = {*self.record.inits.values(), *self.record.names.get("unrecorded", [])}
-        assert dict(adaptation.named_parameters()).keys() <= known
+        first = {id(parameter) for parameter in adaptation.trained_in(0)}
+        trained = {name for name, parameter in adaptation.named_parameters() if id(parameter) in first}
+        assert trained <= {*self.record.inits.values(), *self.record.names.get("unrecorded", [])}
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -389,6 +392,8 @@ class Bench:
             "losses": self.losses,
             "total": self.total,
             "gradients": self.gradients,
+            "class_names": self.record.meta["class_names"],
+            "new_class_names": self.record.meta.get("new_class_names"),
             "mean_products": mean_products,
             "channel_scores": channel_scores,
             "average": gradient_rule_and_average(self.settings)[1],
@@ -417,7 +422,7 @@ class Bench:
         if self.record.meta["kind"] == "fit":
             found |= self.at_start() | self.fit()
         states = {"start": start, "final": copy.deepcopy(self.adaptation.state_dict())}
-        for moment in ("final", "averaged", "authors", "solved"):
+        for moment in ("final", "averaged", "authors", "begun", "second", "solved"):
             if self.record.expressions(moment, self.suffix):
                 self.before(moment, states)
                 found |= self.see(moment)
@@ -430,6 +435,14 @@ class Bench:
             own = config.build(self.settings["engine"], place="engine")
             optimizer, schedule = (own.optimizer, own.schedule) if moment == "authors" else (self.sgd, constant)
             self.extra["followed"] = self.follow(optimizer, schedule, averaged=moment == "averaged")
+        if moment == "begun":
+            self.adaptation.load_state_dict(states["final"])
+            with torch.no_grad():
+                self.adaptation.begin_phase(1, self.learned())
+        if moment == "second":
+            self.extra["followed"] = self.follow(
+                partial(self.sgd, rate=self.record.meta["lr_second"]), constant, phase=1
+            )
         if moment == "solved":
             self.adaptation.load_state_dict(states[self.record.names.get("solve_from", "final")])
             self.adaptation.fit_closed_form(self.learned())
@@ -492,33 +505,36 @@ class Bench:
         learned = {**dict(self.adaptation.named_buffers()), **dict(self.adaptation.named_parameters())}
         return found | {f"final/{name}": learned[ours].clone() for name, ours in self.record.inits.items()}
 
-    def sgd(self, parameters: Any) -> torch.optim.Optimizer:
+    def sgd(self, parameters: Any, rate: float | None = None) -> torch.optim.Optimizer:
         held = [dict(self.adaptation.named_parameters())[name] for name in self.record.names.get("held", [])]
         moved = [p for p in parameters if not any(p is other for other in held)]
-        return torch.optim.SGD(moved, lr=self.record.meta["lr"])
+        return torch.optim.SGD(moved, lr=rate or self.record.meta["lr"])
 
-    def follow(self, make: Callable[..., Any], schedule: Any, steps: int = STEPS, averaged: bool = False) -> Tensor:
+    def follow(
+        self, make: Callable[..., Any], schedule: Any, steps: int = STEPS, averaged: bool = False, phase: int = 0
+    ) -> Tensor:
         """Steps on the full batch; the loss before each."""
         rule, average = gradient_rule_and_average(self.settings)
         count = len(self.inputs["labels"])
-        optimizer = make(self.adaptation.parameters())
         kept = InMemoryFeatures(self.start[None], self.inputs["labels"], self.classifier.image_cut)
-        fit = Fit(
-            accelerator=Accelerator(cpu=self.device == "cpu"),
-            learner=self.learner,
-            optimizer=optimizer,
-            schedule=schedule(optimizer, steps),
-            batches=BatchSampler(count, count, 1, seed=0),
-            source=WithTeacherFeatures(kept, [features[None] for features in self.teacher_features])
-            if self.teacher_features
-            else kept,
-            epochs=steps,
-            seed=0,
-            kind=Classification(),
-            rule=rule,
-            average=average if averaged else None,
-        )
-        history = fit.run(TrainState(), lambda progress: None).history
+        with trained_alone(self.adaptation, phase) as trained:
+            optimizer = make(trained)
+            fit = Fit(
+                accelerator=Accelerator(cpu=self.device == "cpu"),
+                learner=self.learner,
+                optimizer=optimizer,
+                schedule=schedule(optimizer, steps),
+                batches=BatchSampler(count, count, 1, seed=0),
+                source=WithTeacherFeatures(kept, [features[None] for features in self.teacher_features])
+                if self.teacher_features
+                else kept,
+                epochs=steps,
+                seed=0,
+                kind=Classification(),
+                rule=rule,
+                average=average if averaged else None,
+            )
+            history = fit.run(TrainState(), lambda progress: None).history
         return torch.tensor([row["loss"] for row in history])
 
     def ids_in_end_order(self) -> Tensor | None:
