@@ -14,6 +14,7 @@ from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
 from clipadapt.adaptations.residual_cache import ResidualCache
 from clipadapt.adaptations.sentences import ClassSentences
+from clipadapt.adaptations.shared_adapters import SharedAdapters
 from clipadapt.adaptations.shift import PrototypeShift
 from clipadapt.adaptations.support_memory import SupportMemory
 from clipadapt.adaptations.tokens import CoupledPrompts, ImageTokens
@@ -48,6 +49,7 @@ __all__ = [
     "RandomTexts",
     "RefinedCache",
     "ResidualCache",
+    "SharedAdapters",
     "SupportMemory",
     "TaskResidual",
     "TextBlendedProbe",

@@ -61,6 +61,7 @@ class Block(nn.Module):
         mlp: the MLP.
         ls_1: layer scale of the attention output; none if None.
         ls_2: layer scale of the MLP's output; none if None.
+        beside: module whose output for the normed input of attention is added to the block's output; none if None.
     """
 
     def __init__(
@@ -71,10 +72,12 @@ class Block(nn.Module):
         mlp: nn.Module,
         ls_1: nn.Module | None = None,
         ls_2: nn.Module | None = None,
+        beside: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.ln_1, self.attn, self.ls_1 = ln_1, attn, ls_1 or nn.Identity()
         self.ln_2, self.mlp, self.ls_2 = ln_2, mlp, ls_2 or nn.Identity()
+        self.beside = beside
 
 
 def split_block(block: Block) -> Block:
@@ -127,9 +130,13 @@ def run_block(block: Block, x: Tensor, attend: Attend = attend_all, reads: Tenso
 
     With `reads [N]`, only these rows are computed, `[..., N, W]`: enough if the next stage pools at these rows.
     """
-    attended = self_attention(block.attn, block.ln_1(x), attend, reads)
+    normed = block.ln_1(x)
+    attended = self_attention(block.attn, normed, attend, reads)
     x = (x if reads is None else x.index_select(-2, reads)) + block.ls_1(attended)
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    x = x + block.ls_2(block.mlp(block.ln_2(x)))
+    if block.beside is None:
+        return x
+    return x + block.beside(normed if reads is None else normed.index_select(-2, reads))
 
 
 def causal_mask(rows: int, prefix: int, device: torch.device) -> Tensor:

@@ -64,8 +64,8 @@ EXPORTED = {
 }
 """By format, the methods that can be exported; the others are refused."""
 REFUSALS = {
-    "transformers": "isn't weights of the towers|adapts to each test image",
-    "open_clip": "isn't weights of the towers|adapts to each test image",
+    "transformers": "isn't weights of the towers|adapts to each test image|can't be merged into the block's weights",
+    "open_clip": "isn't weights of the towers|adapts to each test image|can't be merged into the block's weights",
     "classifier": "depend on the image|changes the image side|all patches|aren't one matrix product|each test image",
     "peft": "no adapter of peft",
     "onnx": "adapts to each test image",

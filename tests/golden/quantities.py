@@ -90,7 +90,8 @@ class Record:
         if name in listed:
             return listed[name]
         fitting = ((re.fullmatch(pattern, name), own) for pattern, own in listed.items())
-        return next(match.expand(own) for match, own in fitting if match)
+        expanded = next(match.expand(own) for match, own in fitting if match)
+        return re.sub(r"\{(\d+)-1\}", lambda number: str(int(number[1]) - 1), expanded)
 
     def expressions(self, moment: str, suffix: str = "") -> dict[str, str]:
         """The expressions of the outputs that this record has at a moment."""
