@@ -12,6 +12,7 @@ from clipadapt.adaptations.heads import AdaptedHead, LateClassWeights, LearnedCl
 from clipadapt.adaptations.labelled_images import LabelledImages
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
 from clipadapt.adaptations.refined_cache import RefinedCache
+from clipadapt.adaptations.representation import RepresentationTokens
 from clipadapt.adaptations.residual_cache import ResidualCache
 from clipadapt.adaptations.sentences import ClassSentences
 from clipadapt.adaptations.shared_adapters import SharedAdapters
@@ -48,6 +49,7 @@ __all__ = [
     "PrototypeShift",
     "RandomTexts",
     "RefinedCache",
+    "RepresentationTokens",
     "ResidualCache",
     "SharedAdapters",
     "SupportMemory",

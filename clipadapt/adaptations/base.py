@@ -24,6 +24,8 @@ from clipadapt.interfaces import (
 )
 
 Edit = Callable[[Any], Any]
+Head = tuple[float, Tensor]
+"""Weight of a head and its logits `[B, C]`."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Capabilities:
         fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
         weighs_images: `fit_closed_form` counts each image by its weight, and nothing else is learned from images.
         one_name: what is learned stands before one name for CLIP of each class, the first of several.
+        several_features: the image features are `[B, M, D]`, M of each image.
         phases: the number of phases of the fit by gradient, which train different parameters one after another.
     """
 
@@ -57,6 +60,7 @@ class Capabilities:
     fixed_classes: tuple[str, ...] | None = None
     weighs_images: bool = False
     one_name: bool = False
+    several_features: bool = False
     phases: int = 1
 
     def merge(self, other: "Capabilities") -> "Capabilities":
@@ -72,6 +76,7 @@ class Capabilities:
             fixed_classes=self.fixed_classes or other.fixed_classes,
             weighs_images=self.weighs_images and other.weighs_images,
             one_name=self.one_name or other.one_name,
+            several_features=self.several_features or other.several_features,
             phases=max(self.phases, other.phases),
         )
 
@@ -97,6 +102,7 @@ class Adaptation(nn.Module):
         super().__init__()
         self.templates = task.templates
         self.class_words = task.words
+        self.task_classes = frozenset(task.class_names)
 
     @property
     def has_parameters(self) -> bool:
@@ -263,6 +269,14 @@ class Adaptation(nn.Module):
         image, text = functional.normalize(image, dim=-1), functional.normalize(text, dim=-1)
         return scale * (image.unsqueeze(-2) @ text.mT).squeeze(-2)
 
+    def heads(self, image: Tensor, text: Tensor, scale: float) -> list[Head]:
+        """Return the heads whose logits `logits` adds up; one unless overridden. Arguments as of `logits`."""
+        return [(1.0, self.logits(image, text, scale))]
+
+    def logits_of_unseen(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Return logits `[B, C]` where not all classes are the task's; those of `logits` unless overridden."""
+        return self.logits(image, text, scale)
+
 
 class ZeroShot(Adaptation):
     """Zero-shot CLIP with hand-written prompts (Radford et al., ICML 2021, arXiv:2103.00020, section 3.1.4).
@@ -361,6 +375,14 @@ class Composed(Adaptation):
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return the logits of the part that overrides them."""
         return self.own["logits"].logits(image, text, scale)
+
+    def heads(self, image: Tensor, text: Tensor, scale: float) -> list[Head]:
+        """Return the heads of the part that overrides the logits."""
+        return self.own["logits"].heads(image, text, scale)
+
+    def logits_of_unseen(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
+        """Return the logits of unseen classes of the part that overrides the logits."""
+        return self.own["logits"].logits_of_unseen(image, text, scale)
 
     def begin_phase(self, phase: int, learned: AdaptedFeatures) -> None:
         """Set initial values of every part, in their order."""

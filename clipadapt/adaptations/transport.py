@@ -156,7 +156,7 @@ class VisualTransport(TransportContext):
         UserError: the `words` differ in their number of tokens, or a tower lacks a point.
     """
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(several_features=True)
     required_points: tuple[str, ...] = ("text.words", "image.patches", "image.block.0")
 
     def __init__(

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from clipadapt.errors import UserError
+
 KEPT_COPIES = 2**20
 """Largest copies of the prefix's keys, in bytes, that are stored for gradients; larger ones are recomputed."""
 
@@ -66,6 +68,14 @@ class Stack:
     def to(self, device: torch.device | str) -> "Stack":
         """Return the stack on a device."""
         return _moved(self, device)
+
+    def after_more(self, count: int) -> "Stack":
+        """Return the stack of the same prompts after `count` rows more, to which all rows attend."""
+
+        def wider(mask: Tensor | None) -> Tensor | None:
+            return mask if mask is None else torch.cat([mask.new_ones(*mask.shape[:-1], count), mask], dim=-1)
+
+        return replace(self, mask=wider(self.mask), end_mask=wider(self.end_mask))
 
     def apart(self, rows: Tensor) -> Tensor:
         """Reshape the stack's rows `[..., n * S, H, d]` to one batch entry per prompt, `[..., n, H, S, d]`."""
@@ -167,6 +177,19 @@ class Layout:
         """Return the row at which each prompt is pooled, `[N]`."""
         return self.reads[self.order]
 
+    def lengthened(self, count: int) -> "Layout":
+        """Return the layout with `count` rows more after the first one, which all prompts share."""
+        ids, positions = (torch.cat([x[:1], x[:1].expand(count), x[1:]]) for x in (self.ids, self.positions))
+        return replace(
+            self,
+            ids=ids,
+            positions=positions,
+            prefix=self.prefix + count,
+            stacks=tuple(stack.after_more(count) for stack in self.stacks),
+            reads=self.reads + count,
+            slots=self.slots + count,
+        )
+
     def at_ends(self) -> "Layout":
         """Return the layout of the pooled rows alone."""
         none = self.slots[:0]
@@ -206,6 +229,28 @@ class Rows:
     def place_per_class(self, vectors: Tensor) -> "Rows":
         """Write each class's own learned vectors, `[..., C, n, W]`, into that class's slots."""
         return self._write(vectors[..., self.layout.slot_class, self.layout.slot_index, :])
+
+    def insert(self, vectors: Tensor) -> "Rows":
+        """Insert vectors `[n, W]` after the first row, which all prompts share.
+
+        Raises:
+            UserError: the prompts share no row, as in a tower that isn't causal, or where rows may not be shared.
+        """
+        if not self.layout.prefix:
+            raise UserError(
+                "tokens can't be inserted into these prompts, since they share no start: use a text tower that is "
+                "causal, as CLIP's is, and leave out what has dropout in its blocks"
+            )
+        return Rows(self._after_first(vectors, 0), self.layout.lengthened(vectors.shape[-2]))
+
+    def replace_inserted(self, vectors: Tensor) -> "Rows":
+        """Replace the n vectors that `insert` has inserted by others, `[n, W]`."""
+        return replace(self, values=self._after_first(vectors, vectors.shape[-2]))
+
+    def _after_first(self, vectors: Tensor, left_out: int) -> Tensor:
+        """Return the first row, vectors, and the rows after the first but for the next `left_out` ones."""
+        own = vectors.to(self.values.dtype).expand(*self.values.shape[:-2], -1, -1)
+        return torch.cat([self.values[..., :1, :], own, self.values[..., 1 + left_out :, :]], dim=-2)
 
     def _write(self, vectors: Tensor) -> "Rows":
         leading = torch.broadcast_shapes(self.values.shape[:-2], vectors.shape[:-2])

@@ -180,6 +180,24 @@ def _at_class_token(block: Block, x: Tensor) -> Tensor:
     return run_block(block, x, reads=torch.zeros(1, dtype=torch.long, device=x.device))
 
 
+def reading_first(tower: Tower, count: int) -> BlockStage:
+    """Return the last block's stage of a tower that is read at its class token, for the first `count` tokens.
+
+    Raises:
+        UserError: the tower isn't a vision transformer that is read at its class token.
+    """
+    stage = [*tower.stages.values()][-2] if len(tower.stages) > 1 else None
+    if not isinstance(stage, BlockStage) or stage.how is not _at_class_token:
+        raise UserError(
+            f"the {tower.name} tower isn't read at a class token: use a vision transformer of CLIP, such as ViT-B-16"
+        )
+
+    def run(block: Block, x: Tensor) -> Tensor:
+        return run_block(block, x, reads=torch.arange(count, device=x.device))
+
+    return replace(stage, how=run)
+
+
 def convolutional_tower(
     embed: Callable[[Tensor], Tensor],
     layers: Sequence[nn.Module],

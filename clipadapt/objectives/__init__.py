@@ -2,7 +2,7 @@
 
 from clipadapt.objectives.averages import GaussianAverage
 from clipadapt.objectives.base import Objective, Output
-from clipadapt.objectives.consistency import SelfConsistency, TextConsistency, ZeroShotDistillation
+from clipadapt.objectives.consistency import HeadConsistency, SelfConsistency, TextConsistency, ZeroShotDistillation
 from clipadapt.objectives.cross_modal import CrossModal
 from clipadapt.objectives.distillation import Distillation
 from clipadapt.objectives.gradients import ProjectedGradient
@@ -15,6 +15,7 @@ __all__ = [
     "CrossModal",
     "Distillation",
     "GaussianAverage",
+    "HeadConsistency",
     "Objective",
     "Output",
     "ProjectedGradient",

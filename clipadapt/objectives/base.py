@@ -28,6 +28,8 @@ class Output:
             edits of image features are applied.
         teacher_features: features `[B, D]` of the same views from each of the objective's teachers.
         class_weights: weights `[C]` of the classes in the cross entropy; None for equal ones.
+        heads: function that computes the weight of each head and its logits `[B, C]`, where the logits are a sum of
+            those of several heads; None for a kind of task without them.
         distance: function that computes the squared distance of the learned tensors from their initial values; given
             to every objective in a fit.
     """
@@ -39,12 +41,18 @@ class Output:
     classify: Callable[[Tensor], Tensor]
     teacher_features: Sequence[Tensor] = ()
     class_weights: Tensor | None = None
+    heads: Callable[[], Sequence[tuple[float, Tensor]]] | None = None
     distance: Callable[[], Tensor] | None = None
 
     def shifted(self, shift: Tensor) -> "Output":
         """Return the outputs with `shift [C]` added to all logits."""
-        classify = self.classify
-        return replace(self, logits=self.logits + shift, classify=lambda features: classify(features) + shift)
+        classify, heads = self.classify, self.heads
+        return replace(
+            self,
+            logits=self.logits + shift,
+            classify=lambda features: classify(features) + shift,
+            heads=heads and (lambda: [(weight, logits + shift) for weight, logits in heads()]),
+        )
 
 
 class Objective(nn.Module):

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
@@ -9,7 +10,7 @@ from torch.nn import functional
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.interfaces import SupportView, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import Output
-from clipadapt.objectives.supervised import CrossEntropy
+from clipadapt.objectives.supervised import CrossEntropy, cross_entropy
 
 
 class Handwritten(CrossEntropy):
@@ -69,8 +70,7 @@ class TextConsistency(Handwritten):
 
     def distance(self, text: Tensor) -> Tensor:
         """Compute the mean distance of class embeddings `[..., C, D]` from the hand-written prompts' features."""
-        cosine = functional.cosine_similarity(text.float(), self.handwritten, dim=-1, eps=1e-7).mean()
-        return (1 - cosine) * (2 if self.squared else 1)
+        return cosine_distance(text, self.handwritten) * (2 if self.squared else 1)
 
 
 class ZeroShotDistillation(Handwritten):
@@ -146,3 +146,45 @@ class SelfConsistency(Handwritten):
             "image": self.image_weight * functional.l1_loss(image, frozen),
             "logits": self.logits_weight * divergence,
         }
+
+
+class HeadConsistency(Handwritten):
+    """MMRL: cross entropies of each head, and consistency with frozen CLIP (Guo & Gu, CVPR 2025, arXiv:2503.08497).
+
+    Each head's cross entropy counts by the head's weight in the logits. One minus the mean cosine with frozen CLIP's
+    features is added, for text features and for image features; of several features of an image, the first counts.
+
+    Args:
+        clip: the frozen backbone.
+        task: class names and templates.
+        templates: sentences with `{}` for the frozen text features; the task's if None.
+        weight: weight of both distances.
+    """
+
+    def __init__(
+        self,
+        clip: DualEncoder,
+        task: SupportView,
+        templates: list[str] | None = None,
+        weight: Annotated[float, Ge(0)] = 1.0,
+    ) -> None:
+        super().__init__(clip, task, templates)
+        self.teachers = [clip]
+        self.weight = weight
+
+    def forward(self, output: Output, labels: Tensor) -> dict[str, Tensor]:
+        """Compute three losses, `cross_entropy`, `image` and `text`."""
+        assert output.heads is not None
+        each = [share * cross_entropy(logits, labels, output.class_weights) for share, logits in output.heads()]
+        (frozen,) = output.teacher_features
+        image = output.image if output.image.dim() == frozen.dim() else output.image[:, 0]
+        return {
+            "cross_entropy": torch.stack(each).sum(),
+            "image": self.weight * cosine_distance(image, frozen),
+            "text": self.weight * cosine_distance(output.text, self.handwritten),
+        }
+
+
+def cosine_distance(features: Tensor, others: Tensor) -> Tensor:
+    """Return one minus the mean cosine of features `[..., D]` and others, which are broadcast."""
+    return 1 - functional.cosine_similarity(features.float(), others.float(), dim=-1, eps=1e-7).mean()

@@ -68,6 +68,7 @@ class Classifier(Head):
     Attributes:
         class_names: names of the C classes.
         name_counts: how many names for CLIP each class has.
+        unseen: whether some of the classes aren't the task's.
         text_start: activations of the prompts of all names at the text cut.
 
     Raises:
@@ -87,6 +88,7 @@ class Classifier(Head):
         self.class_names = list(class_names)
         own = read_words(class_names) if isinstance(class_names, Mapping) else {}
         self._words = other_words({**adaptation.class_words, **own})
+        self.unseen = not adaptation.task_classes.issuperset(self.class_names)
         computed = list(adaptation.capabilities.fixed_classes or class_names)
         self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
         if own:
@@ -145,13 +147,21 @@ class Classifier(Head):
             text,
             frozen=lambda: self.frozen_features(at_cut),
             classify=lambda features: self.logits(self.edited_features(features), embeddings),
+            heads=lambda: self.heads(image, embeddings),
         )
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
         """Return logits `[B, C]` of image features and class embeddings, in float32."""
+        compute = self.adaptation.logits_of_unseen if self.unseen else self.adaptation.logits
         with torch.autocast(image.device.type, enabled=False):
-            logits = self.adaptation.logits(image.float(), text.float(), self.clip.scale)
+            logits = compute(image.float(), text.float(), self.clip.scale)
         return logits if self.places is None else logits[..., self.places]
+
+    def heads(self, image: Tensor, text: Tensor) -> list[tuple[float, Tensor]]:
+        """Return the weight of each head and its logits `[B, C]`; arguments as for `logits`."""
+        with torch.autocast(image.device.type, enabled=False):
+            found = self.adaptation.heads(image.float(), text.float(), self.clip.scale)
+        return [(weight, logits if self.places is None else logits[..., self.places]) for weight, logits in found]
 
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
         """Return logits `[B, C]` of images `[B, 3, height, width]`, or of their activations at the cut `start`."""

@@ -89,10 +89,11 @@ def one_feature(adaptation: Adaptation) -> None:
     Raises:
         UserError: it uses the features of all tokens.
     """
-    if adaptation.capabilities.all_tokens:
+    needs = adaptation.capabilities
+    if needs.all_tokens or needs.several_features:
         raise UserError(
-            "this adaptation reads a feature for each patch of an image, and what adapts at test time wants one for "
-            "the whole image: take another adaptation, or method.test_time=null"
+            "this adaptation reads several features of an image, as of its patches, and what adapts at test time wants "
+            "one for the whole image: take another adaptation, or method.test_time=null"
         )
 
 

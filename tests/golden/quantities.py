@@ -40,6 +40,7 @@ from clipadapt.features.batch_sources import InMemoryFeatures
 from clipadapt.features.teachers import WithTeacherFeatures
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives import CrossEntropy
+from clipadapt.objectives.consistency import cosine_distance
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.tasks import Classification, Classifier
 from clipadapt.test_time.copies import batched_parameters
@@ -396,6 +397,7 @@ class Bench:
             "class_names": self.record.meta["class_names"],
             "new_class_names": self.record.meta.get("new_class_names"),
             "mean_products": mean_products,
+            "cosine_distance": cosine_distance,
             "channel_scores": channel_scores,
             "average": gradient_rule_and_average(self.settings)[1],
             "prompt_ids": padded_ids(self.classifier),
