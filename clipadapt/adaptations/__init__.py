@@ -2,6 +2,7 @@
 
 from clipadapt.adaptations.attention import ParameterFreeAttention
 from clipadapt.adaptations.base import Adaptation, Composed, FirstTemplate, ZeroShot
+from clipadapt.adaptations.block_adapters import BlockAdapters
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
@@ -25,6 +26,7 @@ from clipadapt.adaptations.visual import Patch, PixelFrame
 __all__ = [
     "Adaptation",
     "AdaptedHead",
+    "BlockAdapters",
     "ClassDescriptions",
     "ClassSentences",
     "Composed",

@@ -111,7 +111,8 @@ class BlockReplacement(StageReplacement):
         Returns:
             The blocks, and the tensors in them that aren't frozen storage, by name.
         """
-        frozen = {id(x) for x in (*towers.parameters(), *towers.buffers())}
+        held = [*towers.parameters(), *towers.buffers()]  # alive, so that no new tensor gets the id of a replaced one
+        frozen = {id(x) for x in held}
         for point, block in towers.named_modules():
             if isinstance(block, Block):
                 self.change(point, block)

@@ -46,6 +46,7 @@ from clipadapt.tasks import Classification, Classifier
 from clipadapt.test_time.copies import batched_parameters
 from clipadapt.test_time.views import most_confident, view_logits
 from tests.golden import tiny_clip
+from tests.golden.modules import Adapters
 from tests.layouts import rows_of_prompts
 
 HERE = Path(__file__).parent
@@ -175,6 +176,8 @@ def variants(record: Record) -> dict[str, list[str]]:
 def compute(record: Record, device: str) -> Found:
     """Everything that a record of this method may hold, by name."""
     settings = settings_of(record)
+    if record.names.get("module", False):
+        return Adapters(record, settings, device).run()
     found: Found = {}
     for suffix, templates in variants(record).items():
         one = Bench(record, settings, templates, device, suffix).run()
