@@ -111,8 +111,10 @@ def check_imbalance(choice: str | None, adaptation: Adaptation, task: Task, sett
     """Check that a setting for classes of unequal size has a fit by gradient to act on.
 
     Raises:
-        UserError: nothing is learned by gradient, or the task has no classes.
+        UserError: nothing is learned by gradient, the task has no classes, or a tau is set that nothing reads.
     """
+    if settings.logit_adjustment_tau != 1 and choice != "logit_adjustment":
+        raise UserError("engine.logit_adjustment_tau acts with method.imbalance=logit_adjustment alone: set both")
     if choice is None:
         return
     if not (settings.epochs_for(task.shots) and adaptation.has_parameters):

@@ -20,15 +20,17 @@ class Imbalance:
     Attributes:
         choice: "balanced_sampling" draws each epoch's images with replacement, every class as often as any other;
             "class_weights" weighs the cross entropy of an image by the inverse of its class's share, with mean 1;
-            "logit_adjustment" adds the logarithm of the classes' shares to the logits of the losses (Menon et al.,
-            ICLR 2021, arXiv:2007.07314, equation 10, with tau = 1).
+            "logit_adjustment" adds tau times the logarithm of the classes' shares to the logits of the losses (Menon
+            et al., ICLR 2021, arXiv:2007.07314, equation 10; with tau = 1 it is also called balanced softmax).
         labels: class indices of the support set.
         classes: number of classes.
+        tau: factor on the logarithms of the shares.
     """
 
     choice: Choice
     labels: Sequence[int]
     classes: int
+    tau: float = 1.0
 
     def sampling_weights(self) -> Tensor | None:
         """Return the weight `[N]` with which each image is drawn; None if every image is once in an epoch."""
@@ -43,7 +45,8 @@ class Imbalance:
     def logit_shift(self) -> Tensor | None:
         """Return what is added to the logits `[C]` of the losses; None if they stay."""
         shares = self._counts() / len(self.labels)
-        return shares.clamp(min=torch.finfo(shares.dtype).tiny).log() if self.choice == "logit_adjustment" else None
+        logs = self.tau * shares.clamp(min=torch.finfo(shares.dtype).tiny).log()
+        return logs if self.choice == "logit_adjustment" else None
 
     def _counts(self) -> Tensor:
         return torch.bincount(torch.tensor(self.labels), minlength=self.classes).float()

@@ -143,7 +143,10 @@ class Run:
             rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
             head = kind.head(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
         placement = loader.placement(head, task)
-        treated = None if imbalance is None else Imbalance(imbalance, task.support.labels, len(task.class_names))
+        treated = None
+        if imbalance is not None:
+            classes, tau = len(task.class_names), settings.logit_adjustment_tau
+            treated = Imbalance(imbalance, task.support.labels, classes, tau)
         return cls(
             accelerator,
             clip,

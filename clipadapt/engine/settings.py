@@ -43,6 +43,7 @@ class Settings:
         checkpoint_seconds: minimum number of seconds between two checkpoints.
         tracker: where the first process sends losses and figures, too; None: nowhere.
         phases: share of the epochs of each phase, for methods that are fitted in several; None: one phase.
+        logit_adjustment_tau: factor on the logarithms of the classes' shares, where they are added to the logits.
         cross_validate: number of folds of the support set that the method is fitted to and measured on, too, where
             there may be nothing to test on; None: it isn't.
     """
@@ -65,6 +66,7 @@ class Settings:
     checkpoint_seconds: Annotated[float, Ge(0)] = 5.0
     tracker: Literal["tensorboard", "mlflow", "wandb", "trackio"] | None = None
     phases: Annotated[list[Annotated[float, Interval(gt=0, lt=1)]], MinLen(2)] | None = None
+    logit_adjustment_tau: Annotated[float, Gt(0)] = 1.0
     cross_validate: Annotated[int, Ge(2)] | None = None
 
     def epochs_for(self, shots: int) -> int:

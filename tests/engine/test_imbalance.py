@@ -39,9 +39,9 @@ class Seen(CrossEntropy):
         return super().forward(output, labels)
 
 
-def learn(choice, labels):
+def learn(choice, labels, tau=1.0):
     """The loss, the logits that are scored, and the outputs that the losses saw."""
-    learner = Learner(FixedHead(), Seen(None, SimpleNamespace()), Imbalance(choice, LABELS, 3))
+    learner = Learner(FixedHead(), Seen(None, SimpleNamespace()), Imbalance(choice, LABELS, 3, tau))
     losses, scored = learner(None, labels, "pixels")
     return losses["cross_entropy"], scored, learner.objective.output
 
@@ -62,6 +62,21 @@ def test_logits_are_adjusted_by_the_log_of_the_shares():
     torch.testing.assert_close(loss, functional.cross_entropy(logits() + shift, labels))
     torch.testing.assert_close(seen.classify(logits()), logits() + shift)
     assert torch.equal(scored, logits())
+
+
+def test_the_loss_with_tau_is_that_of_pairs_of_classes():
+    """As Menon et al. write it: log(1 + the sum over other classes of (share' / share)^tau exp(logit' - logit))."""
+    label, shares = 1, [0.75, 0.25]
+    loss, _, _ = learn("logit_adjustment", torch.tensor([label] * 4), tau=0.5)
+    known = logits()[:, :2].double()
+    pairs = (shares[0] / shares[1]) ** 0.5 * (known[:, 0] - known[:, 1]).exp()
+    assert loss.item() == pytest.approx(pairs.log1p().mean().item(), abs=1e-5)  # the third class has no share
+
+
+def test_a_tau_that_nothing_reads(clip):
+    task = clipadapt.load_task("digits", shots=1)
+    with pytest.raises(clipadapt.UserError, match=r"acts with method\.imbalance=logit_adjustment alone: set both"):
+        clipadapt.finetune(clip, task, "coop", ["engine.logit_adjustment_tau=2"], workers=0, cpu=True, cache=None)
 
 
 def test_balanced_batches_have_every_class_as_often():
