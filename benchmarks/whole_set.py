@@ -47,15 +47,16 @@ def draw(images: int, classes: int, width: int) -> tuple[Tensor, Tensor, Tensor]
 def measure(name: str, images: int, classes: int, width: int) -> dict[str, Any]:
     """Return the row of one method, measured in this process."""
     features, text, labels = draw(images, classes, width)
-    adaptation = Adaptation(None, SimpleNamespace(templates=[], words={}))  # type: ignore[arg-type]
+    adaptation = Adaptation(None, SimpleNamespace(class_names=[], templates=[], words={}))  # type: ignore[arg-type]
     method, before = METHODS[name](), peak_mb()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     with torch.no_grad():
         logits = method.compute_logits(features, text, adaptation)
-    seconds, memory = time.perf_counter() - began, peak_mb() - before
+    took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
+    memory = peak_mb() - before
     accuracies = [float((one.argmax(dim=-1) == labels).float().mean()) for one in (features @ text.T, logits)]
     size = {"method": name, "images": images, "classes": classes, "width": width}
-    return {**size, "seconds": seconds, "memory_mb": memory, "pairs_mb": 4 * images**2 / 1e6, "accuracies": accuracies}
+    return {**size, **took, "memory_mb": memory, "pairs_mb": 4 * images**2 / 1e6, "accuracies": accuracies}
 
 
 def alone(*given: Any) -> dict[str, Any]:
@@ -76,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     columns = {
         "method": lambda row: row["method"],
         "time": lambda row: seconds_text(row["seconds"]),
+        "CPU": lambda row: seconds_text(row["cpu_seconds"]),
         "peak memory": lambda row: f"{row['memory_mb']:,.0f} MB",
         "all pairs": lambda row: f"{row['pairs_mb']:,.0f} MB",
         "accuracy": lambda row: " → ".join(f"{100 * one:.1f} %" for one in row["accuracies"]),
