@@ -125,6 +125,11 @@ class NormFinetuning(FullFinetuning):
 
     trained = "layer norms of blocks"
 
+    @classmethod
+    def points_for(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Return the first block of each tower that is trained."""
+        return tuple(f"{tower}.block.0" for tower in names(settings.get("towers", "both")))
+
     def __init__(
         self,
         clip: DualEncoder,
