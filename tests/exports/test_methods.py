@@ -53,7 +53,7 @@ CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_p
     "upl",
     "zs_lp",
 }
-PEFT = {"clip_lora", "peft"}
+PEFT = {"clip_lora", "peft", "ttl"}
 EXPORTED = {
     "onnx": {*METHODS} - AT_TEST_TIME,
     "torch": {*METHODS} - AT_TEST_TIME,
