@@ -18,7 +18,7 @@ COMMANDS = {
     "pack": "write what a finished run learned as a folder for others",
     "push": "write what a finished run learned to the Hugging Face hub",
     "explain": "show what a finished run looks at and has learned",
-    "methods": "list the methods, one line each with its paper",
+    "methods": "list the methods by what they need, or show one with its settings and paper",
     "data": "list the data there are, or look at every image of one",
 }
 
@@ -289,12 +289,13 @@ Examples
   clipadapt explain run=runs/mine images=photos count=4"""
 
 METHODS = """\
-clipadapt methods [--config-dir DIR]
+clipadapt methods [NAME] [--config-dir DIR]
 
 {methods}; those of your own in DIR/method/*.yaml too.
 
 Examples
   clipadapt methods
+  clipadapt methods coop
   clipadapt methods --config-dir mine
   clipadapt method=clip_adapter        runs one"""
 

@@ -14,6 +14,7 @@ from clipadapt.cli import serving as serving_commands
 from clipadapt.cli.exporting import export
 from clipadapt.cli.help import COMMANDS, help_for
 from clipadapt.cli.keys import find_run_directory, load, plain_settings, read_switch
+from clipadapt.cli.listing import methods
 from clipadapt.cli.predicting import predict
 from clipadapt.cli.signals import stop_on_signals
 from clipadapt.config.grids import GRID_KEYS, read_lists
@@ -237,13 +238,3 @@ def push(words: Words) -> None:
     private = read_switch(found, "private") if "private" in found else None
     options = {"revision": found.get("revision"), "commit_message": found.get("message")}
     print_out(load(directory, words, found).push_to_hub(found["repo"], private=private, **options))
-
-
-def methods(words: Words) -> None:
-    """Run `clipadapt methods`: list all methods, one line each with its paper."""
-    plain_settings(words, ())
-    found = config.methods(words.options.get("--config-dir"))
-    width = max(len(method["name"]) for method in found)
-    for method in found:
-        paper = method["paper"] or method["title"] or "(no paper given)"
-        print_out(f"{method['name']:{width}}  {paper}" + (f", arXiv {method['arxiv']}" if method["arxiv"] else ""))
