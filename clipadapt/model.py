@@ -77,14 +77,18 @@ class AdaptedCLIP(nn.Module):
         again = self.activation_checkpointing and torch.is_grad_enabled()
         return self.image.run(x, edits, stages, start=self.image_cut, activation_checkpointing=again)
 
-    def prepare_text(self, prompts: Sequence[Sequence[Prompt]]) -> TextStart:
+    def prepare_text(self, prompts: Sequence[Sequence[Prompt]], references: Tensor | None = None) -> TextStart:
         """Encode prompts up to the text cut, without gradients; every class has the same number of prompts.
+
+        Args:
+            prompts: prompts by class, of the adaptation.
+            references: features `[C, D]` for the adaptation's edits, from its `reference_features`.
 
         Raises:
             UserError: a prompt is longer than the text tower's context length.
         """
         unshared = self.adaptation.capabilities.unshared_prefix
-        tokenized = self.clip.tokenize_in_chunks(prompts, self.max_rows, unshared)
+        tokenized = self.clip.tokenize_in_chunks(prompts, self.max_rows, unshared).with_references(references)
         with torch.no_grad():
             start: TextStart = tokenized.run(self.clip.text, stop=self.text_cut)
         return start

@@ -4,6 +4,7 @@ from clipadapt.adaptations.attention import ParameterFreeAttention
 from clipadapt.adaptations.base import Adaptation, Composed, FirstTemplate, ZeroShot
 from clipadapt.adaptations.block_adapters import BlockAdapters
 from clipadapt.adaptations.cache import FeatureCache
+from clipadapt.adaptations.class_aware import ClassAwareContext
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
 from clipadapt.adaptations.divergence_cache import DivergenceCache
@@ -27,6 +28,7 @@ __all__ = [
     "Adaptation",
     "AdaptedHead",
     "BlockAdapters",
+    "ClassAwareContext",
     "ClassDescriptions",
     "ClassSentences",
     "Composed",

@@ -136,6 +136,13 @@ class Adaptation(nn.Module):
         names = self.find_names(classes)
         return self.merge_names(clip.text_features(self.prompts([*chained.from_iterable(names)])), [*map(len, names)])
 
+    def reference_features(self, clip: DualEncoder, names: Sequence[str]) -> Tensor | None:
+        """Return features `[N, D]` of the frozen text tower that text edits read, one of each name for CLIP.
+
+        The edits find them in `Layout.references`. None unless overridden: the edits read none.
+        """
+        return None
+
     def merge_names(self, text: Tensor, counts: Sequence[int]) -> Tensor:
         """Return text features to give to `class_embeddings`, where classes have several names for CLIP.
 
@@ -359,6 +366,10 @@ class Composed(Adaptation):
     def prompts(self, names: Sequence[str]) -> list[list[Prompt]]:
         """Return the prompts of the part that overrides them."""
         return self.own["prompts"].prompts(names)
+
+    def reference_features(self, clip: DualEncoder, names: Sequence[str]) -> Tensor | None:
+        """Return the features that the edits of the part with the prompts read."""
+        return self.own["prompts"].reference_features(clip, names)
 
     def merge_names(self, text: Tensor, counts: Sequence[int]) -> Tensor:
         """Return text features to give to the part that overrides the class embeddings, merged as it needs them."""

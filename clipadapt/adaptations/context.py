@@ -45,6 +45,10 @@ class Context(Adaptation):
 
     capabilities = Capabilities(supports_batched_params=True)
     required_points: tuple[str, ...] = ("text.words",)
+    shares_rows: bool = True
+    """Whether classes share the rows of a shared context, which then may not differ by class in deeper blocks."""
+    ending: str = "."
+    """What follows the class name, or the context behind it."""
 
     def __init__(
         self,
@@ -87,11 +91,12 @@ class Context(Adaptation):
     def _prompt(self, name: str) -> Prompt:
         count = self.context.shape[-2]
         tokens: Sequence[int | None] = self.words or [None] * count
-        slots: list[str | int | Slot] = [Slot(i, not self.class_specific, tokens[i]) for i in range(count)]
+        shared = self.shares_rows and not self.class_specific
+        slots: list[str | int | Slot] = [Slot(i, shared, tokens[i]) for i in range(count)]
         before = {"end": len(slots), "middle": len(slots) // 2, "front": 0}[self.class_token_position]
         if before == len(slots):
-            return [*slots, *self.leftover, name, "."]
-        return [*slots[:before], name, *slots[before:], *self.leftover, "."]
+            return [*slots, *self.leftover, name, self.ending]
+        return [*slots[:before], name, *slots[before:], *self.leftover, self.ending]
 
     def context_vectors(self) -> Tensor:
         """Return the context vectors; those of an image are shifted, if they depend on it."""

@@ -131,6 +131,7 @@ class Layout:
         slot_index: index of each slot's learned vector, `[K]`.
         slot_class: class of each slot, `[K]`.
         shape: (classes, templates), with N = classes * templates.
+        references: features of the frozen text tower `[all classes, D]`, which edits may read; None if none does.
     """
 
     ids: Tensor
@@ -143,6 +144,7 @@ class Layout:
     slot_index: Tensor
     slot_class: Tensor
     shape: tuple[int, int]
+    references: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Layout":
         """Return the layout on a device."""
@@ -229,6 +231,11 @@ class Rows:
     def place_per_class(self, vectors: Tensor) -> "Rows":
         """Write each class's own learned vectors, `[..., C, n, W]`, into that class's slots."""
         return self._write(vectors[..., self.layout.slot_class, self.layout.slot_index, :])
+
+    def blend_per_class(self, vectors: Tensor, weight: float) -> "Rows":
+        """Write each class's own vectors, `[..., C, n, W]`, with this weight; the rest is what its slots hold."""
+        new = vectors[..., self.layout.slot_class, self.layout.slot_index, :].to(self.values.dtype)
+        return self._write(torch.lerp(self.values.index_select(-2, self.layout.slots), new, weight))
 
     def insert(self, vectors: Tensor) -> "Rows":
         """Insert vectors `[n, W]` after the first row, which all prompts share.

@@ -95,7 +95,8 @@ class Classifier(Head):
             check_distinct(computed, self._words)
         names = adaptation.find_names(computed, self._words)
         self.name_counts = [len(some) for some in names]
-        self.text_start = self.prepare_text(adaptation.prompts([*chain.from_iterable(names)]))
+        each = [*chain.from_iterable(names)]
+        self.text_start = self.prepare_text(adaptation.prompts(each), adaptation.reference_features(clip, each))
 
     @property
     def words(self) -> Mapping[str, Sequence[str]]:

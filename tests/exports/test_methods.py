@@ -48,6 +48,7 @@ CLASS_WEIGHTS = {"zero_shot", "clap", "coop", "cross_modal", "kgcoop", "linear_p
     "cupl",
     "gda_clip",
     "taskres",
+    "tcp",
     "vcd",
     "waffle",
     "upl",
