@@ -6,6 +6,7 @@ from clipadapt.adaptations.block_adapters import BlockAdapters
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.class_aware import ClassAwareContext
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
+from clipadapt.adaptations.decoupled import DecoupledHead
 from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts
 from clipadapt.adaptations.divergence_cache import DivergenceCache
 from clipadapt.adaptations.features import FeatureAdapter
@@ -35,6 +36,7 @@ __all__ = [
     "ConditionalContext",
     "Context",
     "CoupledPrompts",
+    "DecoupledHead",
     "DeepContext",
     "DivergenceCache",
     "FeatureAdapter",

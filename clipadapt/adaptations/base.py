@@ -44,6 +44,7 @@ class Capabilities:
             images; class embeddings then have that dimension, too. Only the text tower may use these tensors.
         num_fitted_values: the number of values that `fit_closed_form` computes and that are not parameters.
         fixed_classes: the class names that the learned tensors belong to; None if the tensors are not class-specific.
+        serves_unseen: other classes than the fixed ones can be named, too; `logits_of_unseen` answers for them.
         weighs_images: `fit_closed_form` counts each image by its weight, and nothing else is learned from images.
         one_name: what is learned stands before one name for CLIP of each class, the first of several.
         several_features: the image features are `[B, M, D]`, M of each image.
@@ -58,6 +59,7 @@ class Capabilities:
     supports_batched_params: bool = False
     num_fitted_values: int = 0
     fixed_classes: tuple[str, ...] | None = None
+    serves_unseen: bool = False
     weighs_images: bool = False
     one_name: bool = False
     several_features: bool = False
@@ -65,6 +67,7 @@ class Capabilities:
 
     def merge(self, other: "Capabilities") -> "Capabilities":
         """Return the capabilities of two adaptations composed."""
+        fixed = [one for one in (self, other) if one.fixed_classes is not None]
         return Capabilities(
             conditional=self.conditional or other.conditional,
             all_tokens=self.all_tokens or other.all_tokens,
@@ -74,6 +77,7 @@ class Capabilities:
             supports_batched_params=self.supports_batched_params and other.supports_batched_params,
             num_fitted_values=self.num_fitted_values + other.num_fitted_values,
             fixed_classes=self.fixed_classes or other.fixed_classes,
+            serves_unseen=bool(fixed) and all(one.serves_unseen for one in fixed),
             weighs_images=self.weighs_images and other.weighs_images,
             one_name=self.one_name or other.one_name,
             several_features=self.several_features or other.several_features,
@@ -97,6 +101,8 @@ class Adaptation(nn.Module):
     """Points that a backbone's towers must have, such as "text.words"; every backbone has "image.pixels"."""
     averages_raw_text: bool = False
     """Whether `class_embeddings` averages raw text features over prompts, not unit ones."""
+    rate_factor: float = 1.0
+    """Factor on the learning rate of the adaptation's own tensors."""
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:
         super().__init__()
@@ -280,6 +286,10 @@ class Adaptation(nn.Module):
         """Return the heads whose logits `logits` adds up; one unless overridden. Arguments as of `logits`."""
         return [(1.0, self.logits(image, text, scale))]
 
+    def text_logits(self, text: Tensor) -> Tensor | None:
+        """Return logits `[..., C, C]` of class embeddings `[..., C, D]` as samples; None unless overridden."""
+        return None
+
     def logits_of_unseen(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return logits `[B, C]` where not all classes are the task's; those of `logits` unless overridden."""
         return self.logits(image, text, scale)
@@ -390,6 +400,10 @@ class Composed(Adaptation):
     def heads(self, image: Tensor, text: Tensor, scale: float) -> list[Head]:
         """Return the heads of the part that overrides the logits."""
         return self.own["logits"].heads(image, text, scale)
+
+    def text_logits(self, text: Tensor) -> Tensor | None:
+        """Return the logits of class embeddings of the part that overrides the logits."""
+        return self.own["logits"].text_logits(text)
 
     def logits_of_unseen(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return the logits of unseen classes of the part that overrides the logits."""

@@ -55,6 +55,23 @@ def check_distance(objective: type[Objective], adaptation: Adaptation) -> None:
             adaptation.squared_distance()
 
 
+def check_text_logits(objective: type[Objective], adaptation: Adaptation, clip: DualEncoder, classes: int) -> None:
+    """Check that an adaptation has logits of class embeddings, if the objective needs them.
+
+    Raises:
+        UserError: it has none.
+    """
+    if not objective.needs_text_logits:
+        return
+    with torch.no_grad():
+        found = adaptation.text_logits(torch.zeros(classes, clip.width or 0, device=clip.device))
+    if found is None:
+        raise UserError(
+            f"{objective.__name__} needs a head that classifies texts, too: add "
+            "+adaptation@method.also.head=decoupled_head, or take objective@method.objective=cross_entropy"
+        )
+
+
 def check_images(adaptation: Adaptation, task: Task, settings: Settings, guessed: PseudoLabels | None) -> None:
     """Check that a task has the training and validation images that an adaptation needs.
 

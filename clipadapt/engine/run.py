@@ -21,6 +21,7 @@ from clipadapt.engine.checks import (
     check_imbalance,
     check_number_format,
     check_test_time,
+    check_text_logits,
     check_weights,
     check_whole_batch,
     note_one_name,
@@ -33,7 +34,7 @@ from clipadapt.engine.memory import max_rows, reset_peak_memory
 from clipadapt.engine.phases import Phase, check_phases, list_phases, trained_alone
 from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
 from clipadapt.engine.schedules import shortened
-from clipadapt.engine.settings import Settings, fused
+from clipadapt.engine.settings import Settings, make_optimizer
 from clipadapt.errors import UserError
 from clipadapt.features.batch_sources import BatchSource
 from clipadapt.features.encoder import MICRO_BATCH
@@ -131,6 +132,7 @@ class Run:
         note_one_name(adaptation, task)
         check_distance(objective, adaptation)
         check_phases(adaptation, settings.phases)
+        check_text_logits(objective, adaptation, clip, len(task.class_names))
         check_images(adaptation, task, settings, guessed)
         check_weights(adaptation, task)
         check_imbalance(imbalance, adaptation, task, settings)
@@ -260,7 +262,13 @@ class Run:
                 self._begin(phase, progress)
             if progress.epoch < phase.end or phase.end == self.epochs:
                 with trained_alone(self.head.adaptation, phase.number) as trained:
-                    fit = self._make_fit(phase, progress, learner, source, fused(self.settings.optimizer, trained))
+                    fit = self._make_fit(
+                        phase,
+                        progress,
+                        learner,
+                        source,
+                        make_optimizer(self.settings.optimizer, self.head.adaptation, trained),
+                    )
                     replace(fit, rule=rule, average=average).run(progress, after_epoch)
         return progress
 

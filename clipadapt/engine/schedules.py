@@ -27,6 +27,8 @@ def cosine(
     Epoch e >= w has the rate m + (r - m) / 2 (1 + cos(pi (e - w) / E)), with w warm-up epochs of E: the decay over E
     epochs starts after the warm-up, so the last epoch's rate isn't m.
 
+    Where groups of parameters have different rates, r is each group's own; the warm-up's rate is the same for all.
+
     Args:
         optimizer: holds the learning rate r.
         epochs: number E of epochs.
@@ -34,15 +36,18 @@ def cosine(
         warmup_lr: their learning rate.
         minimum_lr: the learning rate m at the end of the decay.
     """
-    base = optimizer.param_groups[0]["lr"]
-    floor = minimum_lr / base if base else 0.0
 
-    def share(epoch: int) -> float:
-        if epoch < warmup_epochs:
-            return warmup_lr / base if base else 1.0
-        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / epochs))
+    def make_share(base: float) -> Callable[[int], float]:
+        floor = minimum_lr / base if base else 0.0
 
-    return LambdaLR(optimizer, share)
+        def share(epoch: int) -> float:
+            if epoch < warmup_epochs:
+                return warmup_lr / base if base else 1.0
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / epochs))
+
+        return share
+
+    return LambdaLR(optimizer, [make_share(group["lr"]) for group in optimizer.param_groups])
 
 
 def shortened(
@@ -58,14 +63,17 @@ def shortened(
     """
     if taken == epochs:
         return schedule(optimizer, epochs)
-    base = optimizer.param_groups[0]["lr"]
-    rates = compute_rates(schedule, base, epochs)
 
-    def share(epoch: int) -> float:
-        place = int((epoch + 0.5) * epochs / taken)
-        return rates[min(place, epochs - 1)] / (base or 1.0)
+    def make_share(base: float) -> Callable[[int], float]:
+        rates = compute_rates(schedule, base, epochs)
 
-    return LambdaLR(optimizer, share)
+        def share(epoch: int) -> float:
+            place = int((epoch + 0.5) * epochs / taken)
+            return rates[min(place, epochs - 1)] / (base or 1.0)
+
+        return share
+
+    return LambdaLR(optimizer, [make_share(group["lr"]) for group in optimizer.param_groups])
 
 
 def compute_rates(schedule: Callable[[Optimizer, int], LRScheduler], base: float, epochs: int) -> list[float]:

@@ -4,13 +4,14 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval, MinLen
 from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.paths import LocalPath
 
 
@@ -87,12 +88,33 @@ class Settings:
         return None if self.max_steps is None else f"quick schedule: at most {self.max_steps:,} steps"
 
 
-def fused(optimizer: Callable[..., Optimizer], parameters: list[Parameter]) -> Optimizer:
+def make_optimizer(make: Callable[..., Optimizer], adaptation: Adaptation, trained: list[Parameter]) -> Optimizer:
+    """Return the optimiser of the trained parameters; those with a `rate_factor` have groups of their own.
+
+    Args:
+        make: as `optimizer` of `fused`.
+        adaptation: the adaptation that is fitted.
+        trained: those of its parameters that the optimiser moves.
+    """
+    parts = [part for part in adaptation.modules() if isinstance(part, Adaptation)]
+    factors = {id(parameter): part.rate_factor for part in parts for parameter in part.parameters()}
+    groups: dict[float, list[Parameter]] = {}
+    for parameter in trained:
+        groups.setdefault(factors[id(parameter)], []).append(parameter)
+    if {*groups} <= {1.0}:
+        return fused(make, trained)
+    made = fused(make, [{"params": own} for own in groups.values()])
+    for group, factor in zip(made.param_groups, groups, strict=True):
+        group["lr"] *= factor
+    return made
+
+
+def fused(optimizer: Callable[..., Optimizer], parameters: list[Parameter] | list[dict[str, Any]]) -> Optimizer:
     """Return the optimiser of these parameters, in PyTorch's fused implementation if there is one.
 
     Args:
         optimizer: a class of torch.optim, with arguments or not, or any other function that makes an optimiser.
-        parameters: the learned parameters.
+        parameters: the learned parameters, or groups of them.
     """
     target = optimizer.func if isinstance(optimizer, partial) else optimizer
     known = inspect.signature(target).parameters

@@ -8,11 +8,12 @@ from clipadapt.objectives.distillation import Distillation
 from clipadapt.objectives.gradients import ProjectedGradient
 from clipadapt.objectives.prototypes import PrototypeConstraint
 from clipadapt.objectives.start_penalty import StartPenalty
-from clipadapt.objectives.supervised import CrossEntropy
+from clipadapt.objectives.supervised import CrossEntropy, DecoupledCrossEntropy
 
 __all__ = [
     "CrossEntropy",
     "CrossModal",
+    "DecoupledCrossEntropy",
     "Distillation",
     "GaussianAverage",
     "HeadConsistency",

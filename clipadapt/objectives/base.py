@@ -30,6 +30,8 @@ class Output:
         class_weights: weights `[C]` of the classes in the cross entropy; None for equal ones.
         heads: function that computes the weight of each head and its logits `[B, C]`, where the logits are a sum of
             those of several heads; None for a kind of task without them.
+        text_logits: function that computes logits `[..., C, C]` of the class embeddings as samples; None in place of
+            them where the adaptation has none.
         distance: function that computes the squared distance of the learned tensors from their initial values; given
             to every objective in a fit.
     """
@@ -42,16 +44,18 @@ class Output:
     teacher_features: Sequence[Tensor] = ()
     class_weights: Tensor | None = None
     heads: Callable[[], Sequence[tuple[float, Tensor]]] | None = None
+    text_logits: Callable[[], Tensor | None] = lambda: None
     distance: Callable[[], Tensor] | None = None
 
     def shifted(self, shift: Tensor) -> "Output":
         """Return the outputs with `shift [C]` added to all logits."""
-        classify, heads = self.classify, self.heads
+        classify, heads, texts = self.classify, self.heads, self.text_logits
         return replace(
             self,
             logits=self.logits + shift,
             classify=lambda features: classify(features) + shift,
             heads=heads and (lambda: [(weight, logits + shift) for weight, logits in heads()]),
+            text_logits=lambda: None if (found := texts()) is None else found + shift,
         )
 
 
@@ -68,10 +72,12 @@ class Objective(nn.Module):
     Attributes:
         teachers: frozen backbones, possibly including the run's own, whose features of the same views the objective
             receives.
+        needs_text_logits: whether the adaptation must have logits of class embeddings as samples, `text_logits`.
         needs_whole_batch: whether the losses are correct only if computed on all samples of a batch at once.
         needs_distance: whether the losses need the distance of the learned tensors from their initial values.
     """
 
+    needs_text_logits = False
     needs_whole_batch = False
     needs_distance = False
     teachers: Sequence[DualEncoder] = ()

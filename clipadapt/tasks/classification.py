@@ -43,8 +43,8 @@ def check_classes(adaptation: Adaptation, class_names: ClassNames) -> None:
         given = reprlib.repr(class_names)
         raise UserError(f"class names must be a list of texts, as in ['cat', 'dog'], and {given} is not")
     check_shown(listed)
-    fixed = adaptation.capabilities.fixed_classes
-    if fixed is not None and not {*class_names} <= {*fixed}:
+    fixed, serves_unseen = adaptation.capabilities.fixed_classes, adaptation.capabilities.serves_unseen
+    if fixed is not None and not serves_unseen and not {*class_names} <= {*fixed}:
         raise UserError(
             "this method learns something for each of its classes, which can't serve others: for new classes take one "
             "that learns a shared context, prompt tokens, a residual on image features, or weights of the towers"
@@ -89,7 +89,8 @@ class Classifier(Head):
         own = read_words(class_names) if isinstance(class_names, Mapping) else {}
         self._words = other_words({**adaptation.class_words, **own})
         self.unseen = not adaptation.task_classes.issuperset(self.class_names)
-        computed = list(adaptation.capabilities.fixed_classes or class_names)
+        fixed = None if self.unseen else adaptation.capabilities.fixed_classes
+        computed = list(fixed or class_names)
         self.places = None if computed == self.class_names else [computed.index(name) for name in class_names]
         if own:
             check_distinct(computed, self._words)
@@ -149,6 +150,7 @@ class Classifier(Head):
             frozen=lambda: self.frozen_features(at_cut),
             classify=lambda features: self.logits(self.edited_features(features), embeddings),
             heads=lambda: self.heads(image, embeddings),
+            text_logits=lambda: self.text_logits(embeddings),
         )
 
     def logits(self, image: Tensor, text: Tensor) -> Tensor:
@@ -163,6 +165,11 @@ class Classifier(Head):
         with torch.autocast(image.device.type, enabled=False):
             found = self.adaptation.heads(image.float(), text.float(), self.clip.scale)
         return [(weight, logits if self.places is None else logits[..., self.places]) for weight, logits in found]
+
+    def text_logits(self, text: Tensor) -> Tensor | None:
+        """Return logits `[..., C, C]` of class embeddings as samples; None if the adaptation has none."""
+        with torch.autocast(text.device.type, enabled=False):
+            return self.adaptation.text_logits(text.float())
 
     def forward(self, x: Any, start: str = "pixels") -> Tensor:
         """Return logits `[B, C]` of images `[B, 3, height, width]`, or of their activations at the cut `start`."""

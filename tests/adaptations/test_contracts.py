@@ -20,7 +20,7 @@ from clipadapt.config.targets import locate
 from clipadapt.engine.learner import Learner
 from clipadapt.errors import UserError
 from clipadapt.interfaces import LabelledFeatures
-from clipadapt.objectives import CrossEntropy
+from clipadapt.objectives import CrossEntropy, DecoupledCrossEntropy
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.copies import batched_parameters
 from clipadapt.test_time.tuning import PromptTuning
@@ -176,11 +176,13 @@ def perturb(module: nn.Module) -> None:
 
 
 def gradients(classifier: Classifier, pixels: Tensor) -> dict[str, Tensor]:
-    """Of a sum of the logits with fixed weights, which no softmax can saturate."""
+    """Of a sum of the logits, also those of texts, with fixed weights, which no softmax can saturate."""
     learned = dict(classifier.adaptation.named_parameters())
     if not learned:
         return {}
-    logits = classifier(pixels)
+    output = classifier.output(pixels)
+    texts = output.text_logits()
+    logits = output.logits if texts is None else torch.cat([output.logits, texts])
     weights = torch.linspace(-1, 1, logits.numel(), device=logits.device).view_as(logits).sin()
     return dict(zip(learned, torch.autograd.grad((logits * weights).sum(), [*learned.values()]), strict=True))
 
@@ -215,7 +217,8 @@ def test_it_names_its_paper(name):
 def test_frozen_weights_stay_as_they_are(case):
     classifier = classifier_of(case)
     frozen = {name: weight.clone() for name, weight in classifier.clip.model.state_dict().items()}
-    learner = Learner(classifier, CrossEntropy(classifier.clip, TASK)).train()
+    plain = classifier.output(images(1)).text_logits() is None
+    learner = Learner(classifier, (CrossEntropy if plain else DecoupledCrossEntropy)(classifier.clip, TASK)).train()
     learned = [*learner.parameters()]
     before = [parameter.clone() for parameter in learned]
     losses, _ = learner(images(4), LABELS, "pixels")
@@ -330,7 +333,7 @@ def test_number_formats(case, dtype):
 def test_other_classes_or_the_reason_why_not(case):
     classifier = classifier_of(case)
     owned = classifier.adaptation.capabilities.fixed_classes
-    if owned is None:
+    if owned is None or classifier.adaptation.capabilities.serves_unseen:
         assert classifier.for_classes(["dog", "owl"])(images(4)).shape == (4, 2)
     else:
         with pytest.raises(UserError, match="each of its classes, which can't serve others"):

@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from clipadapt.adaptations.base import ZeroShot
+from clipadapt.adaptations.base import Composed, ZeroShot
+from clipadapt.adaptations.decoupled import DecoupledHead
 from clipadapt.adaptations.visual import PixelFrame
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.batches import BatchSampler
@@ -30,6 +31,11 @@ MAKERS = {
     "features": FEATURES,
     "pixels": partial(PixelFrame, size=4),
 }
+
+
+def two_rates(clip, task):
+    """Two parts, of which one learns faster."""
+    return Composed(clip, task, {"text": CONTEXT(clip, task), "head": DecoupledHead(clip, task)})
 
 
 class Failing(CrossEntropy):
@@ -132,7 +138,7 @@ def test_the_backbone_stays_as_it_was(clip):
 
 
 @pytest.mark.parametrize("optimizer", [SGD, partial(torch.optim.AdamW, lr=0.01)], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("make", [MAKERS["context"], MAKERS["pixels"]], ids=["context", "pixels"])
+@pytest.mark.parametrize("make", [MAKERS["context"], MAKERS["pixels"], two_rates], ids=["context", "pixels", "rates"])
 def test_stopped_after_any_epoch_and_gone_on_with(clip, make, optimizer):
     given = task(views=None)
     states = []
