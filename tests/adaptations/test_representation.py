@@ -71,7 +71,7 @@ def test_an_image_tower_that_is_not_read_at_a_class_token():
 def test_several_features_at_test_time():
     for name in ("representation_tokens", "visual_transport"):
         with pytest.raises(UserError, match="reads several features of an image, as of its patches"):
-            one_feature(SimpleNamespace(adaptation=adaptation(name)))
+            one_feature(adaptation(name))
 
 
 def test_the_losses_by_hand_of_two_heads():
