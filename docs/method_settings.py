@@ -160,7 +160,8 @@ def tables(method: str) -> str:
 def paper(method: str) -> str:
     """Return the line about a method's paper as Markdown."""
     node = yaml.safe_load(read("method", method))["method"]
-    return f"{plain(node['paper'])}, [arXiv:{node['arxiv']}](https://arxiv.org/abs/{node['arxiv']})"
+    arxiv = node.get("arxiv")
+    return plain(node["paper"]) + (f", [arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})" if arxiv else "")
 
 
 def title(method: str) -> str:
