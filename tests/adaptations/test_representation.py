@@ -1,7 +1,5 @@
 """Tokens in the upper blocks of both towers and two heads: what golden records and contracts don't show."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.nn import functional
