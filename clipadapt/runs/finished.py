@@ -113,6 +113,12 @@ class FinishedRun:
         other = {"data": data, "classes": ALL, "task": {**self.config["task"], "skip_broken": skip_broken}}
         config = {**self.config, **(own if data is None else other)}
         learned_from = configuration.same_images(config["data"], self.config["data"])
+        if data is not None and "_target_" not in self.config["data"]:  # packed, or made by hand
+            warnings.warn(
+                "which images it was learned from isn't known here: figures on any of them would look better than "
+                "they are",
+                stacklevel=3,
+            )
         with cache_only() if data is None else nullcontext():
             task = self._own(config) if data is None else self._other(config, learned_from, classes)
         changed = learned_from and task.fingerprint != self.record["fingerprint"]

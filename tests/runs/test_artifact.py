@@ -143,6 +143,7 @@ def test_commands_take_it(packed, image, photos, capsys):
     words = [f"run={packed}"]
     assert main(["predict", *words, f"images={image}"]) == main(["show", *words]) == 0
     assert main(["evaluate", *words, "data=folder", f"data.root={photos}"]) == 0
+    assert "which images it was learned from isn't known here" in " ".join(capsys.readouterr().err.split())
     capsys.readouterr()
     assert main(["evaluate", *words]) == 2
     assert "don't say where the images of 'photos' are" in " ".join(capsys.readouterr().err.split())
