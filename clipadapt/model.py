@@ -88,7 +88,9 @@ class AdaptedCLIP(nn.Module):
             UserError: a prompt is longer than the text tower's context length.
         """
         unshared = self.adaptation.capabilities.unshared_prefix
-        tokenized = self.clip.tokenize_in_chunks(prompts, self.max_rows, unshared).with_references(references)
+        tokenized = self.clip.tokenize_in_chunks(prompts, self.max_rows, unshared)
+        if references is not None:  # other families' prompts may have no place for them
+            tokenized = tokenized.with_references(references)
         with torch.no_grad():
             start: TextStart = tokenized.run(self.clip.text, stop=self.text_cut)
         return start
