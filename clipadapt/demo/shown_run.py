@@ -132,6 +132,8 @@ def load_run(directory: Path, config_dir: str | Path | None) -> ShownRun:
     predictor, result = load_predictor(directory, config_dir=config_dir), read_result(directory)
     if not predictor.kind.probabilities:
         raise UserError(f"{directory} answers with no classes, and the demo shows classes alone")
+    if predictor.test_time is not None and predictor.test_time.per_batch:
+        raise UserError(f"{directory} adapts to batches of images, and the demo shows single ones")
     if predictor.test_time is not None and predictor.test_time.whole_set:
         raise UserError(f"{directory} answers the images of a whole set together, and the demo shows single ones")
     title = f"{result.config['method']['name']} on {result.record['task']}"

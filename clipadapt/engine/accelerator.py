@@ -26,13 +26,21 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
     started = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes < started:  # each process would do the whole run
         raise UserError(f"{started} processes were started, and there is no GPU for them: add engine.cpu=true")
-    if test_time is not None and (test_time.stream or test_time.whole_set) and accelerator.num_processes > 1:
-        along = "learns along the test images, one after another"
-        how = "sees all test images together" if test_time.whole_set else along
+    how = None if test_time is None else how_together(test_time)
+    if how is not None and accelerator.num_processes > 1:
         raise UserError(
             f"this method {how}, and can't share them out over {accelerator.num_processes} processes: run it in one"
         )
     return accelerator
+
+
+def how_together(test_time: TestTimeMethod) -> str | None:
+    """Say how the answer to a test image depends on others; None if it doesn't."""
+    if test_time.whole_set:
+        return "sees all test images together"
+    if test_time.per_batch:
+        return f"adapts to batches of {test_time.images} test images, each as a whole"
+    return "learns along the test images, one after another" if test_time.stream else None
 
 
 def forget_accelerator() -> None:

@@ -15,8 +15,9 @@ from clipadapt.runs.methods import adaptation_maker, build_test_time, objective_
 from clipadapt.test_time.base import TestTimeMethod
 
 LABELS, IMAGES, NAMES = "labelled images", "images without labels", "class names alone"
-BEFORE, EACH, STREAM, SET = "before use", "to each test image", "along the stream of test images", "to all test images"
-NEEDS, TIMES = (NAMES, LABELS, IMAGES), (BEFORE, EACH, STREAM, SET)
+BEFORE, EACH, BATCH = "before use", "to each test image", "to each batch of test images"
+STREAM, SET = "along the stream of test images", "to all test images"
+NEEDS, TIMES = (NAMES, LABELS, IMAGES), (BEFORE, EACH, BATCH, STREAM, SET)
 CLASSES, IMAGES_A_CLASS = 10, 16
 """Classes and images of each for which learned numbers are counted."""
 
@@ -90,7 +91,8 @@ def when_it_adapts(test_time: TestTimeMethod | None) -> str:
     """Return when a method adapts."""
     if test_time is None:
         return BEFORE
-    return SET if test_time.whole_set else STREAM if test_time.stream else EACH
+    together = {BATCH: test_time.per_batch, STREAM: test_time.stream, SET: test_time.whole_set}
+    return next((when for when, holds in together.items() if holds), EACH)
 
 
 def what_it_changes(model: AdaptedCLIP) -> str:

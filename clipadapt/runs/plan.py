@@ -96,5 +96,7 @@ def _list_test_parts(test_time: TestTimeMethod | None) -> list[str]:
         return []
     if test_time.whole_set:
         return ["at the test all images together"]
+    if test_time.per_batch:
+        return [f"at the test batches of {test_time.images} images, adapted to together"]
     views = "1 view" if test_time.views == 1 else f"{test_time.views} views"
     return [f"at the test {views} of each image, {test_time.images} images at a time"]

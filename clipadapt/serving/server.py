@@ -61,7 +61,7 @@ def check_predictor(predictor: Predictor) -> None:
     """Check that answers of a predictor don't depend on the images of other requests.
 
     Raises:
-        UserError: it adapts along a stream of images, or to a whole set of them, or has no classes.
+        UserError: it adapts along a stream of images, to batches or a whole set of them, or has no classes.
     """
     if not predictor.kind.probabilities:
         raise UserError("this run answers with no classes, and clipadapt serve answers with classes alone")
@@ -69,6 +69,11 @@ def check_predictor(predictor: Predictor) -> None:
         raise UserError(
             "this run adapts along a stream of images, so that one client's images would change another's answers: "
             "serve a run that doesn't, or use clipadapt predict"
+        )
+    if predictor.test_time is not None and predictor.test_time.per_batch:
+        raise UserError(
+            "this run adapts to batches of images, so that one client's images would change another's answers: serve a "
+            "run that doesn't, or use clipadapt predict on a folder"
         )
     if predictor.test_time is not None and predictor.test_time.whole_set:
         raise UserError(

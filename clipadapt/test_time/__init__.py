@@ -1,4 +1,4 @@
-"""Test-time methods, which adapt to single test images, along a stream of them, or to a whole set of them."""
+"""Test-time methods, which adapt to single test images, to batches, along a stream or to a whole set of them."""
 
 from clipadapt.test_time.anchored_mixture import AnchoredMixture
 from clipadapt.test_time.base import TestTimeMethod
@@ -9,6 +9,7 @@ from clipadapt.test_time.labelled_mixture import LabelledMixture
 from clipadapt.test_time.mean_shift import MeanShift
 from clipadapt.test_time.memories import DualMemory
 from clipadapt.test_time.mixture import GaussianMixture
+from clipadapt.test_time.named_classes import NamedClassesTuning
 from clipadapt.test_time.propagation import LabelPropagation
 from clipadapt.test_time.prototypes import DualPrototypes
 from clipadapt.test_time.proxies import OnlineProxies
@@ -29,6 +30,7 @@ __all__ = [
     "LabelPropagation",
     "LabelledMixture",
     "MeanShift",
+    "NamedClassesTuning",
     "NegativeCache",
     "OnlineProxies",
     "PromptBuffer",

@@ -30,6 +30,8 @@ class TestTimeMethod:
     """The further backbones that the method needs; whoever builds the method loads them into `teachers`."""
     teachers: Sequence[DualEncoder] = ()
 
+    per_batch = False
+    """Whether `images` images are adapted to together, so that the batch that an image is in changes its answer."""
     whole_set = False
     """Whether the method needs all images of a test set at once: see `WholeSetMethod`."""
     fewest_images = 1

@@ -23,6 +23,18 @@ REFUSED = (
 )
 
 
+def check_cosines(adaptation: Adaptation) -> None:
+    """Check that an adaptation's logits are cosines of one feature with class embeddings.
+
+    Raises:
+        UserError: they are others, or the class embeddings depend on the image.
+    """
+    parts = [one for one in adaptation.modules() if isinstance(one, Adaptation) and not isinstance(one, Composed)]
+    own = any(type(part).logits is not Adaptation.logits for part in parts)
+    if own or adaptation.capabilities.conditional or adaptation.capabilities.all_tokens:
+        raise UserError(REFUSED)
+
+
 class WholeSetMethod(TestTimeMethod):
     """A transductive method: the answer to an image depends on all images of its test set.
 
@@ -43,10 +55,7 @@ class WholeSetMethod(TestTimeMethod):
         Raises:
             UserError: they are others, or the class embeddings depend on the image.
         """
-        parts = [one for one in adaptation.modules() if isinstance(one, Adaptation) and not isinstance(one, Composed)]
-        own = any(type(part).logits is not Adaptation.logits for part in parts)
-        if own or adaptation.capabilities.conditional or adaptation.capabilities.all_tokens:
-            raise UserError(REFUSED)
+        check_cosines(adaptation)
 
     def encode(self, classifier: Classifier, x: Tensor) -> Tensor:
         """Return unit features `[B, D]` in float32 of B images, given activations `[B, 1, ...]` at the image cut."""

@@ -28,6 +28,7 @@ SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedde
 
 AT_TEST_TIME = {
     *STREAMS,
+    "clipartt",
     "ctpt",
     "dynaprompt",
     "mta",

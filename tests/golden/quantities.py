@@ -43,6 +43,7 @@ from clipadapt.objectives import CrossEntropy
 from clipadapt.objectives.consistency import cosine_distance
 from clipadapt.runs.methods import adaptation_maker, build_test_time, gradient_rule_and_average
 from clipadapt.tasks import Classification, Classifier
+from clipadapt.test_time.batch import Tuning
 from clipadapt.test_time.copies import batched_parameters
 from clipadapt.test_time.views import most_confident, view_logits
 from tests.golden import tiny_clip
@@ -158,7 +159,7 @@ def _overrides(key: Any, value: Any) -> Iterator[str]:
             yield from _overrides(own_key, value)
     elif isinstance(key, Mapping) and "after" in key:
         yield setting(key["key"], value.split(key["after"])[1])
-    elif isinstance(key, Mapping) and isinstance(value, str | None):
+    elif isinstance(key, Mapping) and isinstance(value, str | int | None):
         yield from key[value] if value in key else _overrides(key["otherwise"], value)
     elif isinstance(key, Mapping):
         for inner, inner_key in key.items():
@@ -236,7 +237,8 @@ class Bench:
                 learned[ours].copy_(self.record.tensor(f"init/{name}", self.device))
         first = {id(parameter) for parameter in adaptation.trained_in(0)}
         trained = {name for name, parameter in adaptation.named_parameters() if id(parameter) in first}
-        assert trained <= {*self.record.inits.values(), *self.record.names.get("unrecorded", [])}
+        unknown = trained - {*self.record.inits.values()}
+        assert all(any(re.fullmatch(own, x) for own in self.record.names.get("unrecorded", [])) for x in unknown)
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -278,6 +280,28 @@ class Bench:
     def tuned_stream(self) -> list[tuple[Any, Found]]:
         """What the method's adapting to each of the record's images gives, and its state after the image."""
         return [(self.test_time.adapt(self.classifier, x), self.test_time.state_dict()) for x in self.at_cut()]
+
+    @cached_property
+    def batches(self) -> list[Tensor]:
+        """Activations `[B, 1, ...]` at the image cut of each of the record's batches, or of its only one."""
+        images = self.inputs["images"]
+        return [self.classifier.prefix(one[:, None]) for one in (images if images.dim() == 5 else images[None])]
+
+    @cached_property
+    def tuned_batches(self) -> list[Any]:
+        """What the method's tuning to each of the record's batches gives."""
+        return [self.test_time.tune(self.classifier, x) for x in self.batches]
+
+    def batches_start(self) -> Tensor:
+        """The method's logits `[case, B, C]` before any step."""
+        starts = [Tuning(self.classifier, x.flatten(0, 1), {}) for x in self.batches]
+        return torch.stack([self.test_time.answers(start) for start in starts])
+
+    def of_batch(self, field: str, name: str) -> Tensor:
+        """A tensor that tuning to the first batch gives, by the end of its name."""
+        found = getattr(self.tuned_batches[0], field)
+        (key,) = (key for key in found if key.replace("/", ".").endswith(f".{name}"))
+        return found[key]
 
     def padded(self, lists: Sequence[Tensor], width: int) -> Tensor:
         """Lists of numbers as rows of a table, with -1 behind them."""
