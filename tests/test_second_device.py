@@ -28,6 +28,7 @@ SMALLER |= {name: ["method.adaptation.betas=5", "method.adaptation.alphas=5"] fo
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
+SMALLER |= {"clipartt": ["method.test_time.steps=1"], "watt": ["method.test_time.steps=1", "method.test_time.rounds=1"]}
 SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 

@@ -17,6 +17,7 @@ from clipadapt.test_time.reward import RewardTuning
 from clipadapt.test_time.stream import Caches
 from clipadapt.test_time.tuning import PromptTuning, ReliabilityTuning, WeightedEntropyTuning
 from clipadapt.test_time.voting import Voting
+from clipadapt.test_time.weight_average import WeightAverageTuning
 from clipadapt.test_time.whole_set import WholeSetMethod
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "RewardTuning",
     "TestTimeMethod",
     "Voting",
+    "WeightAverageTuning",
     "WeightedEntropyTuning",
     "WholeSetMethod",
 ]

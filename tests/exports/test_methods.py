@@ -22,6 +22,7 @@ SMALLER = {
 SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=3"]
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
+SMALLER |= {"clipartt": ["method.test_time.steps=1"], "watt": ["method.test_time.steps=1", "method.test_time.rounds=1"]}
 SMALLER["tip_x"] = ["method.adaptation.betas=5"]
 SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
@@ -40,6 +41,7 @@ AT_TEST_TIME = {
     "transclip",
     "transclip_few_shot",
     "ttl",
+    "watt",
     "zero",
     "zlap",
 }

@@ -298,8 +298,9 @@ class Bench:
         return torch.stack([self.test_time.answers(start) for start in starts])
 
     def of_batch(self, field: str, name: str) -> Tensor:
-        """A tensor that tuning to the first batch gives, by the end of its name."""
-        found = getattr(self.tuned_batches[0], field)
+        """A tensor that tuning to the first batch gives, by the end of its name; of averages, after the first one."""
+        tables = getattr(self.tuned_batches[0], field)
+        found = tables[0] if field == "averages" else tables
         (key,) = (key for key in found if key.replace("/", ".").endswith(f".{name}"))
         return found[key]
 

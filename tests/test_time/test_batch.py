@@ -11,13 +11,18 @@ from clipadapt.errors import UserError
 from clipadapt.runs.method_facts import BATCH, when_it_adapts
 from clipadapt.serving.server import check_predictor
 from clipadapt.tasks.classification import Classifier
-from clipadapt.test_time import NamedClassesTuning
+from clipadapt.test_time import NamedClassesTuning, WeightAverageTuning
 from clipadapt.test_time.batch import Tuning, targets
 from tests.engine.tasks import settings
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
 
 NORMS = ["norm_finetuning", "method.adaptation.towers=image", "method.adaptation.outside_blocks=true"]
-METHODS = [NamedClassesTuning(batch_size=4, steps=2)]
+TEMPLATES = ["a photo of a {}", "art of the {}."]
+METHODS = [
+    NamedClassesTuning(batch_size=4, steps=2),
+    WeightAverageTuning(TEMPLATES, batch_size=4, steps=1, rounds=2),
+    WeightAverageTuning(TEMPLATES, batch_size=4, steps=1, rounds=2, parallel=True, answer_template=TEMPLATES[1]),
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +57,18 @@ def test_targets_sum_to_one_over_the_images():
     close(found.sum(dim=0), torch.ones(3))
     assert not torch.allclose(found.sum(dim=1), torch.ones(3), atol=1e-3)
     close(targets(features, texts, "text"), (texts @ texts.T / 0.02).softmax(dim=0))
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_one_round_averages_the_weights_after_each_template(classifier, parallel):
+    x = classifier.prefix(images(4)[:, None])
+    both = WeightAverageTuning(TEMPLATES, steps=1, rounds=1, parallel=parallel).tune(classifier, x)
+    first, second = (WeightAverageTuning([text], steps=1, rounds=1).tune(classifier, x) for text in TEMPLATES)
+    found = [
+        all(torch.allclose((first.tensors[name] + second.tensors[name]) / 2, value) for name, value in table.items())
+        for table in (both.tensors, both.averages[-1])
+    ]
+    assert found == [parallel, parallel]
 
 
 def test_fewer_classes_than_a_text_names_are_all_named(classifier):
