@@ -111,7 +111,7 @@ class BatchTuning(TestTimeMethod):
         super().__init__(views=1, images=batch_size)
         self.lr = lr
         self.prompts: list[list[str]] = []
-        self.texts, self.texts_of = torch.empty(0), ""
+        self.texts, self.texts_backbone = torch.empty(0), ""
         self.note = (
             f"each batch of {batch_size} test images was adapted to together, without labels; zero-shot CLIP sees "
             "one by one"
@@ -153,11 +153,11 @@ class BatchTuning(TestTimeMethod):
         """
         task = SimpleNamespace(class_names=classifier.class_names, words=classifier.words)
         prompts, counts = prompts_by_name(templates, task, format_templates)
-        if (prompts, classifier.clip.fingerprint) != (self.prompts, self.texts_of):
+        if (prompts, classifier.clip.fingerprint) != (self.prompts, self.texts_backbone):
             unit = functional.normalize(classifier.clip.text_features(prompts).float(), dim=-1)
             each = [mean_over_names(some.unsqueeze(1), counts).squeeze(1) for some in unit.unbind(dim=1)]
             self.texts = functional.normalize(torch.stack(each), dim=-1)
-            self.prompts, self.texts_of = prompts, classifier.clip.fingerprint
+            self.prompts, self.texts_backbone = prompts, classifier.clip.fingerprint
         return self.texts
 
     def optimizer(self, tuning: Tuning) -> torch.optim.Optimizer:

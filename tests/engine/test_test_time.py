@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from clipadapt.adaptations import Context, LinearProbe, ZeroShot
+from clipadapt.adaptations.finetune import NormFinetuning
 from clipadapt.engine.evaluation import evaluate_pair, evaluate_run
 from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
@@ -15,12 +16,23 @@ from clipadapt.features.encoder import Encoder
 from clipadapt.features.loader import FeatureLoader
 from clipadapt.objectives import CrossEntropy
 from clipadapt.runs.plan import plan
-from clipadapt.test_time import Cache, Caches, GaussianMixture, MeanShift, NegativeCache, PromptTuning, Voting
+from clipadapt.test_time import (
+    Cache,
+    Caches,
+    GaussianMixture,
+    MeanShift,
+    NamedClassesTuning,
+    NegativeCache,
+    PromptTuning,
+    Voting,
+)
 from tests.engine.tasks import fit, settings, split, task
 
 WORDS = partial(Context, words="a photo of a")
 TUNING = PromptTuning(views=4, images=2, selection=0.5)
 STREAM = Caches(Cache(), NegativeCache())
+BATCHES = NamedClassesTuning(batch_size=4, steps=1)
+NORMS = partial(NormFinetuning, towers="image", outside_blocks=True)
 
 
 def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
@@ -88,13 +100,14 @@ def test_it_goes_on_from_what_was_fitted(clip):
     assert torch.equal(run.head.adaptation.context, fitted)
 
 
-def test_a_stream_comes_in_an_order_drawn_by_seed(clip, monkeypatch):
+@pytest.mark.parametrize("method, make", [(STREAM, ZeroShot), (BATCHES, NORMS)], ids=["stream", "batches"])
+def test_test_images_come_in_an_order_drawn_by_seed(clip, monkeypatch, method, make):
     orders, test_views = [], FeatureLoader.test_views
     monkeypatch.setattr(
         FeatureLoader, "test_views", lambda *given: (orders.append(given[2].labels), test_views(*given))[1]
     )
     by_class = [i // 4 for i in range(12)]
-    run = prepare(clip, STREAM, given=task(tests={"test": split(by_class)}))
+    run = prepare(clip, method, make, given=task(tests={"test": split(by_class)}))
     first, again = measured(run)[1], measured(run)[1]
     assert (first.figures, first.predicted) == (again.figures, again.predicted)
     assert orders[0] == orders[1] != by_class == sorted(orders[0])
@@ -139,6 +152,14 @@ def test_a_test_set_of_one_image_is_refused_before_anything_is_encoded(clip, mon
 def test_a_validation_split_of_one_image_is_left_out(clip):
     given = replace(task(), validation=split([0]), validation_indices=[7])
     assert "validation" not in evaluate_run(prepare(clip, GaussianMixture(), given=given), validation=True)
+
+
+def test_batches_are_adapted_to_as_the_run_says(clip):
+    run = prepare(clip, BATCHES, NORMS)
+    assert plan(run).every_step.endswith("at the test batches of 4 images, adapted to together")
+    assert "each batch of 4 test images was adapted to together" in evaluate_run(run)["test_note"]
+    with pytest.raises(UserError, match="tunes weights of the image tower alone to a batch"):
+        prepare(clip, BATCHES)
 
 
 def test_all_test_images_in_several_processes(clip, monkeypatch):

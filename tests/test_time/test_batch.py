@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from clipadapt.config.directory import identity
 from clipadapt.engine.accelerator import accelerator_for
 from clipadapt.errors import UserError
 from clipadapt.runs.method_facts import BATCH, when_it_adapts
@@ -14,7 +15,7 @@ from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time import NamedClassesTuning, WeightAverageTuning
 from clipadapt.test_time.batch import Tuning, targets
 from tests.engine.tasks import settings
-from tests.small import CLASS_NAMES, adaptation, close, golden, images
+from tests.small import CLASS_NAMES, adaptation, close, composed, golden, images
 
 NORMS = ["norm_finetuning", "method.adaptation.towers=image", "method.adaptation.outside_blocks=true"]
 TEMPLATES = ["a photo of a {}", "art of the {}."]
@@ -87,6 +88,11 @@ def test_a_class_with_several_names_has_their_mean(classifier):
 def test_what_has_no_weights_of_the_image_tower_alone_is_refused(parts):
     with pytest.raises(UserError, match=r"norm_finetuning with method.adaptation.towers=image|logits of its own"):
         NamedClassesTuning().check(adaptation(*parts))
+
+
+def test_runs_with_batches_of_another_size_are_other_runs():
+    found, other = (identity(composed("method=clipartt", *own)) for own in ([], ["method.test_time.batch_size=4"]))
+    assert found["method.test_time.batch_size"] == 128 and found != other
 
 
 def test_a_batch_is_not_shared_out_over_processes(monkeypatch):
