@@ -264,8 +264,6 @@ def untested_classes(task: Task) -> list[str]:
         names = split.class_names or task.class_names
         absent = [class_name for label, class_name in enumerate(names) if label not in present]
         if absent:
-            notes.append(
-                f"no images in '{name}' of {join_names(absent, SHOWN_CLASSES)} (more images, fewer shots or a folder "
-                "test would give them some)"
-            )
+            drawn = " (more images, fewer shots or a folder test would give them some)" if task.test_indices else ""
+            notes.append(f"no images in '{name}' of {join_names(absent, SHOWN_CLASSES)}{drawn}")
     return notes

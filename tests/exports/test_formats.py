@@ -62,7 +62,8 @@ def test_the_command_line_says_what_is_missing(words, said):
 
 
 def test_something_in_the_way_is_told_before_a_run_is_read(tmp_path):
-    with pytest.raises(UserError, match=f"folder at {tmp_path} already"):
+    (tmp_path / "mine").touch()
+    with pytest.raises(UserError, match=f"{tmp_path} is there already"):
         clipadapt.export("no/run", "classifier", tmp_path)
 
 

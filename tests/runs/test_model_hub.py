@@ -128,7 +128,10 @@ def test_on_the_command_line(hub, predictor, tmp_path, capsys, monkeypatch):
     for words, said in (
         (["predict", "run=me/digits@first", "images=image.png"], "image.png"),
         (["predict", "run=me/nothing", "images=image.png"], "there is no folder me/nothing here"),
-        (["push", "run=mine", "repo=nowhere"], "say which repository: clipadapt push run=mine repo=user/name"),
+        (
+            ["push", "run=mine", "repo=nowhere"],
+            "say which repository, and repo=nowhere is none: clipadapt push run=mine repo=user/name",
+        ),
         (["pack", "run=mine"], "say where to: clipadapt pack run=mine out=my_model"),
         (["pack", "run=mine", "out=other"], "other is there already"),
     ):

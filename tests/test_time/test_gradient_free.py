@@ -53,7 +53,7 @@ def test_under_autocast_and_with_other_adaptations(make):
 @pytest.mark.parametrize("make", [METHODS["mean shift"], METHODS["stream"]])
 def test_several_features_of_an_image_are_refused(make):
     classifier = classifier_of("transport_context")
-    with pytest.raises(UserError, match="a feature for each patch"):
+    with pytest.raises(UserError, match="several features of an image, as of its patches"):
         make().logits(classifier, views(classifier), classifier.class_embeddings())
 
 
