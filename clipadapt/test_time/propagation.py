@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from annotated_types import Ge, Interval
-from scipy import sparse
 from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
@@ -52,15 +51,19 @@ class LabelPropagation(WholeSetMethod):
 
     def propagated(self, laplacian: Any, classes: int, features: Tensor) -> Tensor:
         """Return what each of C + N nodes gets from each of the C classes, `[C + N, C]`, where features are."""
+        from scipy.sparse.linalg import cg  # takes long to import, and this method alone needs it
+
         found = np.empty((laplacian.shape[0], classes), np.float32)
         for label in range(classes):
             start = np.zeros(laplacian.shape[0])
             start[label] = 1
-            found[:, label] = sparse.linalg.cg(laplacian, start, rtol=SOLVED, maxiter=MOST_STEPS)[0]
+            found[:, label] = cg(laplacian, start, rtol=SOLVED, maxiter=MOST_STEPS)[0]
         return torch.from_numpy(found).to(features.device)
 
     def laplacian(self, features: Tensor, text: Tensor) -> Any:
         """Return I minus alpha times the normalised graph of classes and images, a sparse matrix `[C + N, C + N]`."""
+        from scipy import sparse  # as above
+
         edges = self.edges(features, text)
         size = len(text) + len(features)
         weights = sparse.coo_array((edges.values, (edges.rows, edges.columns)), shape=(size, size)).tocsr()
