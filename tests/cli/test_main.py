@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import clipadapt
+from clipadapt.cli import listing
 from clipadapt.cli.main import main
 from clipadapt.cli.predicting import image_paths
 from clipadapt.errors import UserError, WriteError
@@ -130,7 +131,8 @@ def test_help_is_for_people(capsys):
     assert "_target_" not in said
 
 
-def test_help_lists_a_folder_of_ones_own(tmp_path, capsys):
+def test_help_lists_a_folder_of_ones_own(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(listing, "read_facts", lambda method, folder: None)  # builds each method
     (tmp_path / "own" / "method").mkdir(parents=True)
     (tmp_path / "own" / "method" / "mine.yaml").write_text("# @package _global_\nmethod: {name: mine, title: Mine}\n")
     assert main(["--help", "--config-dir", "own"]) == 0
