@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from clipadapt.adaptations.sentences import SentenceScores, checked_table, look_up
+from clipadapt.adaptations.sentences import SentenceScores
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.class_tables import checked_table, look_up
 from clipadapt.files import TablePath
 from clipadapt.interfaces import SupportView, class_prompts, underscores_to_spaces
 

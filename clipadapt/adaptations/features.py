@@ -1,7 +1,7 @@
-"""Adaptations of the image features."""
+"""Adaptations of the features of one tower."""
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from clipadapt.interfaces import SupportView
 
 
 class FeatureAdapter(Adaptation):
-    """CLIP-Adapter: a residual two-layer MLP on image features (Gao et al., IJCV 2024, arXiv:2110.04544, equation 7).
+    """CLIP-Adapter: a residual two-layer MLP on features (Gao et al., IJCV 2024, arXiv:2110.04544, equation 7).
 
     The adapted feature is `ratio * adapter(f) + (1 - ratio) * f` for the raw feature f `[..., D]`. A ReLU follows each
     of the two layers, as in the authors' code.
@@ -23,6 +23,7 @@ class FeatureAdapter(Adaptation):
         task: class names and templates.
         ratio: weight of the adapted feature.
         reduction: divisor of the hidden width, which is D // reduction.
+        tower: whose features are adapted.
 
     Raises:
         UserError: `reduction` is larger than D, so that there would be no hidden channel.
@@ -34,14 +35,15 @@ class FeatureAdapter(Adaptation):
         task: SupportView,
         ratio: Annotated[float, Interval(ge=0, le=1)] = 0.2,
         reduction: Annotated[int, Ge(1)] = 4,
+        tower: Literal["image", "text"] = "image",
     ) -> None:
         super().__init__(clip, task)
-        self.ratio = ratio
+        self.ratio, self.tower = ratio, tower
         self.down, self.up = bottleneck(clip.width or 0, reduction)
 
     def edits(self, tower: str, image: Tensor | None = None) -> Mapping[str, Edit]:
-        """Return the edit that mixes the adapted image feature with the frozen one."""
-        return {"features": lambda x: mix(self.down, self.up, x, self.ratio)} if tower == "image" else {}
+        """Return the edit that mixes the adapted feature with the tower's own."""
+        return {"features": lambda x: mix(self.down, self.up, x, self.ratio)} if tower == self.tower else {}
 
 
 def bottleneck(width: int, reduction: int) -> tuple[nn.Linear, nn.Linear]:

@@ -11,11 +11,10 @@ from torch.nn import functional
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
+from clipadapt.class_tables import checked_table, look_up
 from clipadapt.errors import UserError
 from clipadapt.files import TablePath
-from clipadapt.interfaces import SupportView, class_prompts, mean_over_names, names_by_class, underscores_to_spaces
-
-Table = Mapping[str, Sequence[str]]
+from clipadapt.interfaces import SupportView, class_prompts, mean_over_names, names_by_class
 
 
 class SentencePrompts(Adaptation):
@@ -139,34 +138,6 @@ class SentenceScores(SentencePrompts):
         if self.aggregate != "max":
             return scale * (image.unsqueeze(-2) @ text.mT).squeeze(-2)
         return scale * (image @ text.flatten(0, 1).T).unflatten(-1, text.shape[:2]).amax(dim=-1)
-
-
-def look_up(table: Table, label: str, names: Sequence[str], place: str) -> dict[str, Sequence[str]]:
-    """Return what a table says of a class, by name for CLIP: under its label, or else under each of its names.
-
-    Names are looked up as they are, or else with underscores as spaces.
-
-    Raises:
-        UserError: the class isn't there.
-    """
-    found: dict[str, Sequence[str]] = {}
-    for name in names:
-        keys = [key for each in (name, label) for key in (each, underscores_to_spaces(each)) if key in table]
-        if not keys:
-            raise UserError(f"there are no {place} of the class {label}: add some under its name to `{place}`")
-        found[name] = table[keys[0]]
-    return found
-
-
-def checked_table(table: dict[str, list[str]] | str, place: str) -> dict[str, list[str]]:
-    """Return a table of texts by class as it is.
-
-    Raises:
-        UserError: it is the path of a file.
-    """
-    if isinstance(table, str):
-        raise UserError(f"{place}={table} is a file, which only settings may name: give the table that is in it")
-    return table
 
 
 def shortened(clip: DualEncoder, texts: Sequence[str]) -> dict[str, Prompt]:

@@ -211,16 +211,17 @@ class Run:
             weights=None if self.imbalance is None else self.imbalance.sampling_weights(),
         )
 
-    def support(self, teachers: Sequence[DualEncoder] = ()) -> BatchSource | None:
+    def support(self, teachers: Sequence[DualEncoder] = (), other_views: bool = False) -> BatchSource | None:
         """Return the batch source of the support set, with its features cached; None if nothing is trained.
 
         Args:
             teachers: the objective's teachers, on the device.
+            other_views: whether they get other views than the student.
         """
         if not self.epochs:
             return None
         source = self.loader.support(self.head, self.task, self.placement)
-        return with_teacher_features(source, teachers, self.task, self.loader)
+        return with_teacher_features(source, teachers, self.task, self.loader, other_views)
 
     def fit(
         self,

@@ -1,4 +1,4 @@
-"""Teacher features of the student's views: the same crops, encoded by an objective's frozen teachers."""
+"""Features by an objective's frozen teachers, of the student's views or of other views of the same images."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.data.seeds import hash_seed
 from clipadapt.data.tasks import Task
 from clipadapt.data.transforms import transform_for
 from clipadapt.features.batch_sources import AugmentedImages, BatchIterator, BatchSource, IndexBatches, on_device
@@ -17,14 +18,17 @@ from clipadapt.features.loader import FeatureLoader
 from clipadapt.features.task_views import LazySupportView
 from clipadapt.model import AdaptedCLIP
 
+OTHER_VIEWS = 1
+"""Number that is hashed with the task's seed for views that only teachers see."""
+
 
 @dataclass(frozen=True)
 class WithTeacherFeatures:
-    """Batch source with a fixed number of views, and the cached teacher features of the same views.
+    """Batch source with a fixed number of views, and the cached teacher features, of the same or other views.
 
     Attributes:
         source: the batch source.
-        features: each teacher's features of all views of all images, `[views, N, D]`.
+        features: each teacher's features of as many views of all images, `[views, N, D]`.
     """
 
     source: BatchSource
@@ -65,33 +69,34 @@ class OnlineTeacher:
 
 
 def with_teacher_features(
-    source: BatchSource, teachers: Sequence[DualEncoder], task: Task, loader: FeatureLoader
+    source: BatchSource, teachers: Sequence[DualEncoder], task: Task, loader: FeatureLoader, other_views: bool = False
 ) -> BatchSource:
-    """Add the teachers' features of the same views to a support set's batch source; unchanged without teachers.
+    """Add the teachers' features of the same views, or of others, to a batch source; unchanged without teachers.
 
     Views are drawn by a seed, of the task or of the image's content. So a teacher gets the same crops as the student,
-    at its own image size and with its own normalisation.
+    at its own image size and with its own normalisation; other views have another seed, or are as many further ones.
 
     Args:
         source: batch source of the support set.
         teachers: frozen backbones, on the device.
         task: the task of the support set.
         loader: loads the features.
+        other_views: whether the teachers get other views than the student; without random crops there are no others.
     """
     if not teachers:
         return source
     plain = [teacher_encoder(teacher, task, loader) for teacher in teachers]
     if isinstance(source, AugmentedImages) and source.cycle is None:
-        datasets = [
-            AugmentedDataset(task.support, transform_for(one.clip, task.augmentation), source.views.seed)
-            for one in plain
-        ]
+        seed = hash_seed(task.seed, OTHER_VIEWS) if other_views else source.views.seed
+        datasets = [AugmentedDataset(task.support, transform_for(one.clip, task.augmentation), seed) for one in plain]
         encoders = [
             OnlineTeacher(one, views, loader.processes.autocast) for one, views in zip(plain, datasets, strict=True)
         ]
         return replace(source, teacher_encoders=encoders)
     count = max(1, task.views or 0)
-    return WithTeacherFeatures(source, [loader.values(one, task.support, count, task.augmentation) for one in plain])
+    views = 2 * count if other_views else count
+    kept = [loader.values(one, task.support, views, task.augmentation) for one in plain]
+    return WithTeacherFeatures(source, [values[-count:] for values in kept])
 
 
 def teacher_encoder(teacher: DualEncoder, task: Task, loader: FeatureLoader) -> AdaptedCLIP:

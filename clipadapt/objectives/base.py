@@ -26,7 +26,7 @@ class Output:
             should rather use the backbone as a teacher.
         classify: function that computes logits `[N, C]` of any features `[N, D]` of the frozen tower; the adaptation's
             edits of image features are applied.
-        teacher_features: features `[B, D]` of the same views from each of the objective's teachers.
+        teacher_features: features `[B, D]` of the same images from each of the objective's teachers.
         class_weights: weights `[C]` of the classes in the cross entropy; None for equal ones.
         heads: function that computes the weight of each head and its logits `[B, C]`, where the logits are a sum of
             those of several heads; None for a kind of task without them.
@@ -72,6 +72,7 @@ class Objective(nn.Module):
     Attributes:
         teachers: frozen backbones, possibly including the run's own, whose features of the same views the objective
             receives.
+        teachers_see_others: whether the teachers see other random views of the same images than the student.
         needs_text_logits: whether the adaptation must have logits of class embeddings as samples, `text_logits`.
         needs_whole_batch: whether the losses are correct only if computed on all samples of a batch at once.
         needs_distance: whether the losses need the distance of the learned tensors from their initial values.
@@ -80,6 +81,7 @@ class Objective(nn.Module):
     needs_text_logits = False
     needs_whole_batch = False
     needs_distance = False
+    teachers_see_others = False
     teachers: Sequence[DualEncoder] = ()
 
     def __init__(self, clip: DualEncoder, task: SupportView) -> None:

@@ -210,7 +210,7 @@ def _fit(
     tracking: Tracking,
 ) -> None:
     """Fit by gradient from where `progress` stands, with a bar and checkpoints; then in closed form."""
-    source = prepared.support(objective.teachers)
+    source = prepared.support(objective.teachers, objective.teachers_see_others)
     with bars.epochs(console, progress.epoch, prepared.epochs) as update:
         after = _after_epoch(target, prepared.settings.checkpoint_seconds, [update, tracking.log_epoch])
         try:

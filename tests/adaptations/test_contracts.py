@@ -78,6 +78,7 @@ CASES = {name: [name] for name in NAMES} | {
     ],
     "context + lora": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.weights=lora"],
     "context + padding": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.pixels=pixel_frame"],
+    "feature_adapter, text": ["feature_adapter", f"{OF_CONTEXT}tower=text"],
     "context + feature_adapter": ["context", f"{OF_CONTEXT}n_ctx=4", "+adaptation@method.also.image=feature_adapter"],
 }
 COMBINED = {"linear_probe + image_tokens": ["linear_probe", "+adaptation@method.also.tokens=image_tokens"]}

@@ -101,6 +101,19 @@ def test_what_a_teacher_gets_is_its_features_of_what_the_student_gets(clip, make
             assert (run.head.frozen_features(at_cut) - features).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("views", [2, None])
+def test_other_views_for_the_teacher(clip, views):
+    run = prepare(clip, smooth(views), partial(ImageTokens, n_tokens=2))
+    same, other, again = (run.support([clip], others) for others in (False, True, True))
+    seen = []
+    for epoch in range(2):
+        batches = [next(source.iterate([[3, 0]], epoch)) for source in (same, other, again)]
+        (x, _, own), (y, _, other_own), (_, _, repeated) = batches
+        assert torch.equal(x, y) and torch.equal(other_own, repeated)
+        seen += [own, other_own]
+    assert min((one - two).abs().max() for i, one in enumerate(seen) for two in seen[:i]) > 1e-3
+
+
 def test_no_teacher_changes_nothing(clip):
     given = task(views=None)
     assert len(next(prepare(clip, given).support().iterate([[0]], 0))) == 2
