@@ -9,6 +9,7 @@ from clipadapt.objectives.gradients import ProjectedGradient
 from clipadapt.objectives.prototypes import PrototypeConstraint
 from clipadapt.objectives.start_penalty import StartPenalty
 from clipadapt.objectives.supervised import CrossEntropy, DecoupledCrossEntropy
+from clipadapt.objectives.view_consistency import ViewConsistency
 
 __all__ = [
     "CrossEntropy",
@@ -24,5 +25,6 @@ __all__ = [
     "SelfConsistency",
     "StartPenalty",
     "TextConsistency",
+    "ViewConsistency",
     "ZeroShotDistillation",
 ]

@@ -233,11 +233,11 @@ class Bench:
         learned = {**dict(adaptation.named_buffers()), **dict(adaptation.named_parameters())}
         with torch.no_grad():
             for name, ours in self.record.inits.items():
-                assert learned[ours].shape == self.record.arrays[f"init/{name}"].shape, name
-                learned[ours].copy_(self.record.tensor(f"init/{name}", self.device))
+                assert part(learned, ours).shape == self.record.arrays[f"init/{name}"].shape, name
+                part(learned, ours).copy_(self.record.tensor(f"init/{name}", self.device))
         first = {id(parameter) for parameter in adaptation.trained_in(0)}
         trained = {name for name, parameter in adaptation.named_parameters() if id(parameter) in first}
-        unknown = trained - {*self.record.inits.values()}
+        unknown = trained - {whole(ours) for ours in self.record.inits.values()}
         assert all(any(re.fullmatch(own, x) for own in self.record.names.get("unrecorded", [])) for x in unknown)
 
     @cached_property
@@ -380,8 +380,9 @@ class Bench:
     @property
     def teacher_features(self) -> list[Tensor]:
         """What the objective's teachers see in the record's batch."""
+        seen = self.inputs["teacher_images" if self.objective.teachers_see_others else "images"]
         with torch.no_grad():
-            return [teacher.image.run(self.inputs["images"]) for teacher in self.objective.teachers]
+            return [teacher.image.run(seen) for teacher in self.objective.teachers]
 
     @property
     def learner(self) -> Learner:
@@ -505,7 +506,11 @@ class Bench:
         else:
             bent = rule({loss: [*found.values()] for loss, found in each.items()})
             gradients = dict(zip(dict(self.adaptation.named_parameters()), bent, strict=True))
-        shown = {f"grad/{name}": gradients[ours] for name, ours in self.record.inits.items() if ours in gradients}
+        shown = {
+            f"grad/{name}": part(gradients, ours)
+            for name, ours in self.record.inits.items()
+            if whole(ours) in gradients
+        }
         return {"loss": self.total()} | shown
 
     def gradients(self) -> dict[str, dict[str, Tensor]]:
@@ -536,7 +541,7 @@ class Bench:
             losses.append(self.follow(self.sgd, constant, steps=1))
         found = {"trajectory/loss": torch.cat(losses)} | {name: torch.stack(values) for name, values in seen.items()}
         learned = {**dict(self.adaptation.named_buffers()), **dict(self.adaptation.named_parameters())}
-        return found | {f"final/{name}": learned[ours].clone() for name, ours in self.record.inits.items()}
+        return found | {f"final/{name}": part(learned, ours).clone() for name, ours in self.record.inits.items()}
 
     def sgd(self, parameters: Any, rate: float | None = None) -> torch.optim.Optimizer:
         held = [dict(self.adaptation.named_parameters())[name] for name in self.record.names.get("held", [])]
@@ -577,6 +582,17 @@ class Bench:
         end = {**self.settings["method"], "adaptation": {**node, "class_token_position": "end"}}
         adaptation = adaptation_maker({**self.settings, "method": end})(self.clip, self.task).to(self.device)
         return padded_ids(Classifier(self.clip, adaptation, self.task.class_names))
+
+
+def whole(ours: str) -> str:
+    """Our tensor's name, where a record has an entry of it alone: context[1] is an entry of context."""
+    return ours.partition("[")[0]
+
+
+def part(tensors: dict[str, Tensor], ours: str) -> Tensor:
+    """Our tensor of this name, or its entry."""
+    name, _, index = ours.partition("[")
+    return tensors[name][int(index.removesuffix("]"))] if index else tensors[name]
 
 
 def padded_ids(classifier: Classifier) -> Tensor:
