@@ -2,6 +2,7 @@
 
 import io
 import os
+import select
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from clipadapt.stopping import asked_to_stop
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+"""What shells give for a command whose output nobody reads on: 128 and SIGPIPE."""
 
 
 def is_main_process() -> bool:
@@ -73,12 +76,28 @@ def run_command(action: Callable[[], int]) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = show_warning
             warnings.filterwarnings("ignore", "Image size .* decompression bomb")  # Pillow's: our error says more
-            return action()
+            done = action()
+            sys.stdout.flush()
+            return done
+    except BrokenPipeError:
+        if is_read_on(sys.stdout):
+            raise
+        return EXIT_UNREAD
     except (Exception, KeyboardInterrupt) as error:
         code = tell_end(error)
         if code is None:
             raise
         return code
+
+
+def is_read_on(stream: TextIO) -> bool:
+    """Return whether what is written to a stream is still read, as it isn't by `head`; if not, it takes no more."""
+    asked = select.poll()
+    asked.register(stream.fileno(), 0)
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return True
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # Python flushes it once more at its end
+    return False
 
 
 def tell_end(error: BaseException) -> int | None:

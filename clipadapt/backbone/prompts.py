@@ -35,10 +35,8 @@ class Prompts:
         """Return the number of rows of all chunks."""
         return sum(len(chunk.layout.ids) for part in self.chunks for chunk in part)
 
-    def with_references(self, references: Tensor | None) -> "Prompts":
-        """Return the prompts with features `[C, D]` of their classes that edits may read; the same if None."""
-        if references is None:
-            return self
+    def with_references(self, references: Tensor) -> "Prompts":
+        """Return the prompts with features `[C, D]` of their classes that edits may read."""
 
         def add(rows: Rows) -> Rows:
             return replace(rows, layout=replace(rows.layout, references=references))

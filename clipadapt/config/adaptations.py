@@ -1,4 +1,4 @@
-"""What a method's YAML says, without composing a run."""
+"""Read what a method's YAML says, without composing a run."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,17 +43,12 @@ def read_method(method: str, config_dir: str | Path | None = None) -> dict[str, 
 
 
 def few_shot_methods(config_dir: str | Path | None = None) -> list[str]:
-    """Return the methods that need no more than labelled images, as their YAML stands.
+    """Return the methods that learn from labelled images or nothing before the test, as their YAML stands.
 
-    Left out are those with a setting that the user must give, that adapt at test time, that label images themselves, or
-    that need a second backbone.
+    Left out are those with a setting that the user must give, that adapt at test time, or that label images themselves.
     """
-    return [name for name in complete_methods(config_dir) if _is_few_shot(read_method(name, config_dir)["method"])]
-
-
-def _is_few_shot(method: Mapping[str, Any]) -> bool:
-    objective = method.get("objective") or {}
-    return not (method.get("test_time") or method.get("pseudo_labels") or objective.get("teachers"))
+    found = {name: read_method(name, config_dir)["method"] for name in complete_methods(config_dir)}
+    return [name for name, own in found.items() if not (own.get("test_time") or own.get("pseudo_labels"))]
 
 
 def put(table: dict[str, Any], path: list[str], value: Any) -> None:

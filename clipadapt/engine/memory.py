@@ -68,7 +68,8 @@ def _probe(clip: DualEncoder, adaptation: Adaptation, names: Sequence[str]) -> t
     with warnings.catch_warnings(action="ignore"):  # the tokenization of all classes warns, once
         unshared = adaptation.capabilities.unshared_prefix
         prompts = clip.tokenize_in_chunks(adaptation.prompts(names), unshared_prefix=unshared)
-        prompts = prompts.with_references(adaptation.reference_features(clip, names))
+        references = adaptation.reference_features(clip, names)
+        prompts = prompts if references is None else prompts.with_references(references)
     image = torch.ones(1, clip.width or 1, device=clip.device) if adaptation.capabilities.conditional else None
     edits, stages = adaptation.edits("text", image), adaptation.stages("text")
     with torch.enable_grad():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipadapt.tasks.base import Evaluation, Head, TaskKind, finite
+from clipadapt.tasks.base import Evaluation, Head, TaskKind, check_finite, not_finite
 from clipadapt.tasks.uncertainty import scale_by_temperature
 
 
@@ -37,8 +37,11 @@ def evaluate_batches(
     metrics.update(*kind.uncounted(head, device))  # a process without images must update its metrics, too
     images, predicted, ranked, scores = 0, list[Tensor](), list[Tensor | None](), list[Tensor | None]()
     kept: list[tuple[Tensor, Tensor]] = []
+    odd = torch.zeros((), dtype=torch.bool, device=device)
     for x, targets in batches:
-        answers = kind.answers(finite(predict(x)))
+        outputs = predict(x)
+        odd |= not_finite(outputs)
+        answers = kind.answers(outputs)
         metrics.update(answers, targets)
         images += len(targets)
         predicted.append(kind.predicted(answers))
@@ -46,6 +49,7 @@ def evaluate_batches(
         scores.append(kind.scores(answers, targets, head))
         if kind.calibration:
             kept.append((answers, targets))
+    check_finite(odd)  # once, as it waits for the device
     count.update(images)
     values = metrics.compute()
     return Evaluation(

@@ -25,13 +25,14 @@ from clipadapt.tasks import Classification, Classifier, Head, TaskKind
 from clipadapt.tasks.base import ClassNames, finite
 from clipadapt.tasks.uncertainty import KnownScores, check_fraction
 from clipadapt.test_time.base import TestTimeMethod
-from clipadapt.test_time.whole_set import WholeSetMethod
 from clipadapt.threads import limited_threads
 
 if TYPE_CHECKING:
     from clipadapt.runs.learned import LearnedModel
 
 BATCH, SHOWN = 64, 5
+NO_TARGETS = torch.empty(0)
+"""In the place of a batch's labels, which nobody knows."""
 
 
 class Predictor:
@@ -319,13 +320,7 @@ class Predictor:
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text, size = self.model.precompute(), self.images_at_once
             batches = (map(self.read, pictures[first : first + size]) for first in range(0, len(pictures), size))
-            if isinstance(self.test_time, WholeSetMethod):
-                model = cast(Classifier, self.model)
-                features = [self.test_time.encode(model, self._at_cut(batch)) for batch in batches]
-                yield finite(self.test_time.set_logits(model, torch.cat(features), text))
-            else:
-                for batch in batches:
-                    yield finite(self._outputs(batch, text))
+            yield from map(finite, self._outputs(batches, text))
 
     def _check_count(self, count: int) -> None:
         """Check that a method that sees a whole set gets one; raises UserError."""
@@ -365,7 +360,7 @@ class Predictor:
         self._check_count(len(read))
         with torch.no_grad(), limited_threads(self.model.clip.parameters):
             text = self.model.precompute() if text is None else text
-            return self.kind.answers(self._outputs(read, text)).cpu()
+            return self.kind.answers(next(self._outputs([read], text))).cpu()
 
     def reset(self, length: int | None = None) -> None:
         """Discard the state that earlier images left in the test-time method, to start a new stream.
@@ -416,18 +411,21 @@ class Predictor:
         words = {"words": own} if own else {}
         return json.dumps({"backbone": self.model.clip.fingerprint, "class_names": self.class_names, **words})
 
-    def _outputs(self, read: Iterable[Tensor], text: Tensor | None) -> Tensor:
-        """Return the head's outputs for what `read` returned of the images of a batch, which may be read as it goes."""
+    def _outputs(self, batches: Iterable[Iterable[Tensor]], text: Tensor | None) -> Iterator[Tensor]:
+        """Yield the head's outputs for what `read` returned of the images of each batch, read as it goes."""
         clip = self.model.clip
         if self.test_time is None:
-            pixels = torch.stack([*read]).to(clip.device, clip.dtype)
-            return self.model.output(pixels, text=text).logits
-        of_views = [views.to(clip.dtype) for views in read]
-        return self.test_time.logits_of_pixels(cast(Classifier, self.model), of_views, text)
+            for batch in batches:
+                yield self.model.output(torch.stack([*batch]).to(clip.device, clip.dtype), text=text).logits
+            return
+        seen = ((self._seen(batch, self.test_time.sees_pixels), NO_TARGETS) for batch in batches)
+        for outputs, _ in self.test_time.answer(cast(Classifier, self.model), seen, text):
+            yield outputs
 
-    def _at_cut(self, read: Iterable[Tensor]) -> Tensor:
-        """Return activations `[B, V, ...]` at the image cut of the views that `read` returned of B images."""
-        return torch.stack([self.model.prefix(views.to(self.model.clip.dtype)) for views in read])
+    def _seen(self, read: Iterable[Tensor], pixels: bool) -> Tensor:
+        """Return the views `[B, V, ...]` that `read` returned of B images: activations at the image cut, or pixels."""
+        views = (one.to(self.model.clip.dtype) for one in read)
+        return torch.stack([one if pixels else self.model.prefix(one) for one in views])
 
     def _views(self, picture: Picture, count: int) -> Tensor:
         """Return views `[V, 3, height, width]` on the device: the backbone's preprocessing, then random crops."""

@@ -220,9 +220,19 @@ def finite(outputs: Tensor) -> Tensor:
     Raises:
         UserError: they aren't, or all classes are ruled out.
     """
-    if outputs.isnan().any() or outputs.isposinf().any() or outputs.isneginf().all(dim=-1).any():
+    check_finite(not_finite(outputs))
+    return outputs
+
+
+def not_finite(outputs: Tensor) -> Tensor:
+    """Return whether outputs aren't what `finite` asks for, as a tensor on their device, which nobody waits for."""
+    return outputs.isnan().any() | outputs.isposinf().any() | outputs.isneginf().all(dim=-1).any()
+
+
+def check_finite(odd: Tensor) -> None:
+    """Check that `not_finite` has found no odd outputs; raises UserError."""
+    if odd:
         raise UserError(
             "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
             "get it again from whoever made it"
         )
-    return outputs

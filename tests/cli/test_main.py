@@ -358,3 +358,12 @@ def test_brackets_of_a_name_stand_for_themselves_before_and_after_a_star(tmp_pat
     assert image_paths("my [2023]*/*.png") == ["my 2 photos/a.png"]  # which the pattern means
     shutil.rmtree("my 2 photos")
     assert image_paths("my [2023]*/*.png") == image_paths("*[2023] photos/*.png") == ["my [2023] photos/a.png"]
+
+
+def test_output_that_nobody_reads_on_ends_a_command_without_a_word():
+    program = [sys.executable, "-m", "clipadapt", "data", "list"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait() == 141 and not process.stderr.read()
