@@ -78,7 +78,7 @@ def confusion(found, labels):
 def test_a_loaded_run_adapts_as_the_run_did(runs, task, method):
     directory, result = runs(method)
     predictor, test = clipadapt.load(directory, device="cpu"), task.tests["test"]
-    test = test.select(shuffled(len(test), task.seed)) if predictor.test_time.stream else test
+    test = test.select(shuffled(len(test), task.seed)) if predictor.test_time.adapts_to == "stream" else test
     predictor.reset(len(test))
     assert confusion(predictor.predict_proba(test.images.items), test.labels) == result.metrics["confusion"]
     assert evaluate(directory)["confusion"] == result.metrics["confusion"]

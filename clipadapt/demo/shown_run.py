@@ -24,6 +24,9 @@ from clipadapt.runs.result import read_result
 NEAREST, KEPT_CLASSES = 3, 8
 """Images that are shown beside an image, and how many lists of class names stay encoded."""
 
+WHY_NOT_SHOWN = {"batch": "adapts to batches of images", "set": "answers the images of a whole set together"}
+"""Why the demo doesn't show a method, by what it adapts to."""
+
 
 @dataclass(frozen=True)
 class NearImage:
@@ -132,10 +135,9 @@ def load_run(directory: Path, config_dir: str | Path | None) -> ShownRun:
     predictor, result = load_predictor(directory, config_dir=config_dir), read_result(directory)
     if not predictor.kind.probabilities:
         raise UserError(f"{directory} answers with no classes, and the demo shows classes alone")
-    if predictor.test_time is not None and predictor.test_time.per_batch:
-        raise UserError(f"{directory} adapts to batches of images, and the demo shows single ones")
-    if predictor.test_time is not None and predictor.test_time.whole_set:
-        raise UserError(f"{directory} answers the images of a whole set together, and the demo shows single ones")
+    why = None if predictor.test_time is None else WHY_NOT_SHOWN.get(predictor.test_time.adapts_to)
+    if why is not None:
+        raise UserError(f"{directory} {why}, and the demo shows single ones")
     title = f"{result.config['method']['name']} on {result.record['task']}"
     if is_artifact(directory):
         return ShownRun(title, predictor, note="The images that were learned from aren't in what is shown here.")

@@ -36,11 +36,12 @@ def accelerator_for(settings: Settings, test_time: TestTimeMethod | None = None)
 
 def how_together(test_time: TestTimeMethod) -> str | None:
     """Say how the answer to a test image depends on others; None if it doesn't."""
-    if test_time.whole_set:
-        return "sees all test images together"
-    if test_time.per_batch:
-        return f"adapts to batches of {test_time.images} test images, each as a whole"
-    return "learns along the test images, one after another" if test_time.stream else None
+    return {
+        "image": None,
+        "batch": f"adapts to batches of {test_time.images} test images, each as a whole",
+        "stream": "learns along the test images, one after another",
+        "set": "sees all test images together",
+    }[test_time.adapts_to]
 
 
 def forget_accelerator() -> None:

@@ -175,7 +175,7 @@ def _evaluate_share(
     before = evaluate_head(run, zero_shot, batches)
     if run.test_time is not None:
         run.test_time.reset(len(split))
-        order = shuffled(len(split), run.task.seed) if run.test_time.stream or run.test_time.per_batch else order
+        order = shuffled(len(split), run.task.seed) if run.test_time.adapts_to in ("stream", "batch") else order
         model = at_pixels(adapted) if run.test_time.sees_pixels else adapted
         views = run.loader.test_views(model, split.select(order), run.test_time.views, run.test_time.images)
         return before, evaluate_head(run, adapted, views, run.test_time), order

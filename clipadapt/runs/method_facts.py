@@ -91,8 +91,7 @@ def when_it_adapts(test_time: TestTimeMethod | None) -> str:
     """Return when a method adapts."""
     if test_time is None:
         return BEFORE
-    together = {BATCH: test_time.per_batch, STREAM: test_time.stream, SET: test_time.whole_set}
-    return next((when for when, holds in together.items() if holds), EACH)
+    return {"image": EACH, "batch": BATCH, "stream": STREAM, "set": SET}[test_time.adapts_to]
 
 
 def what_it_changes(model: AdaptedCLIP) -> str:

@@ -94,9 +94,9 @@ def _list_test_parts(test_time: TestTimeMethod | None) -> list[str]:
     """List what happens at test time; nothing without a test-time method."""
     if test_time is None:
         return []
-    if test_time.whole_set:
+    if test_time.adapts_to == "set":
         return ["at the test all images together"]
-    if test_time.per_batch:
+    if test_time.adapts_to == "batch":
         return [f"at the test batches of {test_time.images} images, adapted to together"]
     views = "1 view" if test_time.views == 1 else f"{test_time.views} views"
     return [f"at the test {views} of each image, {test_time.images} images at a time"]

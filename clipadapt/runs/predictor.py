@@ -74,7 +74,7 @@ class Predictor:
         Raises:
             UserError: this predictor isn't that of a run.
         """
-        streams = self.test_time is not None and self.test_time.stream
+        streams = self.test_time is not None and self.test_time.adapts_to == "stream"
         return _restore, (self._of_a_run(), self._stream().state_dict() if streams else None)
 
     def _of_a_run(self) -> "LearnedModel":
@@ -402,7 +402,7 @@ class Predictor:
         stream.load_state_dict({name: value.to(device) for name, value in tensors.items()})
 
     def _stream(self) -> TestTimeMethod:
-        if self.test_time is None or not self.test_time.stream:
+        if self.test_time is None or self.test_time.adapts_to != "stream":
             raise UserError("this method carries nothing from image to image: there is no state to save or to load")
         return self.test_time
 

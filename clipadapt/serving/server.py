@@ -13,6 +13,14 @@ from clipadapt.serving.limits import Limits
 DRAIN_SECONDS, BACKLOG = 30, 512
 """How long requests are still answered after a signal to end, and how many connections may wait to be accepted."""
 
+OTHERS_ANSWERS = "so that one client's images would change another's answers"
+WHY_NOT_SERVED = {
+    "batch": f"adapts to batches of images, {OTHERS_ANSWERS}",
+    "stream": f"adapts along a stream of images, {OTHERS_ANSWERS}",
+    "set": "answers the images of a whole set together, and a server gets them one by one",
+}
+"""Why a method isn't served, by what it adapts to."""
+
 
 def check_libraries() -> None:
     """Check that the libraries of a server are installed; raises UserError."""
@@ -65,21 +73,9 @@ def check_predictor(predictor: Predictor) -> None:
     """
     if not predictor.kind.probabilities:
         raise UserError("this run answers with no classes, and clipadapt serve answers with classes alone")
-    if predictor.test_time is not None and predictor.test_time.stream:
-        raise UserError(
-            "this run adapts along a stream of images, so that one client's images would change another's answers: "
-            "serve a run that doesn't, or use clipadapt predict"
-        )
-    if predictor.test_time is not None and predictor.test_time.per_batch:
-        raise UserError(
-            "this run adapts to batches of images, so that one client's images would change another's answers: serve a "
-            "run that doesn't, or use clipadapt predict on a folder"
-        )
-    if predictor.test_time is not None and predictor.test_time.whole_set:
-        raise UserError(
-            "this run answers the images of a whole set together, and a server gets them one by one: serve a run that "
-            "doesn't, or use clipadapt predict on a folder"
-        )
+    why = None if predictor.test_time is None else WHY_NOT_SERVED.get(predictor.test_time.adapts_to)
+    if why is not None:
+        raise UserError(f"this run {why}: serve a run that doesn't, or use clipadapt predict on a folder")
 
 
 def serve(predictor: Predictor, opened: socket.socket, limits: Limits, started: Callable[[], object]) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.objectives.base import BackboneSpec
 from clipadapt.tasks.classification import Classifier
+
+AdaptsTo = Literal["image", "batch", "stream", "set"]
+"""What is adapted to together: each image alone, the images of a batch, all images before one, or a whole test set."""
 
 
 class TestTimeMethod:
@@ -21,8 +24,8 @@ class TestTimeMethod:
         images: number of images in a batch; memory use grows with it.
     """
 
-    stream = False
-    """Whether the method keeps state that lets an image change the logits of later images."""
+    adapts_to: AdaptsTo = "image"
+    """What the answer to an image depends on beside the image."""
 
     sees_pixels = False
     """Whether the method needs the views' pixels, not only their activations: `logits_of_pixels` is for those."""
@@ -30,10 +33,6 @@ class TestTimeMethod:
     """The further backbones that the method needs; whoever builds the method loads them into `teachers`."""
     teachers: Sequence[DualEncoder] = ()
 
-    per_batch = False
-    """Whether `images` images are adapted to together, so that the batch that an image is in changes its answer."""
-    whole_set = False
-    """Whether the method needs all images of a test set at once: see `WholeSetMethod`."""
     fewest_images = 1
     """The number of images below which there is no answer."""
     note: str | None = None

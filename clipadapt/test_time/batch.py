@@ -105,7 +105,7 @@ class BatchTuning(TestTimeMethod):
         lr: learning rate.
     """
 
-    per_batch = True
+    adapts_to = "batch"
 
     def __init__(self, batch_size: Count, lr: Rate) -> None:
         super().__init__(views=1, images=batch_size)

@@ -58,7 +58,7 @@ class PromptBuffer(TestTimeMethod):
             "paper": all of lower entropy and larger margin than it.
     """
 
-    stream = True
+    adapts_to = "stream"
 
     def __init__(
         self,

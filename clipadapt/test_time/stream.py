@@ -31,7 +31,7 @@ class Stream(TestTimeMethod):
         length: number of images that the stream will have; None if that is unknown.
     """
 
-    stream = True
+    adapts_to = "stream"
     moves_text = False
     """Whether the method starts from class embeddings that all images share."""
 

@@ -42,7 +42,7 @@ class WholeSetMethod(TestTimeMethod):
         images: number of images that are encoded together, which changes no answer.
     """
 
-    whole_set = True
+    adapts_to = "set"
     fewest_images = 2
     note = "the images of each test set were seen together, without labels; zero-shot CLIP sees one by one"
 

@@ -225,7 +225,7 @@ def test_a_port_in_use_and_addresses_of_others():
 def test_a_method_that_adapts_along_a_stream_is_refused(run):
     predictor = clipadapt.load(run, device="cpu")
     check_predictor(predictor)
-    predictor.test_time = type("Stream", (), {"stream": True})()
+    predictor.test_time = type("Stream", (), {"adapts_to": "stream"})()
     with pytest.raises(UserError, match="one client's images would change another's answers"):
         check_predictor(predictor)
 
