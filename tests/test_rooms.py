@@ -66,11 +66,11 @@ BASES = {
     ("test_time", "adaptations"): "clipadapt.adaptations.base",
     ("explain", "adaptations"): "clipadapt.adaptations.base",
     ("test_time", "objectives"): "clipadapt.objectives.base",
-    ("runs", "adaptations"): "clipadapt.adaptations.base",
+    ("runs", "adaptations"): ("clipadapt.adaptations.base", "clipadapt.adaptations.composed"),
     ("runs", "objectives"): "clipadapt.objectives.base",
     ("sklearn", "adaptations"): "clipadapt.adaptations.base",
 }
-"""The one module of a room that another may import: it knows no concrete adaptation or objective."""
+"""The modules of a room that another may import: they know no concrete adaptation or objective."""
 
 LIBRARIES = {
     "open_clip": {"backbone/open_clip.py", "exports/open_clip_checkpoint.py"},

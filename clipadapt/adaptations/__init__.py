@@ -1,10 +1,11 @@
 """Adaptations: learned changes to a frozen CLIP."""
 
 from clipadapt.adaptations.attention import ParameterFreeAttention
-from clipadapt.adaptations.base import Adaptation, Composed, FirstTemplate, ZeroShot
+from clipadapt.adaptations.base import Adaptation, FirstTemplate, ZeroShot
 from clipadapt.adaptations.block_adapters import BlockAdapters
 from clipadapt.adaptations.cache import FeatureCache
 from clipadapt.adaptations.class_aware import ClassAwareContext
+from clipadapt.adaptations.composed import Composed
 from clipadapt.adaptations.context import ConditionalContext, Context, DeepContext
 from clipadapt.adaptations.decoupled import DecoupledHead
 from clipadapt.adaptations.descriptions import ClassDescriptions, RandomTexts

@@ -96,8 +96,7 @@ def make_optimizer(make: Callable[..., Optimizer], adaptation: Adaptation, train
         adaptation: the adaptation that is fitted.
         trained: those of its parameters that the optimiser moves.
     """
-    parts = [part for part in adaptation.modules() if isinstance(part, Adaptation)]
-    factors = {id(parameter): part.rate_factor for part in parts for parameter in part.parameters()}
+    factors = {id(parameter): part.rate_factor for part in adaptation.list_parts() for parameter in part.parameters()}
     groups: dict[float, list[Parameter]] = {}
     for parameter in trained:
         groups.setdefault(factors[id(parameter)], []).append(parameter)

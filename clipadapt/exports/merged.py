@@ -1,13 +1,13 @@
 """Weights of a backbone with what was learned merged into them."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clipadapt.adaptations.base import Adaptation, Composed
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.adaptations.blocks import BlockReplacement, StageReplacement
 from clipadapt.adaptations.finetune import FullFinetuning
 from clipadapt.backbone.attention import SplitAttention
@@ -21,16 +21,6 @@ from clipadapt.tasks import Classifier
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
-def parts(adaptation: Adaptation) -> Iterator[Adaptation]:
-    """Yield an adaptation, or the parts of a composed one."""
-    if isinstance(adaptation, Composed):
-        for part in adaptation.parts.children():
-            assert isinstance(part, Adaptation)
-            yield from parts(part)
-    else:
-        yield adaptation
-
-
 def check_weights_alone(request: Request) -> Classifier:
     """Return the head, if weights of the towers are all that was learned.
 
@@ -42,7 +32,7 @@ def check_weights_alone(request: Request) -> Classifier:
         raise UserError(
             "a checkpoint of both towers has no head of this kind of task: format=onnx or format=torch has it"
         )
-    for part in parts(head.adaptation):
+    for part in head.adaptation.list_parts():
         own = type(part)
         plain = own.class_embeddings is Adaptation.class_embeddings and own.logits is Adaptation.logits
         if not plain or (part.state_dict() and not isinstance(part, FullFinetuning | BlockReplacement)):
@@ -73,7 +63,7 @@ def merge(clip: DualEncoder, adaptation: Adaptation) -> dict[str, Tensor]:
         UserError: what was put into blocks isn't a change of their weights.
     """
     state = {name: value.detach().clone() for name, value in clip.model.state_dict().items()}
-    for part in parts(adaptation):
+    for part in adaptation.list_parts():
         if isinstance(part, FullFinetuning):
             state |= {name.replace("/", "."): value.detach() for name, value in part.named_parameters()}
         elif isinstance(part, BlockReplacement):

@@ -10,7 +10,6 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.adaptations.blocks import BlockReplacement, split_towers
 from clipadapt.backbone.prompts import Prompts
 from clipadapt.errors import UserError
-from clipadapt.exports.merged import parts
 from clipadapt.exports.request import Request, Written, as_user_error, quiet
 from clipadapt.tasks import Classifier
 
@@ -54,7 +53,7 @@ def load_stages(head: Classifier, folders: dict[str, Path]) -> dict[str, dict[st
 
 def exporting_parts(adaptation: Adaptation) -> list[BlockReplacement]:
     """Return the parts of an adaptation with files of their own."""
-    return [part for part in parts(adaptation) if isinstance(part, BlockReplacement) and part.export()]
+    return [part for part in adaptation.list_parts() if isinstance(part, BlockReplacement) and part.export()]
 
 
 def logits(head: Classifier, stages: dict[str, dict[str, Any]], pixels: Tensor) -> Tensor:

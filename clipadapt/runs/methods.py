@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from clipadapt import config as configuration
-from clipadapt.adaptations.base import Adaptation, Composed
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.adaptations.composed import Composed
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.settings import Settings
 from clipadapt.engine.tracking import check_tracker

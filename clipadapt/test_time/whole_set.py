@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from clipadapt.adaptations.base import Adaptation, Composed
+from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
@@ -29,8 +29,7 @@ def check_cosines(adaptation: Adaptation) -> None:
     Raises:
         UserError: they are others, or the class embeddings depend on the image.
     """
-    parts = [one for one in adaptation.modules() if isinstance(one, Adaptation) and not isinstance(one, Composed)]
-    own = any(type(part).logits is not Adaptation.logits for part in parts)
+    own = any(type(part).logits is not Adaptation.logits for part in adaptation.list_parts())
     if own or adaptation.capabilities.conditional or adaptation.capabilities.all_tokens:
         raise UserError(REFUSED)
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from clipadapt.adaptations.base import Composed, ZeroShot
+from clipadapt.adaptations import Composed, ZeroShot
 from clipadapt.adaptations.decoupled import DecoupledHead
 from clipadapt.adaptations.visual import PixelFrame
 from clipadapt.backbone.open_clip import CLIP
