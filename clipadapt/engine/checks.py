@@ -149,5 +149,5 @@ def note_one_name(adaptation: Adaptation, task: Task) -> None:
         warnings.warn(
             f"this method learns words that stand before one name of each class: of {join_names(several, SHOWN)} it "
             "takes the first name; zero-shot CLIP beside it averages over all",
-            stacklevel=3,
+            stacklevel=4,
         )

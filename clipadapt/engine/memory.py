@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
+from clipadapt.test_time.base import TestTimeMethod
 
 MARGIN = 1.25
 """Factor on the saved activations for a backward pass, which also holds the gradients of the current block."""
@@ -108,3 +109,8 @@ def peak_memory_mb(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
+    """Return how many sets of class prompts are computed at once: such as one per test image adapted in one batch."""
+    return test_time.texts_at_once if test_time is not None and adaptation.capabilities.supports_batched_params else 1

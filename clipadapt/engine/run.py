@@ -1,4 +1,4 @@
-"""A run: a task, a backbone and a method, prepared, fitted and ready to be evaluated.
+"""A run: a task, a backbone and a method, which is fitted and evaluated.
 
 No concrete adaptation or objective is imported here.
 """
@@ -13,41 +13,27 @@ from torch.optim import Optimizer
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.tasks import Task
-from clipadapt.engine.accelerator import DTYPES, accelerator_for
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.checks import (
-    check_distance,
-    check_images,
-    check_imbalance,
-    check_number_format,
-    check_test_time,
-    check_text_logits,
-    check_weights,
     check_whole_batch,
-    note_one_name,
 )
 from clipadapt.engine.fit import Fit, TrainState
-from clipadapt.engine.imbalance import Choice as ImbalanceChoice
 from clipadapt.engine.imbalance import Imbalance
 from clipadapt.engine.learner import Learner
-from clipadapt.engine.memory import max_rows, reset_peak_memory
-from clipadapt.engine.phases import Phase, check_phases, list_phases, trained_alone
-from clipadapt.engine.pseudo_labels import Choice, PseudoLabels, pseudo_labelled
+from clipadapt.engine.loaders import make_loader
+from clipadapt.engine.phases import Phase, list_phases, trained_alone
+from clipadapt.engine.pseudo_labels import PseudoLabels
 from clipadapt.engine.schedules import shortened
 from clipadapt.engine.settings import Settings, make_optimizer
 from clipadapt.errors import UserError
 from clipadapt.features.batch_sources import BatchSource
-from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.loader import CachePlacement, FeatureLoader, ProgressFactory, no_progress
-from clipadapt.features.memory import budget
 from clipadapt.features.task_views import LazyAdaptedFeatures, LazySupportView
 from clipadapt.features.teachers import with_teacher_features
-from clipadapt.interfaces import SupportView
 from clipadapt.objectives.base import GradientRule, Objective, WeightAverage
-from clipadapt.tasks import Head, TaskKind, task_kind
+from clipadapt.tasks import Head, task_kind
 from clipadapt.test_time.base import TestTimeMethod
 
-LoaderMaker = Callable[[Accelerator, Settings, ProgressFactory, TaskKind], FeatureLoader]
 LAST_EPOCH, ON_VALIDATION = "none: the last epoch", "validation: weights chosen on the validation split"
 
 
@@ -84,86 +70,6 @@ class Run:
     imbalance: Imbalance | None = None
 
     @classmethod
-    def prepare(
-        cls,
-        clip: DualEncoder,
-        task: Task,
-        make: Callable[[DualEncoder, SupportView], Adaptation],
-        settings: Settings,
-        progress: ProgressFactory = no_progress,
-        test_time: TestTimeMethod | None = None,
-        pseudo_labels: Choice | None = None,
-        objective: type[Objective] = Objective,
-        imbalance: ImbalanceChoice | None = None,
-        loader_maker: LoaderMaker | None = None,
-    ) -> "Run":
-        """Move the backbone to its device, label unlabelled images, and build the adaptation and its head.
-
-        Args:
-            clip: the backbone.
-            task: the task.
-            make: builds the adaptation; called under the task's seed, with the view of the task without test data.
-            settings: settings of the fit.
-            progress: makes the progress bar of the encoding of images.
-            test_time: the test-time method; None for none.
-            pseudo_labels: which images get zero-shot CLIP's labels; None for the task's own labels, if there are any.
-            objective: class of the objective.
-            imbalance: how classes of unequal size are treated; None for not at all.
-            loader_maker: makes the loader of features from the arguments of `make_loader`, which is used if None.
-
-        Raises:
-            UserError: the backbone has been rounded to another number format, a method that trains has no images, a
-                validation split that is needed is empty, a test set has classes that the method can't be evaluated
-                on, a method that adapts along the test stream has several processes, a batch would be split for an
-                objective that needs whole batches, or images have weights that the method can't count by.
-        """
-        accelerator = accelerator_for(settings, test_time)
-        check_whole_batch(objective, settings, accelerator.num_processes)
-        check_number_format(clip, settings)
-        reset_peak_memory(accelerator.device)
-        for one in [clip, *(test_time.teachers if test_time is not None else ())]:
-            one.to(accelerator.device, DTYPES[settings.precision])
-        kind = task_kind(task)
-        loader = (loader_maker or make_loader)(accelerator, settings, progress, kind)
-        task, guessed = pseudo_labelled(clip, task, loader, pseudo_labels)
-        torch.manual_seed(task.seed)
-        known = LazySupportView(clip, task.without_tests(), loader)
-        adaptation = make(clip, known).to(accelerator.device)
-        note_one_name(adaptation, task)
-        check_distance(objective, adaptation)
-        check_phases(adaptation, settings.phases)
-        check_text_logits(objective, adaptation, clip, len(task.class_names))
-        check_images(adaptation, task, settings, guessed)
-        check_weights(adaptation, task)
-        check_imbalance(imbalance, adaptation, task, settings)
-        kind.check(adaptation, task)
-        check_test_time(test_time, kind, adaptation, task)
-        memory = budget(settings.memory, accelerator.device, accelerator.num_processes)
-        memory /= texts_at_once(adaptation, test_time)
-        images = -(-settings.batch_size // (settings.gradient_accumulation_steps * accelerator.num_processes))
-        with accelerator.autocast():
-            rows = max_rows(clip, adaptation, task.class_names, memory, images, MICRO_BATCH)
-            head = kind.head(clip, adaptation, task.class_names, rows, settings.activation_checkpointing)
-        placement = loader.placement(head, task)
-        treated = None
-        if imbalance is not None:
-            classes, tau = len(task.class_names), settings.logit_adjustment_tau
-            treated = Imbalance(imbalance, task.support.labels, classes, tau)
-        return cls(
-            accelerator,
-            clip,
-            task,
-            head,
-            settings,
-            loader,
-            placement,
-            known,
-            test_time,
-            pseudo_labels=guessed,
-            imbalance=treated,
-        )
-
-    @classmethod
     def for_evaluation(
         cls,
         head: Head,
@@ -173,7 +79,7 @@ class Run:
         progress: ProgressFactory = no_progress,
         test_time: TestTimeMethod | None = None,
     ) -> "Run":
-        """Return a run that evaluates a head, which is on its device; arguments as of the attributes and `prepare`."""
+        """Return a run that evaluates a head, which is on its device; arguments as of `prepare_run`."""
         loader = make_loader(accelerator, settings, progress, task_kind(task))
         known = LazySupportView(head.clip, task.without_tests(), loader)
         placement = loader.placement(head, task)
@@ -312,23 +218,3 @@ class Run:
     def zero_shot(self) -> Head:
         """Return the zero-shot head: the backbone without an adaptation, with the task's templates."""
         return task_kind(self.task).head(self.clip, Adaptation(self.clip, self.known), self.task.class_names)
-
-
-def make_loader(
-    accelerator: Accelerator, settings: Settings, progress: ProgressFactory, kind: TaskKind
-) -> FeatureLoader:
-    """Return the loader of a run's images and features, with the limits of its settings."""
-    return FeatureLoader(
-        accelerator,
-        settings.workers,
-        settings.cache,
-        settings.cache_gb,
-        settings.keep_mb,
-        progress,
-        kind.collate,
-    )
-
-
-def texts_at_once(adaptation: Adaptation, test_time: TestTimeMethod | None) -> int:
-    """Return how many sets of class prompts are computed at once: such as one per test image adapted in one batch."""
-    return test_time.texts_at_once if test_time is not None and adaptation.capabilities.supports_batched_params else 1

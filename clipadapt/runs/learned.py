@@ -12,8 +12,7 @@ from clipadapt import config as configuration
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.data.framing import Framing
-from clipadapt.engine.memory import max_rows
-from clipadapt.engine.run import texts_at_once
+from clipadapt.engine.memory import max_rows, texts_at_once
 from clipadapt.errors import UserError, WeightsError
 from clipadapt.features.encoder import MICRO_BATCH
 from clipadapt.features.memory import budget

@@ -21,6 +21,7 @@ from clipadapt.data.tasks import image_names
 from clipadapt.engine.evaluation import evaluate_run
 from clipadapt.engine.fit import TrainState
 from clipadapt.engine.memory import peak_memory_mb
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.engine.processes import is_lost_process
 from clipadapt.engine.run import Run
 from clipadapt.engine.settings import Settings
@@ -153,7 +154,7 @@ def _prepare(config: dict[str, Any], clip: DualEncoder, task: Task, settings: Se
     progress_bar, pseudo_labels = partial(bars.images, console), config["method"]["pseudo_labels"]
     make, test_time = adaptation_maker(config), build_test_time_with_teachers(config, clip)
     try:
-        return Run.prepare(
+        return prepare_run(
             clip,
             task,
             make,

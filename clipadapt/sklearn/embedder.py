@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.data.tasks import UNLABELLED, Split
 from clipadapt.engine.accelerator import accelerator_for
-from clipadapt.engine.run import make_loader
+from clipadapt.engine.loaders import make_loader
 from clipadapt.features.loader import no_progress
 from clipadapt.features.task_views import samples
 from clipadapt.model import AdaptedCLIP

@@ -14,6 +14,7 @@ from clipadapt.api import check_method_overrides
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine.accelerator import accelerator_for
 from clipadapt.engine.fit import TrainState
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.engine.run import Run
 from clipadapt.errors import InputError
 from clipadapt.runs.learned import misfit
@@ -103,7 +104,7 @@ def fit_to_features(
     """
     task = make_feature_task(class_names(clip), samples, seed)
     with limited_threads(clip.parameters), torch.random.fork_rng(devices=[]):
-        run = prepare_run(config, clip, task)
+        run = prepare_feature_run(config, clip, task)
         objective = build_objective(config, run, [])
         run.fit(objective, run.support(), TrainState(), lambda state: None, *gradient_rule_and_average(config))
         finish_fit(run, config)
@@ -112,9 +113,9 @@ def fit_to_features(
     return LearnedState(config, {"scale": clip.scale, "images": len(samples.labels)}, tensors)
 
 
-def prepare_run(config: dict[str, Any], clip: PrecomputedEncoder, task: Task) -> Run:
+def prepare_feature_run(config: dict[str, Any], clip: PrecomputedEncoder, task: Task) -> Run:
     """Return the run of a method on features; arguments and errors as of `fit_to_features`."""
-    return Run.prepare(
+    return prepare_run(
         clip,
         task,
         adaptation_maker(config),

@@ -105,7 +105,7 @@ class PrecomputedLoader(FeatureLoader):
 def make_precomputed_loader(
     processes: Processes, settings: Settings, progress: ProgressFactory, kind: TaskKind
 ) -> PrecomputedLoader:
-    """Return the loader of a run on features; arguments as of `engine.run.make_loader`."""
+    """Return the loader of a run on features; arguments as of `engine.loaders.make_loader`."""
     return PrecomputedLoader(processes, progress=progress, collate=kind.collate)
 
 

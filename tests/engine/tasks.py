@@ -11,7 +11,7 @@ from clipadapt.adaptations.features import FeatureAdapter
 from clipadapt.data.tasks import Split, Task
 from clipadapt.engine import Settings
 from clipadapt.engine.fit import TrainState
-from clipadapt.engine.run import Run
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.engine.schedules import cosine
 from clipadapt.objectives import CrossEntropy
 
@@ -48,7 +48,7 @@ def settings(**changes):
 
 
 def prepare(clip, given=None, make=CONTEXT, **changes):
-    return Run.prepare(clip, given or task(), make, settings(**changes))
+    return prepare_run(clip, given or task(), make, settings(**changes))
 
 
 def fit(run, objective=None, progress=None, after_epoch=lambda progress: None):

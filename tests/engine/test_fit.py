@@ -17,7 +17,7 @@ from clipadapt.adaptations.visual import PixelFrame
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.engine.batches import BatchSampler
 from clipadapt.engine.fit import TrainState
-from clipadapt.engine.run import Run
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.engine.schedules import constant
 from clipadapt.errors import DivergenceError, UserError
 from clipadapt.features.encoder import Encoder
@@ -84,10 +84,10 @@ def test_an_objective_of_whole_batches_is_not_split(clip, monkeypatch):
     monkeypatch.setattr(Encoder, "compute", lambda *given: pytest.fail("an image is encoded"))
     make, several = pytest.fail, settings(gradient_accumulation_steps=2)
     with pytest.raises(UserError, match=r"\(gradient accumulation steps: 2, processes: 1\)"):
-        Run.prepare(clip, task(), make, several, objective=Contrastive)
+        prepare_run(clip, task(), make, several, objective=Contrastive)
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     with pytest.raises(UserError, match=r"\(gradient accumulation steps: 1, processes: 2\): .* one process"):
-        Run.prepare(clip, task(), make, settings(), objective=Contrastive)
+        prepare_run(clip, task(), make, settings(), objective=Contrastive)
 
 
 def test_an_uneven_last_batch_counts_each_image_once(clip):

@@ -6,7 +6,7 @@ import torch
 
 from clipadapt.adaptations.context import Context
 from clipadapt.engine import memory
-from clipadapt.engine.run import Run
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.runs.plan import plan
 from tests.engine.tasks import CONTEXT, distance, fit, learned, prepare, settings, task
 
@@ -87,6 +87,6 @@ def test_recomputing_keeps_less(clip):
     pixels = torch.randn(4, 3, 32, 32)
     saved = []
     for activation_checkpointing in (False, True):
-        run = Run.prepare(clip, task(), MAKERS["pixels"], settings(activation_checkpointing=activation_checkpointing))
+        run = prepare_run(clip, task(), MAKERS["pixels"], settings(activation_checkpointing=activation_checkpointing))
         saved.append(memory.saved_bytes(lambda run=run: run.head.encode_image(pixels)))
     assert saved[1] < saved[0] / 3

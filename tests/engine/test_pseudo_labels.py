@@ -9,8 +9,8 @@ from clipadapt.adaptations.base import Capabilities
 from clipadapt.data.few_shot import make_task
 from clipadapt.data.sources import digits, drawn
 from clipadapt.data.tasks import UNLABELLED, Split
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.engine.pseudo_labels import most_confident
-from clipadapt.engine.run import Run
 from clipadapt.errors import UserError
 from tests.engine.tasks import CONTEXT, fit, prepare, same, settings, task
 
@@ -31,7 +31,7 @@ def shapes():
 
 
 def guessed(clip, given, choice="confident"):
-    return Run.prepare(clip, given, CONTEXT, settings(), pseudo_labels=choice)
+    return prepare_run(clip, given, CONTEXT, settings(), pseudo_labels=choice)
 
 
 def hidden(given):
@@ -104,13 +104,13 @@ def test_there_is_no_validation_split(clip):
         capabilities = Capabilities(needs_validation=True)
 
     with pytest.raises(UserError, match="no images left for one: it needs labels"):
-        Run.prepare(clip, tens(), Chooses, settings(), pseudo_labels="all")
+        prepare_run(clip, tens(), Chooses, settings(), pseudo_labels="all")
 
 
 @pytest.mark.parametrize("kept", ["cache", None])
 def test_kept_or_not_they_are_the_same(clip, kept, tmp_path):
     cache = None if kept is None else str(tmp_path)
-    run = Run.prepare(clip, tens(), CONTEXT, settings(cache=cache), pseudo_labels="confident")
+    run = prepare_run(clip, tens(), CONTEXT, settings(cache=cache), pseudo_labels="confident")
     assert run.pseudo_labels == guessed(clip, tens()).pseudo_labels
     assert bool([*tmp_path.iterdir()]) == (kept is not None)
 

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from clipadapt.adaptations import Context, LinearProbe, ZeroShot
 from clipadapt.adaptations.finetune import NormFinetuning
 from clipadapt.engine.evaluation import evaluate_pair, evaluate_run
-from clipadapt.engine.run import Run
+from clipadapt.engine.preparing import prepare_run
 from clipadapt.errors import UserError
 from clipadapt.features.encoder import Encoder
 from clipadapt.features.loader import FeatureLoader
@@ -37,7 +37,7 @@ NORMS = partial(NormFinetuning, towers="image", outside_blocks=True)
 
 def prepare(clip, test_time, make=ZeroShot, given=None, **changes):
     changes = {"epochs": 0, **changes}
-    return Run.prepare(clip, given or task(), make, settings(**changes), test_time=test_time)
+    return prepare_run(clip, given or task(), make, settings(**changes), test_time=test_time)
 
 
 def measured(run):
