@@ -102,6 +102,14 @@ def test_a_method_may_hide_labels(tmp_path, capsys):
     assert json.loads((directory / "result.json").read_text())["accuracy"] >= 0
 
 
+def test_labels_that_spread_over_images_without_labels(photos, tested, tmp_path):
+    directory = run(tmp_path / "out", *data(tested), "method=zlap_inductive")
+    assert 0 <= json.loads((directory / "result.json").read_text())["accuracy"] <= 1
+    found = clipadapt.load(directory)
+    assert found.model.adaptation.images.shape[0] == 9 and found.model.adaptation.received.any()
+    assert set(found.predict(sorted(photos.iterdir()))) <= {*NAMES}
+
+
 def test_mistakes(capsys):
     wrong = {
         "method.pseudo_labels=sure": "it must be one of confident, all or null",

@@ -15,6 +15,7 @@ from clipadapt.adaptations.gaussian import GaussianClassifier
 from clipadapt.adaptations.heads import AdaptedHead, LateClassWeights, LearnedClassWeights, LinearHead, TaskResidual
 from clipadapt.adaptations.labelled_images import LabelledImages
 from clipadapt.adaptations.probes import LinearProbe, TextBlendedProbe
+from clipadapt.adaptations.propagation import InductiveLabelPropagation
 from clipadapt.adaptations.refined_cache import RefinedCache
 from clipadapt.adaptations.representation import RepresentationTokens
 from clipadapt.adaptations.residual_cache import ResidualCache
@@ -45,6 +46,7 @@ __all__ = [
     "FirstTemplate",
     "GaussianClassifier",
     "ImageTokens",
+    "InductiveLabelPropagation",
     "LabelledImages",
     "LateClassWeights",
     "LearnedClassWeights",

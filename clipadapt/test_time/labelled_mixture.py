@@ -11,9 +11,10 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
+from clipadapt.graphs import NearestImages
 from clipadapt.test_time.mixture import Mixture, MixtureMethod, scatter, start_variance
 from clipadapt.test_time.views import Count
-from clipadapt.test_time.whole_set import IMAGES, LabelledGraph, NearestImages
+from clipadapt.test_time.whole_set import IMAGES, LabelledGraph
 
 GAMMAS = [0.002, 0.01, 0.02, 0.2]
 

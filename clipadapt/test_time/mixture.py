@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
+from clipadapt.graphs import NearestImages
 from clipadapt.test_time.views import Count
-from clipadapt.test_time.whole_set import IMAGES, LabelledGraph, NearestImages, WholeSetMethod
+from clipadapt.test_time.whole_set import IMAGES, LabelledGraph, WholeSetMethod
 
 NARROWEST = 1e-12
 """Minimum variance, needed since all images of a set may be the same."""

@@ -9,13 +9,12 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
+from clipadapt.graphs import NearestImages
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
 
 IMAGES = 64
 """Images that are encoded together."""
-MOST_PRODUCTS = 2**25
-"""The number of inner products that are computed at once."""
 
 REFUSED = (
     "this method starts from cosines of an image with each class's text, and this adaptation has logits of its own: "
@@ -93,55 +92,6 @@ class WholeSetMethod(TestTimeMethod):
     def compute_logits(self, features: Tensor, text: Tensor, adaptation: Adaptation) -> Tensor:
         """Compute logits `[N, C]` of unit features `[N, D]` and unit class embeddings `[C, D]`."""
         raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class NearestImages:
-    """A sparse graph: edges of each of R rows to its nearest of N images.
-
-    Attributes:
-        values: weights of the edges, `[R, K]`.
-        images: indices of the images, `[R, K]`.
-        count: number N of images.
-    """
-
-    values: Tensor
-    images: Tensor
-    count: int
-
-    @classmethod
-    def find(cls, rows: Tensor, images: Tensor, neighbours: int, skip: int = 0) -> "NearestImages":
-        """Find the images of largest inner product, exactly, in chunks: rows `[R, D]`, images `[N, D]`.
-
-        Args:
-            rows: features to find neighbours of.
-            images: features to find them among.
-            neighbours: how many edges each row gets, at most as many as there are images.
-            skip: how many of the nearest to leave out, such as the image itself.
-        """
-        most = min(neighbours + skip, len(images))
-        parts = rows.split(max(1, MOST_PRODUCTS // len(images)))
-        found = [(part @ images.T).topk(most, dim=-1) for part in parts]
-        values, indices = (torch.cat(each)[:, skip:] for each in zip(*found, strict=True))
-        return cls(values, indices, len(images))
-
-    def to_rows(self, x: Tensor) -> Tensor:
-        """Return for each row the weighted sum of its images' values: `[N, C]` to `[R, C]`."""
-        total = x.new_zeros(len(self.values), x.shape[-1])
-        for values, images in zip(self.values.T, self.images.T, strict=True):
-            total.addcmul_(values[:, None], x[images])
-        return total
-
-    def to_images(self, x: Tensor) -> Tensor:
-        """Return for each image the weighted sum of the rows that have an edge to it: `[R, C]` to `[N, C]`."""
-        total = x.new_zeros(self.count, x.shape[-1])
-        for values, images in zip(self.values.T, self.images.T, strict=True):
-            total.index_add_(0, images, values[:, None] * x)
-        return total
-
-    def near(self, z: Tensor) -> Tensor:
-        """Return for each image the weighted sum `[N, C]` of what images with an edge from or to it have."""
-        return self.to_images(z) + self.to_rows(z)
 
 
 @dataclass(frozen=True)

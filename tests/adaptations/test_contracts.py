@@ -107,6 +107,7 @@ CLOSED_FORM = {
     "divergence_cache": ["alpha", "beta", "gamma", "affinity_range", "divergence_range"],
     "parameter_free_attention": ["text_weight", "image_weight"],
     "gaussian_classifier": ["weight", "bias", "alpha"],
+    "inductive_label_propagation": ["images", "received"],
     "support_memory": ["keys", "labels"],
     "labelled_images": ["support", "support_labels", "validation", "validation_labels"],
     "linear_probe + image_tokens": ["parts.adaptation.weight", "parts.adaptation.bias"],

@@ -322,6 +322,15 @@ class Bench:
         made = adaptation_maker({**self.settings, "method": changed})(self.clip, self.task).to(self.device)
         return Classifier(self.clip, made, self.task.class_names)
 
+    @torch.no_grad()
+    def fitted_to(self, images: Tensor, entry: str) -> Any:
+        """The adaptation of another entry of the table with the record's settings, fitted to images without labels."""
+        arrays = {"support_images": images.cpu().numpy(), "support_labels": np.full(len(images), -1)}
+        record = Record({**self.record.meta, "method": entry}, arrays)
+        other = Bench(record, settings_of(record), self.templates, self.device)
+        other.adaptation.fit_closed_form(other.learned())
+        return other.adaptation
+
     def at_cut(self) -> Tensor:
         """Activations `[B, V, ...]` of the record's views at the image cut; its images as one view each."""
         views = self.inputs["views"] if "views" in self.inputs else self.inputs["images"][:, None]

@@ -6,14 +6,15 @@ import pytest
 import torch
 from torch.nn import functional
 
+from clipadapt import graphs as module
 from clipadapt.adaptations import ZeroShot
 from clipadapt.errors import UserError
+from clipadapt.graphs import NearestImages
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time import AnchoredMixture, GaussianMixture, LabelledMixture, LabelPropagation
-from clipadapt.test_time import whole_set as module
 from clipadapt.test_time.mixture import log_likelihoods, scatter
-from clipadapt.test_time.whole_set import LabelledGraph, NearestImages
+from clipadapt.test_time.whole_set import LabelledGraph
 from tests.small import CLASS_NAMES, TASK, TEMPLATES, adaptation, close, golden, images
 
 METHODS = {"mixture": GaussianMixture, "anchored": AnchoredMixture, "propagation": LabelPropagation}
@@ -119,9 +120,9 @@ def test_likelihoods_and_scatter_as_they_are_written(each):
 
 def test_labels_spread_as_a_dense_solve_says():
     features, text, method = unit(40), unit(5, 1), LabelPropagation(alpha=0.7)
-    laplacian = torch.from_numpy(method.laplacian(features, text).toarray())
+    laplacian = torch.from_numpy(method.graph(features, text).laplacian().toarray())
     close(method.scores(features, text), laplacian.inverse()[5:, :5].float(), 1e-4)
-    scaled = LabelPropagation(scale_similarities=True).edges(features, text).values
+    scaled = LabelPropagation(scale_similarities=True).graph(features, text).weights
     assert scaled.min() >= 0 and scaled.max() <= 1 + 1e-9
 
 
