@@ -12,7 +12,9 @@ from clipadapt.adaptations.heads import LateClassWeights
 from clipadapt.engine.phases import Phase, list_phases
 from clipadapt.errors import UserError
 from clipadapt.objectives import CrossEntropy, GaussianAverage
+from clipadapt.runs.methods import adaptation_maker
 from tests.engine.tasks import distance, fit, prepare, same
+from tests.small import TASK, TEMPLATES, composed, golden
 
 PHASES = {"epochs": 5, "phases": [0.6, 0.4], "optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9)}
 WEIGHT, CONTEXT = "parts.weights.weight", "parts.adaptation.context"
@@ -102,3 +104,11 @@ def test_no_average_over_several_phases(clip):
     run = prepare(clip, make=two_stages, **PHASES)
     with pytest.raises(UserError, match="can't be averaged over the epochs of several phases: set method"):
         run.fit(CrossEntropy(clip, None), None, None, print, average=GaussianAverage(1.0, 1.0))
+
+
+def test_the_first_of_several_templates():
+    """As in 2SFS's released code; `text=zero_shot` has them all."""
+    assert len(TEMPLATES) > 1
+    for more, templates in ((), TEMPLATES[:1]), (("adaptation@method.also.text=zero_shot",), TEMPLATES):
+        made = adaptation_maker(composed("method=two_stage_few_shot", *more))(golden(), TASK)
+        assert made.prompts(["owl"]) == [[template.replace("{}", "owl") for template in templates]]
