@@ -29,6 +29,7 @@ class ClassAwareContext(Context):
         n_ctx: number of context vectors, and of tokens of each class.
         words: words whose embeddings initialise the context, and whose number replaces `n_ctx`; None for random
             initialisation.
+        lead: what stands between the context and the class name, such as "person doing".
         ending: what follows the class name, such as ", a type of pet.".
         block: index of the text block, from 0; None for two thirds of the blocks: 8 of 12.
         weight: weight of the tokens; the rest is what the block before left in their rows. The authors' code has 1,
@@ -50,6 +51,7 @@ class ClassAwareContext(Context):
         task: SupportView,
         n_ctx: Annotated[int, Ge(1)] = 4,
         words: str | None = None,
+        lead: str = "",
         ending: str = ".",
         block: Annotated[int, Ge(0)] | None = None,
         weight: Annotated[float, Interval(ge=0, le=1)] = 1.0,
@@ -57,7 +59,7 @@ class ClassAwareContext(Context):
         templates: list[str] | None = None,
     ) -> None:
         super().__init__(clip, task, n_ctx, words=words)
-        self.ending, self.weight = ending, weight
+        self.lead, self.ending, self.weight = lead, ending, weight
         self.templates = templates or task.templates
         self.point = _point(clip, block)
         width = clip.width or 0

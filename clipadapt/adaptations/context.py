@@ -47,6 +47,8 @@ class Context(Adaptation):
     required_points: tuple[str, ...] = ("text.words",)
     shares_rows: bool = True
     """Whether classes share the rows of a shared context, which then may not differ by class in deeper blocks."""
+    lead: str = ""
+    """What stands between the context and the class name behind it."""
     ending: str = "."
     """What follows the class name, or the context behind it."""
 
@@ -95,7 +97,7 @@ class Context(Adaptation):
         slots: list[str | int | Slot] = [Slot(i, shared, tokens[i]) for i in range(count)]
         before = {"end": len(slots), "middle": len(slots) // 2, "front": 0}[self.class_token_position]
         if before == len(slots):
-            return [*slots, *self.leftover, name, self.ending]
+            return [*slots, *self.leftover, self.lead, name, self.ending]
         return [*slots[:before], name, *slots[before:], *self.leftover, self.ending]
 
     def context_vectors(self) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from clipadapt.config import setting
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from tests.small import CLASS_NAMES, adaptation, close, golden, images
@@ -41,11 +42,12 @@ def test_without_weight_it_is_coop():
 
 
 @torch.no_grad()
-def test_what_follows_the_name():
-    built = adaptation(
-        "class_aware_context", f"{OF}words=a photo of a", f"{OF}weight=0", f"{OF}ending=', a type of pet.'"
-    )
-    text = golden().text_features([f"a photo of a {name.replace('_', ' ')}, a type of pet." for name in CLASS_NAMES])
+@pytest.mark.parametrize(("lead", "ending"), [("", ", a type of pet."), ("person doing", "."), ("", " texture")])
+def test_what_stands_beside_the_name(lead, ending):
+    given = {"words": "a photo of a", "weight": 0, "lead": lead, "ending": ending}
+    built = adaptation("class_aware_context", *(setting(f"{OF}{key}", value) for key, value in given.items()))
+    names = [f"{lead} {name.replace('_', ' ')}".strip() for name in CLASS_NAMES]
+    text = golden().text_features([f"a photo of a {name}{ending}" for name in names])
     close(Classifier(golden(), built, CLASS_NAMES).text_features(), text)
 
 

@@ -157,8 +157,10 @@ def _overrides(key: Any, value: Any) -> Iterator[str]:
     elif isinstance(key, Mapping) and "each" in key:
         for own_key in key["each"]:
             yield from _overrides(own_key, value)
-    elif isinstance(key, Mapping) and "after" in key:
-        yield setting(key["key"], value.split(key["after"])[1])
+    elif isinstance(key, Mapping) and "match" in key:
+        found = re.fullmatch(key["match"], value)
+        assert found, value
+        yield from (setting(key[name], text) for name, text in found.groupdict().items())
     elif isinstance(key, Mapping) and isinstance(value, str | int | None):
         yield from key[value] if value in key else _overrides(key["otherwise"], value)
     elif isinstance(key, Mapping):
