@@ -38,6 +38,7 @@ class ParameterFreeAttention(Adaptation):
         most_image_weight: upper end of the grid of `image_weight`, excluded; the grid starts at 0.
         image_weights: number of values in the grid of `image_weight`.
         scale: logit scale of all cosines, used instead of the backbone's.
+        zero_shot_weight: weight of the zero-shot logits, the paper's beta_1.
     """
 
     capabilities = Capabilities(all_tokens=True)
@@ -57,9 +58,11 @@ class ParameterFreeAttention(Adaptation):
         most_image_weight: Annotated[float, Gt(0)] = 0.1,
         image_weights: Annotated[int, Ge(1)] = 200,
         scale: float = 100.0,
+        zero_shot_weight: float = 1.0,
     ) -> None:
         super().__init__(clip, task)
         self.search, self.attention_scale, self.scale = search, attention_scale, scale
+        self.zero_shot_weight = zero_shot_weight
         self.grids = grid(0.0, most_text_weight, text_weights), grid(0.0, most_image_weight, image_weights)
         self.register_buffer("text_weight", torch.tensor(float(text_weight)))
         self.register_buffer("image_weight", torch.tensor(float(image_weight)))
@@ -72,7 +75,7 @@ class ParameterFreeAttention(Adaptation):
     def logits(self, image: Tensor, text: Tensor, scale: float) -> Tensor:
         """Return logits `[B, C]` of features of all tokens `[B, 1 + P, D]` and class embeddings `[C, D]`."""
         zero_shot, by_text, by_image = self.branches(image, text)
-        return zero_shot + self.text_weight * by_text + self.image_weight * by_image
+        return self.zero_shot_weight * zero_shot + self.text_weight * by_text + self.image_weight * by_image
 
     def branches(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits `[B, C]` by zero-shot CLIP, with attended text, and with the attended image."""
@@ -101,4 +104,5 @@ class ParameterFreeAttention(Adaptation):
         image, labels = samples.flat()
         parts = [self.branches(part, text.float()) for part in image.split(IMAGES_AT_ONCE)]
         zero_shot, by_text, by_image = (torch.cat(own) for own in zip(*parts, strict=True))
-        return grid_accuracies(lambda weight: (zero_shot + weight * by_text, by_image), labels, *self.grids)
+        own = self.zero_shot_weight * zero_shot
+        return grid_accuracies(lambda weight: (own + weight * by_text, by_image), labels, *self.grids)

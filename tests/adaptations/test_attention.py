@@ -27,6 +27,14 @@ def test_one_image_patch_by_patch():
     close(found.logits(TOKENS[:1], TEXT, 7.0)[0], expected)
 
 
+def test_the_weight_of_the_zero_shot_logits():
+    settings = [*SMALL, f"{NODE}text_weight=0.5", f"{NODE}image_weight=0.25"]
+    one, two = (adaptation("parameter_free_attention", *settings, f"{NODE}zero_shot_weight={x}") for x in (1, 2))
+    zero_shot, _, _ = one.branches(TOKENS, TEXT)
+    close(two.logits(TOKENS, TEXT, 7.0), one.logits(TOKENS, TEXT, 7.0) + zero_shot)
+    assert not torch.equal(*(each.accuracies(GIVEN.validation, TEXT) for each in (one, two)))
+
+
 def test_names_keep_their_underscores():
     assert adaptation("parameter_free_attention").prompts(["tree_frog"])[0][0] == "a photo of a tree_frog."
 
