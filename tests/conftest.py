@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from PIL import Image
@@ -10,7 +11,8 @@ from PIL import Image
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # reads that variable when it is imported
+import open_clip  # imports torch, which reads that variable then
+import torch
 
 from clipadapt.backbone import tiny
 from clipadapt.backbone.open_clip import CLIP
@@ -35,10 +37,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def weights_read_once() -> Iterator[None]:
-    """The embedded backbone's weights, whose unseen embeddings take long to draw, are made once for all tests."""
+    """The embedded backbone's weights, whose unseen embeddings take long to draw, and the tokenizer are made once."""
     weights = tiny.weights()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "weights", lambda: dict(weights))  # loading copies the tensors
+        patch.setattr(open_clip, "SimpleTokenizer", cache(open_clip.SimpleTokenizer))
         yield
 
 

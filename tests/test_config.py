@@ -17,6 +17,7 @@ from clipadapt.config.groups import GROUPS, group_at
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.values import check_value
 from clipadapt.errors import UserError
+from tests.small import NEEDED as NEEDED_TEXTS
 
 FILES = sorted(
     path.relative_to(config.conf_dir()).with_suffix("").as_posix() for path in config.conf_dir().rglob("*.yaml")
@@ -126,33 +127,71 @@ def test_keys_are_the_targets_parameters(name):
         assert {*parameters} <= {*annotations(target)}, "values can't be checked without annotations"
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.count("/") == 1 and not name.startswith("recipe/")])
-def test_every_file_composes(name):
-    group, option = name.split("/")
-    place = {"adaptation": "+adaptation@method.also.more", "objective": "objective@method.objective"}
+NEEDED = {
+    "backbone=open_clip": ["backbone.name=RN50", "backbone.pretrained=null"],
+    "data=folder": ["data.root=images"],
+    "data=unlabelled": ["data.root=images", "data.class_names=[cat,dog]"],
+    "data=csv": ["data.root=labels.csv"],
+    "data=webdataset": ["data.root=shards"],
+    "data=torchvision": ["data.name=CIFAR10"],
+    "data=huggingface": ["data.name=org/dataset"],
+}
+"""Settings that a file leaves to users."""
+
+
+def words_of(group: str) -> list[list[str]]:
+    """The words that choose each file of a group."""
+    place = {"optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
+    place |= {"objective": "objective@method.objective", "templates": "+templates"}
     place |= {beside: f"+{beside}@method.{beside}" for beside in ("test_time", "gradient_rule", "average")}
-    place |= {"optimizer": "optimizer@engine.optimizer", "schedule": "schedule@engine.schedule"}
-    needed = {"open_clip": ["backbone.name=RN50", "backbone.pretrained=null"], "folder": ["data.root=images"]}
-    needed["unlabelled"] = ["data.root=images", "data.class_names=[cat,dog]"]
-    place["templates"] = "+templates"
-    needed |= {"csv": ["data.root=labels.csv"], "webdataset": ["data.root=shards"]}
-    needed |= {"torchvision": ["data.name=CIFAR10"], "huggingface": ["data.name=org/dataset"]}
-    needed |= {"cupl": ["method.adaptation.sentences={}"], "vcd": ["method.adaptation.descriptions={}"]}
-    needed |= {f"class_{key}": [f"method.also.more.{key}={{}}"] for key in ("sentences", "descriptions")}
-    place["schedule"] = "+schedule" if option == "quick" else place["schedule"]
-    composed = config.compose([f"{place.get(group, group)}={option}", *needed.get(option, [])])
-    if group in ("backbone", "method") and option != "open_clip":
-        assert composed[group]["name"] == option
+    found = [f"{place.get(group, group)}={option}" for option in config.options(group)]
+    found = [word.replace("schedule@engine.schedule=quick", "+schedule=quick") for word in found]
+    return [[word, *NEEDED.get(word, [])] for word in found]
+
+
+def words_of_adaptation(option: str) -> list[str]:
+    """The words that add an adaptation, under its own name."""
+    needed = [f"method.also.{option}.{NEEDED_TEXTS[option]}={{}}"] if option in NEEDED_TEXTS else []
+    return [f"+adaptation@method.also.{option}={option}", *needed]
+
+
+def settings_of_every_file() -> list[list[str]]:
+    """Few settings with every file between them: each has at most one file of a group, and several adaptations."""
+    ways = [words_of(group) for group in sorted({name.split("/")[0] for name in FILES if name.count("/") == 1} - ALONE)]
+    count = max(map(len, ways))
+    settings = [[word for way in ways for word in (way[place] if place < len(way) else [])] for place in range(count)]
+    for place, option in enumerate(config.options("adaptation")):
+        settings[-1 - place % count] += words_of_adaptation(option)
+    return settings
+
+
+ALONE = {"adaptation", "method", "recipe", "experiment"}
+"""Groups of which one setting has several files, or whose every file is composed in a test of its own."""
+
+
+def test_every_setting_of_a_kind_is_among_those_composed():
+    chosen = {word.partition("=")[2] for words in settings_of_every_file() for word in words}
+    assert {name.split("/")[1] for name in FILES if name.count("/") == 1 and name.split("/")[0] not in ALONE} <= chosen
+    assert {*config.options("adaptation")} <= chosen
+
+
+@pytest.mark.parametrize("words", settings_of_every_file(), ids=lambda words: words[0])
+def test_every_file_composes(words):
+    composed = config.compose(words)
+    for word in words:
+        key, _, option = word.partition("=")
+        if key == "backbone" and option != "open_clip":
+            assert composed["backbone"]["name"] == option
 
 
 NOT_ON_ARXIV = ["mma"]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_methods_name_their_paper(name):
+def test_methods_name_their_paper():
     found = {method["name"]: method for method in config.methods()}
     assert sorted(found) == METHODS
-    assert found[name]["title"] and found[name]["paper"] and (found[name]["arxiv"] or name in NOT_ON_ARXIV)
+    for name, method in found.items():
+        assert method["title"] and method["paper"] and (method["arxiv"] or name in NOT_ON_ARXIV), name
 
 
 def test_a_run_has_one_of_a_group():

@@ -41,7 +41,7 @@ def test_the_top_level_has_no_output_of_a_run():
 
 
 def test_a_checkout_runs_from_elsewhere(tmp_path):
-    assert "coop" in run_from_elsewhere(ROOT, tmp_path, "methods")
+    assert "coop" in run_from_elsewhere(ROOT, tmp_path, "methods", "coop")
 
 
 def test_a_wheel_has_all_it_needs_and_runs_from_elsewhere(tmp_path):

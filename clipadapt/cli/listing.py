@@ -14,6 +14,7 @@ from clipadapt.console import print_out
 from clipadapt.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from clipadapt.backbone.dual_encoder import DualEncoder
     from clipadapt.runs.method_facts import MethodFacts
 
 YOURS = "???"
@@ -38,9 +39,11 @@ def methods(words: Words) -> None:
 
 def list_methods(known: Sequence[Mapping[str, Any]], folder: str | None) -> Iterator[str]:
     """Yield a line for each method, below a heading of those that need the same, at the same time."""
-    from clipadapt.runs import method_facts as facts  # imports PyTorch
+    from clipadapt import api  # imports PyTorch
+    from clipadapt.runs import method_facts as facts
 
-    found = {method["name"]: read_facts(method["name"], folder) for method in known}
+    clip = api.load_backbone()
+    found = {method["name"]: read_facts(clip, method["name"], folder) for method in known}
     width = max(map(len, found))
     groups = [(needs, when) for when in facts.TIMES for needs in facts.NEEDS]
     for needs, when in groups:
@@ -62,7 +65,9 @@ def list_methods(known: Sequence[Mapping[str, Any]], folder: str | None) -> Iter
 
 def show_method(method: Mapping[str, Any], folder: str | None) -> Iterator[str]:
     """Yield lines on a method: what it is and needs, its settings, and a command that runs it."""
-    name, found = method["name"], read_facts(method["name"], folder)
+    from clipadapt import api  # imports PyTorch
+
+    name, found = method["name"], read_facts(api.load_backbone(), method["name"], folder)
     yield f"{method['title'] or name}: {method['paper'] or 'no paper given'}"
     if method["arxiv"]:
         yield f"  https://arxiv.org/abs/{method['arxiv']}"
@@ -87,14 +92,13 @@ def list_settings(method: str, folder: str | None) -> dict[str, Any]:
     return {key: value for key, value in named.items() if key.removeprefix("method.") not in DESCRIBED and value != {}}
 
 
-def read_facts(method: str, folder: str | None) -> "MethodFacts | None":
-    """Return the facts of a method on the embedded backbone; None if it can't be built as its YAML stands."""
-    from clipadapt import api  # imports PyTorch
-    from clipadapt.runs.method_facts import find_facts
+def read_facts(clip: "DualEncoder", method: str, folder: str | None) -> "MethodFacts | None":
+    """Return the facts of a method on a backbone; None if it can't be built as its YAML stands."""
+    from clipadapt.runs.method_facts import find_facts  # imports PyTorch
 
     with warnings.catch_warnings(), suppress(UserError):
         warnings.simplefilter("ignore")  # class names stand for any
-        return find_facts(api.load_backbone(), method, folder)
+        return find_facts(clip, method, folder)
     return None
 
 

@@ -14,7 +14,7 @@ import operator
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,9 +121,15 @@ class Text:
 
 def tiny(seed: int, device: str) -> CLIP:
     """The tiny CLIP of the records."""
-    weights = {name: torch.from_numpy(np.asarray(value)) for name, value in tiny_clip.openai_state_dict(seed).items()}
+    weights = {name: torch.from_numpy(np.asarray(value)) for name, value in drawn_weights(seed).items()}
     model = build(tiny_clip.open_clip_config(), weights)
     return CLIP(model, open_clip.SimpleTokenizer(), {"name": "golden", "pretrained": None, "seed": seed}).to(device)
+
+
+@cache
+def drawn_weights(seed: int) -> dict[str, np.ndarray]:
+    """The weights of a seed, drawn once: models copy them."""
+    return tiny_clip.openai_state_dict(seed)
 
 
 def settings_of(record: Record) -> dict[str, Any]:
