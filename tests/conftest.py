@@ -1,11 +1,15 @@
 """Options and fixtures of all tests."""
 
+import copy
 import io
 import os
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # tests run in several processes, which share the cores
@@ -42,6 +46,22 @@ def weights_read_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "weights", lambda: dict(weights))  # loading copies the tensors
         patch.setattr(open_clip, "SimpleTokenizer", cache(open_clip.SimpleTokenizer))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def yaml_parsed_once() -> Iterator[None]:
+    """Each text of YAML is parsed once: composing reads the same files again and again."""
+    load, parsed = OmegaConf.load, dict[str, Any]()
+
+    def load_once(file: Any) -> Any:
+        text = file.read() if hasattr(file, "read") else Path(file).read_text(encoding="utf-8")
+        if text not in parsed:
+            parsed[text] = load(io.StringIO(text))
+        return copy.deepcopy(parsed[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", load_once)
         yield
 
 

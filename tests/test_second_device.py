@@ -29,6 +29,9 @@ SMALLER["dynaprompt"] = ["method.test_time.views=10", "method.test_time.prompts=
 SMALLER["rlcf"] = ["method.test_time.views=10", "method.test_time.teacher={name:tiny,pretrained:embedded}"]
 SMALLER["rtpt"] = ["method.test_time.views=10", "method.test_time.neighbours=5"]
 SMALLER |= {"clipartt": ["method.test_time.steps=1"], "watt": ["method.test_time.steps=1", "method.test_time.rounds=1"]}
+SMALLER |= {name: ["engine.epochs=1"] for name in ("cross_modal", "cross_modal_adapter")}
+SMALLER["lp_plus_plus"] = ["method.adaptation.epochs=10"]  # alpha moves with the tenth
+SMALLER["transclip_few_shot"] = ["method.test_time.iterations=2", "method.test_time.inner_iterations=2"]
 SMALLER |= {name: needed(name, task().class_names) for name in ("cupl", "vcd")}
 SMALLER["promptkd"] = ["method.objective.teachers=[{name:tiny,pretrained:embedded}]"]
 
