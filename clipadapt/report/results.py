@@ -23,6 +23,7 @@ COLUMNS = [
     "peak_memory_mb",
     "selection",
     "schedule_note",
+    "test_note",
     "run",
 ]
 """Columns of the table; accuracies and calibration errors are fractions, `seconds` is the time of the whole run."""

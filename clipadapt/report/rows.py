@@ -67,11 +67,11 @@ def title(rows: Sequence[Row]) -> str:
 def label(row: Row, rows: Sequence[Row]) -> str:
     """Return a method's title, with its name if another has the same title, and what marks it.
 
-    A star is for a method that learns nothing; one whose test images were seen together says so.
+    A star is for a method that learns nothing; one that sees test images together says so.
     """
     same_title = {other["method"] for other in rows if other["title"] == row["title"]}
     text = row["title"] if len(same_title) == 1 else f"{row['title']} ({row['method']})"
-    text = f"{text} (whole test set)" if row["test_note"] else text
+    text = f"{text} (test images together)" if row["test_note"] else text
     return f"{text} *" if row["zero_shot"] else text
 
 

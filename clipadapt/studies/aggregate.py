@@ -106,7 +106,7 @@ def list_results(outcomes: Sequence[RunOutcome]) -> Iterator[dict[str, Any]]:
         }
         run |= {"seed": spec.seed, "classes": config["classes"], "run": spec.directory.as_posix()}
         for test, figures in one.metrics.get("tests", {}).items():
-            found = {**one.metrics, **run, "test_set": test, **figures}
+            found = {"test_note": None, **one.metrics, **run, "test_set": test, **figures}
             yield {key: found[key] for key in results.COLUMNS}
 
 

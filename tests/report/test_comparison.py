@@ -169,7 +169,7 @@ def test_a_remark_stands_everywhere():
 
 def test_a_method_that_saw_its_test_images_together_says_so():
     text = shown([row(), row("zlap", test_note="the images of each test set were seen together")])
-    assert "Zlap (whole test set)" in text and "Coop (whole" not in text
+    assert "Zlap (test images together)" in text and "Coop (test" not in text
 
 
 def test_methods_of_one_title_are_told_apart():
