@@ -87,7 +87,12 @@ def clip() -> CLIP:
     return CLIP.load("tiny", "embedded")
 
 
+LONG = ("second_device", "contracts", "config", "golden", "processes", "packaging", "tiny", "main", "documentation")
+"""Files that take longest: they come first, so that the processes of a run end together."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     if torch.cuda.is_available():
         return
     for item in items:
