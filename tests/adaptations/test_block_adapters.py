@@ -1,5 +1,7 @@
 """VL-Adapter's and Compacter's adapters in blocks: what golden records and contracts don't show."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,20 @@ def test_what_is_shared_is_learned_once():
     assert numbers(f"{NODE}block_norms=false", f"{NODE}share_down=true", f"{NODE}share_up=true") == each + down
     assert numbers(f"{NODE}block_norms=false", f"{NODE}norm_after=true") == alone + 2 * 128
     assert numbers() == alone + 8 * 2 * 2 * 128
+
+
+def test_norms_of_the_input_and_of_the_update():
+    adapter = AdapterFamily(**PLAIN | {"norm_before": True, "norm_after": True}).adapter(32)
+    for parameter in adapter.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(3, 32)
+    before, after = (
+        partial(nn.functional.layer_norm, normalized_shape=(32,), **dict(n.named_parameters()))
+        for n in (adapter.before, adapter.after)
+    )
+    down, up = adapter.down, adapter.up
+    hidden = nn.functional.gelu(before(x) @ down.weight.T + down.bias, approximate="tanh")
+    close(adapter(x), x + after(hidden @ up.weight.T + up.bias))
 
 
 def test_adapters_of_other_widths_share_nothing_but_the_rule():
