@@ -3,10 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from annotated_types import MinLen, Predicate, doc
 from torch import Tensor
+
+Template = Annotated[str, Predicate(lambda text: "{}" in text), doc("with {} for the class name")]
+"""A sentence that names a class."""
+Templates = Annotated[list[Template], MinLen(1)]
+"""Sentences that name a class, at least one."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from clipadapt.config.groups import GROUPS, group_at
 from clipadapt.config.targets import annotations, locate
 from clipadapt.config.values import check_value
 from clipadapt.errors import UserError
+from clipadapt.files import TablePath
+from clipadapt.interfaces import Templates
 from tests.small import NEEDED as NEEDED_TEXTS
 
 FILES = sorted(
@@ -381,6 +383,44 @@ def test_loose_annotations_of_torch_are_checked_as_far_as_they_go():
 )
 def test_values_are_not_bent_into_shape(value, annotation, fits):
     assert (check_value("key", value, annotation) == []) is fits
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "said"),
+    [
+        (
+            ["a photo"],
+            Templates | None,
+            r"a list of text \(with {} for the class name\) \(not empty\) or null",
+        ),
+        ([], Templates, r"\(not empty\)"),
+        (
+            {"cat": "fur"},
+            dict[str, list[str]] | TablePath,
+            "a table of text to a list of text or a YAML or JSON file of one",
+        ),
+    ],
+)
+def test_messages_say_what_texts_and_lists_must_be_like(value, annotation, said):
+    (found,) = check_value("key", value, annotation)
+    assert re.search(f"{said}$", found)
+
+
+@pytest.mark.parametrize("group", ["adaptation", "objective", "test_time"])
+def test_every_template_has_a_place_for_the_class_and_every_scale_is_above_zero(group):
+    found = set()
+    for name in TARGETS:
+        if name.startswith(f"{group}/"):
+            node = OmegaConf.load(config.conf_dir() / f"{name}.yaml")
+            target = node["_target_"]
+            hints = annotations(locate(target, GROUPS[f"method.{group}"]))
+            for key, bad in {"template": "a", "answer_template": "", "templates": ["a"], "scale": -1.0}.items():
+                other = target.startswith("clipadapt.adaptations.base.")  # templates are checked with the prompts
+                other |= key == "scale" and node.get("scale") != 100  # it isn't CLIP's
+                if key in hints and not other:
+                    assert check_value(key, bad, hints[key]), (name, key)
+                    found.add(key)
+    assert "templates" in found and ("scale" in found or group == "objective")
 
 
 @pytest.mark.parametrize(

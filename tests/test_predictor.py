@@ -133,6 +133,8 @@ def test_a_stream_whose_length_matters(runs, task, tmp_path, capsys):
     other.load_state(tmp_path / "state")
     with pytest.raises(UserError, match="was to have length=12, and image 13 came"):
         other.predict(paths[0])
+    with pytest.raises(UserError, match="left by another method"):
+        clipadapt.load(runs("tda")[0], device="cpu").load_state(tmp_path / "state")
     folder = os.path.commonpath(paths)
     assert main(["predict", f"run={directory}", f"images={folder}", "format=json"]) == 0
     answers = {row["image"]: row["probabilities"] for row in json.loads(capsys.readouterr().out)}

@@ -57,7 +57,7 @@ class ParameterFreeAttention(Adaptation):
         text_weights: Annotated[int, Ge(1)] = 200,
         most_image_weight: Annotated[float, Gt(0)] = 0.1,
         image_weights: Annotated[int, Ge(1)] = 200,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
         zero_shot_weight: float = 1.0,
     ) -> None:
         super().__init__(clip, task)

@@ -54,7 +54,7 @@ class FeatureCache(Adaptation):
         most_beta: Annotated[float, Gt(LEAST)] = 7.0,
         betas: Annotated[int, Ge(1)] = 200,
         learn_keys: bool = False,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(clip, task)
         self.search = search

@@ -13,7 +13,7 @@ from clipadapt.adaptations.context import Context
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Rows
 from clipadapt.errors import UserError
-from clipadapt.interfaces import SupportView, class_prompts
+from clipadapt.interfaces import SupportView, Templates, class_prompts
 
 
 class ClassAwareContext(Context):
@@ -56,7 +56,7 @@ class ClassAwareContext(Context):
         block: Annotated[int, Ge(0)] | None = None,
         weight: Annotated[float, Interval(ge=0, le=1)] = 1.0,
         hidden: Annotated[int, Ge(1)] | None = None,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
     ) -> None:
         super().__init__(clip, task, n_ctx, words=words)
         self.lead, self.ending, self.weight = lead, ending, weight

@@ -7,13 +7,13 @@ from random import Random
 from statistics import mean
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 
 from clipadapt.adaptations.sentences import SentenceScores
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.class_tables import checked_table, look_up
 from clipadapt.files import TablePath
-from clipadapt.interfaces import SupportView, class_prompts, underscores_to_spaces
+from clipadapt.interfaces import SupportView, Templates, class_prompts, underscores_to_spaces
 
 # fmt: off
 WORDS = [
@@ -112,12 +112,12 @@ class RandomTexts(SentenceScores):
         task: SupportView,
         count: Annotated[int, Ge(1)] = 15,
         seed: int = 0,
-        words: list[str] | None = None,
-        characters: str = string.ascii_lowercase,
+        words: Annotated[list[str], MinLen(1)] | None = None,
+        characters: Annotated[str, MinLen(1)] = string.ascii_lowercase,
         before_text: str = "A photo of a ",
         separator: str = ", ",
         after_text: str = ".",
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         aggregate: Literal["mean", "normalized", "max"] = "mean",
     ) -> None:
         random, (number, length, longest) = Random(seed), name_lengths(task.class_names)

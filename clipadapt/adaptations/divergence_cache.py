@@ -63,7 +63,7 @@ class DivergenceCache(FeatureCache):
         betas: Annotated[int, Ge(1)] = 200,
         most_gamma: Annotated[float, Gt(LEAST)] = 30.0,
         gammas: Annotated[int, Ge(1)] = 50,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(clip, task, alpha, beta, search, most_alpha, alphas, scale=scale)
         self.betas, self.gammas = grid(LEAST_BETA, most_beta, betas), grid(LEAST, most_gamma, gammas)

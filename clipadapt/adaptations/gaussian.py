@@ -4,7 +4,7 @@ import math
 from typing import Annotated
 
 import torch
-from annotated_types import MinLen
+from annotated_types import Gt, MinLen
 from torch import Tensor
 from torch.nn import functional
 
@@ -44,7 +44,7 @@ class GaussianClassifier(Adaptation):
         alpha: float = 0.1,
         search: bool = True,
         alphas: Annotated[list[float], MinLen(1)] = ALPHAS,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(clip, task)
         self.names, self.search, self.scale = list(task.class_names), search, scale

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import FirstTemplate
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
+from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView, Templates
 
 VALIDATION = 4
 """The most validation images of a class that are kept, as in TransCLIP's few-shot splits."""
@@ -42,7 +42,7 @@ class LabelledImages(FirstTemplate):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         keep_hyphens: bool = True,
         search: bool = True,
     ) -> None:

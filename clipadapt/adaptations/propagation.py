@@ -11,7 +11,7 @@ from clipadapt.adaptations.base import ZeroShot
 from clipadapt.adaptations.labelled_images import unit_means
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.graphs import ClassGraph
-from clipadapt.interfaces import AdaptedFeatures, SupportView
+from clipadapt.interfaces import AdaptedFeatures, SupportView, Templates
 
 
 class InductiveLabelPropagation(ZeroShot):
@@ -46,7 +46,7 @@ class InductiveLabelPropagation(ZeroShot):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         keep_hyphens: bool = True,
         neighbours: Annotated[int, Ge(1)] = 5,
         gamma: Annotated[float, Ge(0)] = 5.0,

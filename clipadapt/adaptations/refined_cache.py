@@ -69,7 +69,7 @@ class RefinedCache(FeatureCache):
         betas: Annotated[int, Ge(1)] = 200,
         most_gamma: Annotated[float, Gt(0)] = 0.5,
         gammas: Annotated[int, Ge(1)] = 5,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(clip, task, alpha, beta, search, most_alpha, alphas, most_beta, betas, scale=scale)
         self.gammas, self.weights = grid(0.0, most_gamma, gammas), (similarity_weight, variance_weight)

@@ -60,7 +60,7 @@ class ResidualCache(FeatureCache):
         alphas: Annotated[int, Ge(1)] = 20,
         most_beta: Annotated[float, Gt(LEAST)] = 7.0,
         betas: Annotated[int, Ge(1)] = 200,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(clip, task, alpha, beta, search, most_alpha, alphas, most_beta, betas, scale=scale)
         self.weights = similarity_weight, variance_weight

@@ -11,8 +11,7 @@ from torch.nn import functional
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.backbone.rows import Prompt
-from clipadapt.class_tables import checked_table, look_up
-from clipadapt.errors import UserError
+from clipadapt.class_tables import checked_table, look_up_sentences, missing
 from clipadapt.files import TablePath
 from clipadapt.interfaces import SupportView, class_prompts, mean_over_names, names_by_class
 
@@ -86,9 +85,9 @@ class ClassSentences(SentencePrompts):
 
     def texts(self, label: str, names: Sequence[str]) -> list[str]:
         """Return the sentences of one class, given its label and its names for CLIP."""
-        own = [*chain.from_iterable(look_up(self.sentences, label, names, "sentences").values())]
+        own = [*chain.from_iterable(look_up_sentences(self.sentences, label, names).values())]
         if not own:
-            raise UserError(f"there are no sentences of the class {label}: add some under its name to `sentences`")
+            raise missing(label, "sentences")
         return [*chain.from_iterable(class_prompts(self.templates, names))] * self.with_templates + own
 
 

@@ -7,7 +7,7 @@ from torch.nn import functional
 from clipadapt.adaptations.base import Capabilities, ZeroShot
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
-from clipadapt.interfaces import SupportView
+from clipadapt.interfaces import SupportView, Templates
 
 
 class PrototypeShift(ZeroShot):
@@ -35,7 +35,7 @@ class PrototypeShift(ZeroShot):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         per_class: bool = True,
         shift: bool = True,
         scale: bool = False,

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from clipadapt.adaptations.base import Adaptation
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView
+from clipadapt.interfaces import AdaptedFeatures, LabelledFeatures, SupportView, Templates
 
 
 class SupportMemory(Adaptation):
@@ -23,7 +23,7 @@ class SupportMemory(Adaptation):
     keys: Tensor
     labels: Tensor
 
-    def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, templates: Templates | None = None) -> None:
         super().__init__(clip, task)
         self.templates = templates or task.templates
         views, images, width = task.support.image.shape

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval, Le, Lt
+from annotated_types import DocInfo, Ge, Gt, Interval, Le, Lt, MinLen
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from clipadapt.config.hints import choice_hint
@@ -109,6 +109,8 @@ def describe(annotation: Any) -> str:
     """Describe an annotation in words, for messages."""
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
+        if TABLE in parts:
+            return "a YAML or JSON file of one"
         limits = ", ".join(filter(None, map(bound, parts[1:])))
         return f"{describe(parts[0])} ({limits})" if limits else describe(parts[0])
     if origin is Literal:
@@ -125,9 +127,13 @@ def describe(annotation: Any) -> str:
 
 
 def bound(limit: Any) -> str:
-    """Describe a limit of a number in words, for messages."""
+    """Describe a limit of a number, or what a text or a list must be like, in words for messages."""
     if isinstance(limit, Interval):
         return ", ".join(map(bound, limit))
+    if isinstance(limit, DocInfo):
+        return limit.documentation
+    if limit == MinLen(1):
+        return "not empty"
     words = {Ge: ("at least", "ge"), Gt: ("above", "gt"), Le: ("at most", "le"), Lt: ("below", "lt")}
     word, field = words.get(type(limit), ("", ""))
     return f"{word} {getattr(limit, field)}" if word else ""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import SupportView, mean_over_names, prompts_by_name
+from clipadapt.interfaces import SupportView, Templates, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy, cross_entropy
 
@@ -26,7 +26,7 @@ class Handwritten(CrossEntropy):
         scale: the backbone's logit scale.
     """
 
-    def __init__(self, clip: DualEncoder, task: SupportView, templates: list[str] | None = None) -> None:
+    def __init__(self, clip: DualEncoder, task: SupportView, templates: Templates | None = None) -> None:
         super().__init__(clip, task)
         prompts, counts = prompts_by_name(templates or task.templates, task)
         text = mean_over_names(clip.text_features(prompts).float(), counts)
@@ -56,7 +56,7 @@ class TextConsistency(Handwritten):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         weight: Annotated[float, Ge(0)] = 8.0,
         squared: bool = False,
     ) -> None:
@@ -90,7 +90,7 @@ class ZeroShotDistillation(Handwritten):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         temperature: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__(clip, task, templates)
@@ -124,7 +124,7 @@ class SelfConsistency(Handwritten):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         text_weight: Annotated[float, Ge(0)] = 25.0,
         image_weight: Annotated[float, Ge(0)] = 10.0,
         logits_weight: Annotated[float, Ge(0)] = 1.0,
@@ -165,7 +165,7 @@ class HeadConsistency(Handwritten):
         self,
         clip: DualEncoder,
         task: SupportView,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         weight: Annotated[float, Ge(0)] = 1.0,
     ) -> None:
         super().__init__(clip, task, templates)

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.errors import UserError
-from clipadapt.interfaces import SupportView, mean_over_names, prompts_by_name
+from clipadapt.interfaces import SupportView, Templates, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import BackboneSpec, Objective, Output
 
 
@@ -41,7 +41,7 @@ class Distillation(Objective):
         clip: DualEncoder,
         task: SupportView,
         teachers: list[BackboneSpec],
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         temperature: Annotated[float, Gt(0)] = 1.0,
         weight: Annotated[float, Ge(0)] = 1000.0,
     ) -> None:

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.class_tables import checked_table, look_up
+from clipadapt.class_tables import checked_table, look_up_sentences
 from clipadapt.errors import UserError
 from clipadapt.files import TablePath
-from clipadapt.interfaces import SupportView, class_prompts, names_by_class
+from clipadapt.interfaces import SupportView, Templates, class_prompts, names_by_class
 from clipadapt.objectives.base import Output
 from clipadapt.objectives.supervised import CrossEntropy
 
@@ -47,7 +47,7 @@ class ViewConsistency(CrossEntropy):
         clip: DualEncoder,
         task: SupportView,
         sentences: dict[str, list[str]] | TablePath | None = None,
-        templates: list[str] | None = None,
+        templates: Templates | None = None,
         weight: Annotated[float, Ge(0)] = 8.0,
         distance: Literal["cosine", "mse"] = "cosine",
     ) -> None:
@@ -83,7 +83,7 @@ class ViewConsistency(CrossEntropy):
 
 def _listed(table: dict[str, list[str]], classes: Sequence[str], names: Sequence[str]) -> list[list[str]]:
     """Return the sentences of each class, given its label and its name for CLIP."""
-    found = [[*look_up(table, label, [name], "sentences")[name]] for label, name in zip(classes, names, strict=True)]
+    found = [[*look_up_sentences(table, label, [name])[name]] for label, name in zip(classes, names, strict=True)]
     wanted = len(found[0])
     for label, own in zip(classes, found, strict=True):
         if len(own) != wanted or not own:

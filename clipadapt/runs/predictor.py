@@ -382,7 +382,9 @@ class Predictor:
         Raises:
             UserError: the method carries no state from image to image, or the file can't be written.
         """
-        content = dump_checked_tensors(self._stream().state_dict(), {"belongs_to": self._belongs_to()})
+        stream = self._stream()
+        texts = {"belongs_to": self._belongs_to(), "test_time": type(stream).__qualname__}
+        content = dump_checked_tensors(stream.state_dict(), texts)
         write_atomically(Path(path), content)
 
     def load_state(self, path: str | Path) -> None:
@@ -390,7 +392,7 @@ class Predictor:
 
         Raises:
             UserError: the method carries no state from image to image, the file can't be read or is damaged, or the
-                state belongs to other classes or another backbone.
+                state belongs to another method, other classes or another backbone.
         """
         stream, device = self._stream(), str(self.model.clip.device)
         try:
@@ -399,6 +401,8 @@ class Predictor:
             raise UserError(f"there is no state to be read in {path}: {reason(error)}") from error
         if texts.get("belongs_to") != self._belongs_to():
             raise UserError(f"the state in {path} was left by images of other classes, or with another backbone")
+        if texts.get("test_time", type(stream).__qualname__) != type(stream).__qualname__:
+            raise UserError(f"the state in {path} was left by another method: load it into the one that saved it")
         stream.load_state_dict({name: value.to(device) for name, value in tensors.items()})
 
     def _stream(self) -> TestTimeMethod:

@@ -233,6 +233,6 @@ def check_finite(odd: Tensor) -> None:
     """Check that `not_finite` has found no odd outputs; raises UserError."""
     if odd:
         raise UserError(
-            "the answers aren't finite numbers, since what was learned has values beyond all measure: fit it again, or "
-            "get it again from whoever made it"
+            "the answers aren't finite numbers, since what was learned or a setting has values beyond all measure: set "
+            "what you changed nearer to its default and fit it again, or get it again from whoever made it"
         )

@@ -46,7 +46,7 @@ class AnchoredMixture(MixtureMethod):
         graph_weight: Annotated[float, Ge(0)] = 1.0,
         alpha: Annotated[float, Gt(0)] = 1.0,
         soft_counts: bool = False,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(images, neighbours, iterations, inner_iterations, temperature, exponent, graph_weight, scale)
         self.alpha, self.soft_counts = alpha, soft_counts

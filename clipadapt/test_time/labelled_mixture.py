@@ -64,9 +64,9 @@ class LabelledMixture(MixtureMethod):
         inner_iterations: Count = 5,
         temperature: Annotated[float, Gt(0)] = 50.0,
         exponent: Annotated[float, Ge(0)] = 0.5,
-        gammas: Annotated[list[float], MinLen(1)] = GAMMAS,
+        gammas: Annotated[list[Annotated[float, Ge(0)]], MinLen(1)] = GAMMAS,
         own_rows: bool = False,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(images, neighbours, iterations, inner_iterations, temperature, exponent, 1.0, scale)
         self.gammas, self.own_rows = gammas, own_rows

@@ -7,6 +7,8 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
+from clipadapt.adaptations.base import Adaptation
+from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.entries import Entries
 from clipadapt.test_time.stream import Share, Stream
@@ -75,6 +77,18 @@ class DualMemory(Stream):
         self.caches = {"memory": self.memory}
         self.selection, self.beta = selection, beta
         self.weights = {"text": text_weight, "dynamic": dynamic_weight, "static": static_weight}
+
+    def check(self, adaptation: Adaptation) -> None:
+        """Check that an adaptation serves a stream, and that a part of the answer counts.
+
+        Raises:
+            UserError: it doesn't, or none does.
+        """
+        super().check(adaptation)
+        there = ["text", "dynamic", *["static"] * (adaptation.support_features() is not None)]
+        if not any(self.weights[name] for name in there):
+            names = " and ".join(f"{name}_weight" for name in there)
+            raise UserError(f"{names} are 0, which leaves no answer: set method.test_time.text_weight=1")
 
     def look(self, classifier: Classifier, x: Tensor, text: Tensor | None = None) -> list[Looked]:
         """Return the summary of each image's first view, and the one to store."""

@@ -128,7 +128,7 @@ class GaussianMixture(MixtureMethod):
         temperature: Annotated[float, Gt(0)] = 50.0,
         exponent: Annotated[float, Ge(0)] = 1.0,
         confident: Count = 8,
-        scale: float = 100.0,
+        scale: Annotated[float, Gt(0)] = 100.0,
     ) -> None:
         super().__init__(images, neighbours, iterations, inner_iterations, temperature, exponent, 1.0, scale)
         self.confident = confident

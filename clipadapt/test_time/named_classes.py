@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from clipadapt.interfaces import Template
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.batch import BatchTuning, Similarities, Tuning
 from clipadapt.test_time.episodic import Rate
@@ -34,7 +35,7 @@ class NamedClassesTuning(BatchTuning):
         steps: Count = 10,
         lr: Rate = 1e-3,
         named: Count = 3,
-        template: str = "a photo of a {}",
+        template: Template = "a photo of a {}",
         similarities: Similarities = "both",
     ) -> None:
         super().__init__(batch_size, lr)

@@ -8,6 +8,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional
 
+from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.caches import Cache
 from clipadapt.test_time.stream import Share, Stream
@@ -46,6 +47,9 @@ class DualPrototypes(Stream):
         threshold: bound (excluded) on an image's entropy over log2 of the number of classes, below which the textual
             prototypes of later images move.
         predict_from_views: whether the logits are those of the most confident views with the moved prototypes.
+
+    Raises:
+        UserError: the cache has no places.
     """
 
     moves_text = True
@@ -64,6 +68,10 @@ class DualPrototypes(Stream):
         predict_from_views: bool = False,
     ) -> None:
         super().__init__(views, images)
+        if not cache.capacity:
+            raise UserError(
+                "method.test_time.cache.capacity=0 leaves no images for visual prototypes: set it to at least 1"
+            )
         self.cache, self.selection = cache, selection
         self.caches = {"cache": cache}
         self.rates = text_lr, image_lr

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional
 
 from clipadapt.backbone.dual_encoder import DualEncoder
-from clipadapt.interfaces import mean_over_names, prompts_by_name
+from clipadapt.interfaces import Templates, mean_over_names, prompts_by_name
 from clipadapt.objectives.base import BackboneSpec
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.episodic import Decay, EpisodicTuning, Rate, Share, Tuned, ViewOutputs
@@ -50,7 +50,7 @@ class RewardTuning(EpisodicTuning):
     def __init__(
         self,
         teacher: BackboneSpec,
-        templates: Annotated[list[str], MinLen(1)],
+        templates: Templates,
         views: Count = 64,
         images: Count = 8,
         selection: Share = 0.1,

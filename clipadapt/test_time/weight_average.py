@@ -1,13 +1,12 @@
 """Tuning to several templates, whose weights are averaged: WATT."""
 
 from collections.abc import Callable
-from typing import Annotated
 
 import torch
-from annotated_types import MinLen
 from torch import Tensor
 from torch.nn import functional
 
+from clipadapt.interfaces import Template, Templates
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.batch import BatchTuning, Tuning, copies
 from clipadapt.test_time.copies import restore
@@ -36,13 +35,13 @@ class WeightAverageTuning(BatchTuning):
 
     def __init__(
         self,
-        templates: Annotated[list[str], MinLen(1)],
+        templates: Templates,
         batch_size: Count = 128,
         steps: Count = 2,
         rounds: Count = 5,
         lr: Rate = 1e-3,
         parallel: bool = False,
-        answer_template: str | None = None,
+        answer_template: Template | None = None,
     ) -> None:
         super().__init__(batch_size, lr)
         self.templates, self.answer_template = templates, answer_template

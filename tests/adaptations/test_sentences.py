@@ -47,6 +47,17 @@ def test_a_class_without_an_entry_is_named_before_anything_is_encoded(name, key)
         Classifier(golden(), built(name, key, UNEQUAL), ["cat", "owl"])
 
 
+def test_a_key_that_is_only_written_in_another_way_is_named():
+    table = {label.upper(): own for label, own in UNEQUAL.items()}
+    with pytest.raises(UserError, match=f"there is '{CLASS_NAMES[0].upper()}', which is written in another way"):
+        built("class_sentences", "sentences", table)
+
+
+def test_an_empty_sentence_is_refused():
+    with pytest.raises(UserError, match=f"a sentence of the class {CLASS_NAMES[0]} in `sentences` is empty"):
+        built("class_sentences", "sentences", UNEQUAL | {CLASS_NAMES[0]: ["A sentence.", " "]})
+
+
 def test_no_sentence_is_none_but_no_descriptor_is_one():
     with pytest.raises(UserError, match="there are no sentences of the class cat"):
         built("class_sentences", "sentences", UNEQUAL | {"cat": []})

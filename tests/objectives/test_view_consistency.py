@@ -52,6 +52,10 @@ def test_the_distances_of_unit_features(distance):
     "changes, message",
     [
         ({CLASS_NAMES[1]: ["one"]}, f"the class {CLASS_NAMES[1]} has 1 sentences, and {CLASS_NAMES[0]} has 3"),
+        (
+            {CLASS_NAMES[1]: [""] * len(TABLE[CLASS_NAMES[1]])},
+            f"a sentence of the class {CLASS_NAMES[1]} in `sentences` is empty",
+        ),
         (NONE, f"the class {CLASS_NAMES[0]} has 0 sentences"),
     ],
 )

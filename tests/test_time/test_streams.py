@@ -183,6 +183,13 @@ def test_an_images_own_views_are_gone_with_it():
     close(nothing.logits(classifier, x, text), torch.stack([one["clip"] for one in found]))
 
 
+def test_settings_that_leave_nothing_are_refused_before_any_image():
+    with pytest.raises(UserError, match=r"cache\.capacity=0 leaves no images"):
+        DualPrototypes(Cache(capacity=0))
+    with pytest.raises(UserError, match="text_weight and dynamic_weight are 0"):
+        DualMemory(text_weight=0, dynamic_weight=0).check(classifier_of().adaptation)
+
+
 @torch.no_grad()
 def test_support_images_are_the_static_memory_of_their_classes():
     """One support image, of the class tree_frog: its prototype is nearer to that image than to CLIP's text."""
