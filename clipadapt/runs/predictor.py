@@ -401,8 +401,10 @@ class Predictor:
             raise UserError(f"there is no state to be read in {path}: {reason(error)}") from error
         if texts.get("belongs_to") != self._belongs_to():
             raise UserError(f"the state in {path} was left by images of other classes, or with another backbone")
-        if texts.get("test_time", type(stream).__qualname__) != type(stream).__qualname__:
-            raise UserError(f"the state in {path} was left by another method: load it into the one that saved it")
+        if texts.get("test_time") != type(stream).__qualname__:
+            raise UserError(
+                f"the state in {path} was left by another method, or saved before 0.1.0: save it again by this one"
+            )
         stream.load_state_dict({name: value.to(device) for name, value in tensors.items()})
 
     def _stream(self) -> TestTimeMethod:
