@@ -11,7 +11,7 @@ from clipadapt.adaptations.base import Adaptation
 from clipadapt.errors import UserError
 from clipadapt.tasks.classification import Classifier
 from clipadapt.test_time.base import TestTimeMethod
-from clipadapt.test_time.copies import batched_parameters, descend, rounding_anew
+from clipadapt.test_time.copies import batched_parameters, rounding_anew
 from clipadapt.test_time.episodic import Decay, Rate, Share, Tensors
 from clipadapt.test_time.views import Count, averaged, entropy, least
 
@@ -25,9 +25,9 @@ class Adapted:
     Attributes:
         logits: logits after the last step, `[C]`.
         restarted: index of the prompt that was reset before the image; -1 if there was none.
-        gradients: gradients of all P prompts in the last step, `[P, ...]` by name.
-        values: of the last step, by name: what `PromptBuffer.choose` returned; the views `selected`, in order of
-            increasing entropy; and the `objective`, a scalar.
+        gradients: gradients of all P prompts in the first step, `[P, ...]` by name; zero for those that aren't active.
+        values: by name: what `PromptBuffer.choose` returned; the views `selected`, in order of increasing entropy; and
+            the `objective` before the first step, a scalar.
     """
 
     logits: Tensor
@@ -40,10 +40,11 @@ class PromptBuffer(TestTimeMethod):
     """DynaPrompt: a buffer of prompts along a stream of images (Xiao et al., ICLR 2025, arXiv:2501.16404, section 4).
 
     A prompt is an offset to the learned tensors, which starts at zero. For each image, the least recently used prompt
-    is active, and with it prompts that are more confident and react more to augmentation. They are tuned together, with
-    a new AdamW, to the mean over them of the entropy of the confident views' mean probability; the logits are the mean
-    of theirs for the first view. When all prompts have been used, the least recently used one is reset before the next
-    image. While offsets are equal, as at the start, rounding decides between them.
+    is active, and with it prompts that are more confident and react more to augmentation; these, and the confident
+    views, are chosen once for all steps. They are tuned together, with a new AdamW, to the mean over them of the
+    entropy of the confident views' mean probability; the logits are the mean of theirs for the first view. When all
+    prompts have been used, the least recently used one is reset before the next image. While offsets are equal, as at
+    the start, rounding decides between them.
 
     Args:
         views: number of views of each image: the centre crop, then random crops; at least two.
@@ -130,15 +131,31 @@ class PromptBuffer(TestTimeMethod):
             self.offsets = {name: value.new_zeros(self.prompts, *value.shape) for name, value in own.items()}
         restarted = self._restart()
         optimizer = torch.optim.AdamW(self.offsets.values(), lr=self.lr, weight_decay=self.weight_decay)
-        with rounding_anew(x.device), batched_parameters(classifier.adaptation, self.prompts) as tensors:
-            image = classifier.encode_image(x, classifier.image_cut).detach()
-            self._place(tensors, own)
-            for _ in range(self.steps):
-                values, gradients = self._step(classifier, image, tensors, optimizer)
-                self._place(tensors, own)
-            with torch.no_grad():
-                logits = logits_of_prompts(classifier, image[:1])[values["active"], 0].mean(dim=0)
-        return Adapted(logits, restarted, gradients, values)
+        image = classifier.encode_image(x, classifier.image_cut).detach()
+        with rounding_anew(x.device):
+            values = self._choose(classifier, image, own)
+            prompts, places = values["active"].unique(return_inverse=True)
+            steps: list[tuple[Tensor, Tensors]] = []
+            with batched_parameters(classifier.adaptation, len(prompts)) as tensors:
+                for _ in range(self.steps):
+                    self._place(tensors, own, prompts)
+                    with torch.enable_grad():
+                        logits = logits_of_prompts(classifier, image[values["selected"]])[places]
+                        objective = entropy(averaged(logits)).mean()
+                        steps.append((objective.detach(), self._set_gradients(objective, tensors, prompts)))
+                    optimizer.step()
+                self._place(tensors, own, prompts)
+                with torch.no_grad():
+                    logits = logits_of_prompts(classifier, image[:1])[places, 0].mean(dim=0)
+        self._use(values["active"].tolist())
+        return Adapted(logits, restarted, steps[0][1], {**values, "objective": steps[0][0]})
+
+    def _use(self, active: list[int]) -> None:
+        """Make prompts the most recently used ones."""
+        for number in active:
+            self.order.remove(number)
+            self.order.append(number)
+            self.used[number] = True
 
     def _restart(self) -> int:
         """Reset the least recently used prompt if all were used; return its index, or -1."""
@@ -151,26 +168,29 @@ class PromptBuffer(TestTimeMethod):
         return oldest
 
     @torch.no_grad()
-    def _place(self, tensors: Tensors, own: Tensors) -> None:
+    def _place(self, tensors: Tensors, own: Tensors, prompts: Tensor) -> None:
+        """Set tensors `[N, ...]` to those of N prompts, given their numbers `[N]`."""
         for name, tensor in tensors.items():
-            tensor.copy_(own[name] + self.offsets[name])
+            tensor.copy_(own[name] + self.offsets[name][prompts])
 
-    def _step(
-        self, classifier: Classifier, image: Tensor, tensors: Tensors, optimizer: torch.optim.AdamW
-    ) -> tuple[Tensors, Tensors]:
-        """Choose prompts and views, and take one optimiser step; return values and gradients as `Adapted` has them."""
-        with torch.enable_grad():
+    @torch.no_grad()
+    def _choose(self, classifier: Classifier, image: Tensor, own: Tensors) -> dict[str, Tensor]:
+        """Return what `choose` returns, and the views that are `selected` by the mean entropy of active prompts."""
+        with batched_parameters(classifier.adaptation, self.prompts) as tensors:
+            self._place(tensors, own, torch.arange(self.prompts, device=image.device))
             logits = logits_of_prompts(classifier, image)
-            choice = self.choose(logits.detach())
-            some = logits[choice["active"]]
-            selected = least(entropy(some.detach()).mean(dim=0), self.selection)
-            objective = entropy(averaged(some[:, selected])).mean()
-            gradients = descend(objective, tensors, optimizer, self.offsets)
-        for number in choice["active"].tolist():
-            self.order.remove(number)
-            self.order.append(number)
-            self.used[number] = True
-        return {**choice, "selected": selected, "objective": objective.detach()}, gradients
+        choice = self.choose(logits)
+        return {**choice, "selected": least(entropy(logits[choice["active"]]).mean(dim=0), self.selection)}
+
+    def _set_gradients(self, objective: Tensor, tensors: Tensors, prompts: Tensor) -> Tensors:
+        """Set and return all offsets' gradients `[P, ...]`; tensors are those of N prompts with numbers `[N]`."""
+        gradients = {name: torch.zeros_like(self.offsets[name]) for name in tensors}
+        for (name, all_of_them), own in zip(
+            gradients.items(), torch.autograd.grad(objective, [*tensors.values()]), strict=True
+        ):
+            all_of_them[prompts] = own
+            self.offsets[name].grad = all_of_them
+        return gradients
 
     def choose(self, logits: Tensor) -> dict[str, Tensor]:
         """Choose prompts, given logits `[P, V, C]`.

@@ -30,7 +30,7 @@ class ViewOutputs:
         logits: logits, `[B, V, C]`.
         image: image features, `[B, V, D]`.
         text: class embeddings, `[B, ..., C, D]`.
-        scores: scores of the classes that a method brings with the views, `[B, V, C]`; None for none.
+        scores: scores of the classes that a method computes from the views, `[B, V, C]`; None for none.
     """
 
     logits: Tensor
@@ -111,8 +111,12 @@ class EpisodicTuning(TestTimeMethod):
         """Compute logits `[B, C]` of activations `[B, V, ...]`; arguments and errors are those of `tune`."""
         return self.tune(classifier, x, text).logits
 
+    def scores(self, classifier: Classifier, pixels: Sequence[Tensor] | None, chosen: Tensor) -> Tensor | None:
+        """Return scores `[B, K, C]` of the classes for the selected views `[B, K]`; None unless overridden."""
+        return None
+
     def tune(
-        self, classifier: Classifier, x: Tensor, text: Tensor | None = None, scores: Tensor | None = None
+        self, classifier: Classifier, x: Tensor, text: Tensor | None = None, pixels: Sequence[Tensor] | None = None
     ) -> Tuned:
         """Tune to each of B images; afterwards, the adaptation's tensors are restored.
 
@@ -120,7 +124,7 @@ class EpisodicTuning(TestTimeMethod):
             classifier: the adapted CLIP.
             x: activations `[B, V, ...]` at the image cut.
             text: class embeddings `[C, D]` before any step; None if they depend on the image.
-            scores: scores of the classes for each view that `values` uses, `[B, V, C]`; None for none.
+            pixels: the views `[V, 3, height, width]` of each image, for a method with `scores`.
 
         Raises:
             UserError: the adaptation has no parameters to tune.
@@ -129,9 +133,9 @@ class EpisodicTuning(TestTimeMethod):
         self.check(adaptation)
         size = len(x) if adaptation.capabilities.supports_batched_params else 1
         groups = x.split(size)
-        brought = [None] * len(groups) if scores is None else scores.split(size)
+        seen = [None if pixels is None else pixels[first : first + size] for first in range(0, len(x), size)]
         with rounding_anew(x.device):
-            return joined([self._tune(classifier, some, text, own) for some, own in zip(groups, brought, strict=True)])
+            return joined([self._tune(classifier, some, text, own) for some, own in zip(groups, seen, strict=True)])
 
     def select(self, logits: Tensor) -> Tensor:
         """Return the indices `[B, K]` of the most confident views, given logits `[B, V, C]`."""
@@ -142,10 +146,11 @@ class EpisodicTuning(TestTimeMethod):
         """Return the indices `[B, K]` of the views for the first step; arguments are those of `tune`."""
         return self.select(view_logits(classifier, x, text))
 
-    def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None, scores: Tensor | None) -> Tuned:
+    def _tune(self, classifier: Classifier, x: Tensor, text: Tensor | None, pixels: Sequence[Tensor] | None) -> Tuned:
         """Tune to all images of a group at once; a group is one image without `supports_batched_params`."""
         adaptation = classifier.adaptation
         chosen = self.choose(classifier, x, text)
+        scores = self.scores(classifier, pixels, chosen)
         with batched_parameters(adaptation, len(x)) as tensors:
             optimizer = torch.optim.AdamW(tensors.values(), lr=self.lr, weight_decay=self.weight_decay)
             steps = []
@@ -153,8 +158,8 @@ class EpisodicTuning(TestTimeMethod):
                 if step and self.select_every_step:
                     with torch.no_grad():
                         chosen = self.select(view_outputs(classifier, x).logits)
-                own = None if scores is None else gather_views(scores, chosen)
-                values, gradients = self._step(classifier, gather_views(x, chosen), own, tensors, optimizer)
+                    scores = self.scores(classifier, pixels, chosen)
+                values, gradients = self._step(classifier, gather_views(x, chosen), scores, tensors, optimizer)
                 steps.append((values | {"selected": chosen}, gradients))
             with torch.no_grad():
                 logits = self.predict(classifier, x)

@@ -28,7 +28,7 @@ class RewardTuning(EpisodicTuning):
     the score less the mean score of the view's samples; a single sample has no such baseline. The objective is the mean
     of rewards times cross entropies. The logits are those of the first view after tuning.
 
-    The teacher gets the same views: resized to its image size and normalised as it expects, if these are others.
+    The teacher gets the selected views: resized to its image size and normalised as it expects, if these are others.
 
     Args:
         teacher: `name` and `pretrained` of the backbone that gives rewards; the run loads it.
@@ -77,8 +77,7 @@ class RewardTuning(EpisodicTuning):
         """Tune to each of B images, given views `[V, 3, height, width]` of each; errors as of `tune`."""
         self.check(classifier.adaptation)
         x = torch.stack([classifier.prefix(views) for views in pixels])
-        scores = torch.stack([self.scores(classifier, views) for views in pixels])
-        return self.tune(classifier, x, text, scores)
+        return self.tune(classifier, x, text, pixels)
 
     @torch.no_grad()
     def class_features(self, classifier: Classifier) -> Tensor:
@@ -93,12 +92,13 @@ class RewardTuning(EpisodicTuning):
         return self.classes
 
     @torch.no_grad()
-    def scores(self, classifier: Classifier, pixels: Tensor) -> Tensor:
-        """Compute the scores `[V, C]` of all classes for views `[V, 3, height, width]` of an image."""
-        (teacher,) = self.teachers
-        features = teacher.image.run(pixels_for(teacher, pixels, classifier.clip))
-        classes = self.class_features(classifier)
-        with torch.autocast(pixels.device.type, enabled=False):
+    def scores(self, classifier: Classifier, pixels: Sequence[Tensor] | None, chosen: Tensor) -> Tensor:
+        """Compute the teacher's scores `[B, K, C]` of all classes for the selected views, which alone it sees."""
+        assert pixels is not None
+        (teacher,), classes = self.teachers, self.class_features(classifier)
+        seen = [pixels_for(teacher, views[own], classifier.clip) for views, own in zip(pixels, chosen, strict=True)]
+        features = torch.stack([teacher.image.run(views) for views in seen])
+        with torch.autocast(features.device.type, enabled=False):
             cosines = functional.normalize(features.float(), dim=-1) @ classes.T
         return (self.score_weight * cosines).clamp_min(0)
 

@@ -167,6 +167,8 @@ def _overrides(key: Any, value: Any) -> Iterator[str]:
         found = re.fullmatch(key["match"], value)
         assert found, value
         yield from (setting(key[name], text) for name, text in found.groupdict().items())
+    elif isinstance(key, Mapping) and "placeholders" in key:
+        yield setting(key["placeholders"], [" ".join(["X"] * value + ["{}."])])
     elif isinstance(key, Mapping) and isinstance(value, str | int | None):
         yield from key[value] if value in key else _overrides(key["otherwise"], value)
     elif isinstance(key, Mapping):
@@ -241,8 +243,8 @@ class Bench:
         learned = {**dict(adaptation.named_buffers()), **dict(adaptation.named_parameters())}
         with torch.no_grad():
             for name, ours in self.record.inits.items():
-                assert part(learned, ours).shape == self.record.arrays[f"init/{name}"].shape, name
-                part(learned, ours).copy_(self.record.tensor(f"init/{name}", self.device))
+                own, given = part(learned, ours), self.record.tensor(f"init/{name}", self.device)
+                own.copy_(in_shape(given, own.shape, name))
         first = {id(parameter) for parameter in adaptation.trained_in(0)}
         trained = {name for name, parameter in adaptation.named_parameters() if id(parameter) in first}
         unknown = trained - {whole(ours) for ours in self.record.inits.values()}
@@ -311,6 +313,11 @@ class Bench:
         found = tables[0] if field == "averages" else tables
         (key,) = (key for key in found if key.replace("/", ".").endswith(f".{name}"))
         return found[key]
+
+    def images_of(self, name: str) -> list[int]:
+        """Places of the images in the stream at which an output was seen: the record counts them from 1."""
+        (listed,) = re.findall(r"\[([\d, ]+)\]", self.record.meta["tensors"][name]["meaning"])
+        return [int(number) - 1 for number in listed.split(",")]
 
     def padded(self, lists: Sequence[Tensor], width: int) -> Tensor:
         """Lists of numbers as rows of a table, with -1 behind them."""
@@ -604,6 +611,12 @@ class Bench:
 def whole(ours: str) -> str:
     """Our tensor's name, where a record has an entry of it alone: context[1] is an entry of context."""
     return ours.partition("[")[0]
+
+
+def in_shape(values: Any, shape: Sequence[int], name: str) -> Any:
+    """Values in a shape that may have other dimensions of size one: one shift of all classes is `[D]` or `[1, D]`."""
+    assert [n for n in values.shape if n > 1] == [n for n in shape if n > 1], name
+    return values.reshape(shape)
 
 
 def part(tensors: dict[str, Tensor], ours: str) -> Tensor:
