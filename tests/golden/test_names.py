@@ -22,6 +22,11 @@ def test_the_teacher_reads_the_placeholders_of_a_random_context(words):
     assert (found["adaptation"]["words"], found["adaptation"]["n_ctx"]) == (None, 3)
 
 
+@pytest.mark.parametrize("record", ["mta", "zero"])
+def test_a_random_context_is_as_many_placeholders(record):
+    assert settings_with(record, {}, n_ctx=3, context_words=None)["adaptation"]["templates"] == ["X X X {}."]
+
+
 def test_the_sentence_of_a_record_is_that_of_the_method():
     assert settings_with("clipartt", {"templates": ["a sketch of a {}"]})["test_time"]["template"] == "a sketch of a {}"
 
