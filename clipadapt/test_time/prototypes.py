@@ -40,8 +40,8 @@ class DualPrototypes(Stream):
         views: number of views of each image: the centre crop, then random crops.
         images: number of images that are encoded together; they are adapted to one after another.
         selection: share of the views that are used.
-        text_lr: learning rate of the residue on textual prototypes.
-        image_lr: learning rate of the residue on visual prototypes.
+        text_lr: learning rate of the residue on textual prototypes; 0 for none.
+        image_lr: learning rate of the residue on visual prototypes; 0 for none.
         align_weight: weight of the contrastive loss.
         align_temperature: temperature of the contrastive loss.
         threshold: bound (excluded) on an image's entropy over log2 of the number of classes, below which the textual
@@ -60,8 +60,8 @@ class DualPrototypes(Stream):
         views: Count = 64,
         images: Count = 8,
         selection: Share = 0.1,
-        text_lr: Annotated[float, Gt(0)] = 0.0006,
-        image_lr: Annotated[float, Gt(0)] = 0.0006,
+        text_lr: Annotated[float, Ge(0)] = 0.0006,
+        image_lr: Annotated[float, Ge(0)] = 0.0006,
         align_weight: Annotated[float, Ge(0)] = 0.5,
         align_temperature: Annotated[float, Gt(0)] = 0.01,
         threshold: Annotated[float, Ge(0)] = 0.1,

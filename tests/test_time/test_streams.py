@@ -142,6 +142,28 @@ def test_the_step_of_dpe_is_adamws_first():
 
 
 @torch.no_grad()
+def test_the_prototypes_of_dpe_are_means_of_unit_vectors_that_stay_short():
+    classifier = classifier_of()
+    x, text = views(classifier, 5), classifier.class_embeddings()
+    method = DualPrototypes(Cache(), selection=0.5, threshold=1, text_lr=1.0)
+    found = [values["moved_text"] for values in method.follow(classifier, x, text)]
+    expected = torch.stack([functional.normalize(text, dim=-1), *found]).mean(dim=0)
+    close(method.tensors["text"], expected)
+    assert expected.norm(dim=-1).min() < 0.99
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("which", ["text", "image"])
+def test_without_a_learning_rate_the_prototypes_of_dpe_stay(which):
+    classifier = classifier_of()
+    x, text = views(classifier, 3), classifier.class_embeddings()
+    method = DualPrototypes(Cache(), threshold=1, **{f"{which}_lr": 0.0})
+    found = method.follow(classifier, x, text)[-1]
+    still, moved = ("text", "keys") if which == "text" else ("keys", "text")
+    assert not found[f"{still}_residue"].any() and found[f"{moved}_residue"].any()
+
+
+@torch.no_grad()
 def test_only_confident_images_move_the_prototypes_of_later_ones():
     classifier = classifier_of()
     x, text = views(classifier, 3), classifier.class_embeddings()
