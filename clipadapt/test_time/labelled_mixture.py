@@ -17,6 +17,8 @@ from clipadapt.test_time.views import Count
 from clipadapt.test_time.whole_set import IMAGES, LabelledGraph
 
 GAMMAS = [0.002, 0.01, 0.02, 0.2]
+SUPPORT_FACTOR = 50
+"""Times gamma, the weight of all support images together beside that of all test images, as in the authors' code."""
 
 
 @runtime_checkable
@@ -139,7 +141,7 @@ class LabelledMixture(MixtureMethod):
         self, features: Tensor, z: Tensor, support: Tensor, labels: Tensor, gamma: float
     ) -> tuple[Tensor, Tensor]:
         """Return means `[C, D]` and variance `[D]`: test images have weight 1 together, support images a multiple."""
-        z, own = z / len(features), gamma * self.temperature / len(support) * labels
+        z, own = z / len(features), gamma * SUPPORT_FACTOR / len(support) * labels
         means = functional.normalize(z.T @ features + own.T @ support, dim=-1)
         spread = scatter(features, z, means) + scatter(support, own, means)
         return means, spread.sum(dim=0) / (z.sum() + own.sum())

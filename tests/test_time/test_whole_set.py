@@ -108,6 +108,17 @@ def test_rows_of_a_graph_with_labelled_images():
     assert not torch.equal(answers(LabelledMixture, unit(20)), answers(LabelledMixture, unit(20), own_rows=True))
 
 
+def test_the_weight_of_support_images_is_their_gamma_whatever_the_temperature():
+    z, support, labels = (
+        torch.rand(20, 5).softmax(dim=-1),
+        unit(10, 1),
+        functional.one_hot(torch.arange(10) % 5).float(),
+    )
+    means = [LabelledMixture(temperature=t).update(unit(20), z, support, labels, 0.02)[0] for t in (50.0, 5.0)]
+    close(means[0], functional.normalize(z.T @ unit(20) / 20 + labels.T @ support / 10, dim=-1))  # 50 * 0.02 is 1
+    close(*means)
+
+
 @pytest.mark.parametrize("each", [True, False], ids=["of each class", "of all"])
 def test_likelihoods_and_scatter_as_they_are_written(each):
     """Also where features lie far from the origin, as CLIP's do."""
