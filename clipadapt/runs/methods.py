@@ -1,5 +1,6 @@
 """Build the parts of a method from its settings, and find the methods that work with a backbone."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from clipadapt.adaptations.composed import Composed
 from clipadapt.backbone.dual_encoder import DualEncoder
 from clipadapt.engine.settings import Settings
 from clipadapt.engine.tracking import check_tracker
-from clipadapt.errors import SettingsError, UserError
+from clipadapt.errors import SettingsError, UserError, join_names
 from clipadapt.features.loader import usable_cache
 from clipadapt.interfaces import LabelledFeatures
 from clipadapt.objectives.base import BackboneSpec, Objective
@@ -35,6 +36,27 @@ def adaptation_maker(config: Mapping[str, Any]) -> Callable[[DualEncoder, Any], 
         return parts["adaptation"] if len(parts) == 1 else Composed(clip, task, parts)
 
     return make
+
+
+def note_searched(adaptation: Adaptation, config: Mapping[str, Any]) -> None:
+    """Warn if a setting differs from the method's own, and a search on the validation split replaces it.
+
+    A searched value is in a buffer `[]` with the setting's name. Where something is trained, its first value counts.
+    """
+    name, node = config["method"]["name"], config["method"]["adaptation"]
+    searches = adaptation.capabilities.needs_validation and not adaptation.has_parameters
+    if not searches or name not in configuration.options("method", config["config_dir"]):
+        return
+    own = configuration.read_method(name, config["config_dir"])["method"]["adaptation"]
+    searched = [key for key, value in adaptation.list_parts()[0].named_buffers() if not value.dim()]
+    same = own.get("_target_") == node["_target_"]
+    replaced = [f"method.adaptation.{key}" for key in searched if same and key in node and node[key] != own.get(key)]
+    if replaced:
+        warnings.warn(
+            f"what you set as {join_names(replaced, len(replaced))} is replaced by what does best on the validation "
+            f"split: method.adaptation.{adaptation.capabilities.validation_switch}=false keeps it",
+            stacklevel=3,
+        )
 
 
 def build_backbone(config: Mapping[str, Any]) -> DualEncoder:

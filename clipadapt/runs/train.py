@@ -40,6 +40,7 @@ from clipadapt.runs.methods import (
     gradient_rule_and_average,
     load_teachers,
     methods_for,
+    note_searched,
     objective_class,
 )
 from clipadapt.runs.plan import Plan, plan
@@ -171,13 +172,14 @@ def _prepare(config: dict[str, Any], clip: DualEncoder, task: Task, settings: Se
 
 
 def _check_before_fit(prepared: Run, config: dict[str, Any]) -> None:
-    """Check that the adaptation can be interpolated if it has to be; warn if nothing will be trained."""
+    """Check that the adaptation can be interpolated if it has to be; warn of what has no effect."""
     adaptation = prepared.head.adaptation
     if config["method"]["interpolation"] is not None:
         adaptation.interpolate(1.0)  # an adaptation without a start to go back to raises here, before the fit
     untrained = adaptation.trainable_names()
     if untrained and not prepared.epochs and prepared.test_time is None:
         warnings.warn(f"engine.epochs is 0, so that nothing is learned of {', '.join(untrained[:3])}", stacklevel=3)
+    note_searched(adaptation, config)
 
 
 def _begin(prepared: Run, config: dict[str, Any], target: RunDirectory | None) -> TrainState:

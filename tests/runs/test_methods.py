@@ -1,5 +1,6 @@
 """Which methods a backbone serves, held to building them all."""
 
+import warnings
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,9 @@ from clipadapt.backbone import open_clip as family
 from clipadapt.backbone.open_clip import CLIP
 from clipadapt.errors import UserError
 from clipadapt.runs import methods
-from clipadapt.runs.methods import adaptation_maker, methods_for, placeholder_task
+from clipadapt.runs.methods import adaptation_maker, methods_for, note_searched, placeholder_task
 from clipadapt.tasks.classification import Classifier
-from tests.small import composed, needed
+from tests.small import TASK, composed, golden, needed
 
 RESNET = {"image_size": 32, "layers": [1, 1, 1, 1], "width": 16}
 NAMES = ["one", "two"]
@@ -98,3 +99,18 @@ def test_methods_of_a_users_own(tmp_path):
     own = {"longer", "text_lora", "mine", "broken"}
     assert own & {*methods_for(CLIP.load("tiny", "embedded"), tmp_path)} == {"longer", "text_lora"}
     assert own & {*methods_for(resnet(), tmp_path)} == {"text_lora", "mine"}
+
+
+def test_a_setting_that_a_search_replaces_is_told():
+    def check(*overrides):
+        settings = composed(*overrides)
+        note_searched(adaptation_maker(settings)(golden(), TASK), settings)
+
+    with pytest.warns(UserWarning, match=r"method\.adaptation\.alpha is replaced by what does best .*\.search=false"):
+        check("method=gda_clip", "method.adaptation.alpha=7")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check("method=gda_clip", "method.adaptation.alpha=7", "method.adaptation.search=false")
+        check("method=tip_adapter")
+        check("method=tip_adapter_f", "method.adaptation.alpha=7")
+        check("method=coop")
