@@ -97,7 +97,7 @@ class Context(Adaptation):
         slots: list[str | int | Slot] = [Slot(i, shared, tokens[i]) for i in range(count)]
         before = {"end": len(slots), "middle": len(slots) // 2, "front": 0}[self.class_token_position]
         if before == len(slots):
-            return [*slots, *self.leftover, self.lead, name, self.ending]
+            return [*slots, *self.leftover, *[self.lead] * bool(self.lead), name, self.ending]
         return [*slots[:before], name, *slots[before:], *self.leftover, self.ending]
 
     def context_vectors(self) -> Tensor:
