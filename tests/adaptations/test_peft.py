@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from clipadapt.adaptations.base import Composed
+from clipadapt.adaptations import Composed
 from clipadapt.adaptations.blocks import split_towers
 from clipadapt.adaptations.peft import Peft
 from clipadapt.backbone.open_clip import CLIP
