@@ -63,6 +63,11 @@ class Capabilities:
     several_features: bool = False
     phases: int = 1
 
+    @property
+    def serves_others(self) -> bool:
+        """Return whether other classes than those that were learned can be named."""
+        return self.fixed_classes is None or self.serves_unseen
+
     def merge(self, other: "Capabilities") -> "Capabilities":
         """Return the capabilities of two adaptations composed."""
         fixed = [one for one in (self, other) if one.fixed_classes is not None]

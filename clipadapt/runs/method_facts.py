@@ -72,7 +72,7 @@ def find_facts(clip: DualEncoder, method: str, config_dir: str | Path | None = N
         when=when_it_adapts(test_time),
         changes=what_it_changes(AdaptedCLIP(clip, adaptation)),
         numbers=sum(value.numel() for value in adaptation.parameters()) + capabilities.num_fitted_values,
-        other_classes=capabilities.fixed_classes is None,
+        other_classes=capabilities.serves_others,
         extras=tuple(extras(adaptation, config, test_time)),
     )
 

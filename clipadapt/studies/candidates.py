@@ -161,5 +161,5 @@ def make_candidate(clip: DualEncoder, task: Task, method: str, config: dict[str,
         cheap=not encodes and model.text_cut == "features",
         learns=bool(own),
         images_a_step=min(settings.batch_size, len(task.support)) if encodes else 0,
-        new_classes=capabilities.fixed_classes is None or capabilities.serves_unseen,
+        new_classes=capabilities.serves_others,
     )

@@ -42,6 +42,7 @@ def test_facts_are_those_of_the_parts(found, clip):
     coop, probe, lora = found["coop"], found["linear_probe"], found["clip_lora"]
     assert (coop.numbers, coop.changes, coop.other_classes) == (16 * 128, "text tower", True)
     assert (probe.numbers, probe.changes, probe.other_classes) == (10 * 128 + 10, "features", False)
+    assert found["dept"].other_classes and found["mmrl"].other_classes and not found["gda_clip"].other_classes
     assert lora.changes == "both towers" and found["gda_clip"].extras == ("validation images",)
     assert {one.when for one in found.values()} == {facts.BEFORE}
     assert {name for name, one in found.items() if one.needs == facts.NAMES} == {"zero_shot", "waffle"}
