@@ -1,5 +1,6 @@
 """Views of images in two steps: a CPU step that any process can run ahead, and one that makes pixels on the device."""
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -113,10 +114,17 @@ def transform_for(clip: Any, augment: Augment) -> Transform:
     return RandomCrops(clip.preprocess, mirror=augment == "crop_mirror")
 
 
+DRAWING = threading.Lock()
+"""Held while numbers are drawn by a seed."""
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw by a seed; outside the context, random numbers go on as if nothing had been drawn."""
-    with torch.random.fork_rng(devices=[]):
+    """Draw by a seed; outside the context, random numbers go on as if nothing had been drawn.
+
+    Threads that draw wait for one another, since torch's generator is one for the whole process.
+    """
+    with DRAWING, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's generator too
         yield
 

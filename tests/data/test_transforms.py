@@ -1,5 +1,7 @@
 """Random training views are CoOp's."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,11 @@ def test_views_are_the_same_on_the_gpu():
     read = [transform.read(image)] * 8
     here, there = (transform.pixels(read, range(8), torch.device(name)) for name in ("cpu", "cuda"))
     torch.testing.assert_close(there.cpu(), here, atol=1e-4, rtol=0)
+
+
+def test_threads_draw_the_views_of_their_seeds():
+    image, crops = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), crops_of(32)
+    alone = [views(crops, image, [seed, seed + 1, seed + 2]) for seed in range(32)]
+    with ThreadPoolExecutor(4) as pool:
+        together = pool.map(lambda seed: views(crops, image, [seed, seed + 1, seed + 2]), range(32))
+        assert all(map(torch.equal, alone, together))
