@@ -45,7 +45,7 @@ OF_CLASSES = ("top", "threshold")
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """How a command line wants its answers.
+    """Options of `clipadapt predict`: which answers, and how they are written.
 
     Attributes:
         form: one of FORMATS.

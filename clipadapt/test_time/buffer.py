@@ -135,20 +135,22 @@ class PromptBuffer(TestTimeMethod):
         with rounding_anew(x.device):
             values = self._choose(classifier, image, own)
             prompts, places = values["active"].unique(return_inverse=True)
-            steps: list[tuple[Tensor, Tensors]] = []
+            first: tuple[Tensor, Tensors] | None = None
             with batched_parameters(classifier.adaptation, len(prompts)) as tensors:
                 for _ in range(self.steps):
                     self._place(tensors, own, prompts)
                     with torch.enable_grad():
                         logits = logits_of_prompts(classifier, image[values["selected"]])[places]
                         objective = entropy(averaged(logits)).mean()
-                        steps.append((objective.detach(), self._set_gradients(objective, tensors, prompts)))
+                        gradients = self._set_gradients(objective, tensors, prompts)
+                    first = first or (objective.detach(), gradients)
                     optimizer.step()
                 self._place(tensors, own, prompts)
                 with torch.no_grad():
                     logits = logits_of_prompts(classifier, image[:1])[places, 0].mean(dim=0)
         self._use(values["active"].tolist())
-        return Adapted(logits, restarted, steps[0][1], {**values, "objective": steps[0][0]})
+        assert first is not None, "there is at least one step"
+        return Adapted(logits, restarted, first[1], {**values, "objective": first[0]})
 
     def _use(self, active: list[int]) -> None:
         """Make prompts the most recently used ones."""
